@@ -1,0 +1,40 @@
+"""Look-ups by name whose errors say the key, the value and the choices."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+def pick(table: Mapping[str, _T], value: str, *, key: str) -> _T:
+  """Returns ``table[value]``.
+
+  Args:
+    table: what there is, by name.
+    value: the name asked for.
+    key: what the name is the value of, for the error ("quant.recipe").
+
+  Raises:
+    ValueError: naming key, value, choices and, if there is one, the nearest.
+  """
+  check(value, table, key=key)
+  return table[value]
+
+
+def check(value: object, choices: Iterable[object], *, key: str) -> None:
+  """Raises a ValueError unless ``value`` is one of ``choices``."""
+  choices = list(choices)
+  if value in choices:
+    return
+  listed = ", ".join(repr(c) for c in choices)
+  raise ValueError(
+    f"{key} is {value!r}, which is not one of: {listed}"
+    + nearest(str(value), [str(c) for c in choices])
+  )
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+  """Returns " (did you mean ...?)" for the closest choice, or ""."""
+  close = difflib.get_close_matches(value, list(choices), n=1)
+  return f" (did you mean {close[0]!r}?)" if close else ""

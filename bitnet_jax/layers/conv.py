@@ -1,0 +1,152 @@
+"""A convolution whose kernel and input are quantized by a recipe."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.linen.dtypes import canonicalize_dtype
+from flax.linen.linear import canonicalize_padding
+from jaxtyping import Array, ArrayLike, Num
+
+from bitnet_jax.layers.dense import as_float, default_kernel_init, quantize_key
+from bitnet_jax.ops import bit_conv, normalize
+from bitnet_jax.quantizers.recipe import RECIPES, RecipeLike, get_recipe
+
+_PAD_MODES = {"CIRCULAR": "wrap", "REFLECT": "reflect"}
+
+
+class BitConv(nn.Module):
+  """``nn.Conv`` whose kernel and input are quantized by a recipe.
+
+  Has the parameters of ``nn.Conv``, ``kernel`` [*window, c_in / groups,
+  features] and ``bias`` [features], and its arguments in their order. One
+  example is one token: the norm and the activation scale run over its whole
+  space and all its channels, so that a one-channel image keeps its content.
+
+  Attributes:
+    features: number of output channels.
+    kernel_size: size of the window along each spatial axis.
+    strides: one for all axes, or one for each.
+    padding: "SAME", "VALID", "CIRCULAR", "REFLECT", "CAUSAL" (one spatial axis
+      only), an integer, or integers or (low, high) pairs for each axis.
+    input_dilation: dilation of the input.
+    kernel_dilation: dilation of the window.
+    feature_group_count: number of groups of channels.
+    use_bias: whether to add a bias.
+    mask: refused; here to keep the order of arguments.
+    dtype: see ``BitDense``, like the rest.
+    param_dtype: see ``BitDense``.
+    precision: see ``BitDense``.
+    kernel_init: see ``BitDense``.
+    bias_init: see ``BitDense``.
+    recipe: see ``BitDense``.
+  """
+
+  features: int
+  kernel_size: int | Sequence[int]
+  strides: int | Sequence[int] | None = 1
+  padding: Any = "SAME"
+  input_dilation: int | Sequence[int] | None = 1
+  kernel_dilation: int | Sequence[int] | None = 1
+  feature_group_count: int = 1
+  use_bias: bool = True
+  mask: None = None
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  precision: Any = None
+  kernel_init: nn.initializers.Initializer = default_kernel_init
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
+  _: dataclasses.KW_ONLY
+  recipe: RecipeLike = RECIPES["b158"]
+
+  @nn.compact
+  def __call__(
+    self, x: Num[Array, "..."], *, strength: ArrayLike | None = None
+  ) -> Num[Array, "..."]:
+    """Convolves ``quantize(norm(x))`` with ``quantize(kernel)``.
+
+    Args:
+      x: input ``[*batch, *spatial, c_in]``, with any number of batch axes.
+      strength: share of quantization in force, see ``bit_dot``.
+
+    Returns:
+      Array ``[*batch, *spatial_out, features]``.
+
+    Raises:
+      ValueError: for a mask, too few axes, channels that the groups do not
+        divide, or causal padding of more than one axis.
+    """
+    if self.mask is not None:
+      raise ValueError("BitConv does not support mask")
+    recipe = get_recipe(self.recipe)
+    window = _per_axis(self.kernel_size, 1)
+    rank = len(window)
+    if x.ndim < rank + 1:
+      raise ValueError(
+        f"BitConv with a window {window} takes an input of at least {rank + 1}"
+        f" axes, not one of shape {x.shape}"
+      )
+    c_in, groups = x.shape[-1], self.feature_group_count
+    if c_in % groups or self.features % groups:
+      raise ValueError(
+        f"feature_group_count is {groups}, which must divide the {c_in} input"
+        f" and the {self.features} output channels"
+      )
+    kernel_shape = (*window, c_in // groups, self.features)
+    kernel = self.param(
+      "kernel", self.kernel_init, kernel_shape, self.param_dtype
+    )
+    bias = None
+    if self.use_bias:
+      bias = self.param(
+        "bias", self.bias_init, (self.features,), self.param_dtype
+      )
+    dtype = canonicalize_dtype(x, kernel, bias, dtype=self.dtype)
+
+    batch_shape, example_shape = x.shape[: -rank - 1], x.shape[-rank - 1 :]
+    x = as_float(x).reshape(math.prod(batch_shape), *example_shape)
+    x = normalize(x, recipe.norm, axes=tuple(range(1, x.ndim)))
+    x, padding = self._pad(x, window)
+    y = bit_conv(
+      x,
+      kernel,
+      recipe,
+      window_strides=_per_axis(self.strides, rank),
+      padding=padding,
+      lhs_dilation=_per_axis(self.input_dilation, rank),
+      rhs_dilation=_per_axis(self.kernel_dilation, rank),
+      feature_group_count=groups,
+      bias=bias,
+      strength=strength,
+      key=quantize_key(self, recipe),
+      precision=self.precision,
+      dtype=dtype,
+    )
+    return y.reshape(*batch_shape, *y.shape[1:])
+
+  def _pad(self, x, window):
+    """Pads with values where XLA cannot; returns what is left to XLA."""
+    rank = len(window)
+    padding = canonicalize_padding(self.padding, rank)
+    dilation = _per_axis(self.kernel_dilation, rank)
+    reach = [(k - 1) * d for k, d in zip(window, dilation, strict=True)]
+    if padding == "CAUSAL":
+      if rank != 1:
+        raise ValueError(
+          f"padding is 'CAUSAL', which takes one spatial axis, not {rank}"
+        )
+      return x, ((reach[0], 0),)
+    if padding in _PAD_MODES:
+      pads = [(r // 2, r - r // 2) for r in reach]
+      x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode=_PAD_MODES[padding])
+      return x, "VALID"
+    return x, padding
+
+
+def _per_axis(value: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
+  if value is None:
+    value = 1
+  return (value,) * rank if isinstance(value, int) else tuple(value)

@@ -1,0 +1,217 @@
+"""Dense layers whose kernel and input are quantized by a recipe."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.core import meta
+from flax.linen.dtypes import canonicalize_dtype
+from jaxtyping import Array, ArrayLike, Num
+
+from bitnet_jax.ops import bit_dot, normalize
+from bitnet_jax.quantizers.recipe import RECIPES, RecipeLike, get_recipe
+
+default_kernel_init = nn.initializers.lecun_normal()
+
+
+def quantize_key(module: nn.Module, recipe) -> jax.Array | None:
+  """Draws from the stream "quantize", if the recipe rounds stochastically."""
+  return module.make_rng("quantize") if recipe.needs_key else None
+
+
+class BitDense(nn.Module):
+  """``nn.Dense`` whose kernel and input are quantized by a recipe.
+
+  Has the parameters of ``nn.Dense``, ``kernel`` [d_in, features] and ``bias``
+  [features], so that a full-precision checkpoint loads as latent weights, and
+  its arguments in their order. Stochastic rounding draws from the random
+  stream "quantize". Differentiable in reverse mode only.
+
+  Attributes:
+    features: size of the last axis of the output.
+    use_bias: whether to add a bias.
+    dtype: dtype of the output; by default what input and parameters promote
+      to. Scales come from the operands before they are cast to it.
+    param_dtype: dtype of the latent weights.
+    precision: of the products with an operand in float, backward ones too.
+    kernel_init: initializer of the kernel. To shard it, wrap this in
+      ``nn.with_logical_partitioning``.
+    bias_init: initializer of the bias.
+    recipe: a ``Recipe`` or the name of one in ``RECIPES``.
+  """
+
+  features: int
+  use_bias: bool = True
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  precision: Any = None
+  kernel_init: nn.initializers.Initializer = default_kernel_init
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
+  _: dataclasses.KW_ONLY
+  recipe: RecipeLike = RECIPES["b158"]
+
+  @nn.compact
+  def __call__(
+    self, x: Num[Array, "*batch d_in"], *, strength: ArrayLike | None = None
+  ) -> Num[Array, "*batch d_out"]:
+    """Returns ``quantize(norm(x)) . quantize(kernel) + bias``.
+
+    Args:
+      x: input.
+      strength: share of quantization in force, see ``bit_dot``.
+    """
+    recipe = get_recipe(self.recipe)
+    shape = (jnp.shape(x)[-1], self.features)
+    kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+    bias = None
+    if self.use_bias:
+      bias = self.param(
+        "bias", self.bias_init, (self.features,), self.param_dtype
+      )
+    dtype = canonicalize_dtype(x, kernel, bias, dtype=self.dtype)
+    return bit_dot(
+      normalize(as_float(x), recipe.norm),
+      kernel,
+      recipe,
+      bias=bias,
+      strength=strength,
+      key=quantize_key(self, recipe),
+      precision=self.precision,
+      dtype=dtype,
+    )
+
+
+class BitDenseGeneral(nn.Module):
+  """``nn.DenseGeneral`` whose kernel and input are quantized by a recipe.
+
+  Parameters: ``kernel`` [*batch_dims, *contracted, *features] and ``bias``
+  [*batch_dims, *features], as in ``nn.DenseGeneral``. The contracted axes
+  together are one token. With ``batch_dims`` each of the stacked kernels has
+  scales of its own.
+
+  Attributes:
+    features: size, or sizes, of the output axes.
+    axis: axis, or axes, of the input that are contracted.
+    batch_dims: leading axes of the input with a kernel for each index.
+    use_bias: see ``BitDense``, like the rest.
+    dtype: see ``BitDense``.
+    param_dtype: see ``BitDense``.
+    kernel_init: see ``BitDense``; gets the kernel's shape with the contracted
+      axes as one and the features as one.
+    bias_init: see ``BitDense``.
+    precision: see ``BitDense``.
+    recipe: see ``BitDense``.
+  """
+
+  features: int | Sequence[int]
+  axis: int | Sequence[int] = -1
+  batch_dims: Sequence[int] = ()
+  use_bias: bool = True
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  kernel_init: nn.initializers.Initializer = default_kernel_init
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
+  precision: Any = None
+  _: dataclasses.KW_ONLY
+  recipe: RecipeLike = RECIPES["b158"]
+
+  @nn.compact
+  def __call__(
+    self, x: Num[Array, "..."], *, strength: ArrayLike | None = None
+  ) -> Num[Array, "..."]:
+    """Contracts ``axis`` of ``x`` with the kernel.
+
+    Args:
+      x: input.
+      strength: share of quantization in force, see ``bit_dot``.
+
+    Returns:
+      Array of the batch axes, the other axes that were not contracted, and
+      the features, in this order.
+
+    Raises:
+      ValueError: if ``batch_dims`` are not the leading axes.
+    """
+    recipe = get_recipe(self.recipe)
+    features = _as_tuple(self.features)
+    contracted = tuple(a % x.ndim for a in _as_tuple(self.axis))
+    n_batch = len(_as_tuple(self.batch_dims))
+    batch = tuple(range(n_batch))
+    if {d % x.ndim for d in _as_tuple(self.batch_dims)} != set(batch):
+      raise ValueError(
+        f"batch_dims is {self.batch_dims}; they must be the leading axes"
+      )
+    batch_shape = x.shape[:n_batch]
+    contracted_shape = tuple(x.shape[a] for a in contracted)
+    d_in, d_out = int(np.prod(contracted_shape)), int(np.prod(features))
+    n_kernels = int(np.prod(batch_shape))
+
+    kernel = self.param(
+      "kernel",
+      _reshaped(self.kernel_init, (n_kernels * d_in, d_out)),
+      (*batch_shape, *contracted_shape, *features),
+      self.param_dtype,
+    )
+    bias = None
+    if self.use_bias:
+      bias = self.param(
+        "bias",
+        _reshaped(self.bias_init, (n_kernels * d_out,)),
+        (*batch_shape, *features),
+        self.param_dtype,
+      )
+    dtype = canonicalize_dtype(x, kernel, bias, dtype=self.dtype)
+
+    kept = [a for a in range(n_batch, x.ndim) if a not in contracted]
+    kept_shape = tuple(x.shape[a] for a in kept)
+    x = jnp.transpose(x, (*batch, *kept, *contracted))
+    x = x.reshape(*batch_shape, *kept_shape, d_in)
+    x = normalize(as_float(x), recipe.norm)
+    kernel = kernel.reshape(*batch_shape, d_in, d_out)
+    if bias is not None:
+      bias = bias.reshape(*batch_shape, d_out)
+
+    def dot(x, kernel, bias, key):
+      return bit_dot(
+        x,
+        kernel,
+        recipe,
+        bias=bias,
+        strength=strength,
+        key=key,
+        precision=self.precision,
+        dtype=dtype,
+      )
+
+    keys = quantize_key(self, recipe)
+    if keys is not None and batch_shape:
+      keys = jax.random.split(keys, batch_shape)
+    for _ in batch_shape:
+      dot = jax.vmap(dot)
+    y = dot(x, kernel, bias, keys)
+    return y.reshape(*batch_shape, *kept_shape, *features)
+
+
+def _as_tuple(value: int | Sequence[int]) -> tuple[int, ...]:
+  return (value,) if isinstance(value, int) else tuple(value)
+
+
+def as_float(x):
+  """Integers become float32, as they would by promotion with the kernel."""
+  return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
+
+
+def _reshaped(init, flat_shape):
+  """An initializer that draws in ``flat_shape``, so that fans are right."""
+
+  def draw(key, shape, dtype):
+    value = init(key, flat_shape, dtype)
+    if isinstance(value, meta.AxisMetadata):
+      return meta.replace_boxed(value, value.unbox().reshape(shape))
+    return value.reshape(shape)
+
+  return draw

@@ -1,0 +1,90 @@
+"""Which layers of a model are quantized, where, and by which recipe."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from bitnet_jax.layers.conv import BitConv
+from bitnet_jax.layers.dense import BitDense, BitDenseGeneral
+from bitnet_jax.quantizers.recipe import Recipe, get_recipe
+from bitnet_jax.types import QTensor
+
+BIT_LAYERS = (BitDense, BitDenseGeneral, BitConv)
+
+
+@dataclasses.dataclass(frozen=True)
+class BitLayer:
+  """A layer that was met while a model was traced.
+
+  Attributes:
+    path: slash-joined module names from the top of the model.
+    recipe: its recipe.
+    scale_axes: axes of the kernel that share a scale.
+  """
+
+  path: str
+  recipe: Recipe
+  scale_axes: tuple[int, ...]
+
+  def kernel(self, params: Any) -> jax.Array:
+    """Returns the latent kernel out of the parameters of the model."""
+    for name in self.path.split("/"):
+      params = params[name]
+    return params["kernel"]
+
+  def quantize_kernel(self, params: Any) -> QTensor:
+    """Returns codes and scale of the kernel, rounded to nearest.
+
+    Raises:
+      ValueError: if the recipe leaves the kernel in float.
+    """
+    quantizer = self.recipe.weights
+    if quantizer is None:
+      raise ValueError(f"the recipe of {self.path} leaves its kernel in float")
+    if quantizer.needs_key:
+      quantizer = dataclasses.replace(quantizer, rounding="nearest")
+    return quantizer.quantize(self.kernel(params), axes=self.scale_axes)
+
+
+def bit_layers(model: nn.Module, *args: Any, **kwargs: Any) -> list[BitLayer]:
+  """Lists the quantizable layers that a call of ``model`` runs, in order.
+
+  Args:
+    model: any Linen module, with layers of this package in it.
+    *args: arguments of its call, arrays or ``jax.ShapeDtypeStruct``.
+    **kwargs: keyword arguments of its call.
+
+  Returns:
+    One entry a layer, those of the recipe "float" included.
+  """
+  found: dict[str, BitLayer] = {}
+
+  def note(next_fun, args, kwargs, context):
+    module = context.module
+    if isinstance(module, BIT_LAYERS) and context.method_name == "__call__":
+      path, recipe = "/".join(module.path), get_recipe(module.recipe)
+      y = next_fun(*args, **kwargs)
+      ndim = nn.unbox(module.get_variable("params", "kernel")).ndim
+      axes = _scale_axes(module, recipe, ndim)
+      found[path] = BitLayer(path, recipe, axes)
+      return y
+    return next_fun(*args, **kwargs)
+
+  with nn.intercept_methods(note):
+    jax.eval_shape(
+      lambda *a: model.init(jax.random.key(0), *a, **kwargs), *args
+    )
+  return list(found.values())
+
+
+def _scale_axes(module, recipe, ndim):
+  """Axes of the kernel that share a scale; stacked kernels never do."""
+  first, n_out = 0, 1
+  if isinstance(module, BitDenseGeneral):
+    batch_dims, features = module.batch_dims, module.features
+    first = 1 if isinstance(batch_dims, int) else len(batch_dims)
+    n_out = 1 if isinstance(features, int) else len(features)
+  per_tensor = recipe.weights is None or recipe.weights.axis is None
+  return tuple(range(first, ndim if per_tensor else ndim - n_out))

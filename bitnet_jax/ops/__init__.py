@@ -1,0 +1,5 @@
+"""Quantized products and what they are made of: functions of arrays."""
+
+from bitnet_jax.ops.conv import bit_conv as bit_conv
+from bitnet_jax.ops.dot import bit_dot as bit_dot
+from bitnet_jax.ops.norm import normalize as normalize

@@ -1,0 +1,103 @@
+"""Quantized matrix product."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jaxtyping import Array, ArrayLike, Float, Key
+
+from bitnet_jax.ops import compute
+from bitnet_jax.ops.product import quantized_product
+from bitnet_jax.quantizers.recipe import RecipeLike, get_recipe
+from bitnet_jax.types import QTensor
+
+
+@dataclasses.dataclass(frozen=True)
+class MatMul:
+  """``x [*batch, K]`` times ``w [K, N]``."""
+
+  def __call__(self, x, w, *, precision, dtype):
+    """See ``Bilinear``."""
+    contract = (((x.ndim - 1,), (0,)), ((), ()))
+    return jax.lax.dot_general(
+      x, w, contract, precision=precision, preferred_element_type=dtype
+    )
+
+  def act_axes(self, quantizer, x):
+    """See ``Bilinear``."""
+    return tuple(range(x.ndim)) if quantizer.axis is None else (x.ndim - 1,)
+
+  def weight_axes(self, quantizer, w):
+    """See ``Bilinear``."""
+    del w
+    return (0, 1) if quantizer.axis is None else (0,)
+
+  def terms(self, w):
+    """See ``Bilinear``."""
+    return w.shape[0]
+
+  def slow_in_int8(self, x, w):
+    """See ``Bilinear``."""
+    del w
+    return math.prod(x.shape[:-1]) < compute.CPU_MIN_ROWS
+
+
+def bit_dot(
+  x: Float[Array, "*batch d_in"],
+  w: Float[Array, "d_in d_out"] | QTensor,
+  recipe: RecipeLike,
+  *,
+  bias: Float[Array, " d_out"] | None = None,
+  strength: ArrayLike | None = None,
+  key: Key[Array, ""] | None = None,
+  precision: Any = None,
+  dtype: Any = None,
+) -> Float[Array, "*batch d_out"]:
+  """Multiplies activations and weights as integers.
+
+  ``y = (codes_x . codes_w) * scale_x * scale_w + bias``, the codes multiplied
+  as int8 into int32, the scales applied one after the other in float32. The
+  gradient is straight-through: ``dx = (g * scale_w) . codes_w^T`` and
+  ``dw = (codes_x * scale_x)^T . g``, in float32. What is kept for it are the
+  int8 codes and the scales, besides an operand that the recipe leaves in float
+  and, for ``ste="clipped"``, one boolean mask an operand. Reverse mode only:
+  ``jax.jvp`` raises a TypeError.
+
+  The norm of the recipe is not applied here but by ``normalize``, before.
+
+  Args:
+    x: activations, with any number of leading axes.
+    w: latent weights; or a ``QTensor``, taken as it is, without gradient.
+    recipe: a ``Recipe`` or the name of one.
+    bias: added after scaling, or before it under ``bias_in_product``.
+    strength: ``None`` quantizes fully. A scalar in [0, 1] blends instead, in
+      float: ``x + strength * (dequantize(quantize(x)) - x)`` for each operand.
+    key: random key, for stochastic rounding.
+    precision: of products with an operand in float, forward and backward.
+    dtype: of the result; by default what the inputs promote to. The scales
+      come from the inputs as given, before any cast.
+
+  Returns:
+    The product, in ``dtype``.
+
+  Raises:
+    ValueError: for shapes that do not match, an unknown recipe, or a recipe
+      that cannot run as asked (see ``choose_compute``, ``Quantizer``).
+  """
+  w_shape = w.qvalue.shape if isinstance(w, QTensor) else w.shape
+  if x.ndim < 1 or len(w_shape) != 2 or x.shape[-1] != w_shape[0]:
+    raise ValueError(
+      f"bit_dot takes x [*batch, K] and w [K, N], not {x.shape} and {w_shape}"
+    )
+  return quantized_product(
+    MatMul(),
+    x,
+    w,
+    bias,
+    get_recipe(recipe),
+    strength=strength,
+    key=key,
+    precision=precision,
+    dtype=dtype,
+  )

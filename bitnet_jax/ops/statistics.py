@@ -1,0 +1,20 @@
+"""What the codes of a weight look like, and how many changed."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int8
+
+
+def code_shares(codes: Int8[Array, "*shape"]) -> dict[str, Float[Array, ""]]:
+  """Returns the shares of negative, zero and positive codes, summing to 1."""
+  return {
+    "negative_fraction": jnp.mean(codes < 0, dtype=jnp.float32),
+    "zero_fraction": jnp.mean(codes == 0, dtype=jnp.float32),
+    "positive_fraction": jnp.mean(codes > 0, dtype=jnp.float32),
+  }
+
+
+def flip_rate(
+  before: Int8[Array, "*shape"], after: Int8[Array, "*shape"]
+) -> Float[Array, ""]:
+  """Returns the share of codes that differ."""
+  return jnp.mean(before != after, dtype=jnp.float32)

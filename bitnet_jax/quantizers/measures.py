@@ -1,0 +1,67 @@
+"""Scale measures: how large a group of values is.
+
+AbsMean is equation 3 of Ma et al., The Era of 1-bit LLMs (arXiv 2402.17764);
+AbsMedian is the alternative of Nielsen and Schneider-Kamp, BitNet b1.58
+Reloaded (arXiv 2407.09527); AbsMax scales 8-bit activations in both.
+
+Every measure maps a float array and the non-negative axes that share a scale
+to a float32 array with these axes kept as size 1. It is NaN where any element
+of the group is NaN or infinite, so that a bad value is never turned into a
+good-looking code. Empty groups measure 0 or NaN and are never multiplied.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from bitnet_jax.quantizers import selection
+
+Measure = Callable[
+  [Float[Array, "*shape"], tuple[int, ...]], Float[Array, "..."]
+]
+
+
+def _nan_unless_finite(m: Float[Array, "..."]) -> Float[Array, "..."]:
+  return jnp.where(jnp.isfinite(m), m, jnp.nan)
+
+
+def absmean(
+  x: Float[Array, "*shape"], axes: tuple[int, ...]
+) -> Float[Array, "..."]:
+  """Returns the mean of ``|x|`` over ``axes``, summed in float32."""
+  m = jnp.mean(jnp.abs(x.astype(jnp.float32)), axes, keepdims=True)
+  return _nan_unless_finite(m)
+
+
+def absmax(
+  x: Float[Array, "*shape"], axes: tuple[int, ...]
+) -> Float[Array, "..."]:
+  """Returns the largest ``|x|`` over ``axes``."""
+  magnitudes = jnp.abs(x.astype(jnp.float32))
+  return _nan_unless_finite(
+    jnp.max(magnitudes, axes, keepdims=True, initial=0.0)
+  )
+
+
+def absmedian(
+  x: Float[Array, "*shape"], axes: tuple[int, ...]
+) -> Float[Array, "..."]:
+  """Returns the lower median of ``|x|`` over ``axes``, exactly.
+
+  The lower median is element number ``(n - 1) // 2`` of the sorted values: for
+  an even count the lower of the two middle ones, as in PyTorch and unlike
+  ``jnp.median``, which averages them.
+  """
+  n = math.prod(x.shape[i] for i in axes)
+  median = selection.kth_smallest_magnitude(x, (n - 1) // 2, axes)
+  bad = selection.has_non_finite(x, axes)
+  return jnp.where(bad, jnp.nan, median.astype(jnp.float32))
+
+
+MEASURES: dict[str, Measure] = {
+  "absmean": absmean,
+  "absmedian": absmedian,
+  "absmax": absmax,
+}

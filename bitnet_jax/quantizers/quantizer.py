@@ -1,0 +1,165 @@
+"""One operand's rule: from real values to integer codes and a scale.
+
+Equations 1 to 3 of Ma et al., The Era of 1-bit LLMs (arXiv 2402.17764), with
+the mean or the median of BitNet b1.58 Reloaded (arXiv 2407.09527).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from bitnet_jax import choices
+from bitnet_jax.quantizers.measures import MEASURES
+from bitnet_jax.types import QTensor
+
+TERNARY_RANGE = (-1, 1)
+TWN_THRESHOLD = 0.7  # Li et al., Ternary Weight Networks (1605.04711), eq. 6.
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantizer:
+  """How one operand becomes int8 codes and a scale.
+
+  With ``m`` the measure of ``|x|`` over the elements that share a scale and
+  ``Q = max(|low|, |high|)``, the codes are
+  ``clip(round(x * (Q / max(m, eps))), low, high)`` and the scale is
+  ``max(m, eps) / Q``. Ties round to even. Everything is computed in float32,
+  whatever the dtype of ``x``, and the scale carries no gradient. An element
+  that is NaN or infinite makes the scale NaN.
+
+  Attributes:
+    measure: a name in ``MEASURES``: "absmean", "absmedian" or "absmax".
+    range: lowest and highest code, within int8; (-1, 1) is ternary.
+    axis: the axis that is reduced to one scale, for operands in canonical form
+      (activations [token, contracted], weights [contracted, output]): -1 is
+      one scale per token, 0 one per output channel, ``None`` one per tensor.
+    eps: floor of the measure, so that all-zero inputs map to zeros.
+    rounding: a name in ``ROUNDINGS``. "nearest" is the formula above.
+      "stochastic" keeps the sign with probability ``min(|x / scale|, 1)``, else
+      0, and needs a key. "sign" never gives 0 (binary networks). "threshold"
+      keeps what exceeds 0.7 of the measure and scales by its mean magnitude
+      (ternary weight networks). All but "nearest" are ternary.
+
+  Raises:
+    ValueError: on construction, naming the field, its value and the choices.
+  """
+
+  measure: str
+  range: tuple[int, int]
+  _: dataclasses.KW_ONLY
+  axis: int | None = None
+  eps: float = 1e-5
+  rounding: str = "nearest"
+
+  def __post_init__(self):
+    choices.check(self.measure, MEASURES, key="measure")
+    choices.check(self.rounding, ROUNDINGS, key="rounding")
+    choices.check(self.axis, (None, 0, -1), key="axis")
+    object.__setattr__(self, "range", tuple(self.range))
+    low, high = self.range
+    if not -128 <= low < high <= 127:
+      raise ValueError(
+        f"range is {self.range}; it must be (low, high) with low < high, both"
+        " within int8: -128 to 127"
+      )
+    if self.rounding != "nearest" and self.range != TERNARY_RANGE:
+      raise ValueError(
+        f"rounding {self.rounding!r} is for the range (-1, 1), not {self.range}"
+      )
+    if not self.eps > 0:
+      raise ValueError(f"eps is {self.eps}; it must be positive")
+
+  @property
+  def largest_code(self) -> int:
+    """Returns ``Q``, the larger of ``|low|`` and ``|high|``."""
+    return max(abs(code) for code in self.range)
+
+  @property
+  def needs_key(self) -> bool:
+    """Whether ``quantize`` draws random numbers."""
+    return self.rounding == "stochastic"
+
+  def quantize(
+    self,
+    x: Float[Array, "*shape"],
+    *,
+    axes: tuple[int, ...] | None = None,
+    key: Key[Array, ""] | None = None,
+  ) -> QTensor:
+    """Quantizes ``x``.
+
+    Args:
+      x: values, in any float dtype.
+      axes: the axes that share a scale, where ``x`` is not in canonical form;
+        by default those that ``axis`` says.
+      key: random key, for stochastic rounding.
+
+    Returns:
+      int8 codes shaped like ``x``, and a float32 scale with the shared axes
+      kept as size 1.
+
+    Raises:
+      ValueError: if the rounding needs a key and there is none.
+    """
+    if self.needs_key and key is None:
+      raise ValueError("stochastic rounding needs a key; none was given")
+    x32, m = x.astype(jnp.float32), self._measure(x, axes)
+    codes, scale = ROUNDINGS[self.rounding](x32, m, self, key)
+    return QTensor(codes.astype(jnp.int8), scale)
+
+  def in_range(
+    self, x: Float[Array, "*shape"], *, axes: tuple[int, ...] | None = None
+  ) -> Bool[Array, "*shape"]:
+    """Says where the rounded value lies within the range, before clipping."""
+    m = self._measure(x, axes)
+    rounded = jnp.round(x.astype(jnp.float32) * (self.largest_code / m))
+    low, high = self.range
+    return (rounded >= low) & (rounded <= high)
+
+  def _measure(self, x, axes):
+    if axes is None:
+      axes = range(x.ndim) if self.axis is None else (self.axis % x.ndim,)
+    return jnp.maximum(MEASURES[self.measure](x, tuple(axes)), self.eps)
+
+
+def _round_nearest(x, m, quantizer, key):
+  del key
+  q = quantizer.largest_code
+  return jnp.clip(jnp.round(x * (q / m)), *quantizer.range), m / q
+
+
+def _round_stochastic(x, m, quantizer, key):
+  del quantizer
+  kept = jax.random.uniform(key, x.shape) < jnp.abs(x * (1 / m))
+  return jnp.where(kept, jnp.sign(x), 0), m
+
+
+def _round_to_sign(x, m, quantizer, key):
+  del quantizer, key
+  return jnp.where(x < 0, -1, 1), m
+
+
+def _round_above_threshold(x, m, quantizer, key):
+  del key
+  magnitudes = jnp.abs(x)
+  kept = magnitudes > TWN_THRESHOLD * m
+  axes = tuple(i for i, n in enumerate(m.shape) if n == 1)
+  count = jnp.sum(kept.astype(jnp.float32), axes, keepdims=True)
+  total = jnp.sum(jnp.where(kept, magnitudes, 0), axes, keepdims=True)
+  scale = jnp.maximum(total / jnp.maximum(count, 1), quantizer.eps)
+  scale = jnp.where(jnp.isnan(m), m, scale)
+  return jnp.where(kept, jnp.sign(x), 0), scale
+
+
+Rounding = Callable[..., tuple[Array, Array]]
+
+# Each maps (x in float32, max(m, eps), quantizer, key) to codes and scale.
+ROUNDINGS: dict[str, Rounding] = {
+  "nearest": _round_nearest,
+  "stochastic": _round_stochastic,
+  "sign": _round_to_sign,
+  "threshold": _round_above_threshold,
+}

@@ -1,0 +1,152 @@
+"""What a layer does to its kernel and its input; the recipes that have names.
+
+Sources beside each entry of ``RECIPES``.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from bitnet_jax import choices
+from bitnet_jax.quantizers.quantizer import TERNARY_RANGE, Quantizer
+
+NORMS = (None, "layer_norm", "rms_norm")
+STE = ("identity", "clipped")
+COMPUTE = ("auto", "int8", "float")
+
+TERNARY = Quantizer("absmean", TERNARY_RANGE)
+TERNARY_MEDIAN = Quantizer("absmedian", TERNARY_RANGE)
+INT8_PER_TOKEN = Quantizer("absmax", (-128, 127), axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """What a layer does to its kernel and to its input before the product.
+
+  Attributes:
+    weights: quantizer of the kernel; ``None`` leaves it as it is. Its axis is
+      ``None`` (per tensor) or 0 (per output channel).
+    acts: quantizer of the input; ``None`` leaves it as it is. Its axis is -1
+      (per token; of a convolution, per example) or ``None`` (per tensor).
+    norm: parameter-free norm of the input, in float32, over the axes of one
+      token: ``None``, "layer_norm" or "rms_norm".
+    ste: straight-through gradient of the rounding: "identity", or "clipped" to
+      zero where the rounded value lay outside the range.
+    bias_in_product: whether the bias is added to the integer product before it
+      is scaled, as the authors' PyTorch layer does, instead of after.
+    compute: "int8" or "float" products, which give the same bits; "auto" takes
+      the faster one for backend and shape.
+
+  Raises:
+    ValueError: on construction, naming the field, its value and the choices.
+  """
+
+  weights: Quantizer | None = TERNARY
+  acts: Quantizer | None = INT8_PER_TOKEN
+  norm: str | None = "layer_norm"
+  _: dataclasses.KW_ONLY
+  ste: str = "identity"
+  bias_in_product: bool = False
+  compute: str = "auto"
+
+  def __post_init__(self):
+    choices.check(self.norm, NORMS, key="norm")
+    choices.check(self.ste, STE, key="ste")
+    choices.check(self.compute, COMPUTE, key="compute")
+    if self.weights is not None:
+      choices.check(self.weights.axis, (None, 0), key="weights.axis")
+    if self.acts is not None:
+      choices.check(self.acts.axis, (None, -1), key="acts.axis")
+    if self.compute != "auto" and not self.is_integer:
+      raise ValueError(
+        f"compute is {self.compute!r}, but the recipe leaves an operand in"
+        " float; give both weights and acts, or compute='auto'"
+      )
+
+  @property
+  def is_integer(self) -> bool:
+    """Whether both operands become integers."""
+    return self.weights is not None and self.acts is not None
+
+  @property
+  def is_float(self) -> bool:
+    """Whether neither operand is quantized."""
+    return self.weights is None and self.acts is None
+
+  @property
+  def needs_key(self) -> bool:
+    """Whether a product under this recipe draws random numbers."""
+    return any(q is not None and q.needs_key for q in (self.weights, self.acts))
+
+
+RECIPES: dict[str, Recipe] = {
+  # Full precision: nn.Dense and nn.Conv, bit for bit.
+  "float": Recipe(None, None, None),
+  # BitNet b1.58 Reloaded (2407.09527), mean and median.
+  "b158": Recipe(TERNARY),
+  "b158_median": Recipe(TERNARY_MEDIAN),
+  # The papers' PyTorch layer, bitlinear 2.4.6.
+  "bitlinear": Recipe(TERNARY_MEDIAN, bias_in_product=True),
+  # BitNet b1.58 2B4T (2504.12285); its norms are modules of the model.
+  "bitnet_2b4t": Recipe(
+    TERNARY, Quantizer("absmax", (-127, 127), axis=-1), None
+  ),
+  # Spectra (2407.12327): only the weights are ternary.
+  "trilm": Recipe(TERNARY, None, None),
+  # BinaryConnect's descendants: sign times mean, as in XNOR-Net (1603.05279).
+  "binary": Recipe(Quantizer("absmean", TERNARY_RANGE, rounding="sign")),
+  # Ternary Weight Networks (1605.04711).
+  "twn": Recipe(Quantizer("absmean", TERNARY_RANGE, rounding="threshold")),
+  # Plain uniform quantization, symmetric.
+  "int8": Recipe(Quantizer("absmax", (-127, 127))),
+  "int4": Recipe(Quantizer("absmax", (-7, 7))),
+}
+
+RecipeLike: TypeAlias = Recipe | str
+Rules: TypeAlias = RecipeLike | Sequence[tuple[str, RecipeLike]]
+
+
+def get_recipe(recipe: RecipeLike) -> Recipe:
+  """Returns the recipe, looked up if it is a name.
+
+  Raises:
+    ValueError: for an unknown name, listing the names.
+  """
+  if isinstance(recipe, Recipe):
+    return recipe
+  return choices.pick(RECIPES, recipe, key="recipe")
+
+
+def recipe_at(rules: Rules, path: str) -> Recipe:
+  """Returns the recipe of the layer at ``path``.
+
+  Args:
+    rules: one recipe for all layers, or (pattern, recipe) pairs of which the
+      first match wins; a pattern must match the whole path (``re.fullmatch``).
+    path: slash-joined names from the top of the model: "blocks/query".
+
+  Raises:
+    ValueError: if no rule matches, naming path and patterns.
+  """
+  if isinstance(rules, (Recipe, str)):
+    return get_recipe(rules)
+  for pattern, recipe in rules:
+    if re.fullmatch(pattern, path):
+      return get_recipe(recipe)
+  patterns = [pattern for pattern, _ in rules]
+  raise ValueError(
+    f"no recipe rule matches the layer {path!r}; the patterns are {patterns}"
+    " (a last rule ('.*', recipe) takes the rest)"
+  )
+
+
+def unused_patterns(rules: Rules, paths: Sequence[str]) -> list[str]:
+  """Returns the patterns that decide for none of ``paths``."""
+  if isinstance(rules, (Recipe, str)):
+    return []
+  patterns = [pattern for pattern, _ in rules]
+  deciding = {
+    next((p for p in patterns if re.fullmatch(p, path)), None) for path in paths
+  }
+  return [p for p in patterns if p not in deciding]

@@ -1,0 +1,1 @@
+"""The only training loop there is, and what it is made of."""

@@ -1,0 +1,295 @@
+"""Checkpoints that are whole or not there: orbax, sealed with SHA-256 sums.
+
+``checkpoints/000200/`` holds what orbax wrote (``state/``) and ``seal.json``,
+written last: what is known of the step, and the sum of every file. A folder
+without a seal, or with a file that does not match it, is not used; it is set
+aside, with a warning that names the file.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint.experimental.v1 as ocp
+from absl import logging
+
+from bitnet_jax import choices
+from bitnet_jax.train.state import TrainState
+
+FORMAT = 1
+SEAL = "seal.json"
+MODES = ("max", "min")
+_STEP_NAME = re.compile(r"\d{6,}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+  """What is kept; the group ``checkpoint`` of a config.
+
+  Attributes:
+    keep_last: number of newest checkpoints that are kept, at least 2, so that
+      there is one to fall back to.
+    keep_best: number of checkpoints that are kept for their metric.
+    metric: what "best" and early stopping compare: "valid/accuracy".
+    mode: "max" or "min" of the metric is best.
+  """
+
+  keep_last: int
+  keep_best: int
+  metric: str
+  mode: str
+
+  def __post_init__(self):
+    choices.check(self.mode, MODES, key="checkpoint.mode")
+    for field, least in (("keep_last", 2), ("keep_best", 0)):
+      value = getattr(self, field)
+      if value < least:
+        raise ValueError(
+          f"checkpoint.{field} is {value}; it must be at least {least}"
+        )
+
+  def better(self, value: float, than: float | None) -> bool:
+    """Whether ``value`` beats ``than``; anything beats ``None``."""
+    if than is None:
+      return True
+    return value > than if self.mode == "max" else value < than
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """What early stopping and keep-best know after some evaluations.
+
+  Attributes:
+    best: best value of the metric so far; ``None`` before any evaluation.
+    best_step: its step.
+    stale: number of evaluations since.
+  """
+
+  best: float | None = None
+  best_step: int = 0
+  stale: int = 0
+
+  def after(
+    self, step: int, value: float, options: CheckpointOptions
+  ) -> "Progress":
+    """Returns the progress after one more evaluation."""
+    if options.better(value, self.best):
+      return Progress(value, step, 0)
+    return dataclasses.replace(self, stale=self.stale + 1)
+
+
+class Checkpoints:
+  """The checkpoints of one run.
+
+  Attributes:
+    directory: where they are.
+    options: what is kept.
+  """
+
+  def __init__(self, directory: pathlib.Path, options: CheckpointOptions):
+    self.directory = directory
+    self.options = options
+
+  def steps(self) -> list[int]:
+    """Returns the steps with a sealed checkpoint, in order."""
+    if not self.directory.is_dir():
+      return []
+    return sorted(
+      int(path.name)
+      for path in self.directory.iterdir()
+      if _STEP_NAME.fullmatch(path.name) and (path / SEAL).is_file()
+    )
+
+  def best_step(self) -> int | None:
+    """Returns the step of the best checkpoint that is kept, if any."""
+    ranked = self._ranked()
+    return ranked[0] if ranked else None
+
+  def save(
+    self,
+    step: int,
+    state: TrainState,
+    *,
+    progress: Progress,
+    metrics: Mapping[str, float],
+  ) -> None:
+    """Writes a checkpoint, then removes those no longer to be kept.
+
+    Args:
+      step: its number.
+      state: what is saved.
+      progress: restored along with it.
+      metrics: of an evaluation at this very step; may be empty.
+    """
+    folder = self._folder(step)
+    tree: Any = state
+    ocp.save(str(folder / "state"), tree)
+    content = {
+      "format": FORMAT,
+      "step": step,
+      "progress": dataclasses.asdict(progress),
+      "metrics": dict(metrics),
+      "sha256": _sums(folder),
+    }
+    seal = {"content": content, "sha256": _digest(content)}
+    write_atomically(folder / SEAL, json.dumps(seal, indent=1))
+    kept = {*self.steps()[-self.options.keep_last :]}
+    kept |= {*self._ranked()[: self.options.keep_best]}
+    for old in set(self.steps()) - kept:
+      self._remove(self._folder(old))
+
+  def restore_latest(
+    self, state: TrainState
+  ) -> tuple[TrainState, Progress] | None:
+    """Loads the newest checkpoint that is whole, setting damaged ones aside.
+
+    Args:
+      state: tells the structure, shapes, dtypes and shardings.
+
+    Returns:
+      State and progress; ``None`` if there is no checkpoint.
+    """
+    self._clean_up()
+    for step in reversed(self.steps()):
+      folder = self._folder(step)
+      damage = find_damage(folder)
+      if damage is None:
+        return self.restore(step, state), read_progress(folder)
+      _set_aside(folder, damage)
+    return None
+
+  def restore(self, step: int, state: TrainState) -> TrainState:
+    """Loads one checkpoint.
+
+    Raises:
+      ValueError: if there is none of that step, or if it is damaged, naming
+        the file.
+    """
+    choices.check(step, self.steps(), key="checkpoint")
+    folder = self._folder(step)
+    damage = find_damage(folder)
+    if damage is not None:
+      raise ValueError(f"the checkpoint is damaged: {damage}")
+    abstract: Any = jax.tree.map(_abstract, state)
+    loaded: Any = ocp.load(str(folder / "state"), abstract)
+    return loaded
+
+  def _folder(self, step: int) -> pathlib.Path:
+    return self.directory / f"{step:06d}"
+
+  def _ranked(self) -> list[int]:
+    """Steps with the metric, best first; the earlier one where they tie."""
+    values = {}
+    for step in self.steps():
+      content = _read_content(self._folder(step)) or {}
+      value = content.get("metrics", {}).get(self.options.metric)
+      if value is not None:
+        values[step] = value
+    sign = -1 if self.options.mode == "max" else 1
+    return sorted(values, key=lambda step: (sign * values[step], step))
+
+  def _clean_up(self) -> None:
+    """Removes what a killed save or removal left, and says what it was."""
+    if not self.directory.is_dir():
+      return
+    for path in sorted(self.directory.iterdir()):
+      if path.name.startswith("removing-"):
+        shutil.rmtree(path)
+      elif not _STEP_NAME.fullmatch(path.name) or (path / SEAL).is_file():
+        continue
+      elif (path / "state").is_dir():
+        _set_aside(path, f"{path / SEAL} is missing")
+      else:
+        logging.warning("%s was cut short while it was saved; removed", path)
+        shutil.rmtree(path)
+
+  def _remove(self, folder: pathlib.Path) -> None:
+    """Removes a checkpoint; one rename, so that it is never half there."""
+    doomed = folder.with_name(f"removing-{folder.name}")
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)
+
+
+def find_damage(folder: pathlib.Path) -> str | None:
+  """Says what is wrong with a checkpoint, naming the file, or ``None``."""
+  content = _read_content(folder)
+  if content is None:
+    return f"{folder / SEAL} is missing, cut short or changed"
+  if content["format"] != FORMAT:
+    return f"{folder / SEAL} has format {content['format']}, not {FORMAT}"
+  recorded, found = content["sha256"], _sums(folder)
+  for name in sorted(recorded.keys() | found.keys()):
+    path = folder / name
+    if name not in found:
+      return f"{path} is missing"
+    if name not in recorded:
+      return f"{path} does not belong to it"
+    if recorded[name] != found[name]:
+      return f"{path} has changed since it was written"
+  return None
+
+
+def read_progress(folder: pathlib.Path) -> Progress:
+  """Returns the progress stored with a whole checkpoint."""
+  content = _read_content(folder)
+  assert content is not None
+  return Progress(**content["progress"])
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+  """Writes a file that is either not there or whole, whatever happens."""
+  partial = path.with_name(f"{path.name}.partial")
+  with partial.open("w", encoding="utf-8") as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(partial, path)
+
+
+def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _read_content(folder: pathlib.Path) -> dict[str, Any] | None:
+  """Returns what the seal says, or ``None`` if it cannot be trusted."""
+  try:
+    seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+    content, digest = seal["content"], seal["sha256"]
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+  return content if digest == _digest(content) else None
+
+
+def _digest(content: Any) -> str:
+  return hashlib.sha256(
+    json.dumps(content, sort_keys=True).encode()
+  ).hexdigest()
+
+
+def _sums(folder: pathlib.Path) -> dict[str, str]:
+  """Returns the SHA-256 sum of every file but the seal, by relative path."""
+  sums = {}
+  for path in sorted(folder.rglob("*")):
+    if path.is_file() and path.name not in (SEAL, f"{SEAL}.partial"):
+      with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+      sums[path.relative_to(folder).as_posix()] = digest.hexdigest()
+  return sums
+
+
+def _set_aside(folder: pathlib.Path, damage: str) -> None:
+  """Renames a checkpoint that cannot be used, so that nothing is lost."""
+  n = 0
+  while (aside := folder.with_name(f"damaged-{folder.name}-{n}")).exists():
+    n += 1
+  os.replace(folder, aside)
+  logging.warning(
+    "checkpoint %s is not used: %s; it is now %s", folder.name, damage, aside
+  )

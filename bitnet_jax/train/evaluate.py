@@ -1,0 +1,41 @@
+"""Metrics over a whole split."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from bitnet_jax.train.sharding import place_batch
+from bitnet_jax.train.state import TrainState
+from bitnet_jax.train.tasks import Totals, averages
+
+
+def evaluate(
+  eval_step: Callable[..., Totals],
+  state: TrainState,
+  batches: Iterable[Mapping[str, np.ndarray]],
+  *,
+  mesh: Mesh,
+  key: jax.Array,
+  strength: jax.Array | None = None,
+) -> dict[str, float]:
+  """Returns the averages of all metrics over ``batches``.
+
+  Args:
+    eval_step: jitted, see ``make_eval_step``.
+    state: parameters and variables.
+    batches: the split, its last batch padded and masked.
+    mesh: where the batches go.
+    key: for stochastic rounding, the same for each evaluation.
+    strength: share of quantization in force.
+  """
+  totals = [
+    eval_step(state, place_batch(batch, mesh), key, strength)
+    for batch in batches
+  ]
+  fetched = jax.device_get(totals)
+  sums = {
+    name: sum(float(part[name]) for part in fetched) for name in fetched[0]
+  }
+  return averages(sums)

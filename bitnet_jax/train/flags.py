@@ -1,0 +1,189 @@
+"""Command lines of all programs: flags, and what is said of a mistaken one."""
+
+import ast
+import pathlib
+import re
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import ml_collections
+from absl import flags, logging
+
+from bitnet_jax import choices
+
+LENGTHS = ("total_steps", "total_epochs")
+_OVERRIDE = re.compile(r"--?config\.([\w.]+)(?:=(.*))?", re.DOTALL)
+_CONFIG = re.compile(r"--?config=([^:]*)(?::.*)?")
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses the command line; for ``app.run(main, flags_parser=parse_flags)``.
+
+  ``--config.total_steps`` overrides the ``total_epochs`` of a config, and the
+  other way round. A mistake ends the program with status 2 and a message that
+  names the key, the value and the nearest keys.
+
+  Args:
+    argv: the program's name and its arguments.
+
+  Returns:
+    The program's name.
+  """
+  try:
+    _check_config_path(argv)
+    rest = flags.FLAGS(argv)
+    if len(rest) > 1:
+      raise ValueError(f"arguments {rest[1:]} are not flags (--name=value)")
+    _let_given_length_rule(argv)
+    if flags.FLAGS["verbosity"].using_default_value:
+      # orbax logs dozens of lines a save; --verbosity=0 shows them.
+      logging.set_verbosity(logging.WARNING)
+  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    _fail(_explain(argv) or str(error))
+  except flags.Error as error:
+    _fail(_explain(argv) or str(error))
+  return rest
+
+
+def _fail(message: str) -> NoReturn:
+  print(f"error: {message}", file=sys.stderr)
+  sys.exit(2)
+
+
+def _check_config_path(argv: Sequence[str]) -> None:
+  for argument in argv[1:]:
+    match = _CONFIG.fullmatch(argument)
+    if match and not pathlib.Path(match[1]).is_file():
+      folder = pathlib.Path(match[1]).parent
+      there = sorted(str(path) for path in folder.glob("*.py"))
+      raise ValueError(
+        f"--config={match[1]} does not exist"
+        + choices.nearest(match[1], there)
+        + (f"; there are: {', '.join(there)}" if there else "")
+      )
+
+
+def _overrides(argv: Sequence[str]) -> dict[str, str | None]:
+  """Returns the ``--config.key`` arguments by key."""
+  found: dict[str, str | None] = {}
+  for i, argument in enumerate(argv):
+    match = _OVERRIDE.fullmatch(argument)
+    if match:
+      following = argv[i + 1] if i + 1 < len(argv) else None
+      found[match[1]] = following if match[2] is None else match[2]
+  return found
+
+
+def _let_given_length_rule(argv: Sequence[str]) -> None:
+  given = [key for key in LENGTHS if key in _overrides(argv)]
+  if len(given) == 1:
+    (other,) = set(LENGTHS) - set(given)
+    config: Any = flags.FLAGS["config"].value
+    if config[given[0]] is not None:
+      config[other] = None
+
+
+def _load(path: str) -> ml_collections.ConfigDict:
+  """Loads ``path[:variant]``; config files are not modules of the package."""
+  file, *variant = path.split(":", 1)
+  config = runpy.run_path(file)["get_config"](*variant)
+  return config.lock()
+
+
+def _explain(argv: Sequence[str]) -> str | None:
+  """Returns what is wrong with an override, if that is what is wrong."""
+  paths = [a.split("=", 1)[1] for a in argv if re.match(r"--?config=", a)]
+  try:
+    config = _load(paths[-1])
+    for key, value in _overrides(argv).items():
+      message = _explain_override(config, key, value)
+      if message:
+        return message
+  except Exception:
+    return None
+  return None
+
+
+def _explain_override(config: Any, key: str, value: str | None) -> str | None:
+  group: Any = config
+  *parents, last = key.split(".")
+  for i, name in enumerate([*parents, last]):
+    if not isinstance(group, ml_collections.ConfigDict) or name not in group:
+      return _unknown_key(config, key, value, ".".join(key.split(".")[:i]))
+    if i < len(parents):
+      group = group[name]
+  if isinstance(group[last], ml_collections.ConfigDict):
+    keys = ", ".join(f"{key}.{name}" for name in group[last])
+    return f"--config.{key}={value}: {key} is a group; its keys are: {keys}"
+  expected = group.get_type(last)
+  return _wrong_type(key, value, expected)
+
+
+def _unknown_key(config, key, value, group) -> str:
+  keys = list(_dotted(config))
+  there = [k for k in keys if k.rpartition(".")[0] == group] or keys
+  return (
+    f"--config.{key}={value}: {key} is not a key of the config"
+    + choices.nearest(key, keys)
+    + f"; {f'the keys of {group}' if group else 'the keys'} are: "
+    + ", ".join(there)
+  )
+
+
+def _wrong_type(key, value, expected) -> str | None:
+  if value is None:
+    return (
+      f"--config.{key} has no value; it takes one of type {expected.__name__}"
+    )
+  if value in ("None", "none", "") or expected is str:
+    return None
+  parse = {
+    bool: flags.BooleanParser().parse,
+    float: float,
+    int: int,
+    tuple: ast.literal_eval,
+  }.get(expected)
+  try:
+    if parse is not None:
+      parse(value)
+  except (ValueError, TypeError, SyntaxError):
+    return (
+      f"--config.{key}={value}: {key} takes a value of type"
+      f" {expected.__name__}, which {value!r} is not"
+    )
+  return None
+
+
+def _dotted(config: ml_collections.ConfigDict, prefix: str = ""):
+  for name in config:
+    value = config[name]
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _dotted(value, f"{prefix}{name}.")
+    else:
+      yield f"{prefix}{name}"
+
+
+def load_config(
+  path: str, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+  """Loads a config file as ``--config`` does.
+
+  Args:
+    path: of the file, with an optional ``:VARIANT``.
+    overrides: values by dotted key.
+
+  Returns:
+    Nested dict.
+
+  Raises:
+    ValueError: for an unknown key, naming the nearest.
+  """
+  config = _load(path)
+  for key, value in (overrides or {}).items():
+    message = _explain_override(config, key, str(value))
+    if message:
+      raise ValueError(message)
+    config.update_from_flattened_dict({key: value})
+  return config.to_dict()

@@ -1,0 +1,189 @@
+"""What happens beside training: called as ``hook(step, state, metrics)``.
+
+Steps count updates: a hook sees ``step`` 1 after the first one.
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from bitnet_jax.layers.introspection import BitLayer
+from bitnet_jax.ops import statistics
+from bitnet_jax.train.checkpoint import CheckpointOptions, Checkpoints, Progress
+from bitnet_jax.train.metrics import (
+  MetricsWriter,
+  TrainMetrics,
+  check_finite,
+)
+from bitnet_jax.train.state import TrainState
+
+Hook = Callable[[int, TrainState, Any], None]
+
+
+def every(n: int | None, hook: Hook) -> Hook:
+  """Calls ``hook`` at multiples of ``n`` only; never for ``None``."""
+
+  def sometimes(step: int, state: TrainState, metrics: Any) -> None:
+    if n and step % n == 0:
+      hook(step, state, metrics)
+
+  return sometimes
+
+
+class Evaluation:
+  """Evaluates the validation split and keeps score.
+
+  Attributes:
+    progress: the best value so far.
+    metrics: of the last evaluation.
+    step: the step of the last evaluation.
+  """
+
+  def __init__(
+    self,
+    evaluate: Callable[[TrainState], Mapping[str, float]],
+    writer: MetricsWriter,
+    options: CheckpointOptions,
+    progress: Progress,
+  ):
+    self._evaluate, self._writer, self._options = evaluate, writer, options
+    self.progress, self.metrics, self.step = progress, {}, -1
+
+  def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
+    """Evaluates; the metrics are named ``valid/...``.
+
+    Raises:
+      NonFiniteMetricError: naming step and metric.
+    """
+    del metrics
+    values = self._evaluate(state)
+    self.metrics = {f"valid/{name}": value for name, value in values.items()}
+    check_finite(step, self.metrics)
+    self.step = step
+    self._writer.write(step, self.metrics)
+    value = self.metrics[self._options.metric]
+    self.progress = self.progress.after(step, value, self._options)
+
+
+class Saving:
+  """Saves checkpoints: at the cadence, and where a new best was reached."""
+
+  def __init__(
+    self,
+    checkpoints: Checkpoints,
+    evaluation: Evaluation,
+    train_metrics: TrainMetrics,
+    writer: MetricsWriter,
+    *,
+    checkpoint_every: int,
+    restored_step: int,
+  ):
+    self._checkpoints, self._evaluation = checkpoints, evaluation
+    self._train_metrics, self._writer = train_metrics, writer
+    self._every, self._saved = checkpoint_every, restored_step
+
+  def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
+    """Saves if it is time to."""
+    del metrics
+    keeps_best = self._checkpoints.options.keep_best > 0
+    new_best = self._evaluation.progress.best_step == step and keeps_best
+    if step % self._every == 0 or new_best:
+      self.save(step, state)
+
+  def save(self, step: int, state: TrainState) -> None:
+    """Saves, unless this step is saved already.
+
+    Metrics up to this step are written first, so that a run which resumes from
+    here has lost none of them, and so that no NaN is ever saved.
+    """
+    if step == self._saved:
+      return
+    self._train_metrics.flush()
+    self._writer.flush()
+    evaluation = self._evaluation
+    self._checkpoints.save(
+      step,
+      state,
+      progress=evaluation.progress,
+      metrics=evaluation.metrics if evaluation.step == step else {},
+    )
+    self._saved = step
+
+
+class CodeStatistics:
+  """Writes what the codes of each ternary layer look like.
+
+  ``weights/<layer>/``: ``negative_fraction``, ``zero_fraction``,
+  ``positive_fraction``, the ``scale`` (mean, if there are several), and the
+  ``flip_rate``, the share of the codes that this very update changed: a
+  property of one step, so that a run that resumes writes the same numbers.
+  """
+
+  def __init__(
+    self,
+    layers: Sequence[BitLayer],
+    writer: MetricsWriter,
+    *,
+    statistics_every: int | None,
+  ):
+    layers = [layer for layer in layers if layer.recipe.weights is not None]
+    self._every = statistics_every if layers else None
+    self._writer = writer
+    self._before: Any = None
+
+    def quantize(params):
+      return {layer.path: layer.quantize_kernel(params) for layer in layers}
+
+    def describe(before, params):
+      described = {}
+      for path, q in quantize(params).items():
+        shares = statistics.code_shares(q.qvalue)
+        flips = statistics.flip_rate(before[path], q.qvalue)
+        values = shares | {"flip_rate": flips, "scale": q.scale.mean()}
+        described |= {f"weights/{path}/{n}": v for n, v in values.items()}
+      return described
+
+    self._codes = jax.jit(
+      lambda params: {path: q.qvalue for path, q in quantize(params).items()}
+    )
+    self._describe = jax.jit(describe)
+
+  def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
+    """Remembers the codes before an update that is to be described."""
+    del metrics
+    if not self._every:
+      return
+    if step % self._every == 0 and self._before is not None:
+      described = jax.device_get(self._describe(self._before, state.params))
+      self._writer.write(step, {n: float(v) for n, v in described.items()})
+    due = (step + 1) % self._every == 0
+    self._before = self._codes(state.params) if due else None
+
+
+class Profile:
+  """Traces some steps with the JAX profiler."""
+
+  def __init__(self, folder: pathlib.Path, *, start: int | None, steps: int):
+    self._folder, self._first, self._steps = folder, start, steps
+    self._tracing = False
+
+  def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
+    """Starts or stops the trace if it is time to."""
+    del state
+    if self._first is None:
+      return
+    if self._tracing and step >= self._first + self._steps:
+      jax.block_until_ready(metrics)
+      self.close()
+    if not self._tracing and step == self._first:
+      jax.block_until_ready(metrics)
+      jax.profiler.start_trace(str(self._folder))
+      self._tracing = True
+
+  def close(self) -> None:
+    """Stops a trace that is still under way."""
+    if self._tracing:
+      jax.profiler.stop_trace()
+      self._tracing, self._first = False, None

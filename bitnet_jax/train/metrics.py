@@ -1,0 +1,176 @@
+"""Where metrics go: lines of JSON, TensorBoard, the progress bar."""
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import tensorboardX
+import tqdm
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class NonFiniteMetricError(FloatingPointError):
+  """A metric became NaN or infinite."""
+
+
+def check_finite(step: int, metrics: Mapping[str, float]) -> None:
+  """Raises a ``NonFiniteMetricError`` that names step and metric."""
+  for name, value in metrics.items():
+    if not math.isfinite(value):
+      raise NonFiniteMetricError(
+        f"{name} is {value} at step {step}; the run stops here, and the"
+        " checkpoints before this step are kept. A lower optim.learning_rate"
+        " or optim.clip_norm may help"
+      )
+
+
+class MetricsWriter:
+  """Writes one JSON object a logged step, and TensorBoard event files.
+
+  What is written for the same step is put into one line, which is complete
+  once a later step is written or ``flush`` is called.
+
+  Attributes:
+    start_time: seconds that earlier starts of the run took.
+  """
+
+  def __init__(self, workdir: pathlib.Path, *, restored_step: int):
+    """Opens the files, dropping whatever lies beyond ``restored_step``."""
+    path = workdir / METRICS_FILE
+    kept = [r for r in read_metrics(workdir) if r["step"] <= restored_step]
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text("".join(_line(r) for r in kept), encoding="utf-8")
+    os.replace(partial, path)
+    self.start_time = kept[-1]["time"] if kept else 0.0
+    self._began = time.monotonic()
+    self._file = path.open("a", encoding="utf-8")
+    self._events = tensorboardX.SummaryWriter(
+      str(workdir / "tensorboard"),
+      purge_step=restored_step + 1 if restored_step else None,
+    )
+    self._step, self._pending = restored_step, {}
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Adds metrics of a step, which never goes back."""
+    if step != self._step:
+      self.flush()
+    self._step = step
+    self._pending.update(metrics)
+    for name, value in metrics.items():
+      self._events.add_scalar(name, value, step)
+
+  def flush(self) -> None:
+    """Completes the line of the current step and makes it durable."""
+    if self._pending:
+      record = {"step": self._step, "time": round(self.seconds(), 3)}
+      self._file.write(_line(record | dict(sorted(self._pending.items()))))
+      self._pending = {}
+    self._file.flush()
+    os.fsync(self._file.fileno())
+    self._events.flush()
+
+  def seconds(self) -> float:
+    """Returns the seconds since the run began, earlier starts included."""
+    return self.start_time + time.monotonic() - self._began
+
+  def close(self) -> None:
+    """Flushes and closes the files."""
+    self.flush()
+    self._file.close()
+    self._events.close()
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns the whole lines of ``metrics.jsonl``; a torn last one is left out.
+
+  Raises:
+    ValueError: for a line that is not JSON but is not the last, naming it.
+  """
+  path = workdir / METRICS_FILE
+  if not path.exists():
+    return []
+  lines = path.read_text(encoding="utf-8").split("\n")
+  records = []
+  for number, line in enumerate(lines[:-1], start=1):
+    try:
+      records.append(json.loads(line))
+    except ValueError as error:
+      raise ValueError(f"{path}, line {number}, is not JSON: {line}") from error
+  return records
+
+
+def _line(record: Mapping[str, Any]) -> str:
+  return json.dumps(record) + "\n"
+
+
+class TrainMetrics:
+  """Hook: fetches the metrics of every step one step late, and checks them.
+
+  Fetching late keeps the device busy: the next step is already under way.
+  """
+
+  def __init__(
+    self,
+    writer: MetricsWriter,
+    *,
+    log_every: int,
+    batch_size: int,
+    step: int,
+    total_steps: int,
+  ):
+    self._writer, self._log_every = writer, log_every
+    self._batch_size = batch_size
+    self._late: tuple[int, Any] | None = None
+    self._bar = tqdm.tqdm(
+      desc="train",
+      initial=step,
+      total=total_steps,
+      unit="step",
+      mininterval=0.5 if sys.stderr.isatty() else 10,
+    )
+
+  def __call__(self, step: int, state: Any, metrics: Any) -> None:
+    """Takes the metrics of a step, and handles those of the one before."""
+    del state
+    self.flush()
+    self._late = (step, metrics)
+
+  def flush(self) -> None:
+    """Handles the metrics that were taken last.
+
+    Raises:
+      NonFiniteMetricError: naming step and metric.
+    """
+    if self._late is None:
+      return
+    step, metrics = self._late
+    self._late = None
+    values = {
+      f"train/{n}": float(v) for n, v in jax.device_get(metrics).items()
+    }
+    check_finite(step, values)
+    if step % self._log_every == 0:
+      self._writer.write(step, values)
+    shown = {
+      name: f"{values[f'train/{name}']:.4g}"
+      for name in ("loss", "accuracy")
+      if f"train/{name}" in values
+    }
+    self._bar.update()
+    done, elapsed = (
+      self._bar.n - self._bar.initial,
+      time.time() - self._bar.start_t,
+    )
+    shown["examples/s"] = f"{done * self._batch_size / elapsed:.0f}"
+    self._bar.set_postfix(shown, refresh=False)
+
+  def close(self) -> None:
+    """Closes the progress bar."""
+    self._bar.close()

@@ -1,0 +1,185 @@
+"""Optimizers and schedules by name, for optax."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitnet_jax import choices
+
+OPTIMIZERS = ("adamw", "adam")
+DECAY_MASKS = ("kernels", "all")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimOptions:
+  """The optimizer; the group ``optim`` of a config.
+
+  Attributes:
+    name: "adamw", or "adam", which has no weight decay.
+    learning_rate: the peak of the schedule.
+    schedule: a name in ``SCHEDULES``.
+    warmup_steps: steps of linear rise from 0, before any schedule.
+    final_fraction: what is left of the learning rate at the end ("linear",
+      "cosine", "warmup_stable_decay").
+    decay_fraction: share of the steps that decay ("warmup_stable_decay").
+    stage_fraction: share of the steps in the first stage ("two_stage").
+    second_learning_rate: peak in the second stage ("two_stage").
+    second_weight_decay: weight decay in the second stage ("two_stage").
+    weight_decay: decay per step, times the learning rate ("adamw").
+    decay_mask: what decays: "kernels" (parameters of two or more axes) or
+      "all".
+    b1: decay of the first moment.
+    b2: decay of the second moment.
+    eps: term in the denominator.
+    clip_norm: largest global norm of the gradient; ``None`` never clips.
+    accumulate_steps: parts into which a batch is split, one after the other.
+  """
+
+  name: str
+  learning_rate: float
+  schedule: str
+  warmup_steps: int
+  final_fraction: float
+  decay_fraction: float
+  stage_fraction: float
+  second_learning_rate: float | None
+  second_weight_decay: float
+  weight_decay: float
+  decay_mask: str
+  b1: float
+  b2: float
+  eps: float
+  clip_norm: float | None
+  accumulate_steps: int
+
+  def __post_init__(self):
+    choices.check(self.name, OPTIMIZERS, key="optim.name")
+    choices.check(self.schedule, SCHEDULES, key="optim.schedule")
+    choices.check(self.decay_mask, DECAY_MASKS, key="optim.decay_mask")
+    if self.schedule == "two_stage" and self.second_learning_rate is None:
+      raise ValueError(
+        "optim.schedule is 'two_stage', which needs optim.second_learning_rate"
+      )
+    for field in ("final_fraction", "decay_fraction", "stage_fraction"):
+      value = getattr(self, field)
+      if not 0 <= value <= 1:
+        raise ValueError(f"optim.{field} is {value}; it must lie in [0, 1]")
+    for field, least in (
+      ("learning_rate", 0),
+      ("weight_decay", 0),
+      ("second_weight_decay", 0),
+      ("warmup_steps", 0),
+      ("accumulate_steps", 1),
+    ):
+      value = getattr(self, field)
+      if not value >= least:
+        raise ValueError(f"optim.{field} is {value}; it must be >= {least}")
+    if self.clip_norm is not None and not self.clip_norm > 0:
+      raise ValueError(f"optim.clip_norm is {self.clip_norm}; it must exceed 0")
+
+
+def _constant(options, steps):
+  del steps
+  return optax.constant_schedule(options.learning_rate)
+
+
+def _linear(options, steps):
+  peak = options.learning_rate
+  return optax.linear_schedule(peak, peak * options.final_fraction, steps)
+
+
+def _cosine(options, steps):
+  return optax.cosine_decay_schedule(
+    options.learning_rate, max(steps, 1), options.final_fraction
+  )
+
+
+def _stable_then_decay(options, steps):
+  """Constant, then linear over the last ``decay_fraction`` of all steps."""
+  peak, decay = options.learning_rate, round(options.decay_fraction * steps)
+  return optax.linear_schedule(
+    peak, peak * options.final_fraction, decay, steps - decay
+  )
+
+
+def _two_stage(options, steps):
+  """A linear decay to 0 whose peak drops at the start of the second stage.
+
+  The training note of BitNet b1.58 (microsoft/unilm, "Training Tips, Code and
+  FAQ") lowers the peak and stops weight decay half way.
+  """
+
+  def learning_rate(count):
+    first = count < round(options.stage_fraction * steps)
+    peak = jnp.where(first, options.learning_rate, options.second_learning_rate)
+    return peak * jnp.clip(1 - count / max(steps, 1), 0, 1)
+
+  return learning_rate
+
+
+# Each maps (options, steps after the warm-up) to a schedule from step 0.
+SCHEDULES: dict[str, Callable[[OptimOptions, int], optax.Schedule]] = {
+  "constant": _constant,
+  "linear": _linear,
+  "cosine": _cosine,
+  "warmup_stable_decay": _stable_then_decay,
+  "two_stage": _two_stage,
+}
+
+
+def learning_rate_schedule(
+  options: OptimOptions, total_steps: int
+) -> optax.Schedule:
+  """Returns the learning rate as a function of the number of updates made."""
+  warmup = options.warmup_steps
+  after = SCHEDULES[options.schedule](options, total_steps - warmup)
+  if not warmup:
+    return after
+  rise = optax.linear_schedule(0.0, options.learning_rate, warmup)
+  return optax.join_schedules([rise, after], [warmup])
+
+
+def weight_decay_schedule(
+  options: OptimOptions, total_steps: int
+) -> optax.ScalarOrSchedule:
+  """Returns the weight decay, which only the two-stage schedule changes."""
+  if options.schedule != "two_stage":
+    return options.weight_decay
+  after_warmup = total_steps - options.warmup_steps
+  stage = options.warmup_steps + round(options.stage_fraction * after_warmup)
+
+  def weight_decay(count):
+    first = count < stage
+    return jnp.where(first, options.weight_decay, options.second_weight_decay)
+
+  return weight_decay
+
+
+def decay_mask(options: OptimOptions, params: Any) -> Any:
+  """Says for each parameter whether it decays."""
+  every = options.decay_mask == "all"
+  return jax.tree.map(lambda p: every or p.ndim >= 2, params)
+
+
+def make_optimizer(
+  options: OptimOptions, total_steps: int
+) -> optax.GradientTransformation:
+  """Returns the optimizer for a run of ``total_steps`` updates."""
+  learning_rate = learning_rate_schedule(options, total_steps)
+  moments = {"b1": options.b1, "b2": options.b2, "eps": options.eps}
+  if options.name == "adam":
+    tx = optax.adam(learning_rate, **moments)
+  else:
+    tx = optax.adamw(
+      learning_rate,
+      **moments,
+      weight_decay=weight_decay_schedule(options, total_steps),
+      mask=lambda params: decay_mask(options, params),
+    )
+  if options.clip_norm is not None:
+    tx = optax.chain(optax.clip_by_global_norm(options.clip_norm), tx)
+  return tx

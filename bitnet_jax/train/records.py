@@ -1,0 +1,134 @@
+"""What is recorded of a run: its identity, where it ran, how it ended."""
+
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+
+# What may differ between two starts of one run.
+FREE_KEYS = (
+  "mesh",
+  "sharding_rules",
+  "log_every",
+  "eval_every",
+  "checkpoint_every",
+  "statistics_every",
+  "profile",
+)
+LENGTH_KEYS = ("total_steps", "total_epochs")
+PACKAGES = (
+  "bitnet-jax",
+  "flax",
+  "grain",
+  "jax",
+  "jaxlib",
+  "numpy",
+  "optax",
+  "orbax-checkpoint",
+)
+
+
+def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+  """Returns what identifies a run: its config without what is free, as JSON.
+
+  Args:
+    config: resolved config.
+    fingerprint: names the data by content, in place of its location.
+  """
+  kept = {k: v for k, v in config.items() if k not in FREE_KEYS}
+  located = ("source", "data_dir")
+  data = {k: v for k, v in kept["data"].items() if k not in located}
+  kept["data"] = data | {"fingerprint": fingerprint}
+  return json.loads(json.dumps(kept, sort_keys=True))
+
+
+def run_id(config: Mapping[str, Any], fingerprint: str) -> str:
+  """Returns twelve hexadecimal digits that name the run."""
+  text = json.dumps(identity(config, fingerprint), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+  """Lists the keys in which two nested dicts differ, with both values."""
+  found = []
+  for key in sorted({*old, *new}):
+    name = f"{prefix}{key}"
+    if key not in old or key not in new:
+      where = "is new" if key in new else "is gone"
+      found.append(f"{name} {where}")
+    elif isinstance(old[key], dict) and isinstance(new[key], dict):
+      found += differences(old[key], new[key], f"{name}.")
+    elif old[key] != new[key]:
+      found.append(f"{name}: {old[key]!r} there, {new[key]!r} now")
+  return found
+
+
+def versions() -> dict[str, str | None]:
+  """Returns the versions of Python and of the packages that matter."""
+  found: dict[str, str | None] = {"python": platform.python_version()}
+  for package in PACKAGES:
+    try:
+      found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      found[package] = None
+  return found
+
+
+def commit() -> str | None:
+  """Returns the git commit of the package, "-dirty" if changed, if any."""
+  folder = pathlib.Path(__file__).parent
+  try:
+    described = subprocess.run(
+      ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+      cwd=folder,
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return described.stdout.strip()
+
+
+def device() -> str:
+  """Returns number and kind of the devices: "1 x cpu"."""
+  devices = jax.devices()
+  return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def load(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns the records of a file of JSON lines; none if it is not there."""
+  if not path.exists():
+    return []
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def append(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+  """Adds a record to a file of JSON lines."""
+  with path.open("a", encoding="utf-8") as file:
+    file.write(json.dumps(record) + "\n")
+
+
+def group(
+  records: Iterable[Mapping[str, Any]], *keys: str
+) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+  """Groups records by values of their config, keys as in flags."""
+  groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+  for record in records:
+    values = tuple(look_up(record["config"], key) for key in keys)
+    groups.setdefault(values, []).append(record)
+  return groups
+
+
+def look_up(config: Mapping[str, Any], key: str) -> Any:
+  """Returns the value of a dotted key."""
+  value: Any = config
+  for name in key.split("."):
+    value = value[name]
+  return value

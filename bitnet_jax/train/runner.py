@@ -1,0 +1,255 @@
+"""Runs an experiment in a folder: start, resume, stop, record."""
+
+import pathlib
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import tqdm
+
+from bitnet_jax.train import records, workdir
+from bitnet_jax.train.checkpoint import Checkpoints, Progress
+from bitnet_jax.train.experiment import Experiment, build
+from bitnet_jax.train.flags import load_config as load_config
+from bitnet_jax.train.flags import parse_flags as parse_flags
+from bitnet_jax.train.hooks import (
+  CodeStatistics,
+  Evaluation,
+  Profile,
+  Saving,
+  every,
+)
+from bitnet_jax.train.loop import Interrupt, train
+from bitnet_jax.train.metrics import MetricsWriter, TrainMetrics
+from bitnet_jax.train.state import TrainState, count_params
+
+CHECKPOINT_CHOICES = ("last", "best")
+
+
+class Interrupted(Exception):
+  """A signal ended the run; its checkpoint is saved.
+
+  Attributes:
+    signal: which one.
+  """
+
+  def __init__(self, received: signal.Signals, step: int):
+    super().__init__(
+      f"stopped by {received.name} at step {step}; the checkpoint is saved, and"
+      " the same command goes on from there"
+    )
+    self.signal = received
+
+
+def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
+  """Trains, or goes on where an earlier start in the same folder stopped.
+
+  Args:
+    config: nested dict; see ``settings`` for its keys.
+    folder: the workdir.
+
+  Returns:
+    The content of ``result.json``.
+
+  Raises:
+    ValueError: for a mistake in config or data, or another run in ``folder``.
+    NonFiniteMetricError: if a metric became NaN or infinite.
+    Interrupted: after SIGINT or SIGTERM.
+  """
+  experiment = build(config)
+  with workdir.lock(folder), experiment.activate(), Interrupt() as interrupt:
+    workdir.claim(folder, experiment.config, experiment.dataset.fingerprint)
+    checkpoints = Checkpoints(
+      folder / "checkpoints", experiment.settings.checkpoint
+    )
+    state, progress = experiment.init(), Progress()
+    restored = checkpoints.restore_latest(state)
+    if restored is not None:
+      state, progress = restored
+      _say(f"resuming at step {int(state.step)}")
+    finished = _finished(experiment, folder, int(state.step))
+    if finished is not None:
+      _say(f"{folder} holds this run, finished")
+      return finished
+    return _run(experiment, folder, checkpoints, state, progress, interrupt)
+
+
+def _run(
+  experiment: Experiment,
+  folder: pathlib.Path,
+  checkpoints: Checkpoints,
+  state: TrainState,
+  progress: Progress,
+  interrupt: Interrupt,
+) -> dict[str, Any]:
+  settings, step = experiment.settings, int(state.step)
+  writer = MetricsWriter(folder, restored_step=step)
+  train_metrics = TrainMetrics(
+    writer,
+    log_every=settings.log_every,
+    batch_size=settings.data.batch_size,
+    step=step,
+    total_steps=experiment.total_steps,
+  )
+  evaluate = experiment.evaluator()
+  evaluation = Evaluation(
+    lambda state: evaluate("valid", state),
+    writer,
+    settings.checkpoint,
+    progress,
+  )
+  saving = Saving(
+    checkpoints,
+    evaluation,
+    train_metrics,
+    writer,
+    checkpoint_every=settings.checkpoint_every,
+    restored_step=step,
+  )
+  code_statistics = CodeStatistics(
+    experiment.layers, writer, statistics_every=settings.statistics_every
+  )
+  code_statistics(step, state, None)
+  profile = Profile(
+    folder / "profile",
+    start=settings.profile.start,
+    steps=settings.profile.steps,
+  )
+  patience = settings.early_stopping.patience
+
+  def stopped_early() -> bool:
+    return patience is not None and evaluation.progress.stale >= patience
+
+  try:
+    state = train(
+      state,
+      experiment.train_step(),
+      experiment.batch_at(),
+      mesh=experiment.mesh,
+      key=experiment.train_key(),
+      strength=settings.quant.make_phase_in().strength,
+      hooks=(
+        train_metrics,
+        code_statistics,
+        every(settings.eval_every, evaluation),
+        saving,
+        profile,
+      ),
+      total_steps=experiment.total_steps,
+      should_stop=lambda: bool(interrupt.received) or stopped_early(),
+    )
+    step = int(state.step)
+    saving.save(step, state)
+    if interrupt.received and step < experiment.total_steps:
+      raise Interrupted(interrupt.received, step)
+    if stopped_early():
+      _say(f"stopped at step {step}: no new best in {patience} evaluations")
+  finally:
+    profile.close()
+    train_metrics.close()
+    writer.close()
+  metrics = {
+    f"{split}/{name}": value
+    for split in ("valid", "test")
+    if split in experiment.dataset.splits
+    for name, value in evaluate(split, state).items()
+  }
+  result = _result(experiment, state, writer.seconds(), metrics)
+  workdir.write_json(folder / workdir.RESULT_FILE, result)
+  return result
+
+
+def _say(message: str) -> None:
+  tqdm.tqdm.write(message, file=sys.stderr)
+
+
+def _result(
+  experiment: Experiment,
+  state: TrainState,
+  seconds: float,
+  metrics: Mapping[str, float],
+) -> dict[str, Any]:
+  return {
+    "run_id": records.run_id(experiment.config, experiment.dataset.fingerprint),
+    "step": int(state.step),
+    "config": experiment.config,
+    "versions": records.versions(),
+    "commit": records.commit(),
+    "device": records.device(),
+    "num_params": count_params(state.params),
+    "wall_time_s": round(seconds, 3),
+    "metrics": dict(metrics),
+  }
+
+
+def _finished(
+  experiment: Experiment, folder: pathlib.Path, step: int
+) -> dict[str, Any] | None:
+  """Returns the result that is there, if nothing is left to be done."""
+  result = workdir.read_result(folder)
+  run_id = records.run_id(experiment.config, experiment.dataset.fingerprint)
+  if result is None or (result["run_id"], result["step"]) != (run_id, step):
+    return None
+  return result
+
+
+def evaluate_run(
+  folder: pathlib.Path, checkpoint: str = "last"
+) -> dict[str, Any]:
+  """Evaluates a checkpoint of a run on all its splits.
+
+  Args:
+    folder: the workdir.
+    checkpoint: "last", "best", or a step.
+
+  Returns:
+    Run, step and metrics, also written to ``evaluation.json``.
+
+  Raises:
+    ValueError: if there is no run or no such checkpoint, or if it is damaged.
+  """
+  config, fingerprint = workdir.read_config(folder)
+  experiment = build(config)
+  found = experiment.dataset.fingerprint
+  if found != fingerprint:
+    raise ValueError(
+      f"data.source is {config['data']['source']!r}, whose content is not what"
+      f" the run was trained on: {found}, not {fingerprint}"
+    )
+  checkpoints = Checkpoints(
+    folder / "checkpoints", experiment.settings.checkpoint
+  )
+  step = _choose_step(checkpoints, checkpoint)
+  with experiment.activate():
+    state = checkpoints.restore(step, experiment.init())
+    evaluate = experiment.evaluator()
+    metrics = {
+      f"{split}/{name}": value
+      for split in experiment.dataset.splits
+      for name, value in evaluate(split, state).items()
+    }
+  evaluation = {
+    "run_id": records.run_id(config, fingerprint),
+    "step": step,
+    "metrics": metrics,
+  }
+  workdir.write_json(folder / workdir.EVALUATION_FILE, evaluation)
+  return evaluation
+
+
+def _choose_step(checkpoints: Checkpoints, checkpoint: str) -> int:
+  steps = checkpoints.steps()
+  if not steps:
+    raise ValueError(f"{checkpoints.directory} holds no checkpoint")
+  if checkpoint == "last":
+    return steps[-1]
+  best = checkpoints.best_step()
+  if checkpoint == "best" and best is not None:
+    return best
+  if checkpoint.isdecimal() and int(checkpoint) in steps:
+    return int(checkpoint)
+  there = [*CHECKPOINT_CHOICES[: 1 if best is None else 2], *map(str, steps)]
+  raise ValueError(
+    f"--checkpoint={checkpoint} is not one of: {', '.join(there)}"
+  )

@@ -1,0 +1,124 @@
+"""One update of the parameters."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitnet_jax.train.state import TrainState
+from bitnet_jax.train.tasks import Batch, Task, Totals, averages
+
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+  task: Task,
+  tx: optax.GradientTransformation,
+  learning_rate: optax.Schedule,
+  *,
+  accumulate_steps: int = 1,
+) -> TrainStep:
+  """Returns ``step(state, batch, key, strength=None) -> (state, metrics)``.
+
+  The step is not yet jitted. Randomness is ``fold_in(key, state.step)``. With
+  ``accumulate_steps`` the batch is split by example into that many parts; the
+  gradient is that of the mean loss over the whole batch either way.
+  """
+
+  def gradient(params, variables, batch, key, strength, weight):
+    def loss(params):
+      totals, new_variables = task.totals(
+        params,
+        variables,
+        batch,
+        key=key,
+        deterministic=False,
+        strength=strength,
+      )
+      return totals["loss"] / weight, (totals, new_variables)
+
+    grads, (totals, variables) = jax.grad(loss, has_aux=True)(params)
+    return grads, totals, variables
+
+  def train_step(
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    strength: jax.Array | None = None,
+  ) -> tuple[TrainState, Metrics]:
+    key = jax.random.fold_in(key, state.step)
+    weight = task.weight(batch)
+    if accumulate_steps == 1:
+      grads, totals, variables = gradient(
+        state.params, state.variables, batch, key, strength, weight
+      )
+    else:
+      grads, totals, variables = _accumulate(
+        lambda part, key, variables: gradient(
+          state.params, variables, part, key, strength, weight
+        ),
+        state,
+        batch,
+        jax.random.split(key, accumulate_steps),
+      )
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = averages(totals) | {
+      "grad_norm": optax.tree.norm(grads),
+      "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
+    }
+    new_state = TrainState(state.step + 1, params, opt_state, variables)
+    return new_state, metrics
+
+  return train_step
+
+
+def _accumulate(gradient, state: TrainState, batch: Batch, keys: jax.Array):
+  """Sums gradients, in float32, and totals over the parts of a batch."""
+  parts = jax.tree.map(
+    # Every n-th example, so that a part is spread over devices as the batch is.
+    lambda a: a.reshape(-1, len(keys), *a.shape[1:]).swapaxes(0, 1),
+    dict(batch),
+  )
+
+  def add(carry, part_and_key):
+    grads, totals, variables = carry
+    part, key = part_and_key
+    more_grads, more_totals, variables = gradient(part, key, variables)
+    more = jax.tree.map(lambda g: g.astype(jnp.float32), more_grads)
+    grads = jax.tree.map(jnp.add, grads, more)
+    return (grads, jax.tree.map(jnp.add, totals, more_totals), variables), None
+
+  zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), state.params)
+  first = jax.tree.map(lambda a: a[0], (parts, keys))
+  totals = jax.eval_shape(gradient, *first, state.variables)[1]
+  no_totals = jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), totals)
+  (grads, totals, variables), _ = jax.lax.scan(
+    add, (zeros, no_totals, state.variables), (parts, keys)
+  )
+  grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
+  return grads, totals, variables
+
+
+def make_eval_step(task: Task) -> Callable[..., Totals]:
+  """Returns ``step(state, batch, key, strength=None) -> totals``."""
+
+  def eval_step(
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    strength: jax.Array | None = None,
+  ) -> Totals:
+    totals, _ = task.totals(
+      state.params,
+      state.variables,
+      batch,
+      key=key,
+      deterministic=True,
+      strength=strength,
+    )
+    return totals
+
+  return eval_step

@@ -1,0 +1,111 @@
+"""The folder of a run: who may use it, and what it says of the run."""
+
+import fcntl
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from bitnet_jax.train import records
+from bitnet_jax.train.checkpoint import write_atomically
+
+CONFIG_FILE = "config.json"
+RESULT_FILE = "result.json"
+EVALUATION_FILE = "evaluation.json"
+_LOCK_FILE = ".lock"
+_FINGERPRINT = "data_fingerprint"
+_OURS = ("metrics.jsonl", "checkpoints", RESULT_FILE)
+
+
+class WorkdirError(ValueError):
+  """A folder cannot be used for this run."""
+
+
+def lock(folder: pathlib.Path) -> Any:
+  """Makes the folder and keeps other processes out until the result is closed.
+
+  Raises:
+    WorkdirError: if it is a file, or if another process is at work in it.
+  """
+  if folder.exists() and not folder.is_dir():
+    raise WorkdirError(f"--workdir={folder} is not a folder")
+  folder.mkdir(parents=True, exist_ok=True)
+  file = (folder / _LOCK_FILE).open("w")
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError as error:
+    file.close()
+    raise WorkdirError(
+      f"--workdir={folder} is in use by another process"
+    ) from error
+  return file
+
+
+def claim(
+  folder: pathlib.Path, config: Mapping[str, Any], fingerprint: str
+) -> None:
+  """Writes ``config.json``, or checks that the one there is of the same run.
+
+  Args:
+    folder: the workdir.
+    config: resolved config, its length in ``total_steps``.
+    fingerprint: of the data.
+
+  Raises:
+    WorkdirError: if the folder holds another run, listing the keys that
+      differ, or a run without a config. A longer ``total_steps`` goes on.
+  """
+  if not (folder / CONFIG_FILE).exists():
+    remains = [name for name in _OURS if (folder / name).exists()]
+    if remains:
+      raise WorkdirError(
+        f"--workdir={folder} holds {', '.join(remains)} but no {CONFIG_FILE};"
+        " choose another folder"
+      )
+  else:
+    old_config, old_fingerprint = read_config(folder)
+    old = records.identity(old_config, old_fingerprint)
+    new = records.identity(config, fingerprint)
+    if old["total_steps"] < new["total_steps"]:
+      old["total_steps"] = new["total_steps"]
+    changed = records.differences(old, new)
+    if changed:
+      raise WorkdirError(
+        f"--workdir={folder} holds another run; what differs: "
+        + "; ".join(changed)
+        + ". Choose another folder"
+      )
+  content = {**config, _FINGERPRINT: fingerprint}
+  write_json(folder / CONFIG_FILE, content)
+
+
+def read_config(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
+  """Returns the resolved config of a run and the fingerprint of its data.
+
+  Raises:
+    WorkdirError: if there is no ``config.json``, or if it cannot be read.
+  """
+  path = folder / CONFIG_FILE
+  try:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    return config, config.pop(_FINGERPRINT)
+  except FileNotFoundError as error:
+    raise WorkdirError(f"{path} does not exist: no run is there") from error
+  except (ValueError, KeyError) as error:
+    raise WorkdirError(f"{path} is damaged: {error}") from error
+
+
+def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
+  """Returns the content of ``result.json``, if it is there."""
+  path = folder / RESULT_FILE
+  if not path.exists():
+    return None
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise WorkdirError(f"{path} is damaged: {error}") from error
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+  """Writes an indented JSON file, whole or not at all."""
+  write_atomically(path, json.dumps(content, indent=2) + "\n")
