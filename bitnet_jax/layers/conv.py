@@ -139,7 +139,7 @@ class BitConv(nn.Module):
           f"padding is 'CAUSAL', which takes one spatial axis, not {rank}"
         )
       return x, ((reach[0], 0),)
-    if padding in _PAD_MODES:
+    if isinstance(padding, str) and padding in _PAD_MODES:
       pads = [(r // 2, r - r // 2) for r in reach]
       x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode=_PAD_MODES[padding])
       return x, "VALID"

@@ -138,7 +138,7 @@ class BitDenseGeneral(nn.Module):
     """
     recipe = get_recipe(self.recipe)
     features = _as_tuple(self.features)
-    contracted = tuple(a % x.ndim for a in _as_tuple(self.axis))
+    contracted = tuple(sorted(a % x.ndim for a in _as_tuple(self.axis)))
     n_batch = len(_as_tuple(self.batch_dims))
     batch = tuple(range(n_batch))
     if {d % x.ndim for d in _as_tuple(self.batch_dims)} != set(batch):

@@ -3,6 +3,7 @@
 import dataclasses
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Num
 
 from bitnet_jax.layers import BitConv, BitDense
@@ -52,12 +53,21 @@ def max_pool_by_two(
   """Returns the maximum of each 2x2 window; an odd last row is left out.
 
   The same as ``nn.max_pool(x, (2, 2), (2, 2))``, with a gradient that CPUs run
-  several times faster.
+  faster. Not a ``jnp.max`` over the windows: its gradient divides
+  by the number of elements that equal the maximum, which is none where XLA
+  computes them twice with different roundings.
   """
   b, height, width, c = x.shape
   half_h, half_w = height // 2, width // 2
   x = x[:, : 2 * half_h, : 2 * half_w]
-  return x.reshape(b, half_h, 2, half_w, 2, c).max((2, 4))
+  x = x.reshape(b, half_h, 2, half_w, 2, c)
+  x = _larger(x[:, :, 0], x[:, :, 1])
+  return _larger(x[:, :, :, 0], x[:, :, :, 1])
+
+
+def _larger(a, b):
+  """The elementwise maximum; all of the gradient goes to the larger one."""
+  return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
 class Cnn(nn.Module):

@@ -1,11 +1,12 @@
 """Models by name."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 
 from bitnet_jax import choices
-from bitnet_jax.layers import bit_layers
+from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.models.cnn import Cnn, CnnConfig
 from bitnet_jax.models.mlp import Mlp, MlpConfig
 from bitnet_jax.quantizers.recipe import Rules, unused_patterns
@@ -29,15 +30,9 @@ def get_family(name: str) -> Family:
   return choices.pick(MODELS, name, key="model.name")
 
 
-def check_rules(model: nn.Module, rules: Rules, *args: Any) -> None:
-  """Raises a ValueError for a rule that decides for no layer of ``model``.
-
-  Args:
-    model: the model that was built with these rules.
-    rules: its (pattern, recipe) rules, or one recipe.
-    *args: arguments of a call, arrays or ``jax.ShapeDtypeStruct``.
-  """
-  paths = [layer.path for layer in bit_layers(model, *args)]
+def check_rules(rules: Rules, layers: Sequence[BitLayer]) -> None:
+  """Raises a ValueError for a rule that decides for none of ``layers``."""
+  paths = [layer.path for layer in layers]
   unused = unused_patterns(rules, paths)
   if unused:
     raise ValueError(

@@ -127,6 +127,9 @@ def _forward(spec, x, w, bias, qx, qw):
     y = y + bias32
   for scale in scales:
     y = y * scale
+  # A zero that compilers cannot fold: else they may contract the last product
+  # with an addition that follows, and need not do so for both computes alike.
+  y = y + (scales[-1] - scales[-1])
   if bias is not None and not spec.recipe.bias_in_product:
     y = y + bias32
   residuals = (
@@ -213,8 +216,8 @@ def _backward(spec, residuals, g):
     if spec.recipe.bias_in_product:
       g_bias = g_scaled * (x.scale if isinstance(x, QTensor) else 1.0)
     db = jnp.sum(g_bias, tuple(range(g.ndim - 1)))
-  dx = dx if x_mask is None else dx * x_mask
-  dw = dw if w_mask is None else dw * w_mask
+  dx = dx if x_mask is None else jnp.where(x_mask, dx, 0)
+  dw = dw if w_mask is None else jnp.where(w_mask, dw, 0)
   dx, dw, db = (
     None if d is None else d.astype(token.dtype)
     for d, token in zip((dx, dw, db), tokens, strict=True)

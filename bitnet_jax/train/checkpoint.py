@@ -161,7 +161,7 @@ class Checkpoints:
       folder = self._folder(step)
       damage = find_damage(folder)
       if damage is None:
-        return self.restore(step, state), read_progress(folder)
+        return self._load(step, state), read_progress(folder)
       _set_aside(folder, damage)
     return None
 
@@ -173,12 +173,14 @@ class Checkpoints:
         the file.
     """
     choices.check(step, self.steps(), key="checkpoint")
-    folder = self._folder(step)
-    damage = find_damage(folder)
+    damage = find_damage(self._folder(step))
     if damage is not None:
       raise ValueError(f"the checkpoint is damaged: {damage}")
+    return self._load(step, state)
+
+  def _load(self, step: int, state: TrainState) -> TrainState:
     abstract: Any = jax.tree.map(_abstract, state)
-    loaded: Any = ocp.load(str(folder / "state"), abstract)
+    loaded: Any = ocp.load(str(self._folder(step) / "state"), abstract)
     return loaded
 
   def _folder(self, step: int) -> pathlib.Path:
@@ -277,7 +279,7 @@ def _sums(folder: pathlib.Path) -> dict[str, str]:
   """Returns the SHA-256 sum of every file but the seal, by relative path."""
   sums = {}
   for path in sorted(folder.rglob("*")):
-    if path.is_file() and path.name not in (SEAL, f"{SEAL}.partial"):
+    if path.is_file() and path != folder / SEAL:
       with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
       sums[path.relative_to(folder).as_posix()] = digest.hexdigest()

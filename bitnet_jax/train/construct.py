@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from bitnet_jax import choices
@@ -10,8 +10,16 @@ from bitnet_jax import choices
 _T = TypeVar("_T")
 
 
-def construct(cls: type[_T], values: Any, *, group: str) -> _T:
+def construct(
+  cls: type[_T], values: Any, *, group: str, **derived: Any
+) -> _T:
   """Calls a dataclass with the keys of a config group, checked.
+
+  Args:
+    cls: the dataclass; each field is a key.
+    values: the group.
+    group: its name, "" for the whole config.
+    **derived: fields that are not keys, with their values.
 
   Raises:
     ValueError: for a group that is not one, an unknown or missing key, or a
@@ -21,6 +29,8 @@ def construct(cls: type[_T], values: Any, *, group: str) -> _T:
     raise ValueError(f"{group} is {values!r}; it must be a group of keys")
   prefix = f"{group}." if group else ""
   hints = typing.get_type_hints(cls)
+  for name in derived:
+    del hints[name]
   for name in values:
     if name not in hints:
       close = choices.nearest(name, hints)
@@ -36,7 +46,7 @@ def construct(cls: type[_T], values: Any, *, group: str) -> _T:
         f"{prefix}{name} is {values[name]!r}, of type"
         f" {type(values[name]).__name__}; it must be {_describe(hint)}"
       )
-  return cls(**values)
+  return cls(**values, **derived)
 
 
 def _has_type(value: Any, hint: Any) -> bool:
@@ -46,9 +56,8 @@ def _has_type(value: Any, hint: Any) -> bool:
     return any(_has_type(value, h) for h in typing.get_args(hint))
   origin = typing.get_origin(hint) or hint
   if origin is tuple:
-    item = (typing.get_args(hint) or (Any,))[0]
-    return isinstance(value, (tuple, list)) and all(
-      _has_type(v, item) for v in value
+    return isinstance(value, (tuple, list)) and _have_types(
+      value, typing.get_args(hint)
     )
   if origin is float:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -57,7 +66,15 @@ def _has_type(value: Any, hint: Any) -> bool:
   return isinstance(value, origin)
 
 
+def _have_types(values: Sequence[Any], hints: tuple[Any, ...]) -> bool:
+  if hints[-1] is Ellipsis:
+    hints = hints[:1] * len(values)
+  return len(values) == len(hints) and all(map(_has_type, values, hints))
+
+
 def _describe(hint: Any) -> str:
   if isinstance(hint, types.UnionType):
     return " or ".join(_describe(h) for h in typing.get_args(hint))
+  if typing.get_origin(hint) is tuple:
+    return str(hint).replace("typing.", "")
   return getattr(hint, "__name__", str(hint)).replace("NoneType", "None")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -184,12 +185,13 @@ def build(config: Mapping[str, Any]) -> Experiment:
   task = Classification(model, inputs.shape[1:], mean, std)
   example = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), jnp.float32)
   try:
-    registry.check_rules(model, settings.quant.rule_pairs(), example)
-  except TypeError as error:
+    layers = bit_layers(model, example)
+  except (TypeError, ValueError) as error:
     raise ValueError(
       f"model.name is {settings.model.name!r}, which does not take inputs of"
       f" the shape {inputs.shape[1:]} that {data.source} has: {error}"
     ) from error
+  registry.check_rules(settings.quant.rule_pairs(), layers)
   total_steps = settings.count_steps(examples=len(inputs))
   if settings.optim.warmup_steps >= total_steps:
     raise ValueError(
@@ -197,16 +199,19 @@ def build(config: Mapping[str, Any]) -> Experiment:
       f" than the {total_steps} steps of the run"
     )
   resolved = {**config, "total_steps": total_steps, "total_epochs": None}
-  return Experiment(
+  resolved = json.loads(json.dumps(resolved))
+  experiment = Experiment(
     settings=settings,
     config=resolved,
     dataset=dataset,
     task=task,
-    layers=bit_layers(model, example),
+    layers=layers,
     mesh=mesh,
     rules=rules,
     total_steps=total_steps,
   )
+  experiment.batch_at()  # Checks what is asked of the data.
+  return experiment
 
 
 def _check_evaluation(settings: Settings) -> None:
@@ -243,7 +248,11 @@ def _check_batch(settings: Settings, mesh: Mesh) -> None:
 
 
 def _standardization(inputs: np.ndarray, *, standardize: bool):
+  """Returns what is subtracted and what divides, of the rank of the inputs."""
   if standardize:
-    return images.channel_statistics(inputs)
-  largest = 255 if inputs.dtype == np.uint8 else 1
-  return np.zeros((), np.float32), np.array(largest, np.float32)
+    mean, std = images.channel_statistics(inputs)
+  else:
+    largest = 255 if inputs.dtype == np.uint8 else 1
+    mean, std = np.zeros(1, np.float32), np.array([largest], np.float32)
+  shape = (1,) * (inputs.ndim - 1) + (-1,)
+  return mean.reshape(shape), std.reshape(shape)

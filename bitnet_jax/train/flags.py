@@ -14,8 +14,7 @@ from absl import flags, logging
 from bitnet_jax import choices
 
 LENGTHS = ("total_steps", "total_epochs")
-_OVERRIDE = re.compile(r"--?config\.([\w.]+)(?:=(.*))?", re.DOTALL)
-_CONFIG = re.compile(r"--?config=([^:]*)(?::.*)?")
+_CONFIG_FLAG = re.compile(r"--?config(?:\.([\w.]+))?(?:=(.*))?", re.DOTALL)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -32,7 +31,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     The program's name.
   """
   try:
-    _check_config_path(argv)
+    _check_config(argv)
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
       raise ValueError(f"arguments {rest[1:]} are not flags (--name=value)")
@@ -52,32 +51,39 @@ def _fail(message: str) -> NoReturn:
   sys.exit(2)
 
 
-def _check_config_path(argv: Sequence[str]) -> None:
-  for argument in argv[1:]:
-    match = _CONFIG.fullmatch(argument)
-    if match and not pathlib.Path(match[1]).is_file():
-      folder = pathlib.Path(match[1]).parent
-      there = sorted(str(path) for path in folder.glob("*.py"))
-      raise ValueError(
-        f"--config={match[1]} does not exist"
-        + choices.nearest(match[1], there)
-        + (f"; there are: {', '.join(there)}" if there else "")
-      )
+def _check_config(argv: Sequence[str]) -> None:
+  """Raises a ValueError for a file or a variant that is not there."""
+  config, _ = _config_flags(argv)
+  if config is None:
+    return
+  path = config.partition(":")[0]
+  if not pathlib.Path(path).is_file():
+    there = sorted(str(p) for p in pathlib.Path(path).parent.glob("*.py"))
+    raise ValueError(
+      f"--config={path} does not exist"
+      + choices.nearest(path, there)
+      + (f"; there are: {', '.join(there)}" if there else "")
+    )
+  _load(config)
 
 
-def _overrides(argv: Sequence[str]) -> dict[str, str | None]:
-  """Returns the ``--config.key`` arguments by key."""
-  found: dict[str, str | None] = {}
+def _config_flags(
+  argv: Sequence[str],
+) -> tuple[str | None, dict[str, str | None]]:
+  """Returns the value of ``--config``, and those of ``--config.key`` by key."""
+  found: dict[str | None, str | None] = {}
   for i, argument in enumerate(argv):
-    match = _OVERRIDE.fullmatch(argument)
+    match = _CONFIG_FLAG.fullmatch(argument)
     if match:
       following = argv[i + 1] if i + 1 < len(argv) else None
       found[match[1]] = following if match[2] is None else match[2]
-  return found
+  config = found.pop(None, None)
+  return config, {key: value for key, value in found.items() if key}
 
 
 def _let_given_length_rule(argv: Sequence[str]) -> None:
-  given = [key for key in LENGTHS if key in _overrides(argv)]
+  _, overrides = _config_flags(argv)
+  given = [key for key in LENGTHS if key in overrides]
   if len(given) == 1:
     (other,) = set(LENGTHS) - set(given)
     config: Any = flags.FLAGS["config"].value
@@ -94,16 +100,13 @@ def _load(path: str) -> ml_collections.ConfigDict:
 
 def _explain(argv: Sequence[str]) -> str | None:
   """Returns what is wrong with an override, if that is what is wrong."""
-  paths = [a.split("=", 1)[1] for a in argv if re.match(r"--?config=", a)]
+  path, overrides = _config_flags(argv)
   try:
-    config = _load(paths[-1])
-    for key, value in _overrides(argv).items():
-      message = _explain_override(config, key, value)
-      if message:
-        return message
+    config = _load(path or "")
   except Exception:
     return None
-  return None
+  explained = (_explain_override(config, *item) for item in overrides.items())
+  return next(filter(None, explained), None)
 
 
 def _explain_override(config: Any, key: str, value: str | None) -> str | None:

@@ -12,11 +12,7 @@ import jax
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.ops import statistics
 from bitnet_jax.train.checkpoint import CheckpointOptions, Checkpoints, Progress
-from bitnet_jax.train.metrics import (
-  MetricsWriter,
-  TrainMetrics,
-  check_finite,
-)
+from bitnet_jax.train.metrics import TrainMetrics
 from bitnet_jax.train.state import TrainState
 
 Hook = Callable[[int, TrainState, Any], None]
@@ -44,11 +40,12 @@ class Evaluation:
   def __init__(
     self,
     evaluate: Callable[[TrainState], Mapping[str, float]],
-    writer: MetricsWriter,
+    train_metrics: TrainMetrics,
     options: CheckpointOptions,
     progress: Progress,
   ):
-    self._evaluate, self._writer, self._options = evaluate, writer, options
+    self._evaluate, self._options = evaluate, options
+    self._train_metrics = train_metrics
     self.progress, self.metrics, self.step = progress, {}, -1
 
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
@@ -60,9 +57,8 @@ class Evaluation:
     del metrics
     values = self._evaluate(state)
     self.metrics = {f"valid/{name}": value for name, value in values.items()}
-    check_finite(step, self.metrics)
     self.step = step
-    self._writer.write(step, self.metrics)
+    self._train_metrics.write(step, self.metrics)
     value = self.metrics[self._options.metric]
     self.progress = self.progress.after(step, value, self._options)
 
@@ -75,13 +71,12 @@ class Saving:
     checkpoints: Checkpoints,
     evaluation: Evaluation,
     train_metrics: TrainMetrics,
-    writer: MetricsWriter,
     *,
     checkpoint_every: int,
     restored_step: int,
   ):
     self._checkpoints, self._evaluation = checkpoints, evaluation
-    self._train_metrics, self._writer = train_metrics, writer
+    self._train_metrics = train_metrics
     self._every, self._saved = checkpoint_every, restored_step
 
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
@@ -100,8 +95,7 @@ class Saving:
     """
     if step == self._saved:
       return
-    self._train_metrics.flush()
-    self._writer.flush()
+    self._train_metrics.complete()
     evaluation = self._evaluation
     self._checkpoints.save(
       step,
@@ -124,13 +118,13 @@ class CodeStatistics:
   def __init__(
     self,
     layers: Sequence[BitLayer],
-    writer: MetricsWriter,
+    train_metrics: TrainMetrics,
     *,
     statistics_every: int | None,
   ):
     layers = [layer for layer in layers if layer.recipe.weights is not None]
     self._every = statistics_every if layers else None
-    self._writer = writer
+    self._train_metrics = train_metrics
     self._before: Any = None
 
     def quantize(params):
@@ -157,7 +151,8 @@ class CodeStatistics:
       return
     if step % self._every == 0 and self._before is not None:
       described = jax.device_get(self._describe(self._before, state.params))
-      self._writer.write(step, {n: float(v) for n, v in described.items()})
+      values = {name: float(value) for name, value in described.items()}
+      self._train_metrics.write(step, values)
     due = (step + 1) % self._every == 0
     self._before = self._codes(state.params) if due else None
 

@@ -21,14 +21,14 @@ class NonFiniteMetricError(FloatingPointError):
 
 
 def check_finite(step: int, metrics: Mapping[str, float]) -> None:
-  """Raises a ``NonFiniteMetricError`` that names step and metric."""
-  for name, value in metrics.items():
-    if not math.isfinite(value):
-      raise NonFiniteMetricError(
-        f"{name} is {value} at step {step}; the run stops here, and the"
-        " checkpoints before this step are kept. A lower optim.learning_rate"
-        " or optim.clip_norm may help"
-      )
+  """Raises a ``NonFiniteMetricError`` that names step and metrics."""
+  bad = [f"{n} is {v}" for n, v in metrics.items() if not math.isfinite(v)]
+  if bad:
+    raise NonFiniteMetricError(
+      f"{', '.join(bad)} at step {step}; the run stops here, and the checkpoints"
+      " before this step are kept. A lower optim.learning_rate or"
+      " optim.clip_norm may help"
+    )
 
 
 class MetricsWriter:
@@ -113,7 +113,9 @@ def _line(record: Mapping[str, Any]) -> str:
 class TrainMetrics:
   """Hook: fetches the metrics of every step one step late, and checks them.
 
-  Fetching late keeps the device busy: the next step is already under way.
+  Fetching late keeps the device busy: the next step is already under way. What
+  other hooks measure is written through it, so that nothing is written of a
+  step whose own metrics are not finite.
   """
 
   def __init__(
@@ -170,6 +172,21 @@ class TrainMetrics:
     )
     shown["examples/s"] = f"{done * self._batch_size / elapsed:.0f}"
     self._bar.set_postfix(shown, refresh=False)
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes what was measured after a step, once its own metrics are checked.
+
+    Raises:
+      NonFiniteMetricError: naming step and metrics.
+    """
+    self.flush()
+    check_finite(step, metrics)
+    self._writer.write(step, metrics)
+
+  def complete(self) -> None:
+    """Makes everything up to the last step durable."""
+    self.flush()
+    self._writer.flush()
 
   def close(self) -> None:
     """Closes the progress bar."""

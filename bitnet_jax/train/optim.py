@@ -12,6 +12,29 @@ from bitnet_jax import choices
 
 OPTIMIZERS = ("adamw", "adam")
 DECAY_MASKS = ("kernels", "all")
+# Which fields, what holds of their values, and how an error says it. NaN is in
+# no range.
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+  (
+    ("final_fraction", "decay_fraction", "stage_fraction"),
+    lambda value: 0 <= value <= 1,
+    "lie in [0, 1]",
+  ),
+  (("b1", "b2"), lambda value: 0 <= value < 1, "lie in [0, 1)"),
+  (("eps", "clip_norm"), lambda value: value > 0, "exceed 0"),
+  (("accumulate_steps",), lambda value: value >= 1, "be >= 1"),
+  (
+    (
+      "learning_rate",
+      "second_learning_rate",
+      "weight_decay",
+      "second_weight_decay",
+      "warmup_steps",
+    ),
+    lambda value: value >= 0,
+    "be >= 0",
+  ),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,22 +87,12 @@ class OptimOptions:
       raise ValueError(
         "optim.schedule is 'two_stage', which needs optim.second_learning_rate"
       )
-    for field in ("final_fraction", "decay_fraction", "stage_fraction"):
-      value = getattr(self, field)
-      if not 0 <= value <= 1:
-        raise ValueError(f"optim.{field} is {value}; it must lie in [0, 1]")
-    for field, least in (
-      ("learning_rate", 0),
-      ("weight_decay", 0),
-      ("second_weight_decay", 0),
-      ("warmup_steps", 0),
-      ("accumulate_steps", 1),
-    ):
-      value = getattr(self, field)
-      if not value >= least:
-        raise ValueError(f"optim.{field} is {value}; it must be >= {least}")
-    if self.clip_norm is not None and not self.clip_norm > 0:
-      raise ValueError(f"optim.clip_norm is {self.clip_norm}; it must exceed 0")
+    for fields, fits, what in _RANGES:
+      for field in fields:
+        value = getattr(self, field)
+        if value is not None and not fits(value):
+          raise ValueError(f"optim.{field} is {value}; it must {what}")
+
 
 
 def _constant(options, steps):

@@ -21,7 +21,6 @@ FREE_KEYS = (
   "statistics_every",
   "profile",
 )
-LENGTH_KEYS = ("total_steps", "total_epochs")
 PACKAGES = (
   "bitnet-jax",
   "flax",

@@ -95,7 +95,7 @@ def _run(
   evaluate = experiment.evaluator()
   evaluation = Evaluation(
     lambda state: evaluate("valid", state),
-    writer,
+    train_metrics,
     settings.checkpoint,
     progress,
   )
@@ -103,12 +103,11 @@ def _run(
     checkpoints,
     evaluation,
     train_metrics,
-    writer,
     checkpoint_every=settings.checkpoint_every,
     restored_step=step,
   )
   code_statistics = CodeStatistics(
-    experiment.layers, writer, statistics_every=settings.statistics_every
+    experiment.layers, train_metrics, statistics_every=settings.statistics_every
   )
   code_statistics(step, state, None)
   profile = Profile(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,10 @@ from bitnet_jax.train.optim import OptimOptions
 from bitnet_jax.train.state import AxisRules
 
 # How a config says which elements share a scale, as the axis of a Quantizer.
-SCALES = {"tensor": None, "channel": 0, "token": -1}
+SCALES = {
+  "weights": {"tensor": None, "channel": 0},
+  "acts": {"tensor": None, "token": -1},
+}
 PHASE_IN_SHAPES = ("linear", "tanh")
 PHASE_IN_STEEPNESS = 2.5  # tanh(2.5 s / S), as in the authors' forks.
 
@@ -56,10 +60,19 @@ class DataOptions:
   image_size: int | None
 
   def __post_init__(self):
-    for field in ("batch_size", "eval_batch_size", "num_classes", "image_size"):
+    for field, least in (
+      ("batch_size", 1),
+      ("eval_batch_size", 1),
+      ("num_classes", 1),
+      ("image_size", 1),
+      ("random_crop", 0),
+      ("split_seed", 0),
+    ):
       value = getattr(self, field)
-      if value is not None and value < 1:
-        raise ValueError(f"data.{field} is {value}; it must be at least 1")
+      if value is not None and value < least:
+        raise ValueError(
+          f"data.{field} is {value}; it must be at least {least}"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,13 +89,13 @@ class QuantizerOverrides:
   """
 
   measure: str | None
-  range: tuple[int, ...] | None
+  range: tuple[int, int] | None
   scale: str | None
   eps: float | None
   rounding: str | None
 
-  def apply(self, quantizer: Quantizer | None, *, key: str) -> Quantizer | None:
-    """Returns the quantizer with what is given replaced.
+  def apply(self, quantizer: Quantizer | None, side: str) -> Quantizer | None:
+    """Returns the quantizer of "weights" or "acts", what is given replaced.
 
     Raises:
       ValueError: if there is no quantizer to override, or for a bad value.
@@ -90,13 +103,14 @@ class QuantizerOverrides:
     given = {n: v for n, v in vars(self).items() if v is not None}
     if not given:
       return quantizer
+    key = f"quant.{side}"
     if quantizer is None:
       raise ValueError(
         f"{key} is {given}, but the recipe leaves this operand in float"
       )
     if "scale" in given:
       scale = given.pop("scale")
-      given["axis"] = choices.pick(SCALES, scale, key=f"{key}.scale")
+      given["axis"] = choices.pick(SCALES[side], scale, key=f"{key}.scale")
     return _naming(key, dataclasses.replace, quantizer, **given)
 
 
@@ -105,7 +119,7 @@ class PhaseIn:
   """The group ``quant.phase_in``: how quantization sets in.
 
   Attributes:
-    steps: how many it takes; 0 quantizes fully from the start.
+    steps: how many it takes; 0 quantizes fully from ``start`` on.
     start: the step before which the strength is 0.
     shape: "linear", or "tanh": ``tanh(2.5 s / steps)``.
   """
@@ -129,7 +143,7 @@ class PhaseIn:
     done = step - self.start
     if done >= self.steps:
       return None
-    share = max(done, 0) / self.steps
+    share = max(done, 0) / max(self.steps, 1)
     if self.shape == "tanh":
       share = np.tanh(PHASE_IN_STEEPNESS * share)
     return np.float32(share)
@@ -172,7 +186,14 @@ class QuantOptions:
           f"quant.rules has the entry {rule!r}; each must be a pair (pattern,"
           " recipe name)"
         )
-      choices.check(rule[1], RECIPES, key=f"quant.rules[{rule[0]!r}]")
+      key = f"quant.rules[{rule[0]!r}]"
+      choices.check(rule[1], RECIPES, key=key)
+      try:
+        re.compile(rule[0])
+      except re.error as error:
+        raise ValueError(
+          f"{key}: the pattern is not a regular expression: {error}"
+        ) from error
 
   def make_recipe(self) -> Recipe:
     """Returns the recipe with all overrides applied."""
@@ -185,9 +206,10 @@ class QuantOptions:
     if given.get("norm") == "none":
       given["norm"] = None
     for side in ("weights", "acts"):
-      key = f"quant.{side}"
-      overrides = construct(QuantizerOverrides, getattr(self, side), group=key)
-      given[side] = overrides.apply(getattr(recipe, side), key=key)
+      overrides = construct(
+        QuantizerOverrides, getattr(self, side), group=f"quant.{side}"
+      )
+      given[side] = overrides.apply(getattr(recipe, side), side)
     return _naming("quant", dataclasses.replace, recipe, **given)
 
   def make_rules(self) -> Rules:
@@ -242,6 +264,12 @@ class ProfileOptions:
   start: int | None
   steps: int
 
+  def __post_init__(self):
+    for field in ("start", "steps"):
+      value = getattr(self, field)
+      if value is not None and value < 1:
+        raise ValueError(f"profile.{field} is {value}; it must be at least 1")
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
@@ -267,10 +295,9 @@ class ModelOptions:
   def make(self, *, num_classes: int) -> Any:
     """Returns the sizes in the model's own class."""
     family = registry.get_family(self.name)
-    if "num_classes" in self.sizes:
-      raise ValueError("model.num_classes is not a key; set data.num_classes")
-    values = {**self.sizes, "num_classes": num_classes}
-    return construct(family.config, values, group="model")
+    return construct(
+      family.config, self.sizes, group="model", num_classes=num_classes
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

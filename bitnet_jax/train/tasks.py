@@ -49,8 +49,8 @@ class Classification:
   Attributes:
     model: maps standardized inputs to logits.
     example: one example's shape without the batch axis.
-    mean: subtracted from the inputs, per channel (or feature).
-    std: divides them.
+    mean: subtracted from the inputs, per channel (or feature), of their rank.
+    std: divides them, likewise.
   """
 
   metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "loss")

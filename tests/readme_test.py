@@ -1,0 +1,66 @@
+"""What the README says is so."""
+
+import pathlib
+import re
+import runpy
+
+import jax
+import jax.numpy as jnp
+from tests.readme_commands import README, commands
+
+import bitnet_jax
+
+ROOT = README.parent
+
+
+def text():
+  return README.read_text(encoding="utf-8")
+
+
+def test_readme_is_short():
+  assert len(text().splitlines()) <= 150
+
+
+def test_commands_name_files_that_exist():
+  assert set(commands()) == {"train", "test"}
+  files = re.findall(r"\b(?:configs|experiments)/[\w/]+\.py", text())
+  assert files
+  for file in files:
+    assert (ROOT / file).is_file(), file
+
+
+def test_every_recipe_is_listed():
+  for name in bitnet_jax.RECIPES:
+    assert f"`{name}`" in text(), name
+
+
+def test_example_runs():
+  (code,) = re.findall(r"```python\n(.*?)```", text(), re.DOTALL)
+  assert len(code.splitlines()) <= 12
+  names = {}
+  exec(code, names)  # The README's own words.
+  x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+  y, variables = names["Net"]().init_with_output(jax.random.key(1), x)
+  assert y.shape == (2, 10)
+  assert jnp.isfinite(y).all()
+  assert set(variables["params"]) == {"BitConv_0", "BitDense_0", "Dense_0"}
+
+
+def test_folders_of_the_layout_exist():
+  folders = re.findall(r"^\| `([\w/]+)/` \|", text(), re.MULTILINE)
+  assert len(folders) == 8
+  for folder in folders:
+    assert (ROOT / folder).is_dir(), folder
+
+
+def test_table_is_the_one_of_the_records():
+  table = runpy.run_path(str(ROOT / "experiments/mnist/run.py"))["table"]()
+  (shown,) = re.findall(
+    r"<!-- table: mnist -->\n(.*?)\n<!-- end -->", text(), re.DOTALL
+  )
+  assert shown == table
+
+
+def test_configs_are_all_mentioned_in_the_changelog_or_named_by_themselves():
+  for config in pathlib.Path(ROOT / "configs").glob("*.py"):
+    assert f"configs/{config.name}" in config.read_text(encoding="utf-8")

@@ -1,0 +1,104 @@
+"""A small experiment, and helpers to run it and to read what it left."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from bitnet_jax.train import runner
+from bitnet_jax.train.checkpoint import Checkpoints
+from bitnet_jax.train.experiment import build
+from bitnet_jax.train.loop import place_strength
+from bitnet_jax.train.metrics import read_metrics
+from bitnet_jax.train.sharding import place_batch
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+SMALL = {
+  "total_steps": 12,
+  "total_epochs": None,
+  "log_every": 1,
+  "eval_every": 4,
+  "checkpoint_every": 4,
+  "statistics_every": 3,
+  "data.batch_size": 32,
+  "data.eval_batch_size": 100,
+  "model.width": 16,
+  "model.depth": 1,
+  "optim.learning_rate": 1e-2,
+  "mesh.data": 1,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_cache(tmp_path_factory):
+  """Compiles each program once: most runs differ in their data alone."""
+  folder = tmp_path_factory.mktemp("compiled")
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+  jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+  yield
+  jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture
+def make_config():
+  """Returns ``make(**overrides)``, the small config with ``__`` for dots."""
+
+  def make(config_name="digits_mlp", **overrides):
+    changes = {k.replace("__", "."): v for k, v in overrides.items()}
+    small = SMALL
+    if config_name != "digits_mlp":
+      small = {k: v for k, v in SMALL.items() if not k.startswith("model.")}
+    path = CONFIGS / f"{config_name}.py"
+    return runner.load_config(str(path), small | changes)
+
+  return make
+
+
+@pytest.fixture
+def run(make_config, tmp_path):
+  """Returns ``run(folder_name, **overrides)``, which gives (result, folder)."""
+
+  def run(folder_name="run", **overrides):
+    folder = tmp_path / folder_name
+    return runner.run(make_config(**overrides), folder), folder
+
+  return run
+
+
+def first_losses(config, steps=6):
+  """Returns the losses of the first steps, without all that runs beside."""
+  experiment = build(config)
+  strength = experiment.settings.quant.make_phase_in().strength
+  losses = []
+  with experiment.activate():
+    state, step_fn = experiment.init(), experiment.train_step()
+    batch_at, key = experiment.batch_at(), experiment.train_key()
+    for step in range(steps):
+      batch = place_batch(batch_at(step), experiment.mesh)
+      placed = place_strength(strength(step), experiment.mesh)
+      state, metrics = step_fn(state, batch, key, placed)
+      losses.append(float(metrics["loss"]))
+  return losses
+
+
+def final_state(config, folder):
+  """Returns the state of the last checkpoint as NumPy arrays."""
+  experiment = build(config)
+  with experiment.activate():
+    checkpoints = Checkpoints(
+      folder / "checkpoints", experiment.settings.checkpoint
+    )
+    step = checkpoints.steps()[-1]
+    state = checkpoints.restore(step, experiment.init())
+  return jax.tree.map(np.asarray, state)
+
+
+def lines_without_time(folder):
+  """Returns the lines of ``metrics.jsonl`` without what a clock decides."""
+  lines = read_metrics(folder)
+  for line in lines:
+    del line["time"]
+  return lines
