@@ -53,7 +53,7 @@ class BitConv(nn.Module):
   kernel_dilation: int | Sequence[int] | None = 1
   feature_group_count: int = 1
   use_bias: bool = True
-  mask: None = None
+  mask: Any = None
   dtype: Any = None
   param_dtype: Any = jnp.float32
   precision: Any = None

@@ -36,7 +36,6 @@ class CnnConfig:
   param_dtype: str
 
   def __post_init__(self):
-    object.__setattr__(self, "channels", tuple(self.channels))
     sizes.check_positive(
       channels=min(self.channels, default=0),
       convs_per_block=self.convs_per_block,

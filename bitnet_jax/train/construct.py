@@ -46,7 +46,15 @@ def construct(
         f"{prefix}{name} is {values[name]!r}, of type"
         f" {type(values[name]).__name__}; it must be {_describe(hint)}"
       )
-  return cls(**values, **derived)
+  frozen = {name: _freeze(value) for name, value in values.items()}
+  return cls(**frozen, **derived)
+
+
+def _freeze(value: Any) -> Any:
+  """Turns lists, which is what JSON makes of tuples, into tuples again."""
+  if isinstance(value, (tuple, list)):
+    return tuple(_freeze(item) for item in value)
+  return value
 
 
 def _has_type(value: Any, hint: Any) -> bool:

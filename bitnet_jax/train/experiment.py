@@ -23,7 +23,7 @@ from bitnet_jax.train.evaluate import evaluate
 from bitnet_jax.train.loop import BatchAt, place_strength
 from bitnet_jax.train.settings import Settings, parse_settings
 from bitnet_jax.train.sharding import batch_shards, make_mesh
-from bitnet_jax.train.state import AxisRules, TrainState, init_state
+from bitnet_jax.train.state import AxisRules, TrainState, make_init
 from bitnet_jax.train.step import TrainStep, make_eval_step, make_train_step
 from bitnet_jax.train.tasks import Classification
 
@@ -64,14 +64,8 @@ class Experiment:
 
   def init(self) -> TrainState:
     """Returns a fresh state."""
-    state, _ = init_state(
-      self.task.init,
-      self.optimizer(),
-      self.key(_INIT),
-      self.mesh,
-      self.rules,
-    )
-    return state
+    create, _ = self._make_init()
+    return create(self.key(_INIT))
 
   def train_step(self) -> TrainStep:
     """Returns the jitted step, which takes its state over."""
@@ -82,7 +76,11 @@ class Experiment:
       optim.learning_rate_schedule(options, self.total_steps),
       accumulate_steps=options.accumulate_steps,
     )
-    return jax.jit(step, donate_argnums=0)
+    _, shardings = self._make_init()
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+  def _make_init(self):
+    return make_init(self.task.init, self.optimizer(), self.mesh, self.rules)
 
   def train_key(self) -> jax.Array:
     """Returns the key of dropout and stochastic rounding."""
@@ -191,7 +189,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
       f"model.name is {settings.model.name!r}, which does not take inputs of"
       f" the shape {inputs.shape[1:]} that {data.source} has: {error}"
     ) from error
-  registry.check_rules(settings.quant.rule_pairs(), layers)
+  registry.check_rules(settings.quant.rules, layers)
   total_steps = settings.count_steps(examples=len(inputs))
   if settings.optim.warmup_steps >= total_steps:
     raise ValueError(

@@ -69,13 +69,13 @@ def _check_config(argv: Sequence[str]) -> None:
 
 def _config_flags(
   argv: Sequence[str],
-) -> tuple[str | None, dict[str, str | None]]:
+) -> tuple[str | None, dict[str, str]]:
   """Returns the value of ``--config``, and those of ``--config.key`` by key."""
-  found: dict[str | None, str | None] = {}
+  found: dict[str | None, str] = {}
   for i, argument in enumerate(argv):
     match = _CONFIG_FLAG.fullmatch(argument)
     if match:
-      following = argv[i + 1] if i + 1 < len(argv) else None
+      following = argv[i + 1] if i + 1 < len(argv) else ""
       found[match[1]] = following if match[2] is None else match[2]
   config = found.pop(None, None)
   return config, {key: value for key, value in found.items() if key}
@@ -136,11 +136,7 @@ def _unknown_key(config, key, value, group) -> str:
 
 
 def _wrong_type(key, value, expected) -> str | None:
-  if value is None:
-    return (
-      f"--config.{key} has no value; it takes one of type {expected.__name__}"
-    )
-  if value in ("None", "none", "") or expected is str:
+  if value is None or expected is str:
     return None
   parse = {
     bool: flags.BooleanParser().parse,
@@ -185,7 +181,8 @@ def load_config(
   """
   config = _load(path)
   for key, value in (overrides or {}).items():
-    message = _explain_override(config, key, str(value))
+    text = None if value is None else str(value)
+    message = _explain_override(config, key, text)
     if message:
       raise ValueError(message)
     config.update_from_flattened_dict({key: value})

@@ -178,7 +178,7 @@ class QuantOptions:
   def __post_init__(self):
     for rule in self.rules:
       if not (
-        isinstance(rule, (tuple, list))
+        isinstance(rule, tuple)
         and len(rule) == 2
         and all(isinstance(part, str) for part in rule)
       ):
@@ -214,11 +214,7 @@ class QuantOptions:
 
   def make_rules(self) -> Rules:
     """Returns the rules, with the recipe as the last."""
-    return (*self.rule_pairs(), (".*", self.make_recipe()))
-
-  def rule_pairs(self) -> tuple[tuple[str, str], ...]:
-    """Returns the rules as they are given."""
-    return tuple((pattern, name) for pattern, name in self.rules)
+    return (*self.rules, (".*", self.make_recipe()))
 
   def make_phase_in(self) -> PhaseIn:
     """Returns the phase-in schedule."""
@@ -354,17 +350,13 @@ class Settings:
     Raises:
       ValueError: for an entry that is not a pair.
     """
-    rules = []
     for rule in self.sharding_rules:
-      if not isinstance(rule, (tuple, list)) or len(rule) != 2:
+      if not isinstance(rule, tuple) or len(rule) != 2:
         raise ValueError(
           f"sharding_rules has the entry {rule!r}; each must be a pair (logical"
           " axis, mesh axis or axes)"
         )
-      axis, mesh_axes = rule
-      is_list = isinstance(mesh_axes, (tuple, list))
-      rules.append((axis, tuple(mesh_axes) if is_list else mesh_axes))
-    return tuple(rules)
+    return self.sharding_rules
 
 
 _GROUPS = {

@@ -30,24 +30,25 @@ class TrainState:
   variables: Any
 
 
-def init_state(
+def make_init(
   init: Callable[[jax.Array], Mapping[str, Any]],
   tx: optax.GradientTransformation,
-  key: jax.Array,
   mesh: Mesh,
   rules: AxisRules,
-) -> tuple[TrainState, Any]:
-  """Creates the state straight into its shards; no device sees it whole.
+) -> tuple[Callable[[jax.Array], TrainState], Any]:
+  """Returns what creates a state straight into its shards.
+
+  No device sees the state whole.
 
   Args:
     init: maps a key to the variables of a model, as ``nn.Module.init`` does.
     tx: the optimizer.
-    key: random key.
     mesh: devices.
     rules: (logical axis, mesh axis) pairs.
 
   Returns:
-    The state, and its shardings in a tree of the same structure.
+    A function from a random key to the state, and the shardings in a tree of
+    the same structure.
   """
 
   def create(key):
@@ -56,10 +57,10 @@ def init_state(
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, params, tx.init(params), variables)
 
-  specs = nn.get_partition_spec(jax.eval_shape(create, key))
+  specs = nn.get_partition_spec(jax.eval_shape(create, jax.random.key(0)))
   shardings = nn.logical_to_mesh_sharding(specs, mesh, rules)
-  state = jax.jit(create, out_shardings=shardings)(key)
-  return nn.unbox(state), shardings
+  create_sharded = jax.jit(create, out_shardings=shardings)
+  return lambda key: nn.unbox(create_sharded(key)), shardings
 
 
 def count_params(params: Any) -> int:
