@@ -117,8 +117,9 @@ def run_compute():
       )
       for name, recipe in by_compute.items()
     }
-    yield f"conv {batch} x {side}x{side}, {c_in} to {c_out}", compare(
-      variants, x, w
+    yield (
+      f"conv {batch} x {side}x{side}, {c_in} to {c_out}",
+      compare(variants, x, w),
     )
 
 

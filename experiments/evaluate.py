@@ -25,7 +25,7 @@ def main(argv):
   folder = pathlib.Path(_WORKDIR.value).expanduser()
   try:
     print(json.dumps(runner.evaluate_run(folder, _CHECKPOINT.value)))
-  except (OSError, ValueError) as error:
+  except (ImportError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")
 
 

@@ -33,7 +33,7 @@ def main(argv):
   except runner.Interrupted as stop:
     print(stop, file=sys.stderr)
     sys.exit(128 + stop.signal)
-  except (FloatingPointError, OSError, ValueError) as error:
+  except (FloatingPointError, ImportError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   print(json.dumps(result["metrics"]))
 

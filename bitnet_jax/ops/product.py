@@ -211,13 +211,13 @@ def _backward(spec, residuals, g):
   dw = db = None
   if tokens[1] is not None:
     (dw,) = jax.linear_transpose(lambda b: product(x_values, b), w_values)(g)
+    dw = dw if w_mask is None else jnp.where(w_mask, dw, 0)
   if tokens[2] is not None:
     g_bias = g
     if spec.recipe.bias_in_product:
       g_bias = g_scaled * (x.scale if isinstance(x, QTensor) else 1.0)
     db = jnp.sum(g_bias, tuple(range(g.ndim - 1)))
   dx = dx if x_mask is None else jnp.where(x_mask, dx, 0)
-  dw = dw if w_mask is None else jnp.where(w_mask, dw, 0)
   dx, dw, db = (
     None if d is None else d.astype(token.dtype)
     for d, token in zip((dx, dw, db), tokens, strict=True)

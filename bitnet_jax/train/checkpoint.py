@@ -21,6 +21,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 from absl import logging
 
 from bitnet_jax import choices
+from bitnet_jax.train.files import write_atomically
 from bitnet_jax.train.state import TrainState
 
 FORMAT = 1
@@ -202,12 +203,14 @@ class Checkpoints:
     if not self.directory.is_dir():
       return
     for path in sorted(self.directory.iterdir()):
+      if not path.is_dir():
+        continue
       if path.name.startswith("removing-"):
         shutil.rmtree(path)
       elif not _STEP_NAME.fullmatch(path.name) or (path / SEAL).is_file():
         continue
       elif (path / "state").is_dir():
-        _set_aside(path, f"{path / SEAL} is missing")
+        _set_aside(path, f"{path / SEAL} is missing, as if it was cut short")
       else:
         logging.warning("%s was cut short while it was saved; removed", path)
         shutil.rmtree(path)
@@ -243,16 +246,6 @@ def read_progress(folder: pathlib.Path) -> Progress:
   content = _read_content(folder)
   assert content is not None
   return Progress(**content["progress"])
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a file that is either not there or whole, whatever happens."""
-  partial = path.with_name(f"{path.name}.partial")
-  with partial.open("w", encoding="utf-8") as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

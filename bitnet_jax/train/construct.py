@@ -10,9 +10,7 @@ from bitnet_jax import choices
 _T = TypeVar("_T")
 
 
-def construct(
-  cls: type[_T], values: Any, *, group: str, **derived: Any
-) -> _T:
+def construct(cls: type[_T], values: Any, *, group: str, **derived: Any) -> _T:
   """Calls a dataclass with the keys of a config group, checked.
 
   Args:

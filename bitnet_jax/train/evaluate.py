@@ -30,12 +30,16 @@ def evaluate(
     key: for stochastic rounding, the same for each evaluation.
     strength: share of quantization in force.
   """
-  totals = [
-    eval_step(state, place_batch(batch, mesh), key, strength)
-    for batch in batches
-  ]
-  fetched = jax.device_get(totals)
-  sums = {
-    name: sum(float(part[name]) for part in fetched) for name in fetched[0]
-  }
+  sums: dict[str, float] = {}
+  late: Totals = {}
+  for batch in batches:
+    totals = eval_step(state, place_batch(batch, mesh), key, strength)
+    _add(sums, late)  # Fetched late, so that the device is never idle.
+    late = totals
+  _add(sums, late)
   return averages(sums)
+
+
+def _add(sums: dict[str, float], totals: Totals) -> None:
+  for name, total in jax.device_get(totals).items():
+    sums[name] = sums.get(name, 0.0) + float(total)

@@ -18,7 +18,7 @@ from bitnet_jax.data import images, pipeline, sources
 from bitnet_jax.layers import bit_layers
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.models import registry
-from bitnet_jax.train import optim
+from bitnet_jax.train import optim, records
 from bitnet_jax.train.evaluate import evaluate
 from bitnet_jax.train.loop import BatchAt, place_strength
 from bitnet_jax.train.settings import Settings, parse_settings
@@ -57,6 +57,11 @@ class Experiment:
   def key(self, purpose: int) -> jax.Array:
     """Returns the random key of one purpose."""
     return jax.random.fold_in(jax.random.key(self.settings.seed), purpose)
+
+  @property
+  def run_id(self) -> str:
+    """Names the run."""
+    return records.run_id(self.config, self.dataset.fingerprint)
 
   def optimizer(self) -> optax.GradientTransformation:
     """Returns the optimizer."""
@@ -216,14 +221,15 @@ def _check_evaluation(settings: Settings) -> None:
   metric = settings.checkpoint.metric
   names = [f"valid/{name}" for name in Classification.metric_names]
   choices.check(metric, names, key="checkpoint.metric")
-  if settings.eval_every is None:
+  if not settings.eval_every:
     for key, value in (
       ("checkpoint.keep_best", settings.checkpoint.keep_best),
       ("early_stopping.patience", settings.early_stopping.patience),
     ):
       if value:
         raise ValueError(
-          f"{key} is {value}, which needs evaluations, but eval_every is None"
+          f"{key} is {value}, which needs evaluations, but eval_every is"
+          f" {settings.eval_every}"
         )
 
 

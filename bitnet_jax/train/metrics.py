@@ -13,6 +13,8 @@ import jax
 import tensorboardX
 import tqdm
 
+from bitnet_jax.train.files import write_atomically
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -25,8 +27,8 @@ def check_finite(step: int, metrics: Mapping[str, float]) -> None:
   bad = [f"{n} is {v}" for n, v in metrics.items() if not math.isfinite(v)]
   if bad:
     raise NonFiniteMetricError(
-      f"{', '.join(bad)} at step {step}; the run stops here, and the checkpoints"
-      " before this step are kept. A lower optim.learning_rate or"
+      f"{', '.join(bad)} at step {step}; the run stops here, and the"
+      " checkpoints before this step are kept. A lower optim.learning_rate or"
       " optim.clip_norm may help"
     )
 
@@ -45,9 +47,7 @@ class MetricsWriter:
     """Opens the files, dropping whatever lies beyond ``restored_step``."""
     path = workdir / METRICS_FILE
     kept = [r for r in read_metrics(workdir) if r["step"] <= restored_step]
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("".join(_line(r) for r in kept), encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, "".join(_line(r) for r in kept))
     self.start_time = kept[-1]["time"] if kept else 0.0
     self._began = time.monotonic()
     self._file = path.open("a", encoding="utf-8")
@@ -91,18 +91,22 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
   """Returns the whole lines of ``metrics.jsonl``; a torn last one is left out.
 
   Raises:
-    ValueError: for a line that is not JSON but is not the last, naming it.
+    ValueError: for a whole line that is not one of ours, naming it.
   """
   path = workdir / METRICS_FILE
   if not path.exists():
     return []
-  lines = path.read_text(encoding="utf-8").split("\n")
+  lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
   records = []
   for number, line in enumerate(lines[:-1], start=1):
     try:
-      records.append(json.loads(line))
-    except ValueError as error:
-      raise ValueError(f"{path}, line {number}, is not JSON: {line}") from error
+      record = json.loads(line)
+      float(record["step"]), float(record["time"])
+    except (ValueError, KeyError, TypeError) as error:
+      raise ValueError(
+        f"{path}, line {number}, has no step and time: {line}"
+      ) from error
+    records.append(record)
   return records
 
 

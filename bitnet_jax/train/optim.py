@@ -94,7 +94,6 @@ class OptimOptions:
           raise ValueError(f"optim.{field} is {value}; it must {what}")
 
 
-
 def _constant(options, steps):
   del steps
   return optax.constant_schedule(options.learning_rate)

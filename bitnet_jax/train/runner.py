@@ -24,8 +24,6 @@ from bitnet_jax.train.loop import Interrupt, train
 from bitnet_jax.train.metrics import MetricsWriter, TrainMetrics
 from bitnet_jax.train.state import TrainState, count_params
 
-CHECKPOINT_CHOICES = ("last", "best")
-
 
 class Interrupted(Exception):
   """A signal ended the run; its checkpoint is saved.
@@ -170,7 +168,7 @@ def _result(
   metrics: Mapping[str, float],
 ) -> dict[str, Any]:
   return {
-    "run_id": records.run_id(experiment.config, experiment.dataset.fingerprint),
+    "run_id": experiment.run_id,
     "step": int(state.step),
     "config": experiment.config,
     "versions": records.versions(),
@@ -187,10 +185,9 @@ def _finished(
 ) -> dict[str, Any] | None:
   """Returns the result that is there, if nothing is left to be done."""
   result = workdir.read_result(folder)
-  run_id = records.run_id(experiment.config, experiment.dataset.fingerprint)
-  if result is None or (result["run_id"], result["step"]) != (run_id, step):
+  if result is None or result["run_id"] != experiment.run_id:
     return None
-  return result
+  return result if result["step"] == step else None
 
 
 def evaluate_run(
@@ -229,7 +226,7 @@ def evaluate_run(
       for name, value in evaluate(split, state).items()
     }
   evaluation = {
-    "run_id": records.run_id(config, fingerprint),
+    "run_id": experiment.run_id,
     "step": step,
     "metrics": metrics,
   }
@@ -248,7 +245,7 @@ def _choose_step(checkpoints: Checkpoints, checkpoint: str) -> int:
     return best
   if checkpoint.isdecimal() and int(checkpoint) in steps:
     return int(checkpoint)
-  there = [*CHECKPOINT_CHOICES[: 1 if best is None else 2], *map(str, steps)]
+  there = ["last", *([] if best is None else ["best"]), *map(str, steps)]
   raise ValueError(
     f"--checkpoint={checkpoint} is not one of: {', '.join(there)}"
   )

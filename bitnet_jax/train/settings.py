@@ -298,7 +298,26 @@ class ModelOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """A whole config, checked; fields as in its groups."""
+  """A whole config, checked; fields as in its groups.
+
+  Attributes:
+    seed: of everything random but the cuts of the data.
+    total_steps: length in updates; else ``None``.
+    total_epochs: length in passes through the data; else ``None``.
+    log_every: cadence of training metrics, in steps like the next three.
+    eval_every: cadence of evaluations; 0 or ``None`` for none.
+    checkpoint_every: cadence of checkpoints.
+    statistics_every: cadence of code statistics; 0 or ``None`` for none.
+    data: see its class, like the rest.
+    model: name and sizes.
+    quant: recipe, rules, overrides, phase-in.
+    optim: optimizer and schedule.
+    mesh: sizes of the mesh.
+    sharding_rules: (logical axis, mesh axis or axes) pairs.
+    checkpoint: what is kept.
+    early_stopping: when to give up.
+    profile: which steps are traced.
+  """
 
   seed: int
   total_steps: int | None
@@ -323,19 +342,18 @@ class Settings:
         f"total_steps is {self.total_steps} and total_epochs is"
         f" {self.total_epochs}; give exactly one of them"
       )
-    if self.seed < 0:
-      raise ValueError(f"seed is {self.seed}; it must be at least 0")
-    for field in (
-      "total_steps",
-      "total_epochs",
-      "log_every",
-      "eval_every",
-      "checkpoint_every",
-      "statistics_every",
+    for field, least in (
+      ("seed", 0),
+      ("total_steps", 1),
+      ("total_epochs", 1),
+      ("log_every", 1),
+      ("eval_every", 0),
+      ("checkpoint_every", 1),
+      ("statistics_every", 0),
     ):
       value = getattr(self, field)
-      if value is not None and value < 1:
-        raise ValueError(f"{field} is {value}; it must be at least 1")
+      if value is not None and value < least:
+        raise ValueError(f"{field} is {value}; it must be at least {least}")
 
   def count_steps(self, *, examples: int) -> int:
     """Returns the length of the run on so many training examples."""

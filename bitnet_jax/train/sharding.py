@@ -38,8 +38,8 @@ def make_mesh(*, data: int, fsdp: int, tensor: int) -> Mesh:
   if taken > available or (open_axes and available % taken):
     fitting = [n for n in range(1, available + 1) if available % n == 0]
     raise ValueError(
-      f"mesh is {sizes}, which does not fit {available} devices; products that"
-      f" fit are {fitting}"
+      f"mesh is {sizes}, which does not fit {available} devices; the product of"
+      f" the sizes must not exceed them, and beside a -1 be one of {fitting}"
     )
   if open_axes:
     sizes[open_axes[0]] = available // taken

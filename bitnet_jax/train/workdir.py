@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bitnet_jax.train import records
-from bitnet_jax.train.checkpoint import write_atomically
+from bitnet_jax.train.files import write_atomically
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
@@ -91,7 +91,7 @@ def read_config(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
     return config, config.pop(_FINGERPRINT)
   except FileNotFoundError as error:
     raise WorkdirError(f"{path} does not exist: no run is there") from error
-  except (ValueError, KeyError) as error:
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise WorkdirError(f"{path} is damaged: {error}") from error
 
 

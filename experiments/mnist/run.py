@@ -17,17 +17,18 @@ from bitnet_jax.train import records, runner
 
 NETWORKS = {"cnn": "configs/mnist_cnn.py", "mlp": "configs/mnist_mlp.py"}
 RECIPES = ("float", "b158", "b158_median")
-SEEDS = (0, 1, 2)
+SEEDS = ("0", "1", "2")
 RESULTS = pathlib.Path(__file__).parent / "results.jsonl"
 
 _DATA = flags.DEFINE_string("data", None, "The file mnist.npz.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.")
 _NETWORKS = flags.DEFINE_list("networks", list(NETWORKS), "Which networks.")
+_SEEDS = flags.DEFINE_list("seeds", list(SEEDS), "Which seeds.")
 _TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT003
 
 
 def table() -> str:
-  """Returns the results as Markdown, one row a network and recipe."""
+  """Returns the results as Markdown, a row for each network and recipe."""
   rows = [
     "| network | recipe | parameters | test accuracy, mean of seeds (lowest) |"
     " seconds an epoch |",
@@ -58,7 +59,7 @@ def main(argv):
   if _DATA.value is None or _WORKDIR.value is None:
     sys.exit("error: give --data and --workdir, or --table")
   done = {record["run_id"] for record in records.load(RESULTS)}
-  for seed in SEEDS:
+  for seed in map(int, _SEEDS.value):
     for network in _NETWORKS.value:
       for recipe in RECIPES:
         overrides = {
