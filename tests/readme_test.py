@@ -6,9 +6,9 @@ import runpy
 
 import jax
 import jax.numpy as jnp
-from tests.readme_commands import README, commands
 
 import bitnet_jax
+from tests.readme_commands import README, commands
 
 ROOT = README.parent
 

@@ -90,7 +90,7 @@ def test_stochastic_recipe_needs_a_key():
 
 def test_unknown_recipe_names_the_choices_and_the_nearest():
   with pytest.raises(
-    ValueError, match="recipe is 'b185'.*'b158'.*did you mean"
+    ValueError, match=r"recipe is 'b185'.*'b158'.*did you mean"
   ):
     get_recipe("b185")
 
@@ -114,7 +114,7 @@ def test_one_recipe_is_for_all_paths():
 
 
 def test_path_without_a_rule_is_an_error_with_the_patterns():
-  with pytest.raises(ValueError, match="'tail'.*'head'"):
+  with pytest.raises(ValueError, match=r"'tail'.*'head'"):
     recipe_at(RULES[:1], "tail")
 
 

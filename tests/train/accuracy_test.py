@@ -1,9 +1,9 @@
 """The networks of the configs learn what they should; a few minutes."""
 
 import pytest
-from tests.train.conftest import CONFIGS
 
 from bitnet_jax.train import runner
+from tests.train.conftest import CONFIGS
 
 SEEDS = (0, 1, 2)
 DIGITS = 0.97  # What the first command of the README must reach.

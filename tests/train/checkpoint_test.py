@@ -1,7 +1,6 @@
 """Checkpoints: what comes back, what is kept, and how damage is met."""
 
 import json
-import pathlib
 import shutil
 
 import jax
@@ -17,7 +16,6 @@ from bitnet_jax.train.checkpoint import (
   Progress,
   find_damage,
   read_progress,
-  write_atomically,
 )
 from bitnet_jax.train.sharding import make_mesh
 from bitnet_jax.train.state import TrainState
@@ -318,24 +316,3 @@ def test_progress_keeps_the_best_and_counts_what_is_no_better(
   for step, value in enumerate(values, start=1):
     progress = progress.after(step, value, make_options(mode=mode))
   assert progress == expected
-
-
-def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path: pathlib.Path):
-  path = tmp_path / "file"
-  path.write_text("old")
-  write_atomically(path, "new")
-  assert path.read_text() == "new"
-  assert list(tmp_path.iterdir()) == [path]
-
-
-def test_failed_atomic_write_leaves_the_old_file(tmp_path, monkeypatch):
-  path = tmp_path / "file"
-  path.write_text("old")
-
-  def fail(_):
-    raise OSError("disk full")
-
-  monkeypatch.setattr("os.fsync", fail)
-  with pytest.raises(OSError, match="disk full"):
-    write_atomically(path, "new")
-  assert path.read_text() == "old"

@@ -68,7 +68,10 @@ def test_evaluation_keeps_score_and_writes(mode, best):
 
 def test_evaluation_goes_on_from_stored_progress():
   evaluation = hooks.Evaluation(
-    lambda state: {"accuracy": 0.4}, Recorder(), make_options(), Progress(0.5, 2)
+    lambda state: {"accuracy": 0.4},
+    Recorder(),
+    make_options(),
+    Progress(0.5, 2),
   )
   evaluation(3, None, None)
   assert evaluation.progress == Progress(0.5, 2, 1)
@@ -103,9 +106,7 @@ def save_at():
       saving(step, value, None)
     saving.save(step, None)
     assert recorder.completed == len(saved)
-    return [
-      (step, metrics.get("valid/accuracy")) for step, metrics in saved
-    ]
+    return [(step, metrics.get("valid/accuracy")) for step, metrics in saved]
 
   return save_at
 
@@ -150,7 +151,9 @@ LAYERS = [
 
 
 def make_params(rng):
-  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  def draw(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
   return {
     "dense": {"kernel": draw(6, 5)},
     "blocks": {"conv": {"kernel": draw(3, 3, 2, 4)}},
@@ -254,7 +257,9 @@ def traces(monkeypatch):
     (None, 3, 9, []),
   ],
 )
-def test_profile_starts_and_stops(traces, tmp_path, start, steps, last, expected):
+def test_profile_starts_and_stops(
+  traces, tmp_path, start, steps, last, expected
+):
   calls, now = traces
   profile = hooks.Profile(tmp_path / "there", start=start, steps=steps)
   for now["step"] in range(1, last + 1):
@@ -262,4 +267,6 @@ def test_profile_starts_and_stops(traces, tmp_path, start, steps, last, expected
   profile.close()
   profile.close()
   path = str(tmp_path / "there")
-  assert calls == [(s, path if what == "there" else what) for s, what in expected]
+  assert calls == [
+    (s, path if what == "there" else what) for s, what in expected
+  ]

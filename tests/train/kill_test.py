@@ -9,9 +9,9 @@ import sys
 import time
 
 import pytest
-from tests.train.conftest import CONFIGS, final_state, lines_without_time
 
 from bitnet_jax.train import runner
+from tests.train.conftest import CONFIGS, final_state, lines_without_time
 
 ROOT = pathlib.Path(__file__).parents[2]
 OVERRIDES = {

@@ -124,7 +124,7 @@ def test_bad_line_in_the_middle_is_named(write, tmp_path):
   first, second = path.read_text().splitlines(keepends=True)
   path.write_text(first + '{"step": 2, \n' + second)
   before = path.read_bytes()
-  with pytest.raises(ValueError, match=r"metrics.jsonl, line 2, is not JSON"):
+  with pytest.raises(ValueError, match=r"metrics.jsonl, line 2, has no step"):
     MetricsWriter(tmp_path, restored_step=3)
   assert path.read_bytes() == before
 
@@ -161,7 +161,9 @@ def test_tensorboard_holds_every_scalar(write, tmp_path):
 def test_tensorboard_purges_what_a_resume_repeats(write, tmp_path):
   write((1, {"a": 1.0}), (2, {"a": 2.0}))
   starts = event_pb2.SessionLog.START
-  assert [e.step for e in events(tmp_path) if e.session_log.status == starts] == []
+  assert [
+    e.step for e in events(tmp_path) if e.session_log.status == starts
+  ] == []
   write((2, {"a": 2.0}), restored_step=1)
   # TensorBoard drops what it read of this step and later ones.
   purges = [e.step for e in events(tmp_path) if e.session_log.status == starts]
@@ -238,7 +240,9 @@ def test_nothing_is_written_of_a_step_whose_metrics_are_bad(make_train_metrics):
   assert written() == {}
 
 
-def test_what_other_hooks_measure_joins_the_line_of_the_step(make_train_metrics):
+def test_what_other_hooks_measure_joins_the_line_of_the_step(
+  make_train_metrics,
+):
   hook, written = make_train_metrics()
   hook(1, None, {"loss": 0.5})
   hook.write(1, {"valid/loss": 0.25})

@@ -231,7 +231,10 @@ def test_optimizer_is_one_of_optax():
       {"schedule": "x"},
       r"'constant', 'linear', 'cosine', 'warmup_stable_decay', 'two_stage'",
     ),
-    ({"decay_mask": "bias"}, r"optim.decay_mask is 'bias', .* 'kernels', 'all'"),
+    (
+      {"decay_mask": "bias"},
+      r"optim.decay_mask is 'bias', .* 'kernels', 'all'",
+    ),
     ({"schedule": "two_stage"}, "needs optim.second_learning_rate"),
     ({"final_fraction": 1.5}, r"optim.final_fraction is 1.5; .* \[0, 1\]"),
     ({"decay_fraction": -0.1}, r"optim.decay_fraction is -0.1; .* \[0, 1\]"),

@@ -4,6 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from bitnet_jax.train import runner
+from bitnet_jax.train.experiment import build
+from bitnet_jax.train.metrics import read_metrics
 from tests.train.conftest import (
   CONFIGS,
   SMALL,
@@ -11,10 +15,6 @@ from tests.train.conftest import (
   first_losses,
   lines_without_time,
 )
-
-from bitnet_jax.train import runner
-from bitnet_jax.train.experiment import build
-from bitnet_jax.train.metrics import read_metrics
 
 # Sums of 32 losses in another order differ by a few ulps.
 REORDERED = 1e-5

@@ -7,11 +7,11 @@ import signal
 import jax
 import numpy as np
 import pytest
-from tests.train.conftest import final_state, lines_without_time
 
 from bitnet_jax.train import hooks, loop, runner
 from bitnet_jax.train.metrics import NonFiniteMetricError
 from bitnet_jax.train.workdir import WorkdirError, lock
+from tests.train.conftest import final_state, lines_without_time
 
 
 def stop_after(monkeypatch, step, number=signal.SIGTERM):

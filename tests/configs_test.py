@@ -1,0 +1,238 @@
+"""Every file in ``configs/``: complete, by itself, and trainable."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from bitnet_jax.models import registry
+from bitnet_jax.quantizers.recipe import RECIPES
+from bitnet_jax.train import flags
+from bitnet_jax.train.experiment import build
+from bitnet_jax.train.settings import parse_settings
+from bitnet_jax.train.sharding import place_batch
+from bitnet_jax.train.state import count_params
+
+FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+# By the prefix of a config's name: shape of an image, number of classes.
+IMAGES = {
+  "mnist": ((28, 28), 10),
+  "cifar10": ((32, 32, 3), 10),
+  "cifar100": ((32, 32, 3), 100),
+}
+# Small, and of no effect on what is tested.
+SMALL = {
+  "mnist_mlp": {"model.width": 8},
+  "digits_mlp": {"model.width": 8, "model.depth": 1},
+  "cnn": {"model.channels": (4, 4), "model.dense_width": 8},
+}
+PROBED = ("float", "b158", "b158_median")
+OTHERS = [name for name in RECIPES if name not in PROBED]
+
+
+def load(name, overrides=None):
+  return flags.load_config(str(FOLDER / f"{name}.py"), overrides)
+
+
+def paths_of(config, prefix=()):
+  """Returns the path of every key, groups included."""
+  found = []
+  for name, value in config.items():
+    found.append((*prefix, name))
+    if isinstance(value, dict):
+      found += paths_of(value, (*prefix, name))
+  return found
+
+
+def parse(config):
+  settings = parse_settings(config)
+  settings.quant.make_rules()
+  settings.quant.make_phase_in()
+  settings.axis_rules()
+
+
+def values_of(config, prefix=""):
+  """Yields (dotted key, value, type) of every key that is no group."""
+  for name in config:
+    value, key = config[name], f"{prefix}{name}"
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from values_of(value, f"{key}.")
+    else:
+      yield key, value, config.get_type(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstring_gives_the_command_that_runs_the_file(name):
+  text = (FOLDER / f"{name}.py").read_text()
+  command = text.split('"""')[1].split("python ", 1)[1]
+  assert command.startswith("experiments/train.py ")
+  assert f"--config=configs/{name}.py" in command
+  assert re.search(r"--workdir=runs/[a-z0-9-]+\b", command)
+  for key in re.findall(r"--config\.([\w.]+)=", command):
+    value = load(name)
+    for part in key.split("."):
+      value = value[part]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_is_spelled_out(name):
+  config = load(name)
+  parse(config)
+  for path in paths_of(config):
+    without = json.loads(json.dumps(config))
+    group = without
+    for part in path[:-1]:
+      group = group[part]
+    del group[path[-1]]
+    with pytest.raises(ValueError, match=path[-1]):
+      parse(without)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_key_is_refused(name):
+  for group in ("", "data.", "model.", "quant.", "optim."):
+    with pytest.raises(ValueError, match=f"{group}unheard is not a key"):
+      load(name, {f"{group}unheard": 1})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_types_are_those_of_the_first_config(name):
+  """No bare None, and no integer where others have a float."""
+  types, expected = (
+    {
+      key: type_
+      for key, _, type_ in values_of(flags._load(str(FOLDER / f"{n}.py")))
+      if not key.startswith("model.")
+    }
+    for n in (name, NAMES[0])
+  )
+  assert type(None) not in types.values()
+  assert types == expected
+  for key in (
+    "optim.learning_rate",
+    "optim.weight_decay",
+    "optim.final_fraction",
+    "optim.second_learning_rate",
+    "optim.clip_norm",
+    "data.valid_fraction",
+    "quant.weights.eps",
+  ):
+    assert types[key] is float, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_variant_lists_the_variants(name):
+  with pytest.raises(ValueError, match=r"variant is 'X', not one of \['S'"):
+    flags.load_config(str(FOLDER / f"{name}.py:X"))
+
+
+def test_files_load_without_the_package():
+  code = (
+    "import runpy, sys\n"
+    "for path in sys.argv[1:]:\n"
+    "  runpy.run_path(path)['get_config']()\n"
+    "loaded = {name.split('.')[0] for name in sys.modules}\n"
+    "print(sorted(loaded & {'bitnet_jax', 'jax', 'flax', 'numpy'}))\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code, *map(str, FOLDER.glob("*.py"))],
+    env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def source(tmp_path):
+  """Returns ``source(config_name)``: a source of the same shape, made up."""
+
+  def source(name):
+    kind = name.split("_")[0]
+    if kind not in IMAGES:
+      return {}
+    shape, classes = IMAGES[kind]
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split in ("train", "test"):
+      arrays[f"x_{split}"] = rng.integers(0, 256, (200, *shape), np.uint8)
+      arrays[f"y_{split}"] = (np.arange(200) % classes).astype(np.uint8)
+    np.savez(tmp_path / "made_up.npz", **arrays)
+    # Of two examples a class a smaller share would be none.
+    fraction = {"data.valid_fraction": 0.3} if classes == 100 else {}
+    return {"data.source": f"file:{tmp_path / 'made_up.npz'}"} | fraction
+
+  return source
+
+
+def take_steps(config, steps):
+  """Returns the losses of the first steps, and the kernels before and after."""
+  experiment = build(config)
+  losses = []
+  with experiment.activate():
+    state, train_step = experiment.init(), experiment.train_step()
+    before = jax.tree.map(np.asarray, state.params)
+    for step in range(steps):
+      batch = place_batch(experiment.batch_at()(step), experiment.mesh)
+      state, metrics = train_step(state, batch, experiment.train_key())
+      losses.append(float(metrics["loss"]))
+  return losses, before, jax.tree.map(np.asarray, state.params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trains_with_every_kind_of_recipe(name, source):
+  small = SMALL.get(name) or SMALL.get(name.split("_")[1], {})
+  first = {}
+  for recipe in (*PROBED, OTHERS[NAMES.index(name) % len(OTHERS)]):
+    overrides = {
+      **source(name),
+      **small,
+      "quant.recipe": recipe,
+      "total_steps": 2,
+      "total_epochs": None,
+      "data.batch_size": 16,
+      "mesh.data": 1,
+    }
+    losses, before, after = take_steps(load(name, overrides), 1)
+    assert np.isfinite(losses).all()
+    first[recipe] = losses[0]
+    for layer in before:
+      moved = np.abs(before[layer]["kernel"] - after[layer]["kernel"]).max()
+      assert moved > 0, (recipe, layer)
+  assert len({first[recipe] for recipe in PROBED}) == len(PROBED)
+
+
+@pytest.mark.parametrize(
+  ("name", "variant", "shape", "expected"),
+  [
+    ("mnist_mlp", "S", (28, 28, 1), 101_770),
+    ("mnist_cnn", "S", (28, 28, 1), None),
+    ("cifar10_cnn", "B", (32, 32, 3), None),
+  ],
+)
+def test_number_of_parameters_is_what_the_docstring_says(
+  name, variant, shape, expected
+):
+  config = flags.load_config(f"{FOLDER / name}.py:{variant}")
+  settings = parse_settings(config)
+  model = registry.get_family(settings.model.name).module(
+    settings.model.make(num_classes=10), "b158"
+  )
+  x = jax.ShapeDtypeStruct((1, *shape), np.float32)
+  params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+  n = count_params(params)
+  text = (FOLDER / f"{name}.py").read_text().split('"""')[1]
+  number, unit = re.search(r"about ([\d.]+) (\w+)", text).groups()
+  scale = {"thousand": 1e3, "million": 1e6}[unit]
+  # "About" leaves a tenth.
+  assert abs(n / (float(number) * scale) - 1) < 0.1, n
+  assert expected in (None, n)

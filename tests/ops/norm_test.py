@@ -1,0 +1,51 @@
+"""Tests of the norms without parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitnet_jax.ops import normalize
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+# A few float32 roundings of values of order one.
+TOLERANCE = dict(rtol=1e-5, atol=1e-5)
+
+
+def reference(x, norm, axes):
+  x = np.asarray(x, np.float64)
+  if norm == "layer_norm":
+    x = x - x.mean(axes, keepdims=True)
+  return x / np.sqrt((x**2).mean(axes, keepdims=True) + 1e-5)
+
+
+@pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16, jnp.float16))
+@pytest.mark.parametrize("axes", ((-1,), (1, 2)))
+@pytest.mark.parametrize("norm", ("layer_norm", "rms_norm"))
+def test_norm_equals_its_formula_in_float32(norm, axes, dtype):
+  x = 3 * jax.random.normal(jax.random.key(0), (2, 3, 4), dtype) + 1
+  y = normalize(x, norm, axes=axes)
+  assert y.dtype == jnp.float32
+  np.testing.assert_allclose(y, reference(x, norm, axes), **TOLERANCE)
+
+
+@pytest.mark.parametrize("norm", ("layer_norm", "rms_norm"))
+def test_zeros_stay_zeros(norm):
+  np.testing.assert_array_equal(normalize(jnp.zeros((2, 3)), norm), 0.0)
+
+
+def test_equal_token_vanishes_under_layer_norm_only():
+  x = jnp.full((1, 4), 3.0)
+  np.testing.assert_array_equal(normalize(x, "layer_norm"), np.zeros((1, 4)))
+  np.testing.assert_allclose(normalize(x, "rms_norm"), 1.0, **TOLERANCE)
+
+
+def test_no_norm_returns_its_input():
+  x = jnp.ones((2, 3), jnp.bfloat16)
+  assert normalize(x, None) is x
+
+
+def test_unknown_norm_is_named():
+  with pytest.raises(ValueError, match="norm is 'batch_norm'"):
+    normalize(jnp.ones(3), "batch_norm")

@@ -1,0 +1,141 @@
+"""What identifies a run, and the files of records."""
+
+import copy
+import json
+import re
+
+import pytest
+
+from bitnet_jax.train import records
+
+CONFIG = {
+  "seed": 0,
+  "total_steps": 10,
+  "log_every": 5,
+  "eval_every": None,
+  "checkpoint_every": 5,
+  "statistics_every": 5,
+  "mesh": {"data": 1},
+  "sharding_rules": (("batch", "data"),),
+  "profile": {"start": None},
+  "data": {"source": "file:a.npz", "data_dir": None, "batch_size": 8},
+  "optim": {"b1": 0.9},
+}
+
+
+def changed(key, value):
+  config = copy.deepcopy(CONFIG)
+  *parents, last = key.split(".")
+  group = config
+  for name in parents:
+    group = group[name]
+  group[last] = value
+  return config
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("log_every", 1),
+    ("eval_every", 1),
+    ("checkpoint_every", 1),
+    ("statistics_every", None),
+    ("mesh.data", 8),
+    ("sharding_rules", ()),
+    ("profile.start", 3),
+    ("data.source", "file:b.npz"),
+    ("data.data_dir", "there"),
+  ],
+)
+def test_what_is_free_does_not_change_the_id(key, value):
+  expected = records.run_id(CONFIG, "f")
+  assert records.run_id(changed(key, value), "f") == expected
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("seed", 1),
+    ("total_steps", 11),
+    ("data.batch_size", 16),
+    ("optim.b1", 0.8),
+    ("optim.new", 1),
+  ],
+)
+def test_everything_else_changes_the_id(key, value):
+  expected = records.run_id(CONFIG, "f")
+  assert records.run_id(changed(key, value), "f") != expected
+
+
+def test_data_change_the_id():
+  assert records.run_id(CONFIG, "f") != records.run_id(CONFIG, "g")
+
+
+def test_id_is_that_of_the_config_that_was_written():
+  written = json.loads(json.dumps(CONFIG))
+  assert records.run_id(written, "f") == records.run_id(CONFIG, "f")
+  reordered = dict(reversed(CONFIG.items()))
+  assert records.run_id(reordered, "f") == records.run_id(CONFIG, "f")
+  assert re.fullmatch("[0-9a-f]{12}", records.run_id(CONFIG, "f"))
+
+
+def test_identity_leaves_the_config_as_it_was():
+  before = copy.deepcopy(CONFIG)
+  identity = records.identity(CONFIG, "f")
+  assert before == CONFIG
+  assert identity["data"] == {"batch_size": 8, "fingerprint": "f"}
+
+
+def test_differences_name_keys_and_both_values():
+  old = {"a": 1, "group": {"b": 2, "c": "x", "gone": 0}, "same": [1]}
+  new = {"a": 1, "group": {"b": 3, "c": "y", "new": 0}, "same": [1]}
+  assert records.differences(old, new) == [
+    "group.b: 2 there, 3 now",
+    "group.c: 'x' there, 'y' now",
+    "group.gone is gone",
+    "group.new is new",
+  ]
+  assert records.differences(old, old) == []
+
+
+def test_records_are_appended_and_loaded(tmp_path):
+  path = tmp_path / "results.jsonl"
+  assert records.load(path) == []
+  rows = [{"a": 1, "b": {"c": "é"}}, {"a": 2}]
+  for row in rows:
+    records.append(path, row)
+  assert records.load(path) == rows
+  assert len(path.read_text().splitlines()) == 2
+
+
+def test_records_are_grouped_by_keys_of_their_config():
+  rows = [
+    {"config": {"seed": seed, "quant": {"recipe": recipe}}}
+    for recipe in ("float", "b158")
+    for seed in (0, 1)
+  ]
+  groups = records.group(rows, "quant.recipe")
+  assert groups == {("float",): rows[:2], ("b158",): rows[2:]}
+  assert len(records.group(rows, "seed", "quant.recipe")) == 4
+
+
+def test_versions_name_python_and_packages():
+  versions = records.versions()
+  assert set(versions) == {"python", *records.PACKAGES}
+  assert re.match(r"3\.\d+", versions["python"])
+  assert re.match(r"\d+\.\d+", versions["jax"])
+
+
+def test_package_that_is_not_installed_has_no_version(monkeypatch):
+  monkeypatch.setattr(records, "PACKAGES", ("not-a-package",))
+  assert records.versions()["not-a-package"] is None
+
+
+def test_commit_is_that_of_the_checkout_or_none(monkeypatch):
+  assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", records.commit() or "0" * 40)
+  monkeypatch.setenv("PATH", "")
+  assert records.commit() is None
+
+
+def test_device_says_number_and_kind():
+  assert records.device() == "8 x cpu"

@@ -1,0 +1,109 @@
+"""How a batch becomes a loss and metrics."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitnet_jax.train.tasks import Classification, averages
+
+# Losses are computed in float32.
+FLOAT32 = 1e-6
+
+
+class Passing(nn.Module):
+  """Logits are the inputs; tells what it was called with."""
+
+  dtype: object = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, *, deterministic, strength):
+    count = self.variable("state", "calls", lambda: jnp.zeros(()))
+    if not deterministic:
+      count.value += 1
+    x = nn.Dropout(0.5, deterministic=deterministic)(x)
+    return (x if strength is None else x * strength).astype(self.dtype)
+
+
+def make_task(dtype=jnp.float32, mean=0.0, std=1.0):
+  return Classification(
+    Passing(dtype), (3,), np.full((1, 1), mean), np.full((1, 1), std)
+  )
+
+
+LOGITS = np.array([[2, 0, 0], [0, 1, 0], [0, 0, 3], [1, 0, 0]], np.float32)
+LABELS = np.array([0, 0, 2, 2], np.int32)
+
+
+def totals_of(task, batch, *, deterministic=True, strength=None):
+  batch = jax.tree.map(jnp.asarray, batch)
+  return task.totals(
+    {},
+    {"state": {"calls": jnp.zeros(())}},
+    batch,
+    key=jax.random.key(0),
+    deterministic=deterministic,
+    strength=strength,
+  )
+
+
+def losses(logits):
+  exp = np.exp(logits.astype(np.float64))
+  return -np.log((exp / exp.sum(-1, keepdims=True))[range(4), LABELS])
+
+
+@pytest.mark.parametrize("mask", [None, [1, 1, 0, 1], [0, 0, 0, 1]])
+def test_totals_are_sums_over_what_is_not_masked(mask):
+  batch = {"inputs": LOGITS, "labels": LABELS}
+  counted = np.ones(4)
+  if mask is not None:
+    counted = np.array(mask, np.float64)
+    batch["mask"] = counted.astype(np.float32)
+  task = make_task()
+  totals, _ = totals_of(task, batch)
+  np.testing.assert_allclose(
+    totals["loss"], (losses(LOGITS) * counted).sum(), FLOAT32
+  )
+  assert totals["accuracy"] == (np.array([1, 0, 1, 0]) * counted).sum()
+  assert totals["weight"] == counted.sum()
+  assert task.weight(jax.tree.map(jnp.asarray, batch)) == counted.sum()
+
+
+def test_inputs_are_standardized_in_float32():
+  batch = {"inputs": (LOGITS * 10 + 5).astype(np.uint8), "labels": LABELS}
+  totals, _ = totals_of(make_task(mean=5.0, std=10.0), batch)
+  np.testing.assert_allclose(totals["loss"], losses(LOGITS).sum(), FLOAT32)
+
+
+def test_loss_is_float32_whatever_the_dtype_of_the_model():
+  batch = {"inputs": LOGITS, "labels": LABELS}
+  totals, _ = totals_of(make_task(jnp.bfloat16), batch)
+  assert totals["loss"].dtype == jnp.float32
+  # Small integers are exact in bfloat16, so that only the loss could differ.
+  np.testing.assert_allclose(totals["loss"], losses(LOGITS).sum(), FLOAT32)
+
+
+def test_strength_reaches_the_model():
+  batch = {"inputs": LOGITS, "labels": LABELS}
+  totals, _ = totals_of(make_task(), batch, strength=jnp.float32(0.5))
+  np.testing.assert_allclose(totals["loss"], losses(LOGITS / 2).sum(), FLOAT32)
+
+
+def test_only_training_drops_out_and_changes_variables():
+  batch = {"inputs": LOGITS, "labels": LABELS}
+  evaluated, variables = totals_of(make_task(), batch)
+  assert variables["state"]["calls"] == 0
+  trained, variables = totals_of(make_task(), batch, deterministic=False)
+  assert variables["state"]["calls"] == 1
+  assert trained["loss"] != evaluated["loss"]
+
+
+def test_metric_names_are_those_of_the_totals():
+  totals, _ = totals_of(make_task(), {"inputs": LOGITS, "labels": LABELS})
+  assert sorted(averages(totals)) == sorted(Classification.metric_names)
+
+
+def test_averages_divide_by_the_weight():
+  totals = {"loss": 6.0, "accuracy": 3.0, "weight": 4.0}
+  assert averages(totals) == {"loss": 1.5, "accuracy": 0.75}
