@@ -188,7 +188,15 @@ def take_steps(config, steps):
   return losses, before, jax.tree.map(np.asarray, state.params)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(
+      name, marks=[pytest.mark.slow] * (name.split("_")[0] in IMAGES)
+    )
+    for name in NAMES
+  ],
+)
 def test_trains_with_every_kind_of_recipe(name, source):
   small = SMALL.get(name) or SMALL.get(name.split("_")[1], {})
   first = {}

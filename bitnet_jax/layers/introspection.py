@@ -19,7 +19,8 @@ class BitLayer:
   """A layer that was met while a model was traced.
 
   Attributes:
-    path: slash-joined module names from the top of the model.
+    path: slash-joined module names from the top of the model; "" for a layer
+      that is the model.
     recipe: its recipe.
     scale_axes: axes of the kernel that share a scale.
   """
@@ -30,7 +31,7 @@ class BitLayer:
 
   def kernel(self, params: Any) -> jax.Array:
     """Returns the latent kernel out of the parameters of the model."""
-    for name in self.path.split("/"):
+    for name in filter(None, self.path.split("/")):
       params = params[name]
     return params["kernel"]
 

@@ -30,7 +30,10 @@ def _nan_unless_finite(m: Float[Array, "..."]) -> Float[Array, "..."]:
 def absmean(
   x: Float[Array, "*shape"], axes: tuple[int, ...]
 ) -> Float[Array, "..."]:
-  """Returns the mean of ``|x|`` over ``axes``, summed in float32."""
+  """Returns the mean of ``|x|`` over ``axes``, summed in float32.
+
+  NaN also where the sum of finite values exceeds float32.
+  """
   m = jnp.mean(jnp.abs(x.astype(jnp.float32)), axes, keepdims=True)
   return _nan_unless_finite(m)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bitnet_jax.models.cnn import Cnn, CnnConfig, max_pool_by_two
-from bitnet_jax.quantizers.recipe import RECIPES
+from tests.models.conftest import EVERY_RECIPE
 
 SIZES = {
   "channels": (4, 8),
@@ -43,7 +43,7 @@ def test_parameters_are_those_of_the_golden_file(check_golden, name, changes):
   check_golden(name, model, jnp.zeros((1, 8, 8, 3)))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", EVERY_RECIPE)
 def test_overfits_one_batch(overfit, recipe):
   x, labels = make_batch()
   model = Cnn(make_config(channels=(8,), dense_width=32), recipe)

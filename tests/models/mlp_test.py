@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bitnet_jax.models.mlp import Mlp, MlpConfig
-from bitnet_jax.quantizers.recipe import RECIPES
+from tests.models.conftest import EVERY_RECIPE
 
 SIZES = {
   "width": 16,
@@ -32,7 +32,7 @@ def test_parameters_are_those_of_the_golden_file(check_golden):
   check_golden("mlp", Mlp(make_config(), "b158"), jnp.zeros((1, 2, 3)))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", EVERY_RECIPE)
 def test_overfits_one_batch(overfit, recipe):
   x, labels = make_batch()
   losses = overfit(Mlp(make_config(width=32, depth=1), recipe), x, labels)
