@@ -50,28 +50,33 @@ class MetricsWriter:
     write_atomically(path, "".join(_line(r) for r in kept))
     self.start_time = kept[-1]["time"] if kept else 0.0
     self._began = time.monotonic()
-    self._file = path.open("a", encoding="utf-8")
+    self._file = path.open("a", buffering=1, encoding="utf-8")
     self._events = tensorboardX.SummaryWriter(
       str(workdir / "tensorboard"),
       purge_step=restored_step + 1 if restored_step else None,
     )
-    self._step, self._pending = restored_step, {}
+    self._step, self._time = restored_step, self.start_time
+    self._pending: dict[str, float] = {}
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     """Adds metrics of a step, which never goes back."""
     if step != self._step:
-      self.flush()
-    self._step = step
+      self._complete_line()
+    if not self._pending:
+      self._step, self._time = step, self.seconds()
     self._pending.update(metrics)
     for name, value in metrics.items():
       self._events.add_scalar(name, value, step)
 
-  def flush(self) -> None:
-    """Completes the line of the current step and makes it durable."""
+  def _complete_line(self) -> None:
     if self._pending:
-      record = {"step": self._step, "time": round(self.seconds(), 3)}
+      record = {"step": self._step, "time": round(self._time, 3)}
       self._file.write(_line(record | dict(sorted(self._pending.items()))))
       self._pending = {}
+
+  def flush(self) -> None:
+    """Completes the line of the current step and makes all lines durable."""
+    self._complete_line()
     self._file.flush()
     os.fsync(self._file.fileno())
     self._events.flush()
