@@ -191,9 +191,7 @@ def take_steps(config, steps):
 @pytest.mark.parametrize(
   "name",
   [
-    pytest.param(
-      name, marks=[pytest.mark.slow] * (name.split("_")[0] in IMAGES)
-    )
+    pytest.param(name, marks=[pytest.mark.slow] * (name != "digits_mlp"))
     for name in NAMES
   ],
 )

@@ -9,10 +9,9 @@ import pytest
 
 from bitnet_jax import RECIPES
 
-PAPERS = ("float", "b158", "b158_median")
 # Every recipe is a program of its own to compile.
 EVERY_RECIPE = [
-  pytest.param(name, marks=[pytest.mark.slow] * (name not in PAPERS))
+  pytest.param(name, marks=[pytest.mark.slow] * (name != "b158"))
   for name in RECIPES
 ]
 GOLDENS = pathlib.Path(__file__).parents[1] / "testdata" / "params"

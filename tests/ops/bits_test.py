@@ -157,7 +157,7 @@ def training(f):
   return run
 
 
-def same_bits():
+def same_bits(wrap, names):
   """For each case, whether its results agree to the bit, one by one."""
   functions, arguments = {"int8": {}, "float": {}}, {}
   for name, kind, options, (x, w, bias) in cases():
@@ -172,7 +172,7 @@ def same_bits():
       recipe = recipe_of({}, compute)
       found[f"layer, {name}"] = layer.clone(recipe=recipe).apply
 
-  def bits(wrap, compute, names):
+  def bits(compute):
     # One program for all cases compiles faster than one for each.
     def run(arguments):
       return {
@@ -184,22 +184,39 @@ def same_bits():
       for name, y in jax.jit(run)(arguments).items()
     }
 
-  agreed = {name: [] for name in arguments}
-  for wrap, names in ((lambda f: f, CASES), (training, TRAINED)):
-    int8, floats = (bits(wrap, compute, names) for compute in functions)
-    for name in names:
-      agreed[name] += [
-        a == b for a, b in zip(int8[name], floats[name], strict=True)
-      ]
-  return agreed
+  int8, floats = (bits(compute) for compute in functions)
+  return {
+    name: [a == b for a, b in zip(int8[name], floats[name], strict=True)]
+    for name in names
+  }
+
+
+def same_bits_of_results():
+  return same_bits(lambda f: f, CASES)
+
+
+def same_bits_of_gradients():
+  return same_bits(training, TRAINED)
 
 
 @pytest.fixture(scope="module")
-def agreement(optimized):
-  return optimized(same_bits)
+def of_results(optimized):
+  return optimized(same_bits_of_results)
+
+
+@pytest.fixture(scope="module")
+def of_gradients(optimized):
+  return optimized(same_bits_of_gradients)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_integers_and_floats_give_the_same_bits(agreement, case):
-  assert agreement[case]
-  assert all(agreement[case]), agreement[case]
+def test_integers_and_floats_give_the_same_bits(of_results, case):
+  assert of_results[case]
+  assert all(of_results[case]), of_results[case]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TRAINED)
+def test_integers_and_floats_give_the_same_gradients(of_gradients, case):
+  assert len(of_gradients[case]) >= 3
+  assert all(of_gradients[case]), of_gradients[case]

@@ -15,6 +15,8 @@ TESTDATA = pathlib.Path(__file__).parents[1] / "testdata"
 # Relative to the largest entry: sums of float32 in another order.
 TOLERANCE = 1e-5
 NEAR_HALF_CASES = 50
+# Every case is a program of its own to compile.
+QUICK_CASES = 16
 CASES = {"bitlinear": 64, "bitnet_transformers": 52}
 
 
@@ -91,7 +93,11 @@ def test_few_cases_are_decided_by_the_last_bit(cases, name):
 
 @pytest.mark.parametrize(
   "name, i",
-  [(name, i) for name, count in CASES.items() for i in range(count)],
+  [
+    pytest.param(name, i, marks=[pytest.mark.slow] * (i >= QUICK_CASES))
+    for name, count in CASES.items()
+    for i in range(count)
+  ],
 )
 def test_layer_computes_what_the_pytorch_layer_does(cases, name, i):
   case = cases[name][i]

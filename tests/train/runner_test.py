@@ -133,35 +133,29 @@ def test_epochs_are_rounded_up_to_steps(run):
   assert result["step"] == 41  # 1,294 training examples in batches of 32.
 
 
-@pytest.mark.parametrize(
-  ("change", "message"),
-  [
+def test_workdir_of_another_config_is_refused(run):
+  run()
+  for change, message in (
     ({"optim__learning_rate": 0.5}, r"optim.learning_rate: 0.01 there, 0.5"),
     ({"quant__recipe": "float"}, r"quant.recipe: 'b158' there, 'float' now"),
     ({"seed": 3}, "seed: 0 there, 3 now"),
     ({"total_steps": 8}, "total_steps: 12 there, 8 now"),
     ({"data__source": "embedded:xor", "data__num_classes": 2}, "fingerprint"),
-  ],
-)
-def test_workdir_of_another_config_is_refused(run, change, message):
-  run()
-  with pytest.raises(WorkdirError, match=message):
-    run(**change)
+  ):
+    with pytest.raises(WorkdirError, match=message):
+      run(**change)
 
 
-@pytest.mark.parametrize(
-  "change",
-  [
+def test_what_does_not_identify_a_run_may_change(run):
+  first, _ = run()
+  for change in (
     {"log_every": 5},
     {"eval_every": 3},
     {"mesh__data": 2},
     {"profile__steps": 2},
-  ],
-)
-def test_what_does_not_identify_a_run_may_change(run, change):
-  first, _ = run()
-  second, _ = run(**change)
-  assert second["run_id"] == first["run_id"]
+  ):
+    again, _ = run(**change)
+    assert again["run_id"] == first["run_id"], change
 
 
 def test_data_are_identified_by_content_not_by_place(
