@@ -58,41 +58,42 @@ def table() -> str:
   return "\n".join(rows)
 
 
-def run_study() -> None:
+def run_study(data: str, root: pathlib.Path) -> None:
   """Runs what is not in the results."""
   done = {record["run_id"] for record in records.load(RESULTS)}
   for seed in map(int, _SEEDS.value):
     for network in _NETWORKS.value:
       for recipe in RECIPES:
-        folder = f"{network}-{recipe}-{seed}"
-        result = _run(network, folder, {"quant.recipe": recipe, "seed": seed})
+        overrides = {"quant.recipe": recipe, "seed": seed}
+        folder = root / f"{network}-{recipe}-{seed}"
+        result = _run(network, data, folder, overrides)
         if result["run_id"] not in done:
           records.append(RESULTS, result)
 
 
-def run_timing() -> None:
+def run_timing(data: str, root: pathlib.Path) -> None:
   """Times the training steps of every case in turn, several times over."""
   for i in range(ROUNDS):
     for network in _NETWORKS.value:
       for recipe in RECIPES:
-        folder = f"time-{network}-{recipe}-{i}"
+        folder = root / f"{network}-{recipe}-{i}"
         overrides = {
           "quant.recipe": recipe,
           "total_epochs": None,
           "total_steps": TIMED[1],
           "log_every": 50,
         }
-        result = _run(network, folder, overrides)
-        lines = metrics.read_metrics(pathlib.Path(_WORKDIR.value) / folder)
+        result = _run(network, data, folder, overrides)
+        lines = metrics.read_metrics(folder)
         at = {line["step"]: line["time"] for line in lines}
         seconds = (at[TIMED[1]] - at[TIMED[0]]) / (TIMED[1] - TIMED[0])
         records.append(TIMES, result | {"epoch_s": seconds * STEPS_AN_EPOCH})
 
 
-def _run(network, folder, overrides):
-  source = {"data.source": f"file:{_DATA.value}"}
+def _run(network, data, folder, overrides):
+  source = {"data.source": f"file:{data}"}
   config = runner.load_config(NETWORKS[network], source | overrides)
-  result = runner.run(config, pathlib.Path(_WORKDIR.value) / folder)
+  result = runner.run(config, folder)
   result["config"]["data"]["source"] = "file:mnist.npz"
   return result
 
@@ -103,7 +104,8 @@ def main(argv):
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
       sys.exit("error: give --data and --workdir, or --table")
-    (run_timing if _TIMING.value else run_study)()
+    run = run_timing if _TIMING.value else run_study
+    run(_DATA.value, pathlib.Path(_WORKDIR.value))
   print(table())
 
 
