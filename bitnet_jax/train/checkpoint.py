@@ -95,7 +95,7 @@ class Checkpoints:
   """
 
   def __init__(self, directory: pathlib.Path, options: CheckpointOptions):
-    self.directory = directory
+    self.directory = directory.absolute()  # orbax refuses relative paths.
     self.options = options
 
   def steps(self) -> list[int]:

@@ -51,6 +51,14 @@ def test_result_holds_what_identifies_and_what_came_out(run):
   assert list((folder / "tensorboard").iterdir())
 
 
+def test_folder_may_be_relative(make_config, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  folder = pathlib.Path("runs/digits")
+  result = runner.run(make_config(), folder)
+  assert runner.evaluate_run(folder)["step"] == result["step"]
+  assert (tmp_path / "runs" / "digits" / "checkpoints" / "000012").is_dir()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_resumed_run_equals_uninterrupted_run(
   run, make_config, monkeypatch, tmp_path, number
