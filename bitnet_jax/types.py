@@ -19,16 +19,29 @@ class QTensor:
     qvalue: int8 codes, same shape as the array that was quantized.
     scale: positive float32 multiplier, broadcastable to ``qvalue``; NaN where
       an element that shares the scale was NaN or infinite.
+    latent: the array that was quantized, for gradients to pass straight through
+      to; ``None`` where they should not. Never read by a product.
   """
 
   qvalue: jax.Array
   scale: jax.Array
+  latent: jax.Array | None = None
 
   def dequantize(self) -> jax.Array:
     """Returns ``qvalue * scale`` in the dtype of the scale."""
     return self.qvalue.astype(self.scale.dtype) * self.scale
 
   @property
+  def shape(self) -> tuple[int, ...]:
+    """The shape of the array that was quantized."""
+    return self.qvalue.shape
+
+  @property
+  def ndim(self) -> int:
+    """The number of its axes."""
+    return self.qvalue.ndim
+
+  @property
   def dtype(self) -> jnp.dtype:
-    """The dtype that ``dequantize`` returns."""
-    return self.scale.dtype
+    """The dtype of the latent array, or else of the scale."""
+    return (self.scale if self.latent is None else self.latent).dtype

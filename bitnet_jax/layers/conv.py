@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import canonicalize_dtype
 from flax.linen.linear import canonicalize_padding
 from jaxtyping import Array, ArrayLike, Num
 
-from bitnet_jax.layers.dense import as_float, default_kernel_init, quantize_key
-from bitnet_jax.ops import bit_conv, normalize
+from bitnet_jax.layers.dense import (
+  default_kernel_init,
+  quantize_key,
+  result_dtype,
+)
+from bitnet_jax.ops import bit_conv
+from bitnet_jax.ops.operands import normalize_input
 from bitnet_jax.quantizers.recipe import RECIPES, RecipeLike, get_recipe
+from bitnet_jax.types import QTensor
 
 _PAD_MODES = {"CIRCULAR": "wrap", "REFLECT": "reflect"}
 
@@ -64,12 +70,13 @@ class BitConv(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Num[Array, "..."], *, strength: ArrayLike | None = None
+    self, x: Num[Array, "..."] | QTensor, *, strength: ArrayLike | None = None
   ) -> Num[Array, "..."]:
     """Convolves ``quantize(norm(x))`` with ``quantize(kernel)``.
 
     Args:
-      x: input ``[*batch, *spatial, c_in]``, with any number of batch axes.
+      x: input ``[*batch, *spatial, c_in]``, with any number of batch axes, or
+        what ``quantize_input`` made of it.
       strength: share of quantization in force, see ``bit_dot``.
 
     Returns:
@@ -104,11 +111,17 @@ class BitConv(nn.Module):
       bias = self.param(
         "bias", self.bias_init, (self.features,), self.param_dtype
       )
-    dtype = canonicalize_dtype(x, kernel, bias, dtype=self.dtype)
+    dtype = result_dtype(x, kernel, bias, dtype=self.dtype)
 
-    batch_shape, example_shape = x.shape[: -rank - 1], x.shape[-rank - 1 :]
-    x = as_float(x).reshape(math.prod(batch_shape), *example_shape)
-    x = normalize(x, recipe.norm, axes=tuple(range(1, x.ndim)))
+    batch_shape = x.shape[: -rank - 1]
+    x = jax.tree.map(
+      # A scale too has the axes of a batch of examples.
+      lambda a: a.reshape(
+        math.prod(a.shape[: -rank - 1]), *a.shape[-rank - 1 :]
+      ),
+      x,
+    )
+    x = normalize_input(x, recipe, axes=tuple(range(1, x.ndim)))
     x, padding = self._pad(x, window)
     y = bit_conv(
       x,
@@ -140,9 +153,13 @@ class BitConv(nn.Module):
         )
       return x, ((reach[0], 0),)
     if isinstance(padding, str) and padding in _PAD_MODES:
-      pads = [(r // 2, r - r // 2) for r in reach]
-      x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode=_PAD_MODES[padding])
-      return x, "VALID"
+      pads = [(0, 0), *((r // 2, r - r // 2) for r in reach), (0, 0)]
+      mode = _PAD_MODES[padding]
+      if isinstance(x, QTensor):
+        latent = None if x.latent is None else jnp.pad(x.latent, pads, mode)
+        codes = jnp.pad(x.qvalue, pads, mode)
+        return QTensor(codes, x.scale, latent), "VALID"
+      return jnp.pad(x, pads, mode), "VALID"
     return x, padding
 
 

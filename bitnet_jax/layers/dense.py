@@ -1,6 +1,7 @@
 """Dense layers whose kernel and input are quantized by a recipe."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,10 @@ from flax.core import meta
 from flax.linen.dtypes import canonicalize_dtype
 from jaxtyping import Array, ArrayLike, Num
 
-from bitnet_jax.ops import bit_dot, normalize
+from bitnet_jax.ops import bit_dot
+from bitnet_jax.ops.operands import normalize_input
 from bitnet_jax.quantizers.recipe import RECIPES, RecipeLike, get_recipe
+from bitnet_jax.types import QTensor
 
 default_kernel_init = nn.initializers.lecun_normal()
 
@@ -21,6 +24,14 @@ default_kernel_init = nn.initializers.lecun_normal()
 def quantize_key(module: nn.Module, recipe) -> jax.Array | None:
   """Draws from the stream "quantize", if the recipe rounds stochastically."""
   return module.make_rng("quantize") if recipe.needs_key else None
+
+
+def result_dtype(*operands: Any, dtype: Any) -> Any:
+  """Returns ``dtype``, or what the operands promote to, as ``nn.Dense``."""
+  arrays = [
+    jnp.zeros((), a.dtype) if isinstance(a, QTensor) else a for a in operands
+  ]
+  return canonicalize_dtype(*arrays, dtype=dtype)
 
 
 class BitDense(nn.Module):
@@ -56,25 +67,28 @@ class BitDense(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Num[Array, "*batch d_in"], *, strength: ArrayLike | None = None
+    self,
+    x: Num[Array, "*batch d_in"] | QTensor,
+    *,
+    strength: ArrayLike | None = None,
   ) -> Num[Array, "*batch d_out"]:
     """Returns ``quantize(norm(x)) . quantize(kernel) + bias``.
 
     Args:
-      x: input.
+      x: input, or what ``quantize_input`` made of it.
       strength: share of quantization in force, see ``bit_dot``.
     """
     recipe = get_recipe(self.recipe)
-    shape = (jnp.shape(x)[-1], self.features)
+    shape = (x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
     bias = None
     if self.use_bias:
       bias = self.param(
         "bias", self.bias_init, (self.features,), self.param_dtype
       )
-    dtype = canonicalize_dtype(x, kernel, bias, dtype=self.dtype)
+    dtype = result_dtype(x, kernel, bias, dtype=self.dtype)
     return bit_dot(
-      normalize(as_float(x), recipe.norm),
+      normalize_input(x, recipe),
       kernel,
       recipe,
       bias=bias,
@@ -121,12 +135,12 @@ class BitDenseGeneral(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Num[Array, "..."], *, strength: ArrayLike | None = None
+    self, x: Num[Array, "..."] | QTensor, *, strength: ArrayLike | None = None
   ) -> Num[Array, "..."]:
     """Contracts ``axis`` of ``x`` with the kernel.
 
     Args:
-      x: input.
+      x: input, or what ``quantize_input`` made of it.
       strength: share of quantization in force, see ``bit_dot``.
 
     Returns:
@@ -164,14 +178,22 @@ class BitDenseGeneral(nn.Module):
         (*batch_shape, *features),
         self.param_dtype,
       )
-    dtype = canonicalize_dtype(x, kernel, bias, dtype=self.dtype)
+    dtype = result_dtype(x, kernel, bias, dtype=self.dtype)
 
     kept = [a for a in range(n_batch, x.ndim) if a not in contracted]
     kept_shape = tuple(x.shape[a] for a in kept)
-    x = jnp.transpose(x, (*batch, *kept, *contracted))
-    x = x.reshape(*batch_shape, *kept_shape, d_in)
-    x = normalize(as_float(x), recipe.norm)
-    kernel = kernel.reshape(*batch_shape, d_in, d_out)
+    # Scales have the axes of what they scale, so that these steps suit them.
+    x = jax.tree.map(
+      lambda a: jnp.transpose(a, (*batch, *kept, *contracted)), x
+    )
+    x = jax.tree.map(lambda a: a.reshape(*a.shape[: -len(contracted)], -1), x)
+    x = normalize_input(x, recipe)
+    kernel = jax.tree.map(
+      lambda a: a.reshape(
+        *batch_shape, -1, math.prod(a.shape[-len(features) :])
+      ),
+      kernel,
+    )
     if bias is not None:
       bias = bias.reshape(*batch_shape, d_out)
 
@@ -198,11 +220,6 @@ class BitDenseGeneral(nn.Module):
 
 def _as_tuple(value: int | Sequence[int]) -> tuple[int, ...]:
   return (value,) if isinstance(value, int) else tuple(value)
-
-
-def as_float(x):
-  """Integers become float32, as they would by promotion with the kernel."""
-  return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
 
 
 def _reshaped(init, flat_shape):

@@ -1,10 +1,12 @@
 """Which layers of a model are quantized, where, and by which recipe."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+from flax import traverse_util
 
 from bitnet_jax.layers.conv import BitConv
 from bitnet_jax.layers.dense import BitDense, BitDenseGeneral
@@ -22,7 +24,8 @@ class BitLayer:
     path: slash-joined module names from the top of the model; "" for a layer
       that is the model.
     recipe: its recipe.
-    scale_axes: axes of the kernel that share a scale.
+    scale_axes: axes of the kernel that share a scale, counted from the last
+      one, so that they also fit kernels stacked by ``nn.scan``.
   """
 
   path: str
@@ -38,6 +41,8 @@ class BitLayer:
   def quantize_kernel(self, params: Any) -> QTensor:
     """Returns codes and scale of the kernel, rounded to nearest.
 
+    The kernel itself is the latent array, to which gradients go.
+
     Raises:
       ValueError: if the recipe leaves the kernel in float.
     """
@@ -46,7 +51,50 @@ class BitLayer:
       raise ValueError(f"the recipe of {self.path} leaves its kernel in float")
     if quantizer.needs_key:
       quantizer = dataclasses.replace(quantizer, rounding="nearest")
-    return quantizer.quantize(self.kernel(params), axes=self.scale_axes)
+    kernel = self.kernel(params)
+    q = quantizer.quantize(
+      jax.lax.stop_gradient(kernel),
+      axes=tuple(axis % kernel.ndim for axis in self.scale_axes),
+    )
+    return QTensor(q.qvalue, q.scale, latent=kernel)
+
+
+def quantize_kernels(
+  layers: Sequence[BitLayer], params: Mapping[str, Any]
+) -> dict[str, QTensor]:
+  """Quantizes the kernels of a model, once for all products with them.
+
+  Those that are rounded at random are left to the layers, which draw anew for
+  each product, and so are those that the recipe leaves in float.
+
+  Args:
+    layers: of the model, see ``bit_layers``.
+    params: its parameters.
+
+  Returns:
+    Codes and scales by path of the layer, for ``with_codes``.
+  """
+  return {
+    layer.path: QTensor(q.qvalue, q.scale)
+    for layer in layers
+    if (quantizer := layer.recipe.weights) and not quantizer.needs_key
+    for q in [layer.quantize_kernel(params)]
+  }
+
+
+def with_codes(
+  params: Mapping[str, Any], codes: Mapping[str, QTensor]
+) -> dict[str, Any]:
+  """Returns parameters whose kernels are replaced by codes of theirs.
+
+  Gradients pass straight through to the kernels in ``params``. Any model with
+  layers of this package takes the result in place of its parameters.
+  """
+  flat = traverse_util.flatten_dict(dict(params))
+  for path, q in codes.items():
+    key = (*filter(None, path.split("/")), "kernel")
+    flat[key] = QTensor(q.qvalue, q.scale, latent=flat[key])
+  return traverse_util.unflatten_dict(flat)
 
 
 def bit_layers(model: nn.Module, *args: Any, **kwargs: Any) -> list[BitLayer]:
@@ -88,4 +136,4 @@ def _scale_axes(module, recipe, ndim):
     first = 1 if isinstance(batch_dims, int) else len(batch_dims)
     n_out = 1 if isinstance(features, int) else len(features)
   per_tensor = recipe.weights is None or recipe.weights.axis is None
-  return tuple(range(first, ndim if per_tensor else ndim - n_out))
+  return tuple(range(first - ndim, 0 if per_tensor else -n_out))

@@ -1,19 +1,30 @@
-"""Whether a product of codes runs in integers or in floats.
+"""In which numbers products run, by backend and shape.
 
-Both give the same bits, so this is a choice of speed alone.
+Products of codes give the same bits in int8 and in float, so that is a choice
+of speed alone, made by the measurements in docs/performance.md.
 """
 
+import functools
+import logging
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 
 from bitnet_jax.quantizers.recipe import Recipe
 
 # float32 holds every integer up to here, so sums below it are exact.
 EXACT_FLOAT32 = 2**24
 
-# XLA's CPU int8 convolution has a slow path for few channels, and its int8
-# product one for a single row: see docs/performance.md for the measurements.
-CPU_MIN_ROWS = 2
+# XLA's CPU int8 convolution is slower than the float one for fewer input
+# channels than this, or where neither input nor output has as many as that.
 CPU_MIN_CHANNELS = 4
+CPU_MIN_LARGER_CHANNELS = 17
+# From so many on, a weight gradient is faster one window position at a time.
+CPU_MIN_CHANNELS_BY_TAP = 8
+
+# Backends whose int8 products have been seen to compile.
+_WITH_INT8 = ("cpu", "gpu", "tpu")
 
 
 def largest_sum(recipe: Recipe, terms: int) -> int:
@@ -44,5 +55,55 @@ def choose_compute(recipe: Recipe, *, terms: int, slow_in_int8: bool) -> str:
     )
   if recipe.compute != "auto":
     return recipe.compute
-  on_cpu = jax.default_backend() == "cpu"
-  return "float" if on_cpu and slow_in_int8 and exact else "int8"
+  if not exact:
+    return "int8"
+  if on_cpu() and slow_in_int8:
+    return "float"
+  return "int8" if has_int8_products(jax.default_backend()) else "float"
+
+
+def on_cpu() -> bool:
+  """Whether the program that is traced is for a CPU."""
+  return jax.default_backend() == "cpu"
+
+
+@functools.cache
+def has_int8_products(backend: str) -> bool:
+  """Whether a backend compiles int8 products; says so once if it does not."""
+  if backend in _WITH_INT8:
+    return True
+  codes = jax.ShapeDtypeStruct((8, 8), jnp.int8)
+  product = functools.partial(jnp.matmul, preferred_element_type=jnp.int32)
+  try:
+    jax.jit(product).lower(codes, codes).compile()
+  except Exception as error:  # Whatever a foreign backend raises.
+    logging.getLogger(__name__).warning(
+      "the backend %r has no int8 products (%s); products of codes run in float"
+      " there, with the same results",
+      backend,
+      error,
+    )
+    return False
+  return True
+
+
+def float_dtype_of_codes() -> Any:
+  """Returns the dtype in which a product of codes is fast and exact.
+
+  Codes fit bfloat16 exactly, which GPU and TPU multiply fast and sum in
+  float32; CPUs want float32.
+  """
+  return jnp.float32 if on_cpu() else jnp.bfloat16
+
+
+def gradient_dtype(dtype: Any, precision: Any) -> Any:
+  """Returns the dtype of the factors of products in the backward pass.
+
+  float32; but on GPU bfloat16, summed in float32, where the layer computes in
+  bfloat16 and asks for no more precision: what ``nn.Dense`` multiplies there.
+  TPUs multiply float32 factors like that of themselves.
+  """
+  default = precision in (None, jax.lax.Precision.DEFAULT)
+  if jax.default_backend() == "gpu" and dtype == jnp.bfloat16 and default:
+    return jnp.bfloat16
+  return jnp.float32

@@ -1,11 +1,13 @@
 """Quantized convolution."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from bitnet_jax.ops import compute
@@ -48,6 +50,88 @@ class Convolution:
       preferred_element_type=dtype,
     )
 
+  def input_gradient(self, g, w, x, *, precision):
+    """See ``Bilinear``; codes are multiplied as floats here."""
+    g, w = _without_codes(g), _without_codes(w)
+    x = jax.ShapeDtypeStruct(x.shape, g.dtype)
+    product = functools.partial(self, precision=precision, dtype=jnp.float32)
+    (dx,) = jax.linear_transpose(lambda x: product(x, w), x)(g)
+    return dx
+
+  def weight_gradient(self, g, x, w, *, precision):
+    """See ``Bilinear``; likewise."""
+    g = _without_codes(g)
+    if compute.on_cpu() and self._goes_by_tap(w):
+      if isinstance(x, QTensor):
+        g, x = g * x.scale, x.qvalue
+      return self._weight_gradient_by_tap(g, x, w, precision)
+    x = x.dequantize() if isinstance(x, QTensor) else _without_codes(x)
+    w = jax.ShapeDtypeStruct(w.shape, g.dtype)
+    product = functools.partial(self, precision=precision, dtype=jnp.float32)
+    (dw,) = jax.linear_transpose(lambda w: product(x.astype(g.dtype), w), w)(g)
+    return dw
+
+  def _goes_by_tap(self, w):
+    c_in = w.shape[-2]
+    return self.groups == 1 and c_in >= compute.CPU_MIN_CHANNELS_BY_TAP
+
+  def _weight_gradient_by_tap(self, g, x, w, precision):
+    """One product of matrices for each position in the window.
+
+    XLA's CPU convolution with the shapes of a weight gradient takes two to
+    three times as long.
+    """
+    x = self._pad(x, w)
+    window = w.shape[:-2]
+    dilation = self.rhs_dilation or (1,) * len(window)
+    reach = [
+      (n - 1) * stride + 1
+      for n, stride in zip(g.shape[1:-1], self.strides, strict=True)
+    ]
+    g_rows = g.reshape(-1, g.shape[-1])
+
+    def tap(_, i):
+      start = jnp.unravel_index(i, window)
+      start = [k * d for k, d in zip(start, dilation, strict=True)]
+      seen = jax.lax.dynamic_slice(
+        x, (0, *start, 0), (x.shape[0], *reach, x.shape[-1])
+      )
+      steps = (1, *self.strides, 1)
+      seen = jax.lax.slice(seen, (0,) * x.ndim, seen.shape, steps)
+      # A barrier, since XLA makes it slow when it fuses what follows.
+      seen = jax.lax.optimization_barrier(seen.astype(g.dtype))
+      return None, jax.lax.dot_general(
+        seen.reshape(-1, x.shape[-1]),
+        g_rows,
+        (((0,), (0,)), ((), ())),
+        precision=precision,
+        preferred_element_type=jnp.float32,
+      )
+
+    _, taps = jax.lax.scan(tap, None, jnp.arange(math.prod(window)))
+    return taps.reshape(w.shape)
+
+  def _pad(self, x, w):
+    """Returns ``x`` as the window sees it: dilated, and padded with zeros."""
+    dilation = self.lhs_dilation or (1,) * (x.ndim - 2)
+    padding = self.padding
+    if isinstance(padding, str):
+      seen = [
+        (n - 1) * d + 1 for n, d in zip(x.shape[1:-1], dilation, strict=True)
+      ]
+      rhs_dilation = self.rhs_dilation or (1,) * (x.ndim - 2)
+      reach = [
+        (n - 1) * d + 1 for n, d in zip(w.shape, rhs_dilation, strict=False)
+      ]
+      padding = jax.lax.padtype_to_pads(seen, reach, self.strides, padding)
+    config = [
+      (low, high, d - 1)
+      for (low, high), d in zip(padding, dilation, strict=True)
+    ]
+    return jax.lax.pad(
+      x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)]
+    )
+
   def act_axes(self, quantizer, x):
     """See ``Bilinear``."""
     return tuple(range(0 if quantizer.axis is None else 1, x.ndim))
@@ -63,11 +147,15 @@ class Convolution:
   def slow_in_int8(self, x, w):
     """See ``Bilinear``."""
     del x
-    return w.shape[-2] < compute.CPU_MIN_CHANNELS
+    c_in, c_out = w.shape[-2], w.shape[-1] // self.groups
+    return (
+      c_in < compute.CPU_MIN_CHANNELS
+      or max(c_in, c_out) < compute.CPU_MIN_LARGER_CHANNELS
+    )
 
 
 def bit_conv(
-  x: Float[Array, "batch *spatial c_in"],
+  x: Float[Array, "batch *spatial c_in"] | QTensor,
   w: Float[Array, "*window c_in_per_group c_out"] | QTensor,
   recipe: RecipeLike,
   *,
@@ -89,7 +177,7 @@ def bit_conv(
 
   Args:
     x: activations with one batch axis and one or more spatial axes.
-    w: latent weights; or a ``QTensor``, taken as it is, without gradient.
+    w: latent weights. Each operand may be a ``QTensor``, see ``bit_dot``.
     recipe: a ``Recipe`` or the name of one.
     window_strides: as in ``jax.lax.conv_general_dilated``, like the next four.
     padding: "SAME", "VALID", or a (low, high) pair for each spatial axis.
@@ -108,11 +196,10 @@ def bit_conv(
   Raises:
     ValueError: as ``bit_dot``.
   """
-  w_shape = w.qvalue.shape if isinstance(w, QTensor) else w.shape
-  if x.ndim != len(w_shape) or x.ndim < 3:
+  if x.ndim != w.ndim or x.ndim < 3:
     raise ValueError(
       "bit_conv takes x [batch, *spatial, c_in] and w [*window, c_in / groups,"
-      f" c_out], not {x.shape} and {w_shape}"
+      f" c_out], not {x.shape} and {w.shape}"
     )
   convolution = Convolution(
     strides=tuple(window_strides),
@@ -132,6 +219,10 @@ def bit_conv(
     precision=precision,
     dtype=dtype,
   )
+
+
+def _without_codes(array):
+  return array.astype(jnp.float32) if array.dtype == jnp.int8 else array
 
 
 def _pairs(padding):

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from bitnet_jax.ops import compute
@@ -19,10 +20,28 @@ class MatMul:
 
   def __call__(self, x, w, *, precision, dtype):
     """See ``Bilinear``."""
-    contract = (((x.ndim - 1,), (0,)), ((), ()))
-    return jax.lax.dot_general(
-      x, w, contract, precision=precision, preferred_element_type=dtype
-    )
+    rows = math.prod(x.shape[:-1])
+    if x.dtype == jnp.int8 and rows == 1 and compute.on_cpu():
+      # XLA has no fast int8 product of a single row: a second one, of zeros,
+      # makes it ten times faster.
+      two = jnp.pad(x.reshape(1, -1), ((0, 1), (0, 0)))
+      y = _contract(two, w, 1, 0, precision=precision, dtype=dtype)
+      return y[0].reshape(*x.shape[:-1], -1)
+    return _contract(x, w, -1, 0, precision=precision, dtype=dtype)
+
+  def input_gradient(self, g, w, x, *, precision):
+    """See ``Bilinear``."""
+    del x
+    dtype = _sum_dtype(g)
+    return _contract(g, w, -1, 1, precision=precision, dtype=dtype)
+
+  def weight_gradient(self, g, x, w, *, precision):
+    """See ``Bilinear``."""
+    del w
+    x = x.dequantize().astype(g.dtype) if isinstance(x, QTensor) else x
+    tokens = tuple(range(g.ndim - 1))
+    dtype = _sum_dtype(g)
+    return _contract(x, g, tokens, tokens, precision=precision, dtype=dtype)
 
   def act_axes(self, quantizer, x):
     """See ``Bilinear``."""
@@ -39,12 +58,34 @@ class MatMul:
 
   def slow_in_int8(self, x, w):
     """See ``Bilinear``."""
-    del w
-    return math.prod(x.shape[:-1]) < compute.CPU_MIN_ROWS
+    del x, w
+    return False
+
+
+def _contract(a, b, a_axes, b_axes, *, precision, dtype):
+  """Sums over axes of both; the result has the other ones of both."""
+  axes = [
+    tuple(
+      i % array.ndim for i in (given if isinstance(given, tuple) else (given,))
+    )
+    for array, given in ((a, a_axes), (b, b_axes))
+  ]
+  return jax.lax.dot_general(
+    a,
+    b,
+    (tuple(axes), ((), ())),
+    precision=precision,
+    preferred_element_type=dtype,
+  )
+
+
+def _sum_dtype(codes_or_floats):
+  is_codes = codes_or_floats.dtype == jnp.int8
+  return jnp.int32 if is_codes else jnp.float32
 
 
 def bit_dot(
-  x: Float[Array, "*batch d_in"],
+  x: Float[Array, "*batch d_in"] | QTensor,
   w: Float[Array, "d_in d_out"] | QTensor,
   recipe: RecipeLike,
   *,
@@ -59,7 +100,8 @@ def bit_dot(
   ``y = (codes_x . codes_w) * scale_x * scale_w + bias``, the codes multiplied
   as int8 into int32, the scales applied one after the other in float32. The
   gradient is straight-through: ``dx = (g * scale_w) . codes_w^T`` and
-  ``dw = (codes_x * scale_x)^T . g``, in float32. What is kept for it are the
+  ``dw = (codes_x * scale_x)^T . g``, in float32 unless the recipe's
+  ``backward`` is "int8". What is kept for it are the
   int8 codes and the scales, besides an operand that the recipe leaves in float
   and, for ``ste="clipped"``, one boolean mask an operand. Reverse mode only:
   ``jax.jvp`` raises a TypeError.
@@ -68,7 +110,9 @@ def bit_dot(
 
   Args:
     x: activations, with any number of leading axes.
-    w: latent weights; or a ``QTensor``, taken as it is, without gradient.
+    w: latent weights. Each operand may be a ``QTensor`` instead, to quantize
+      it once for several products; it is taken as it is, and the gradient goes
+      to its ``latent``.
     recipe: a ``Recipe`` or the name of one.
     bias: added after scaling, or before it under ``bias_in_product``.
     strength: ``None`` quantizes fully. A scalar in [0, 1] blends instead, in
@@ -85,10 +129,9 @@ def bit_dot(
     ValueError: for shapes that do not match, an unknown recipe, or a recipe
       that cannot run as asked (see ``choose_compute``, ``Quantizer``).
   """
-  w_shape = w.qvalue.shape if isinstance(w, QTensor) else w.shape
-  if x.ndim < 1 or len(w_shape) != 2 or x.shape[-1] != w_shape[0]:
+  if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
     raise ValueError(
-      f"bit_dot takes x [*batch, K] and w [K, N], not {x.shape} and {w_shape}"
+      f"bit_dot takes x [*batch, K] and w [K, N], not {x.shape} and {w.shape}"
     )
   return quantized_product(
     MatMul(),

@@ -1,5 +1,7 @@
 """Norms without parameters, applied before activations are quantized."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -14,6 +16,9 @@ def normalize(
   axes: tuple[int, ...] = (-1,),
 ) -> Float[Array, "*shape"]:
   """Normalizes ``x`` over the axes that share one activation scale.
+
+  What is kept for the gradient is ``x`` itself and a mean and a factor for each
+  group. Differentiable in reverse mode only.
 
   Args:
     x: values in any float dtype.
@@ -31,10 +36,36 @@ def normalize(
   """
   if norm is None:
     return x
-  x = x.astype(jnp.float32)
-  if norm == "layer_norm":
-    x = x - jnp.mean(x, axes, keepdims=True)
-  elif norm != "rms_norm":
+  if norm not in ("layer_norm", "rms_norm"):
     raise ValueError(f"norm is {norm!r}, not layer_norm, rms_norm or None")
-  mean_square = jnp.mean(jnp.square(x), axes, keepdims=True)
-  return x * jax.lax.rsqrt(mean_square + NORM_EPS)
+  return _normalize(x, norm, axes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _normalize(x, norm, axes):
+  return _normalize_forward(x, norm, axes)[0]
+
+
+def _normalize_forward(x, norm, axes):
+  x32, mean = x.astype(jnp.float32), None
+  if norm == "layer_norm":
+    mean = jnp.mean(x32, axes, keepdims=True)
+    x32 = x32 - mean
+  mean_square = jnp.mean(jnp.square(x32), axes, keepdims=True)
+  factor = jax.lax.rsqrt(mean_square + NORM_EPS)
+  return x32 * factor, (x, mean, factor)
+
+
+def _normalize_backward(norm, axes, residuals, g):
+  """Normalizes again: cheaper than to keep a second array like ``x``."""
+  del norm
+  x, mean, factor = residuals
+  x32 = x.astype(jnp.float32)
+  y = (x32 if mean is None else x32 - mean) * factor
+  dx = g - y * jnp.mean(g * y, axes, keepdims=True)
+  if mean is not None:
+    dx = dx - jnp.mean(g, axes, keepdims=True)
+  return ((dx * factor).astype(x.dtype),)
+
+
+_normalize.defvjp(_normalize_forward, _normalize_backward)

@@ -18,6 +18,9 @@ from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
 
+# How a cotangent is rounded under backward="int8".
+GRADIENT = Quantizer("absmax", (-127, 127), axis=-1, rounding="stochastic")
+
 
 @runtime_checkable
 class Bilinear(Protocol):
@@ -27,6 +30,23 @@ class Bilinear(Protocol):
     self, x: Array, w: Array, *, precision: Any, dtype: Any
   ) -> Array:
     """Multiplies, accumulating in ``dtype`` (``None``: as the operands say)."""
+    ...
+
+  def input_gradient(
+    self, g: Array, w: Array, x: jax.ShapeDtypeStruct, *, precision: Any
+  ) -> Array:
+    """Transposes by ``x``; the sums are int32 for int8 codes, else float32."""
+    ...
+
+  def weight_gradient(
+    self,
+    g: Array,
+    x: Array | QTensor,
+    w: jax.ShapeDtypeStruct,
+    *,
+    precision: Any,
+  ) -> Array:
+    """Transposes by ``w``, likewise; ``x`` may still have its scale to it."""
     ...
 
   def act_axes(self, quantizer: Quantizer, x: Array) -> tuple[int, ...]:
@@ -58,7 +78,7 @@ class _Spec:
 
 def quantized_product(
   product: Bilinear,
-  x: Float[Array, "..."],
+  x: Float[Array, "..."] | QTensor,
   w: Float[Array, "..."] | QTensor,
   bias: Float[Array, " d_out"] | None,
   recipe: Recipe,
@@ -72,25 +92,36 @@ def quantized_product(
   given = [a for a in (x, w, bias) if a is not None]
   if dtype is None:
     dtype = jnp.result_type(*(a.dtype for a in given))
-  if isinstance(w, QTensor) and (
-    recipe.weights is None or strength is not None
+  for name, operand, quantizer in (
+    ("x", x, recipe.acts),
+    ("w", w, recipe.weights),
   ):
-    raise ValueError(
-      "w is a QTensor, which needs a recipe that quantizes weights, and no"
-      " strength"
-    )
+    if isinstance(operand, QTensor) and (
+      quantizer is None or strength is not None
+    ):
+      raise ValueError(
+        f"{name} is a QTensor, which needs a recipe that quantizes it, and no"
+        " strength"
+      )
   if recipe.is_float:
     return _float_product(product, x, w, bias, precision, dtype)
+  if strength is not None and recipe.compute == "int8":
+    raise ValueError(
+      "compute is 'int8', but a strength was given, which blends operands in"
+      " float; use compute='auto' while quantization is phased in"
+    )
+  if recipe.needs_key and key is None:
+    raise ValueError(
+      "the recipe rounds stochastically, which needs a key; none was given"
+    )
   spec = _Spec(product=product, recipe=recipe, precision=precision, dtype=dtype)
   x_key, w_key = (None, None) if key is None else jax.random.split(key)
   if strength is not None:
     return _phased_product(spec, x, w, bias, strength, x_key, w_key)
-  qx = _quantize(recipe.acts, x, product.act_axes, x_key)
-  if isinstance(w, QTensor):
-    latent, qw = None, w
-  else:
-    latent, qw = w, _quantize(recipe.weights, w, product.weight_axes, w_key)
-  y = _straight_through_product(spec, x, latent, bias, qx, qw)
+  x, qx = _quantize(recipe.acts, x, product.act_axes, x_key)
+  w, qw = _quantize(recipe.weights, w, product.weight_axes, w_key)
+  g_key = jax.random.fold_in(key, 2) if recipe.backward == "int8" else None
+  y = _straight_through_product(spec, x, w, bias, qx, qw, g_key)
   return y.astype(dtype)
 
 
@@ -100,11 +131,15 @@ def _float_product(product, x, w, bias, precision, dtype):
   return y if bias is None else y + _along_last(bias.astype(dtype), y)
 
 
-def _quantize(quantizer, array, axes_of, key):
+def _quantize(quantizer, operand, axes_of, key):
+  """Returns the array that gradients go to, and the codes and scale."""
   if quantizer is None:
-    return None
-  array = jax.lax.stop_gradient(array)
-  return quantizer.quantize(array, axes=axes_of(quantizer, array), key=key)
+    return operand, None
+  if isinstance(operand, QTensor):
+    return operand.latent, QTensor(operand.qvalue, operand.scale)
+  array = jax.lax.stop_gradient(operand)
+  axes = axes_of(quantizer, array)
+  return operand, quantizer.quantize(array, axes=axes, key=key)
 
 
 def _along_last(v: Array, y: Array) -> Array:
@@ -113,12 +148,12 @@ def _along_last(v: Array, y: Array) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _straight_through_product(spec, x, w, bias, qx, qw):
+def _straight_through_product(spec, x, w, bias, qx, qw, g_key):
   """Float32 product of the codes; gradients go to ``x``, ``w`` and ``bias``."""
-  return _forward(spec, x, w, bias, qx, qw)[0]
+  return _forward(spec, x, w, bias, qx, qw, g_key)[0]
 
 
-def _forward(spec, x, w, bias, qx, qw):
+def _forward(spec, x, w, bias, qx, qw, g_key):
   y = _product_of_codes(spec, x, w, qx, qw)
   scales = [qx.scale] if qx is not None else []
   scales += [_along_last(qw.scale, y)] if qw is not None else []
@@ -140,6 +175,7 @@ def _forward(spec, x, w, bias, qx, qw):
     tuple(
       None if a is None else jnp.zeros((0,), a.dtype) for a in (x, w, bias)
     ),
+    g_key,
   )
   return y, residuals
 
@@ -164,9 +200,7 @@ def _product_of_codes(spec, x, w, qx, qw):
   if chosen == "int8":
     y = spec.product(a, b, precision=None, dtype=jnp.int32)
     return y.astype(jnp.float32)
-  # Codes fit bfloat16 exactly, which GPU and TPU multiply fast and sum in
-  # float32; CPUs want float32.
-  codes_dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+  codes_dtype = compute.float_dtype_of_codes()
   return spec.product(
     a.astype(codes_dtype),
     b.astype(codes_dtype),
@@ -194,35 +228,84 @@ def _gradient_masks(spec, x, w):
 
 
 def _backward(spec, residuals, g):
-  x, w, x_mask, w_mask, tokens = residuals
+  x, w, x_mask, w_mask, (x_token, w_token, bias_token), g_key = residuals
   g = g.astype(jnp.float32)
-  x_values = x.dequantize() if isinstance(x, QTensor) else x.astype(g.dtype)
-  if isinstance(w, QTensor):
-    w_values, w_scale = w.qvalue.astype(g.dtype), _along_last(w.scale, g)
-  else:
-    w_values, w_scale = w.astype(g.dtype), None
-  product = functools.partial(
-    spec.product, precision=spec.precision, dtype=jnp.float32
+  transpose = _transpose_floats if g_key is None else _transpose_codes
+  dx, dw = transpose(spec, g, x, w, g_key)
+  db = None
+  if bias_token is not None:
+    for operand in (w, x) if spec.recipe.bias_in_product else ():
+      if isinstance(operand, QTensor):
+        scale = operand.scale
+        g = g * (_along_last(scale, g) if operand is w else scale)
+    db = jnp.sum(g, tuple(range(g.ndim - 1)))
+  gradients = (
+    None if token is None else _masked(d, mask).astype(token.dtype)
+    for d, mask, token in (
+      (dx, x_mask, x_token),
+      (dw, w_mask, w_token),
+      (db, None, bias_token),
+    )
   )
-  g_scaled = g if w_scale is None else g * w_scale
-  (dx,) = jax.linear_transpose(lambda a: product(a, w_values), x_values)(
-    g_scaled
+  return *gradients, None, None, None
+
+
+def _masked(gradient, mask):
+  return gradient if mask is None else jnp.where(mask, gradient, 0)
+
+
+def _transpose_floats(spec, g, x, w, g_key):
+  """Returns both gradients; one that nobody needs is never computed."""
+  del g_key
+  dtype = compute.gradient_dtype(spec.dtype, spec.precision)
+  w_values, w_scale = (w.qvalue, w.scale) if isinstance(w, QTensor) else (w, 1)
+  # A single scale waits for the product, and is then part of what reads dx.
+  g_scaled, dx_scale = g, w_scale
+  if isinstance(w, QTensor) and w_scale.size > 1:
+    g_scaled, dx_scale = g * _along_last(w_scale, g), 1
+  dx = spec.product.input_gradient(
+    g_scaled.astype(dtype),
+    w_values.astype(dtype),
+    jax.ShapeDtypeStruct(x.shape, dtype),
+    precision=spec.precision,
   )
-  dw = db = None
-  if tokens[1] is not None:
-    (dw,) = jax.linear_transpose(lambda b: product(x_values, b), w_values)(g)
-    dw = dw if w_mask is None else jnp.where(w_mask, dw, 0)
-  if tokens[2] is not None:
-    g_bias = g
-    if spec.recipe.bias_in_product:
-      g_bias = g_scaled * (x.scale if isinstance(x, QTensor) else 1.0)
-    db = jnp.sum(g_bias, tuple(range(g.ndim - 1)))
-  dx = dx if x_mask is None else jnp.where(x_mask, dx, 0)
-  dx, dw, db = (
-    None if d is None else d.astype(token.dtype)
-    for d, token in zip((dx, dw, db), tokens, strict=True)
+  dw = spec.product.weight_gradient(
+    g.astype(dtype),
+    x if isinstance(x, QTensor) else x.astype(dtype),
+    jax.ShapeDtypeStruct(w.shape, dtype),
+    precision=spec.precision,
   )
-  return dx, dw, db, None, None
+  return dx * jnp.reshape(dx_scale, ()), dw
+
+
+def _transpose_codes(spec, g, x, w, g_key):
+  """Rounds ``g`` stochastically to int8 and multiplies integers.
+
+  One scale for each row of the result: for dx a token, or an example of a
+  convolution, for dw an output.
+  """
+  x_key, w_key = jax.random.split(g_key)
+  tokens = GRADIENT.quantize(
+    g * _along_last(w.scale, g),
+    axes=spec.product.act_axes(GRADIENT, g),
+    key=x_key,
+  )
+  dx = spec.product.input_gradient(
+    tokens.qvalue,
+    w.qvalue,
+    jax.ShapeDtypeStruct(x.shape, jnp.int8),
+    precision=None,
+  )
+  outputs = GRADIENT.quantize(
+    g * x.scale, axes=tuple(range(g.ndim - 1)), key=w_key
+  )
+  dw = spec.product.weight_gradient(
+    outputs.qvalue,
+    x.qvalue,
+    jax.ShapeDtypeStruct(w.shape, jnp.int8),
+    precision=None,
+  )
+  return dx * tokens.scale, dw * _along_last(outputs.scale, dw)
 
 
 _straight_through_product.defvjp(_forward, _backward)

@@ -38,10 +38,11 @@ class Quantizer:
       one scale per token, 0 one per output channel, ``None`` one per tensor.
     eps: floor of the measure, so that all-zero inputs map to zeros.
     rounding: a name in ``ROUNDINGS``. "nearest" is the formula above.
-      "stochastic" keeps the sign with probability ``min(|x / scale|, 1)``, else
-      0, and needs a key. "sign" never gives 0 (binary networks). "threshold"
-      keeps what exceeds 0.7 of the measure and scales by its mean magnitude
-      (ternary weight networks). All but "nearest" are ternary.
+      "stochastic" rounds ``|x / scale|`` up with the probability of its
+      fraction, else down, and needs a key; of ternary codes the sign is kept
+      with probability ``min(|x / scale|, 1)``. "sign" never gives 0 (binary
+      networks). "threshold" keeps what exceeds 0.7 of the measure and scales by
+      its mean magnitude (ternary weight networks). The last two are ternary.
 
   Raises:
     ValueError: on construction, naming the field, its value and the choices.
@@ -65,7 +66,8 @@ class Quantizer:
         f"range is {self.range}; it must be (low, high) with low < high, both"
         " within int8: -128 to 127"
       )
-    if self.rounding != "nearest" and self.range != TERNARY_RANGE:
+    ternary_only = self.rounding in ("sign", "threshold")
+    if ternary_only and self.range != TERNARY_RANGE:
       raise ValueError(
         f"rounding {self.rounding!r} is for the range (-1, 1), not {self.range}"
       )
@@ -132,9 +134,12 @@ def _round_nearest(x, m, quantizer, key):
 
 
 def _round_stochastic(x, m, quantizer, key):
-  del quantizer
-  kept = jax.random.uniform(key, x.shape) < jnp.abs(x * (1 / m))
-  return jnp.where(kept, jnp.sign(x), 0), m
+  q = quantizer.largest_code
+  magnitudes = jnp.abs(x * (q / m))
+  down = jnp.floor(magnitudes)
+  up = jax.random.uniform(key, x.shape) < magnitudes - down
+  codes = jnp.sign(x) * (down + up.astype(x.dtype))
+  return jnp.clip(codes, *quantizer.range), m / q
 
 
 def _round_to_sign(x, m, quantizer, key):

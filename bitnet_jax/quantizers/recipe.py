@@ -14,6 +14,7 @@ from bitnet_jax.quantizers.quantizer import TERNARY_RANGE, Quantizer
 NORMS = (None, "layer_norm", "rms_norm")
 STE = ("identity", "clipped")
 COMPUTE = ("auto", "int8", "float")
+BACKWARD = ("float", "int8")
 
 TERNARY = Quantizer("absmean", TERNARY_RANGE)
 TERNARY_MEDIAN = Quantizer("absmedian", TERNARY_RANGE)
@@ -37,6 +38,9 @@ class Recipe:
       is scaled, as the authors' PyTorch layer does, instead of after.
     compute: "int8" or "float" products, which give the same bits; "auto" takes
       the faster one for backend and shape.
+    backward: products of the backward pass in "float", which is exact, or in
+      "int8": the cotangent is rounded stochastically to 8 bits, with a scale a
+      row, which saves time, adds noise, and needs a key.
 
   Raises:
     ValueError: on construction, naming the field, its value and the choices.
@@ -49,20 +53,24 @@ class Recipe:
   ste: str = "identity"
   bias_in_product: bool = False
   compute: str = "auto"
+  backward: str = "float"
 
   def __post_init__(self):
     choices.check(self.norm, NORMS, key="norm")
     choices.check(self.ste, STE, key="ste")
     choices.check(self.compute, COMPUTE, key="compute")
+    choices.check(self.backward, BACKWARD, key="backward")
     if self.weights is not None:
       choices.check(self.weights.axis, (None, 0), key="weights.axis")
     if self.acts is not None:
       choices.check(self.acts.axis, (None, -1), key="acts.axis")
-    if self.compute != "auto" and not self.is_integer:
-      raise ValueError(
-        f"compute is {self.compute!r}, but the recipe leaves an operand in"
-        " float; give both weights and acts, or compute='auto'"
-      )
+    for field, free in (("compute", "auto"), ("backward", "float")):
+      value = getattr(self, field)
+      if value != free and not self.is_integer:
+        raise ValueError(
+          f"{field} is {value!r}, but the recipe leaves an operand in float;"
+          f" give both weights and acts, or {field}={free!r}"
+        )
 
   @property
   def is_integer(self) -> bool:
@@ -77,7 +85,9 @@ class Recipe:
   @property
   def needs_key(self) -> bool:
     """Whether a product under this recipe draws random numbers."""
-    return any(q is not None and q.needs_key for q in (self.weights, self.acts))
+    quantizers = [q for q in (self.weights, self.acts) if q is not None]
+    rounds_randomly = any(q.needs_key for q in quantizers)
+    return rounds_randomly or self.backward == "int8"
 
 
 RECIPES: dict[str, Recipe] = {

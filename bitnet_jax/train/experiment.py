@@ -79,6 +79,7 @@ class Experiment:
       self.task,
       self.optimizer(),
       optim.learning_rate_schedule(options, self.total_steps),
+      layers=self.layers,
       accumulate_steps=options.accumulate_steps,
     )
     _, shardings = self._make_init()

@@ -1,11 +1,16 @@
 """One update of the parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from bitnet_jax.layers.introspection import (
+  BitLayer,
+  quantize_kernels,
+  with_codes,
+)
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.tasks import Batch, Task, Totals, averages
 
@@ -18,19 +23,21 @@ def make_train_step(
   tx: optax.GradientTransformation,
   learning_rate: optax.Schedule,
   *,
+  layers: Sequence[BitLayer] = (),
   accumulate_steps: int = 1,
 ) -> TrainStep:
   """Returns ``step(state, batch, key, strength=None) -> (state, metrics)``.
 
   The step is not yet jitted. Randomness is ``fold_in(key, state.step)``. With
   ``accumulate_steps`` the batch is split by example into that many parts; the
-  gradient is that of the mean loss over the whole batch either way.
+  gradient is that of the mean loss over the whole batch either way. The kernels
+  of ``layers`` are quantized once a step, whatever is computed with them.
   """
 
-  def gradient(params, variables, batch, key, strength, weight):
+  def gradient(params, codes, variables, batch, key, strength, weight):
     def loss(params):
       totals, new_variables = task.totals(
-        params,
+        with_codes(params, codes),
         variables,
         batch,
         key=key,
@@ -50,14 +57,17 @@ def make_train_step(
   ) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(key, state.step)
     weight = task.weight(batch)
+    codes = {}
+    if strength is None:
+      codes = quantize_kernels(layers, state.params)
     if accumulate_steps == 1:
       grads, totals, variables = gradient(
-        state.params, state.variables, batch, key, strength, weight
+        state.params, codes, state.variables, batch, key, strength, weight
       )
     else:
       grads, totals, variables = _accumulate(
         lambda part, key, variables: gradient(
-          state.params, variables, part, key, strength, weight
+          state.params, codes, variables, part, key, strength, weight
         ),
         state,
         batch,

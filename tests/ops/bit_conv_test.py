@@ -1,6 +1,7 @@
 """Tests of the quantized convolution."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from bitnet_jax import RECIPES, Quantizer, Recipe
-from bitnet_jax.ops import bit_conv
+from bitnet_jax.ops import bit_conv, compute
+from tests.jaxprs import equations
 
 B158 = RECIPES["b158"]
 # Against the product of dequantized operands in float32.
@@ -97,13 +99,19 @@ def reference(recipe, x, w, bias, g, geometry):
   return y, dx, dw, jnp.sum(g * scale, tuple(range(y.ndim - 1)))
 
 
+@pytest.fixture(params=(1, 99), ids=("by tap", "by convolution"))
+def gradient(request, monkeypatch):
+  """Both ways to the gradient of a weight, whatever the channels."""
+  monkeypatch.setattr(compute, "CPU_MIN_CHANNELS_BY_TAP", request.param)
+
+
 @pytest.mark.parametrize(
   "geometry, recipe",
   [(geometry, "both") for geometry in GEOMETRIES]
   + [("two axes", recipe) for recipe in list(RECIPES_TRIED)[1:]],
 )
 def test_output_and_gradients_equal_the_float_composition(
-  geometry, recipe, strict_dtypes
+  geometry, recipe, gradient, strict_dtypes
 ):
   x_shape, w_shape, geometry = GEOMETRIES[geometry]
   recipe = RECIPES_TRIED[recipe]
@@ -136,23 +144,40 @@ def test_bad_value_makes_its_example_nan_and_no_other():
   assert np.isnan(y[1]).all()
 
 
+def product_dtypes(c_in, c_out, groups=1):
+  x = jax.ShapeDtypeStruct((2, 6, 6, c_in * groups), jnp.float32)
+  w = jax.ShapeDtypeStruct((3, 3, c_in, c_out * groups), jnp.float32)
+  convolve = functools.partial(
+    bit_conv,
+    recipe=B158,
+    window_strides=(1, 1),
+    padding="SAME",
+    feature_group_count=groups,
+  )
+  jaxpr = jax.make_jaxpr(lambda x, w: convolve(x, w))(x, w)
+  (eqn,) = equations(jaxpr.jaxpr, "conv_general_dilated")
+  return [v.aval.dtype for v in (*eqn.invars, *eqn.outvars)]
+
+
 def test_product_multiplies_int8_into_int32():
-  x_shape, w_shape, geometry = GEOMETRIES["two axes"]
-  x, w, _ = draw(x_shape, w_shape)
-  jaxpr = jax.make_jaxpr(lambda: bit_conv(x, w, "b158", **geometry))()
-  products = []
+  assert product_dtypes(4, 32) == [jnp.int8, jnp.int8, jnp.int32]
 
-  def visit(jaxpr):
-    for eqn in jaxpr.eqns:
-      if eqn.primitive.name == "conv_general_dilated":
-        products.append([v.aval.dtype for v in (*eqn.invars, *eqn.outvars)])
-      for value in eqn.params.values():
-        inner = getattr(value, "jaxpr", value)
-        if hasattr(inner, "eqns"):
-          visit(inner)
 
-  visit(jaxpr.jaxpr)
-  assert products == [[jnp.int8, jnp.int8, jnp.int32]]
+@pytest.mark.parametrize(
+  "c_in, c_out, groups, dtype",
+  [
+    (1, 64, 1, jnp.float32),
+    (3, 64, 1, jnp.float32),
+    (16, 16, 1, jnp.float32),
+    (16, 16, 4, jnp.float32),
+    (1, 1, 64, jnp.float32),
+    (16, 17, 1, jnp.int8),
+    (32, 4, 1, jnp.int8),
+    (32, 32, 2, jnp.int8),
+  ],
+)
+def test_auto_avoids_what_is_slow_in_int8_on_cpu(c_in, c_out, groups, dtype):
+  assert product_dtypes(c_in, c_out, groups)[0] == dtype
 
 
 @pytest.mark.parametrize("strength", (0.0, 1.0))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bitnet_jax import RECIPES, QTensor, Quantizer, Recipe
-from bitnet_jax.ops import bit_dot
-from bitnet_jax.ops.compute import EXACT_FLOAT32, choose_compute
+from bitnet_jax.ops import bit_dot, compute
+from bitnet_jax.ops.compute import choose_compute
+from tests.jaxprs import equations
 
 B158 = RECIPES["b158"]
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
@@ -189,19 +190,6 @@ def test_bad_value_makes_its_token_nan_and_a_bad_weight_all(compute, name, bad):
   assert np.isnan(bit_dot(x, w.at[0, 0].set(bad), recipe, bias=bias)).all()
 
 
-def equations(jaxpr, name):
-  """All equations of a primitive, those of inner jaxprs included."""
-  for eqn in jaxpr.eqns:
-    if eqn.primitive.name == name:
-      yield eqn
-    for value in jax.tree.leaves(
-      list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns")
-    ):
-      inner = getattr(value, "jaxpr", value)
-      if hasattr(inner, "eqns"):
-        yield from equations(inner, name)
-
-
 def product_dtypes(recipe, d_in=4, batch=(2,)):
   x = jax.ShapeDtypeStruct((*batch, d_in), jnp.float32)
   w = jax.ShapeDtypeStruct((d_in, 3), jnp.float32)
@@ -219,11 +207,55 @@ def test_float_product_sums_codes_in_float32():
   assert product_dtypes(recipe)[-1] == jnp.float32
 
 
-def test_auto_takes_integers_where_floats_would_not_be_exact():
-  terms = EXACT_FLOAT32 // 128
-  one_row = dict(batch=(1,))
-  assert product_dtypes("b158", terms, **one_row)[-1] == jnp.float32
-  assert product_dtypes("b158", terms + 1, **one_row)[-1] == jnp.int32
+@pytest.mark.parametrize("rows", (0, 1, 2))
+def test_auto_takes_integers_for_any_number_of_rows(rows):
+  assert product_dtypes("b158", batch=(rows,))[-1] == jnp.int32
+
+
+def test_single_row_is_padded_on_cpu_and_gives_the_same():
+  x, w, bias, _ = operands((), 24, 5)
+  one, alone = (bit_dot(a, w, B158, bias=bias) for a in (x[None], x))
+  two = bit_dot(jnp.stack([x, x]), w, B158, bias=bias)
+  np.testing.assert_array_equal(one, two[:1])
+  np.testing.assert_array_equal(alone, two[0])
+  jaxpr = jax.make_jaxpr(lambda x: bit_dot(x, w, B158))(x[None])
+  (eqn,) = equations(jaxpr.jaxpr, "dot_general")
+  assert eqn.invars[0].aval.shape == (2, 24)
+
+
+@pytest.fixture
+def foreign_backend(monkeypatch):
+  """A backend that nobody knows; takes back what was found out about it."""
+  monkeypatch.setattr(jax, "default_backend", lambda: "abacus")
+  compute.has_int8_products.cache_clear()
+  yield
+  compute.has_int8_products.cache_clear()
+
+
+def test_unknown_backend_with_int8_products_gets_them(foreign_backend, caplog):
+  assert product_dtypes("b158")[-1] == jnp.int32
+  assert not caplog.records
+
+
+def test_backend_without_int8_products_gets_floats_and_says_so_once(
+  foreign_backend, monkeypatch, caplog
+):
+  def refuse(*args, **kwargs):
+    raise NotImplementedError("no int8 beads")
+
+  monkeypatch.setattr(jnp, "matmul", refuse)
+  for _ in range(2):
+    assert product_dtypes("b158")[-1] == jnp.float32
+  (record,) = caplog.records
+  assert "abacus" in record.getMessage()
+  assert "no int8 beads" in record.getMessage()
+
+
+def test_strength_with_integers_asked_for_is_refused():
+  x, w, _, _ = operands()
+  recipe = dataclasses.replace(B158, compute="int8")
+  with pytest.raises(ValueError, match=r"compute is 'int8'.*strength"):
+    bit_dot(x, w, recipe, strength=0.5)
 
 
 @pytest.mark.parametrize(

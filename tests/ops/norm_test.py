@@ -49,3 +49,27 @@ def test_no_norm_returns_its_input():
 def test_unknown_norm_is_named():
   with pytest.raises(ValueError, match="norm is 'batch_norm'"):
     normalize(jnp.ones(3), "batch_norm")
+
+
+@pytest.mark.parametrize("norm", ("layer_norm", "rms_norm"))
+@pytest.mark.parametrize("axes", ((-1,), (1, 2)))
+def test_gradient_is_that_of_the_formula(norm, axes):
+  x, g = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+
+  def formula(x):
+    x = x - jnp.mean(x, axes, keepdims=True) if norm == "layer_norm" else x
+    return x / jnp.sqrt(jnp.mean(x**2, axes, keepdims=True) + 1e-5)
+
+  (expected,) = jax.vjp(formula, x)[1](g)
+  (actual,) = jax.vjp(lambda x: normalize(x, norm, axes=axes), x)[1](g)
+  np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16))
+def test_gradient_keeps_the_input_and_two_numbers_a_group(dtype):
+  x = jax.random.normal(jax.random.key(0), (6, 8), dtype)
+  _, vjp = jax.vjp(lambda x: normalize(x, "layer_norm"), x)
+  kept = {leaf.shape: leaf.dtype for leaf in jax.tree.leaves(vjp)}
+  assert kept == {(6, 8): dtype, (6, 1): jnp.float32}
+  assert len(jax.tree.leaves(vjp)) == 3
+  assert vjp(jnp.ones((6, 8)))[0].dtype == dtype
