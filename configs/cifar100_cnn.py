@@ -27,6 +27,7 @@ def get_config(variant: str = "B") -> ml_collections.ConfigDict:
   c.eval_every = 500
   c.checkpoint_every = 500
   c.statistics_every = 500
+  c.steps_per_dispatch = 1
   c.data = dict(
     source="tfds:cifar100",
     batch_size=128,
@@ -59,6 +60,7 @@ def get_config(variant: str = "B") -> ml_collections.ConfigDict:
     ste=config_dict.placeholder(str),
     bias_in_product=config_dict.placeholder(bool),
     compute=config_dict.placeholder(str),
+    backward=config_dict.placeholder(str),
     phase_in=dict(steps=0, start=0, shape="linear"),
   )
   c.optim = dict(

@@ -24,6 +24,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
   c.eval_every = 100
   c.checkpoint_every = 200
   c.statistics_every = 100
+  c.steps_per_dispatch = 1
   c.data = dict(
     source="embedded:digits",
     batch_size=64,
@@ -56,6 +57,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     ste=config_dict.placeholder(str),
     bias_in_product=config_dict.placeholder(bool),
     compute=config_dict.placeholder(str),
+    backward=config_dict.placeholder(str),
     phase_in=dict(steps=0, start=0, shape="linear"),
   )
   c.optim = dict(

@@ -90,7 +90,7 @@ def with_codes(
   Gradients pass straight through to the kernels in ``params``. Any model with
   layers of this package takes the result in place of its parameters.
   """
-  flat = traverse_util.flatten_dict(dict(params))
+  flat: dict[Any, Any] = dict(traverse_util.flatten_dict(dict(params)))
   for path, q in codes.items():
     key = (*filter(None, path.split("/")), "kernel")
     flat[key] = QTensor(q.qvalue, q.scale, latent=flat[key])

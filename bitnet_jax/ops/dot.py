@@ -20,28 +20,40 @@ class MatMul:
 
   def __call__(self, x, w, *, precision, dtype):
     """See ``Bilinear``."""
+    sums = {"precision": precision, "preferred_element_type": dtype}
     rows = math.prod(x.shape[:-1])
     if x.dtype == jnp.int8 and rows == 1 and compute.on_cpu():
       # XLA has no fast int8 product of a single row: a second one, of zeros,
       # makes it ten times faster.
       two = jnp.pad(x.reshape(1, -1), ((0, 1), (0, 0)))
-      y = _contract(two, w, 1, 0, precision=precision, dtype=dtype)
+      y = jax.lax.dot_general(two, w, (((1,), (0,)), ((), ())), **sums)
       return y[0].reshape(*x.shape[:-1], -1)
-    return _contract(x, w, -1, 0, precision=precision, dtype=dtype)
+    contracted = (((x.ndim - 1,), (0,)), ((), ()))
+    return jax.lax.dot_general(x, w, contracted, **sums)
 
   def input_gradient(self, g, w, x, *, precision):
     """See ``Bilinear``."""
     del x
-    dtype = _sum_dtype(g)
-    return _contract(g, w, -1, 1, precision=precision, dtype=dtype)
+    return jax.lax.dot_general(
+      g,
+      w,
+      (((g.ndim - 1,), (1,)), ((), ())),
+      precision=precision,
+      preferred_element_type=_sum_dtype(g),
+    )
 
   def weight_gradient(self, g, x, w, *, precision):
     """See ``Bilinear``."""
     del w
     x = x.dequantize().astype(g.dtype) if isinstance(x, QTensor) else x
     tokens = tuple(range(g.ndim - 1))
-    dtype = _sum_dtype(g)
-    return _contract(x, g, tokens, tokens, precision=precision, dtype=dtype)
+    return jax.lax.dot_general(
+      x,
+      g,
+      ((tokens, tokens), ((), ())),
+      precision=precision,
+      preferred_element_type=_sum_dtype(g),
+    )
 
   def act_axes(self, quantizer, x):
     """See ``Bilinear``."""
@@ -60,28 +72,6 @@ class MatMul:
     """See ``Bilinear``."""
     del x, w
     return False
-
-
-def _contract(a, b, a_axes, b_axes, *, precision, dtype):
-  """Sums over axes of both; the result has the other ones of both."""
-  axes = [
-    tuple(
-      i % array.ndim for i in (given if isinstance(given, tuple) else (given,))
-    )
-    for array, given in ((a, a_axes), (b, b_axes))
-  ]
-  return jax.lax.dot_general(
-    a,
-    b,
-    (tuple(axes), ((), ())),
-    precision=precision,
-    preferred_element_type=dtype,
-  )
-
-
-def _sum_dtype(codes_or_floats):
-  is_codes = codes_or_floats.dtype == jnp.int8
-  return jnp.int32 if is_codes else jnp.float32
 
 
 def bit_dot(
@@ -144,3 +134,8 @@ def bit_dot(
     precision=precision,
     dtype=dtype,
   )
+
+
+def _sum_dtype(codes_or_floats):
+  is_codes = codes_or_floats.dtype == jnp.int8
+  return jnp.int32 if is_codes else jnp.float32

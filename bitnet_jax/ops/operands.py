@@ -42,13 +42,13 @@ def quantize_input(
       " leaves them in float"
     )
   axes = tuple(axis % x.ndim for axis in axes)
-  x = normalize_input(x, recipe, axes=axes)
+  latent = _normalize(x, recipe, axes)
   q = recipe.acts.quantize(
-    jax.lax.stop_gradient(x),
+    jax.lax.stop_gradient(latent),
     axes=tuple(range(x.ndim)) if recipe.acts.axis is None else axes,
     key=key,
   )
-  return QTensor(q.qvalue, q.scale, latent=x)
+  return QTensor(q.qvalue, q.scale, latent)
 
 
 def normalize_input(
@@ -61,8 +61,10 @@ def normalize_input(
 
   Integers become float32, as they would by promotion with a kernel.
   """
-  if isinstance(x, QTensor):
-    return x
+  return x if isinstance(x, QTensor) else _normalize(x, recipe, axes)
+
+
+def _normalize(x, recipe, axes):
   if not jnp.issubdtype(x.dtype, jnp.inexact):
     x = x.astype(jnp.float32)
   return normalize(x, get_recipe(recipe).norm, axes=axes)

@@ -118,10 +118,12 @@ def quantized_product(
   x_key, w_key = (None, None) if key is None else jax.random.split(key)
   if strength is not None:
     return _phased_product(spec, x, w, bias, strength, x_key, w_key)
-  x, qx = _quantize(recipe.acts, x, product.act_axes, x_key)
-  w, qw = _quantize(recipe.weights, w, product.weight_axes, w_key)
-  g_key = jax.random.fold_in(key, 2) if recipe.backward == "int8" else None
-  y = _straight_through_product(spec, x, w, bias, qx, qw, g_key)
+  x_latent, qx = _quantize(recipe.acts, x, product.act_axes, x_key)
+  w_latent, qw = _quantize(recipe.weights, w, product.weight_axes, w_key)
+  g_key = None
+  if key is not None and recipe.backward == "int8":
+    g_key = jax.random.fold_in(key, 2)
+  y = _straight_through_product(spec, x_latent, w_latent, bias, qx, qw, g_key)
   return y.astype(dtype)
 
 
@@ -258,11 +260,14 @@ def _transpose_floats(spec, g, x, w, g_key):
   """Returns both gradients; one that nobody needs is never computed."""
   del g_key
   dtype = compute.gradient_dtype(spec.dtype, spec.precision)
-  w_values, w_scale = (w.qvalue, w.scale) if isinstance(w, QTensor) else (w, 1)
-  # A single scale waits for the product, and is then part of what reads dx.
-  g_scaled, dx_scale = g, w_scale
-  if isinstance(w, QTensor) and w_scale.size > 1:
-    g_scaled, dx_scale = g * _along_last(w_scale, g), 1
+  w_values, g_scaled, dx_scale = w, g, None
+  if isinstance(w, QTensor):
+    w_values = w.qvalue
+    if w.scale.size == 1:
+      # Waits for the product, and is then part of whatever reads dx.
+      dx_scale = w.scale.reshape(())
+    else:
+      g_scaled = g * _along_last(w.scale, g)
   dx = spec.product.input_gradient(
     g_scaled.astype(dtype),
     w_values.astype(dtype),
@@ -275,7 +280,7 @@ def _transpose_floats(spec, g, x, w, g_key):
     jax.ShapeDtypeStruct(w.shape, dtype),
     precision=spec.precision,
   )
-  return dx * jnp.reshape(dx_scale, ()), dw
+  return dx if dx_scale is None else dx * dx_scale, dw
 
 
 def _transpose_codes(spec, g, x, w, g_key):

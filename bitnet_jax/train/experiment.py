@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 from jax.sharding import Mesh
 
 from bitnet_jax import choices
@@ -24,7 +25,12 @@ from bitnet_jax.train.loop import BatchAt, place_strength
 from bitnet_jax.train.settings import Settings, parse_settings
 from bitnet_jax.train.sharding import batch_shards, make_mesh
 from bitnet_jax.train.state import AxisRules, TrainState, make_init
-from bitnet_jax.train.step import TrainStep, make_eval_step, make_train_step
+from bitnet_jax.train.step import (
+  TrainStep,
+  make_eval_step,
+  make_train_step,
+  make_train_steps,
+)
 from bitnet_jax.train.tasks import Classification
 
 _INIT, _TRAIN, _EVALUATE = range(3)  # What a key is folded with, by purpose.
@@ -74,16 +80,47 @@ class Experiment:
 
   def train_step(self) -> TrainStep:
     """Returns the jitted step, which takes its state over."""
+    return self._jit_step(self._step())
+
+  def train_steps(self) -> TrainStep | None:
+    """Returns several steps in one program, jitted likewise.
+
+    ``None`` where the settings ask for single steps, or where steps in one
+    program would be slow: XLA's CPU backend runs convolutions in a loop ten
+    times slower, and sums them in another order.
+    """
+    if self.settings.steps_per_dispatch == 1:
+      return None
+    step = self._step()
+    if jax.default_backend() == "cpu" and self._convolves(step):
+      logging.warning(
+        "steps_per_dispatch is %d, but steps are taken one by one: on CPU,"
+        " convolutions are slow in a loop",
+        self.settings.steps_per_dispatch,
+      )
+      return None
+    return self._jit_step(make_train_steps(step))
+
+  def _step(self):
     options = self.settings.optim
-    step = make_train_step(
+    return make_train_step(
       self.task,
       self.optimizer(),
       optim.learning_rate_schedule(options, self.total_steps),
       layers=self.layers,
       accumulate_steps=options.accumulate_steps,
     )
+
+  def _jit_step(self, step):
     _, shardings = self._make_init()
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+  def _convolves(self, step):
+    with self.activate():
+      key = self.train_key()
+      state = jax.eval_shape(self._make_init()[0], key)
+      jaxpr = jax.make_jaxpr(step)(state, self.batch_at()(0), key)
+    return "conv_general_dilated" in str(jaxpr)
 
   def _make_init(self):
     return make_init(self.task.init, self.optimizer(), self.mesh, self.rules)

@@ -3,9 +3,10 @@
 Steps count updates: a hook sees ``step`` 1 after the first one.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -15,17 +16,41 @@ from bitnet_jax.train.checkpoint import CheckpointOptions, Checkpoints, Progress
 from bitnet_jax.train.metrics import TrainMetrics
 from bitnet_jax.train.state import TrainState
 
-Hook = Callable[[int, TrainState, Any], None]
+
+class Hook(Protocol):
+  """What the loop calls after steps."""
+
+  def due(self, step: int) -> bool:
+    """Whether it needs the state as it is right after ``step``."""
+    ...
+
+  def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
+    """Takes the last step made, the state after it, and the metrics of all
+    steps since the last call.
+    """
+    ...
 
 
-def every(n: int | None, hook: Hook) -> Hook:
-  """Calls ``hook`` at multiples of ``n`` only; never for ``None``."""
+@dataclasses.dataclass(frozen=True)
+class Every:
+  """Calls something at multiples of ``n`` only; never for 0 or ``None``.
 
-  def sometimes(step: int, state: TrainState, metrics: Any) -> None:
-    if n and step % n == 0:
-      hook(step, state, metrics)
+  Attributes:
+    n: the cadence.
+    hook: what is called.
+  """
 
-  return sometimes
+  n: int | None
+  hook: Callable[[int, TrainState, Any], None]
+
+  def due(self, step: int) -> bool:
+    """See ``Hook``."""
+    return bool(self.n) and step % self.n == 0
+
+  def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
+    """Calls, if it is time to."""
+    if self.due(step):
+      self.hook(step, state, metrics)
 
 
 class Evaluation:
@@ -79,12 +104,16 @@ class Saving:
     self._train_metrics = train_metrics
     self._every, self._saved = checkpoint_every, restored_step
 
+  def due(self, step: int) -> bool:
+    """See ``Hook``; a new best is reached only where evaluation is due."""
+    return step % self._every == 0
+
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
     """Saves if it is time to."""
     del metrics
     keeps_best = self._checkpoints.options.keep_best > 0
     new_best = self._evaluation.progress.best_step == step and keeps_best
-    if step % self._every == 0 or new_best:
+    if self.due(step) or new_best:
       self.save(step, state)
 
   def save(self, step: int, state: TrainState) -> None:
@@ -144,6 +173,11 @@ class CodeStatistics:
     )
     self._describe = jax.jit(describe)
 
+  def due(self, step: int) -> bool:
+    """See ``Hook``: before and after an update that is to be described."""
+    every = self._every
+    return bool(every) and (step % every == 0 or (step + 1) % every == 0)
+
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
     """Remembers the codes before an update that is to be described."""
     del metrics
@@ -163,6 +197,13 @@ class Profile:
   def __init__(self, folder: pathlib.Path, *, start: int | None, steps: int):
     self._folder, self._first, self._steps = folder, start, steps
     self._tracing = False
+
+  def due(self, step: int) -> bool:
+    """See ``Hook``."""
+    return self._first is not None and step in (
+      self._first,
+      self._first + self._steps,
+    )
 
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
     """Starts or stops the trace if it is time to."""

@@ -18,11 +18,15 @@ BatchAt = Callable[[int], Mapping[str, np.ndarray]]
 StrengthSchedule = Callable[[int], np.float32 | None]
 
 
-def place_strength(strength: np.float32 | None, mesh: Mesh) -> jax.Array | None:
-  """Puts the strength of a step on every device; ``None`` stays ``None``."""
-  if strength is None:
-    return None
-  return jax.device_put(strength, NamedSharding(mesh, PartitionSpec()))
+def place_strength(
+  strength: np.ndarray | np.float32 | None, mesh: Mesh
+) -> jax.Array | None:
+  """Puts strengths of steps on every device; ``None`` stays ``None``."""
+  return None if strength is None else _replicate(strength, mesh)
+
+
+def _replicate(value, mesh):
+  return jax.device_put(value, NamedSharding(mesh, PartitionSpec()))
 
 
 def train(
@@ -36,8 +40,13 @@ def train(
   hooks: Sequence[Hook],
   total_steps: int,
   should_stop: Callable[[], bool],
+  train_steps: TrainStep | None = None,
+  steps_per_dispatch: int = 1,
 ) -> TrainState:
   """Trains from ``state.step`` to ``total_steps``, or until it should stop.
+
+  Steps are dispatched one by one; or, which saves the time between them, so
+  many at once as no hook, schedule or end comes between.
 
   Args:
     state: donated to the first step.
@@ -46,27 +55,74 @@ def train(
     mesh: where the batches go.
     key: the only source of randomness.
     strength: share of quantization in force by step.
-    hooks: called in order after each step.
+    hooks: called in order after each dispatch.
     total_steps: where to end.
-    should_stop: asked before each step.
+    should_stop: asked before each dispatch.
+    train_steps: jitted, see ``make_train_steps``; for several at once.
+    steps_per_dispatch: at most so many at once.
 
   Returns:
     The last state.
   """
+  step = int(state.step)
+  room = steps_per_dispatch if train_steps else 1
   with jax.transfer_guard_host_to_device("disallow"):
-    for step in range(int(state.step), total_steps):
-      if should_stop():
-        break
+    while step < total_steps and not should_stop():
+      count = 1
+      limit = min(room, total_steps - step)
+      while count < limit and not _comes_between(step + count, strength, hooks):
+        count += 1
+      steps = range(step, step + count)
+      batches = [batch_at(i) for i in steps]
+      strengths = [strength(i) for i in steps]
       with jax.profiler.StepTraceAnnotation("train", step_num=step):
-        state, metrics = train_step(
-          state,
-          place_batch(batch_at(step), mesh),
-          key,
-          place_strength(strength(step), mesh),
-        )
+        if train_steps:
+          state, metrics = _dispatch(
+            train_steps,
+            state,
+            batches,
+            strengths,
+            mesh=mesh,
+            key=key,
+            room=room,
+          )
+        else:
+          state, metrics = train_step(
+            state,
+            place_batch(batches[0], mesh),
+            key,
+            place_strength(strengths[0], mesh),
+          )
+      step += count
       for hook in hooks:
-        hook(step + 1, state, metrics)
+        hook(step, state, metrics)
   return state
+
+
+def _comes_between(step, strength, hooks):
+  """Whether ``step`` must be the first of a dispatch."""
+  changes_program = (strength(step) is None) != (strength(step - 1) is None)
+  return changes_program or any(hook.due(step) for hook in hooks)
+
+
+def _dispatch(train_steps, state, batches, strengths, *, mesh, key, room):
+  """Takes a step with each batch; what ``room`` is left holds the last one."""
+  count = len(batches)
+  batches = batches + batches[-1:] * (room - count)
+  stacked = {
+    name: np.stack([batch[name] for batch in batches]) for name in batches[0]
+  }
+  if strengths[0] is None:
+    strengths = None
+  else:
+    strengths = np.array(strengths + strengths[-1:] * (room - count))
+  return train_steps(
+    state,
+    place_batch(stacked, mesh, stacked=True),
+    key,
+    _replicate(np.int32(count), mesh),
+    place_strength(strengths, mesh),
+  )
 
 
 class Interrupt:

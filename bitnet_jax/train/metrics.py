@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import tensorboardX
 import tqdm
 
@@ -120,7 +121,7 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 class TrainMetrics:
-  """Hook: fetches the metrics of every step one step late, and checks them.
+  """Hook: fetches the metrics of every step one call late, and checks them.
 
   Fetching late keeps the device busy: the next step is already under way. What
   other hooks measure is written through it, so that nothing is written of a
@@ -138,7 +139,8 @@ class TrainMetrics:
   ):
     self._writer, self._log_every = writer, log_every
     self._batch_size = batch_size
-    self._late: tuple[int, Any] | None = None
+    self._late: tuple[range, Any] | None = None
+    self._step = step
     self._bar = tqdm.tqdm(
       desc="train",
       initial=step,
@@ -147,11 +149,19 @@ class TrainMetrics:
       mininterval=0.5 if sys.stderr.isatty() else 10,
     )
 
+  def due(self, step: int) -> bool:
+    """See ``hooks.Hook``: it needs no state."""
+    del step
+    return False
+
   def __call__(self, step: int, state: Any, metrics: Any) -> None:
-    """Takes the metrics of a step, and handles those of the one before."""
+    """Takes the metrics of the steps since the last call, and handles those
+    that it took then. They are scalars, or arrays that begin with those steps.
+    """
     del state
     self.flush()
-    self._late = (step, metrics)
+    self._late = (range(self._step + 1, step + 1), metrics)
+    self._step = step
 
   def flush(self) -> None:
     """Handles the metrics that were taken last.
@@ -161,11 +171,14 @@ class TrainMetrics:
     """
     if self._late is None:
       return
-    step, metrics = self._late
+    steps, metrics = self._late
     self._late = None
-    values = {
-      f"train/{n}": float(v) for n, v in jax.device_get(metrics).items()
-    }
+    fetched = {n: np.ravel(m) for n, m in jax.device_get(metrics).items()}
+    for i, step in enumerate(steps):
+      values = {f"train/{n}": float(v[i]) for n, v in fetched.items()}
+      self._handle(step, values)
+
+  def _handle(self, step: int, values: Mapping[str, float]) -> None:
     check_finite(step, values)
     if step % self._log_every == 0:
       self._writer.write(step, values)

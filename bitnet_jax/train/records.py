@@ -19,6 +19,7 @@ FREE_KEYS = (
   "eval_every",
   "checkpoint_every",
   "statistics_every",
+  "steps_per_dispatch",
   "profile",
 )
 PACKAGES = (

@@ -16,9 +16,9 @@ from bitnet_jax.train.flags import parse_flags as parse_flags
 from bitnet_jax.train.hooks import (
   CodeStatistics,
   Evaluation,
+  Every,
   Profile,
   Saving,
-  every,
 )
 from bitnet_jax.train.loop import Interrupt, train
 from bitnet_jax.train.metrics import MetricsWriter, TrainMetrics
@@ -129,12 +129,14 @@ def _run(
       hooks=(
         train_metrics,
         code_statistics,
-        every(settings.eval_every, evaluation),
+        Every(settings.eval_every, evaluation),
         saving,
         profile,
       ),
       total_steps=experiment.total_steps,
       should_stop=lambda: bool(interrupt.received) or stopped_early(),
+      train_steps=experiment.train_steps(),
+      steps_per_dispatch=settings.steps_per_dispatch,
     )
     step = int(state.step)
     saving.save(step, state)

@@ -162,6 +162,7 @@ class QuantOptions:
     ste: override.
     bias_in_product: override.
     compute: override.
+    backward: override.
     phase_in: how quantization sets in.
   """
 
@@ -173,6 +174,7 @@ class QuantOptions:
   ste: str | None
   bias_in_product: bool | None
   compute: str | None
+  backward: str | None
   phase_in: Mapping[str, Any]
 
   def __post_init__(self):
@@ -200,7 +202,7 @@ class QuantOptions:
     recipe = choices.pick(RECIPES, self.recipe, key="quant.recipe")
     given: dict[str, Any] = {
       name: getattr(self, name)
-      for name in ("norm", "ste", "bias_in_product", "compute")
+      for name in ("norm", "ste", "bias_in_product", "compute", "backward")
       if getattr(self, name) is not None
     }
     if given.get("norm") == "none":
@@ -308,6 +310,8 @@ class Settings:
     eval_every: cadence of evaluations; 0 or ``None`` for none.
     checkpoint_every: cadence of checkpoints.
     statistics_every: cadence of code statistics; 0 or ``None`` for none.
+    steps_per_dispatch: how many steps at most run without the host, see
+      ``loop.train``; the results are the same.
     data: see its class, like the rest.
     model: name and sizes.
     quant: recipe, rules, overrides, phase-in.
@@ -326,6 +330,7 @@ class Settings:
   eval_every: int | None
   checkpoint_every: int
   statistics_every: int | None
+  steps_per_dispatch: int
   data: DataOptions
   model: ModelOptions
   quant: QuantOptions
@@ -350,6 +355,7 @@ class Settings:
       ("eval_every", 0),
       ("checkpoint_every", 1),
       ("statistics_every", 0),
+      ("steps_per_dispatch", 1),
     ):
       value = getattr(self, field)
       if value is not None and value < least:

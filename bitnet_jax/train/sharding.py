@@ -59,10 +59,14 @@ def batch_shards(mesh: Mesh) -> int:
 
 
 def place_batch(
-  batch: Mapping[str, np.ndarray], mesh: Mesh
+  batch: Mapping[str, np.ndarray], mesh: Mesh, *, stacked: bool = False
 ) -> dict[str, jax.Array]:
-  """Puts this process's part of a batch on its devices, split by example."""
-  sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+  """Puts this process's part of a batch on its devices, split by example.
+
+  With ``stacked`` there are several batches, along a leading axis.
+  """
+  leading = (None,) if stacked else ()
+  sharding = NamedSharding(mesh, PartitionSpec(*leading, BATCH_AXES))
   return {
     name: jax.make_array_from_process_local_data(sharding, array)
     for name, array in batch.items()

@@ -85,6 +85,55 @@ def make_train_step(
   return train_step
 
 
+def make_train_steps(train_step: TrainStep) -> TrainStep:
+  """Returns ``steps(state, batches, key, count, strengths=None)``.
+
+  It makes ``count`` steps, one after the other, without the host, and returns
+  the state and the metrics of each step.
+
+  Args:
+    train_step: of one batch, see ``make_train_step``.
+
+  Returns:
+    A function, not yet jitted, of the state, of batches (and strengths) with a
+    leading axis, and of the number of those that are used; the metrics have the
+    same leading axis, with zeros for what was not used. ``count`` may vary from
+    call to call without compiling again.
+  """
+
+  def train_steps(
+    state: TrainState,
+    batches: Batch,
+    key: jax.Array,
+    count: jax.Array,
+    strengths: jax.Array | None = None,
+  ) -> tuple[TrainState, Metrics]:
+    def at(i, arrays):
+      return jax.tree.map(
+        lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False), arrays
+      )
+
+    first = at(0, (dict(batches), strengths))
+    _, metrics = jax.eval_shape(
+      lambda batch, strength: train_step(state, batch, key, strength), *first
+    )
+    (n,) = {a.shape[0] for a in jax.tree.leaves(batches)}
+    empty = jax.tree.map(lambda m: jnp.zeros((n, *m.shape), m.dtype), metrics)
+
+    def take_step(i, carry):
+      state, collected = carry
+      batch, strength = at(i, (dict(batches), strengths))
+      state, metrics = train_step(state, batch, key, strength)
+      collected = jax.tree.map(
+        lambda all_of_them, one: all_of_them.at[i].set(one), collected, metrics
+      )
+      return state, collected
+
+    return jax.lax.fori_loop(0, count, take_step, (state, empty))
+
+  return train_steps
+
+
 def _accumulate(gradient, state: TrainState, batch: Batch, keys: jax.Array):
   """Sums gradients, in float32, and totals over the parts of a batch."""
   parts = jax.tree.map(

@@ -22,6 +22,7 @@ SMALL = {
   "eval_every": 4,
   "checkpoint_every": 4,
   "statistics_every": 3,
+  "steps_per_dispatch": 1,
   "data.batch_size": 32,
   "data.eval_batch_size": 100,
   "model.width": 16,

@@ -40,7 +40,7 @@ def make_options(mode="max", keep_best=1):
 )
 def test_every_calls_at_multiples_only(n, expected):
   called = []
-  hook = hooks.every(n, lambda step, state, metrics: called.append(step))
+  hook = hooks.Every(n, lambda step, state, metrics: called.append(step))
   for step in range(1, 5):
     hook(step, None, None)
   assert called == expected

@@ -174,8 +174,8 @@ def test_group_that_is_a_value_is_named(make_config, path):
       "quant.compute is 'int8', but the recipe leaves an operand in float",
     ),
     (
-      {"quant.acts.rounding": "stochastic"},
-      r"quant.acts.rounding 'stochastic' is for the range \(-1, 1\)",
+      {"quant.acts.rounding": "sign"},
+      r"quant.acts.rounding 'sign' is for the range \(-1, 1\)",
     ),
     # Rules.
     (
