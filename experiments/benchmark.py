@@ -1,154 +1,154 @@
-"""Times products and scale measures side by side, on any backend.
+"""Times layers and training steps beside what they replace, on any backend.
 
-python experiments/benchmark.py --suite=median
-python experiments/benchmark.py --suite=compute
+python experiments/benchmark.py --suite=dense
+python experiments/benchmark.py --suite=step --torch_python=TORCH/bin/python
 
-median: the exact median by counting against sorting, and against the mean.
-compute: products of codes in int8 and in float, for shapes of both kinds; what
-compute="auto" chooses is read off this table.
+dense, conv: layers against ``nn.Dense`` and ``nn.Conv`` in float32 and
+  bfloat16, and against quantization simulated in floats; a step is one program
+  that returns y, dx and dw for a given cotangent.
+compute: products of codes in int8 and in float, which compute="auto" is read
+  off from.
+median: the exact median against the mean, and against sorting.
+step: whole training steps with AdamW.
+memory: what is kept for the backward pass.
+start: whole programs of two training steps.
+tpu: what the compilers for v5e and v6e make of a dense step; needs libtpu.
 
-Variants are timed in turn, so that noise hits all of them alike. Prints medians
-with quartiles in milliseconds, and the ratio of each to the first.
+With --torch_python, PyTorch and the package bitlinear of that Python are timed
+too, in a process of their own between the others. All variants are timed in
+turn, so that noise hits them alike; printed are medians with quartiles, of
+times and of the ratios of times of the same round. --output adds a JSON line
+for each case, --plot draws the ratios.
 """
 
+import dataclasses
 import json
+import os
+import pathlib
 import platform
-import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import app, flags
+from benchmarks import layers, memory, tpu, training
+from benchmarks.timing import Case, Timings, measure
+from benchmarks.torch_baseline import Torch
 
-from bitnet_jax.ops import bit_conv, bit_dot
-from bitnet_jax.quantizers import RECIPES
-from bitnet_jax.quantizers.measures import MEASURES
-from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.train import records, runner
 
-_REPEATS = flags.DEFINE_integer("repeats", 15, "Timed rounds.", lower_bound=3)
+SUITES: dict[str, Callable[[Torch | None], Iterator[Case]]] = {
+  "dense": layers.dense,
+  "conv": layers.conv,
+  "compute": layers.compute,
+  "median": layers.median,
+  "step": training.step,
+  "start": training.start,
+}
+
+# Suites that read off numbers instead of timing.
+READINGS: dict[str, Callable[[], Iterator[tuple[str, dict[str, Any]]]]] = {
+  "memory": memory.rows,
+  "tpu": tpu.rows,
+}
+
+_SUITE = flags.DEFINE_enum(
+  "suite", "dense", [*SUITES, *READINGS], "What to time."
+)
+_CASE = flags.DEFINE_string("case", "", "Only cases with this in their name.")
+_REPEATS = flags.DEFINE_integer("repeats", 21, "Timed rounds.", lower_bound=3)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON lines are added to this.")
-
-DOTS = (
-  (2048, 1024, 4096),
-  (1024, 1024, 1024),
-  (128, 784, 128),
-  (128, 512, 512),
-  (8, 4096, 4096),
-  (2, 4096, 4096),
-  (1, 4096, 4096),
-)
-CONVS = (
-  (128, 28, 1, 16),
-  (128, 32, 3, 32),
-  (128, 16, 4, 32),
-  (128, 16, 8, 32),
-  (128, 14, 16, 32),
-  (64, 16, 64, 64),
-  (64, 16, 128, 128),
-)
+_PLOT = flags.DEFINE_string("plot", None, "The ratios are drawn into this.")
+_TORCH = flags.DEFINE_string("torch_python", None, "A Python with PyTorch.")
 
 
-def compare(variants: dict, *args) -> dict[str, dict[str, float]]:
-  """Times jitted functions in turn.
+def show(timings: Timings) -> None:
+  """Prints the table of a case."""
+  for name, t in timings.milliseconds.items():
+    print(f"  {name:36} {t.median:10.3f} ms  ({t.q1:.3f} to {t.q3:.3f})")
+  for name, r in timings.ratios.items():
+    print(f"  {name:36} {r.median:10.3f}     ({r.q1:.3f} to {r.q3:.3f})")
 
-  Args:
-    variants: functions by name; the first is what the others are compared to.
-    *args: their arguments.
 
-  Returns:
-    For each name the quartiles in milliseconds, and the ratio of medians.
-  """
-  compiled = {name: jax.jit(f) for name, f in variants.items()}
-  for f in compiled.values():
-    jax.block_until_ready(f(*args))
-  times = {name: [] for name in compiled}
-  for _ in range(_REPEATS.value):
-    for name, f in compiled.items():
-      start = time.perf_counter()
-      jax.block_until_ready(f(*args))
-      times[name].append(1e3 * (time.perf_counter() - start))
-  quartiles = {n: np.percentile(t, (25, 50, 75)) for n, t in times.items()}
-  base = quartiles[next(iter(variants))][1]
-  return {
-    name: {"q1": q1, "median": q2, "q3": q3, "ratio": q2 / base}
-    for name, (q1, q2, q3) in quartiles.items()
+def write(case: str, results: dict[str, Any], torch: Torch | None) -> None:
+  """Adds a line to the output."""
+  if _OUTPUT.value is None:
+    return
+  record = {
+    "suite": _SUITE.value,
+    "case": case,
+    **results,
+    "repeats": _REPEATS.value,
+    "device": records.device(),
+    "cores": os.cpu_count(),
+    "versions": records.versions()
+    | {"torch": None if torch is None else torch.version},
+    "commit": records.commit(),
   }
+  with open(_OUTPUT.value, "a", encoding="utf-8") as file:
+    file.write(json.dumps(record) + "\n")
 
 
-def run_median():
-  """Yields (case, timings) of measures of a weight."""
-  for n in (10**5, 10**6, 4 * 10**6):
-    w = jax.random.normal(jax.random.key(0), (n,))
-    yield (
-      f"{n:,} weights",
-      compare(
-        {
-          "jnp.median": lambda w: jnp.median(jnp.abs(w)),
-          "absmedian": lambda w: MEASURES["absmedian"](w, (0,)),
-          "absmean": lambda w: MEASURES["absmean"](w, (0,)),
-        },
-        w,
-      ),
-    )
+def plot(ratios: dict[str, Timings], path: pathlib.Path) -> None:
+  """Draws the ratios of all cases with their quartiles."""
+  import matplotlib
+
+  matplotlib.use("agg")
+  from matplotlib import pyplot
+
+  labels, medians, errors = [], [], []
+  for case, timings in ratios.items():
+    for name, r in timings.ratios.items():
+      labels.append(f"{case}: {name}")
+      medians.append(r.median)
+      errors.append((r.median - r.q1, r.q3 - r.median))
+  figure, axes = pyplot.subplots(
+    figsize=(9, 1 + 0.25 * len(labels)), layout="constrained"
+  )
+  axes.barh(labels, medians, xerr=list(zip(*errors, strict=True)))
+  axes.axvline(1, color="black", linewidth=1)
+  axes.set(xscale="log", xlabel="ratio of times", title=_SUITE.value)
+  axes.invert_yaxis()
+  figure.savefig(path)
 
 
-def run_compute():
-  """Yields (case, timings) of products of ready-made codes."""
-  base = RECIPES["bitnet_2b4t"]
-  by_compute = {
-    c: Recipe(base.weights, base.acts, None, compute=c)
-    for c in ("float", "int8", "auto")
-  }
-  for rows, d_in, d_out in DOTS:
-    x = jax.random.normal(jax.random.key(0), (rows, d_in))
-    w = jax.random.normal(jax.random.key(1), (d_in, d_out))
-    variants = {
-      name: lambda x, w, recipe=recipe: bit_dot(x, w, recipe)
-      for name, recipe in by_compute.items()
-    }
-    yield f"dot {rows} x {d_in} x {d_out}", compare(variants, x, w)
-  for batch, side, c_in, c_out in CONVS:
-    x = jax.random.normal(jax.random.key(0), (batch, side, side, c_in))
-    w = jax.random.normal(jax.random.key(1), (3, 3, c_in, c_out))
-    variants = {
-      name: lambda x, w, recipe=recipe: bit_conv(
-        x, w, recipe, window_strides=(1, 1), padding="SAME"
-      )
-      for name, recipe in by_compute.items()
-    }
-    yield (
-      f"conv {batch} x {side}x{side}, {c_in} to {c_out}",
-      compare(variants, x, w),
-    )
-
-
-SUITES = {"median": run_median, "compute": run_compute}
-_SUITE = flags.DEFINE_enum("suite", "compute", list(SUITES), "What to time.")
+def read() -> None:
+  """Prints what a suite reads off."""
+  for case, found in READINGS[_SUITE.value]():
+    print(case, flush=True)
+    for name, value in found.items():
+      shown = f"{value:.3f}" if isinstance(value, float) else value
+      shown = f"{value:,}" if isinstance(value, int) else shown
+      print(f"  {name:36} {shown:>20}")
+    write(case, {"read": found}, None)
 
 
 def main(argv):
   """Runs one suite and prints its table."""
   del argv
-  print(f"jax {jax.__version__}, {records.device()}, {platform.machine()}")
-  for case, timings in SUITES[_SUITE.value]():
-    print(case)
-    for name, t in timings.items():
-      print(
-        f"  {name:10} {t['median']:9.3f} ms  ({t['q1']:.3f} to {t['q3']:.3f})"
-        f"  x{t['ratio']:.3f}",
-        flush=True,
-      )
-    if _OUTPUT.value:
-      record = {
-        "suite": _SUITE.value,
-        "case": case,
-        "timings": timings,
-        "device": records.device(),
-        "versions": records.versions(),
-      }
-      with open(_OUTPUT.value, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+  print(
+    f"jax {jax.__version__}, {records.device()}, {platform.machine()},"
+    f" {os.cpu_count()} cores"
+  )
+  if _SUITE.value in READINGS:
+    read()
+    return
+  torch = None
+  if _TORCH.value:
+    torch = Torch(_TORCH.value, threads=os.cpu_count() or 1)
+    print(f"torch {torch.version}")
+  all_timings = {}
+  for case in SUITES[_SUITE.value](torch):
+    if _CASE.value not in case.name:
+      continue
+    print(case.name, flush=True)
+    timings = all_timings[case.name] = measure(case, _REPEATS.value)
+    show(timings)
+    write(case.name, dataclasses.asdict(timings), torch)
+  if torch:
+    torch.close()
+  if _PLOT.value:
+    plot(all_timings, pathlib.Path(_PLOT.value))
 
 
 if __name__ == "__main__":

@@ -261,13 +261,14 @@ def _transpose_floats(spec, g, x, w, g_key):
   del g_key
   dtype = compute.gradient_dtype(spec.dtype, spec.precision)
   w_values, g_scaled, dx_scale = w, g, None
-  if isinstance(w, QTensor):
-    w_values = w.qvalue
-    if w.scale.size == 1:
-      # Waits for the product, and is then part of whatever reads dx.
-      dx_scale = w.scale.reshape(())
-    else:
-      g_scaled = g * _along_last(w.scale, g)
+  if isinstance(w, QTensor) and w.scale.size > 1:
+    w_values, g_scaled = w.qvalue, g * _along_last(w.scale, g)
+  elif isinstance(w, QTensor) and compute.on_cpu():
+    w_values = w.dequantize()  # Exact for ternary codes, and less than g or dx.
+  elif isinstance(w, QTensor):
+    # Codes are exact in any float, which their multiples are not. The scale is
+    # then part of whatever reads dx.
+    w_values, dx_scale = w.qvalue, w.scale.reshape(())
   dx = spec.product.input_gradient(
     g_scaled.astype(dtype),
     w_values.astype(dtype),

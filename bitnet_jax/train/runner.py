@@ -10,6 +10,7 @@ import tqdm
 
 from bitnet_jax.train import records, workdir
 from bitnet_jax.train.checkpoint import Checkpoints, Progress
+from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment, build
 from bitnet_jax.train.flags import load_config as load_config
 from bitnet_jax.train.flags import parse_flags as parse_flags
@@ -43,6 +44,8 @@ class Interrupted(Exception):
 def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
   """Trains, or goes on where an earlier start in the same folder stopped.
 
+  Compiled programs are kept for the next start, see ``keep_compiled``.
+
   Args:
     config: nested dict; see ``settings`` for its keys.
     folder: the workdir.
@@ -55,6 +58,7 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     NonFiniteMetricError: if a metric became NaN or infinite.
     Interrupted: after SIGINT or SIGTERM.
   """
+  keep_compiled()
   experiment = build(config)
   with workdir.lock(folder), experiment.activate(), Interrupt() as interrupt:
     workdir.claim(folder, experiment.config, experiment.dataset.fingerprint)
@@ -207,6 +211,7 @@ def evaluate_run(
   Raises:
     ValueError: if there is no run or no such checkpoint, or if it is damaged.
   """
+  keep_compiled()
   config, fingerprint = workdir.read_config(folder)
   experiment = build(config)
   found = experiment.dataset.fingerprint

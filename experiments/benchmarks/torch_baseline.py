@@ -1,0 +1,64 @@
+"""PyTorch's times, from another Python, between our own."""
+
+import json
+import pathlib
+import subprocess
+from typing import Any
+
+from benchmarks.timing import Run
+
+WORKER = pathlib.Path(__file__).with_name("torch_worker.py")
+
+
+class Torch:
+  """A process that has PyTorch and runs what it is asked to.
+
+  Attributes:
+    version: of PyTorch.
+  """
+
+  def __init__(self, python: str, threads: int):
+    """Starts the process.
+
+    Raises:
+      RuntimeError: if it does not start, with what it said.
+    """
+    self._process = subprocess.Popen(
+      [python, str(WORKER), str(threads)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    self.version = self._answer()["torch"]
+
+  def make(self, **function: Any) -> Run:
+    """Has a function built, see ``torch_worker``, and returns what times it."""
+    number = self._ask({"make": function})["number"]
+
+    def run(calls: int) -> float:
+      return self._ask({"run": number, "calls": calls})["seconds"]
+
+    return run
+
+  def _ask(self, request):
+    assert self._process.stdin is not None
+    self._process.stdin.write(json.dumps(request) + "\n")
+    self._process.stdin.flush()
+    return self._answer()
+
+  def _answer(self):
+    assert self._process.stdout is not None
+    assert self._process.stderr is not None
+    line = self._process.stdout.readline()
+    if not line:
+      raise RuntimeError(
+        f"{self._process.args} ended: {self._process.stderr.read()[-2000:]}"
+      )
+    return json.loads(line)
+
+  def close(self) -> None:
+    """Ends the process."""
+    assert self._process.stdin is not None
+    self._process.stdin.close()
+    self._process.wait()

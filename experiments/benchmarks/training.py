@@ -1,0 +1,216 @@
+"""Suites of whole runs: step, start."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.timing import Case, Run
+from benchmarks.torch_baseline import Torch
+from bitnet_jax import BitDense
+from bitnet_jax.layers import bit_layers
+from bitnet_jax.train import runner
+from bitnet_jax.train.experiment import build
+from bitnet_jax.train.sharding import place_batch
+from bitnet_jax.train.state import TrainState
+from bitnet_jax.train.step import make_train_step
+
+ROOT = pathlib.Path(__file__).parents[2]
+RECIPES = ("float", "b158", "b158_median")
+# Name in a case, and of the layer in PyTorch that does the same.
+TORCH = {"float": "Linear", "b158": "AbsMean", "b158_median": "AbsMedian"}
+BLOCKS, WIDTH, HIDDEN, TOKENS = 4, 256, 1024, 2048
+
+
+def updating(step, state: Any, *args: Any) -> Run:
+  """Returns what times ``state = step(state, *args)``; the state is taken."""
+  kept = [state]
+
+  def run(calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+      kept[0], metrics = step(kept[0], *args)
+      jax.block_until_ready(metrics)
+    jax.block_until_ready(kept[0])
+    return time.perf_counter() - start
+
+  return run
+
+
+def images(folder: pathlib.Path) -> pathlib.Path:
+  """Writes a file of random images as large as those of MNIST."""
+  rng = np.random.default_rng(0)
+  path = folder / "images.npz"
+  arrays = {}
+  for split, n in (("train", 2048), ("test", 256)):
+    arrays[f"x_{split}"] = rng.integers(0, 256, (n, 28, 28), np.uint8)
+    arrays[f"y_{split}"] = rng.integers(0, 10, n)
+  np.savez(path, **arrays)
+  return path
+
+
+def config_step(name: str, recipe: str, source: pathlib.Path) -> Run:
+  """Returns what times the training step of a config."""
+  config = runner.load_config(
+    str(ROOT / "configs" / f"{name}.py"),
+    {"data.source": f"file:{source}", "quant.recipe": recipe},
+  )
+  experiment = build(config)
+  with experiment.activate():
+    batch = place_batch(experiment.batch_at()(0), experiment.mesh)
+    state, key = experiment.init(), experiment.train_key()
+    compiled = experiment.train_step().lower(state, batch, key).compile()
+  return updating(compiled, state, batch, key)
+
+
+class Stack(nn.Module):
+  """Feed-forward blocks with residual connections.
+
+  Attributes:
+    recipe: of all layers.
+  """
+
+  recipe: str
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [tokens, WIDTH] to the same."""
+    for _ in range(BLOCKS):
+      h = nn.relu(BitDense(HIDDEN, recipe=self.recipe)(x))
+      x = x + BitDense(WIDTH, recipe=self.recipe)(h)
+    return x
+
+
+class Regression:
+  """A task: the mean squared error of a model."""
+
+  def __init__(self, model: nn.Module):
+    self.model = model
+
+  def init(self, key):
+    """Not needed here."""
+    raise NotImplementedError
+
+  def weight(self, batch):
+    """Returns the number of targets."""
+    return jnp.float32(batch["y"].size)
+
+  def totals(self, params, variables, batch, **options):
+    """Returns the squared error."""
+    del options
+    error = self.model.apply({"params": params}, batch["x"]) - batch["y"]
+    weight = self.weight(batch)
+    return {"loss": jnp.sum(error**2), "weight": weight}, variables
+
+
+def stack_step(recipe: str) -> Run:
+  """Returns what times a training step of a ``Stack``."""
+  model = Stack(recipe)
+  keys = jax.random.split(jax.random.key(0), 3)
+  batch = {
+    "x": jax.random.normal(keys[0], (TOKENS, WIDTH)),
+    "y": jax.random.normal(keys[1], (TOKENS, WIDTH)),
+  }
+  params = model.init(keys[2], batch["x"])["params"]
+  tx = optax.adamw(1e-3)
+  state = TrainState(jnp.int32(0), params, tx.init(params), {})
+  step = make_train_step(
+    Regression(model),
+    tx,
+    optax.constant_schedule(1e-3),
+    layers=bit_layers(model, batch["x"]),
+  )
+  compiled = jax.jit(step, donate_argnums=0).lower(state, batch, keys[2])
+  return updating(compiled.compile(), state, batch, keys[2])
+
+
+def step(torch: Torch | None) -> Iterator[Case]:
+  """Whole training steps, updates of the parameters included."""
+  with tempfile.TemporaryDirectory() as folder:
+    source = images(pathlib.Path(folder))
+    cases = {
+      "MNIST MLP": lambda recipe: config_step("mnist_mlp", recipe, source),
+      "MNIST CNN": lambda recipe: config_step("mnist_cnn", recipe, source),
+      "feed-forward stack": stack_step,
+    }
+    in_torch: dict[str, dict[str, Any]] = {
+      "MNIST MLP": dict(kind="mlp", sizes=[784, 128, 10], batch=128),
+      "feed-forward stack": dict(
+        kind="stack", blocks=BLOCKS, width=WIDTH, hidden=HIDDEN, tokens=TOKENS
+      ),
+    }
+    for name, make in cases.items():
+      runs = {recipe: make(recipe) for recipe in RECIPES}
+      ratios = [("b158", "float"), ("b158_median", "b158")]
+      if torch and name in in_torch:
+        for recipe, layer in TORCH.items():
+          runs[f"torch {layer}"] = torch.make(**in_torch[name], layer=layer)
+          ratios.append((f"torch {layer}", recipe))
+      yield Case(f"step of the {name}", runs, ratios)
+
+
+def start(torch: Torch | None) -> Iterator[Case]:
+  """Whole programs: one step of a config, with and without compiled code."""
+  del torch
+  with tempfile.TemporaryDirectory() as folder:
+    runs = {
+      "import jax, flax, optax": _python("import jax, flax.linen, optax"),
+      "import bitnet_jax": _python("import bitnet_jax"),
+      "import bitnet_jax.train.runner": _python(
+        "import bitnet_jax.train.runner"
+      ),
+    }
+    for config in ("digits_mlp", "digits_cnn"):
+      first = pathlib.Path(folder) / config
+      for name, cache in (("first", "false"), ("again", "true")):
+        runs[f"{config}, {name}"] = _training(config, first, cache)
+    yield Case(
+      "start",
+      runs,
+      [(f"{c}, again", f"{c}, first") for c in ("digits_mlp", "digits_cnn")],
+    )
+
+
+def _python(code: str) -> Run:
+  return lambda calls: _seconds(calls, lambda: ["-c", code], {})
+
+
+def _training(config: str, folder: pathlib.Path, cache: str) -> Run:
+  """Two steps, an evaluation and a checkpoint, in a new folder each time."""
+  variables = {
+    "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+    "JAX_ENABLE_COMPILATION_CACHE": cache,
+  }
+
+  def arguments():
+    workdir = tempfile.mkdtemp(dir=folder.parent)
+    return [
+      str(ROOT / "experiments" / "train.py"),
+      f"--config={ROOT}/configs/{config}.py",
+      f"--workdir={workdir}",
+      "--config.total_steps=2",
+    ]
+
+  return lambda calls: _seconds(calls, arguments, variables)
+
+
+def _seconds(calls, arguments, variables) -> float:
+  began = time.perf_counter()
+  for _ in range(calls):
+    subprocess.run(
+      [sys.executable, *arguments()],
+      check=True,
+      capture_output=True,
+      env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+    )
+  return time.perf_counter() - began
