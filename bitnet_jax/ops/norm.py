@@ -57,15 +57,21 @@ def _normalize_forward(x, norm, axes):
 
 
 def _normalize_backward(norm, axes, residuals, g):
-  """Normalizes again: cheaper than to keep a second array like ``x``."""
+  """Normalizes again, which is cheaper than to keep a second array.
+
+  The mean of ``g * y`` comes from that of ``g * x``, for XLA to have no need of
+  ``y`` as an array.
+  """
   del norm
   x, mean, factor = residuals
   x32 = x.astype(jnp.float32)
-  y = (x32 if mean is None else x32 - mean) * factor
-  dx = g - y * jnp.mean(g * y, axes, keepdims=True)
+  mean_g, mean_gy = 0.0, jnp.mean(g * x32, axes, keepdims=True) * factor
   if mean is not None:
-    dx = dx - jnp.mean(g, axes, keepdims=True)
-  return ((dx * factor).astype(x.dtype),)
+    mean_g = jnp.mean(g, axes, keepdims=True)
+    mean_gy = mean_gy - mean * mean_g * factor
+    x32 = x32 - mean
+  dx = (g - mean_g - x32 * factor * mean_gy) * factor
+  return (dx.astype(x.dtype),)
 
 
 _normalize.defvjp(_normalize_forward, _normalize_backward)
