@@ -21,6 +21,7 @@ def keep_compiled() -> None:
   ``JAX_COMPILATION_CACHE_DIR`` puts it elsewhere, and
   ``JAX_ENABLE_COMPILATION_CACHE=false`` turns it off, as for any JAX program.
   """
+  # pyrefly: ignore[missing-attribute]
   if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)

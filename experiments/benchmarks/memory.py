@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -42,7 +43,7 @@ class DenseStack(nn.Module):
     return x
 
 
-def kept_bytes(f: Callable, *args: jax.Array) -> int:
+def kept_bytes(f: Callable, *args: Any) -> int:
   """Returns the bytes that ``jax.ad_checkpoint`` lists as kept for ``f``."""
   listing = io.StringIO()
   with contextlib.redirect_stdout(listing):
@@ -57,14 +58,14 @@ def kept_bytes(f: Callable, *args: jax.Array) -> int:
   return total
 
 
-def compiled_bytes(f: Callable, *args: jax.Array) -> int:
+def compiled_bytes(f: Callable, *args: Any) -> int:
   """Returns what forward and backward pass need beside inputs and outputs."""
 
   def step(*args):
     y, vjp = jax.vjp(f, *args)
     return y, *vjp(y)
 
-  analysis = jax.jit(step).lower(*args).compile().memory_analysis()
+  analysis: Any = jax.jit(step).lower(*args).compile().memory_analysis()
   return analysis.temp_size_in_bytes
 
 
@@ -79,7 +80,7 @@ def rows() -> Iterator[tuple[str, dict[str, float]]]:
   )
   for (tokens, width), relu in itertools.product(STACKS, (False, True)):
     x = jnp.ones((tokens, width))
-    found = {}
+    found: dict[str, float] = {}
     for name, layer in (("fake", FakeDense), ("b158", BitDense)):
       stack = DenseStack(layer, relu)
       params = stack.init(jax.random.key(0), x)

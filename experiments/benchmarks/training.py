@@ -51,7 +51,7 @@ def images(folder: pathlib.Path) -> pathlib.Path:
   """Writes a file of random images as large as those of MNIST."""
   rng = np.random.default_rng(0)
   path = folder / "images.npz"
-  arrays = {}
+  arrays: dict[str, Any] = {}
   for split, n in (("train", 2048), ("test", 256)):
     arrays[f"x_{split}"] = rng.integers(0, 256, (n, 28, 28), np.uint8)
     arrays[f"y_{split}"] = rng.integers(0, 10, n)
@@ -69,7 +69,8 @@ def config_step(name: str, recipe: str, source: pathlib.Path) -> Run:
   with experiment.activate():
     batch = place_batch(experiment.batch_at()(0), experiment.mesh)
     state, key = experiment.init(), experiment.train_key()
-    compiled = experiment.train_step().lower(state, batch, key).compile()
+    jitted: Any = experiment.train_step()
+    compiled = jitted.lower(state, batch, key).compile()
   return updating(compiled, state, batch, key)
 
 

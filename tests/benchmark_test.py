@@ -1,0 +1,62 @@
+"""The program that compares times, and what it reads off."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def benchmark(*arguments):
+  done = subprocess.run(
+    [sys.executable, str(ROOT / "experiments" / "benchmark.py"), *arguments],
+    env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout
+
+
+def test_times_are_printed_recorded_and_drawn(tmp_path):
+  records, picture = tmp_path / "records.jsonl", tmp_path / "ratios.png"
+  printed = benchmark(
+    "--suite=median",
+    "--case=100,000",
+    "--repeats=3",
+    f"--output={records}",
+    f"--plot={picture}",
+  )
+  assert "absmedian / absmean" in printed
+  (line,) = records.read_text().splitlines()
+  record = json.loads(line)
+  assert record["suite"] == "median"
+  assert record["repeats"] == 3
+  assert record["versions"]["jax"]
+  assert set(record["milliseconds"]) == {"absmean", "absmedian", "jnp.median"}
+  for quartiles in (
+    *record["milliseconds"].values(),
+    *record["ratios"].values(),
+  ):
+    assert 0 < quartiles["q1"] <= quartiles["median"] <= quartiles["q3"]
+  # Counting beats sorting by two orders of magnitude.
+  assert record["ratios"]["absmedian / jnp.median"]["median"] < 0.1
+  assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_layers_keep_less_than_simulated_quantization(tmp_path):
+  records = tmp_path / "records.jsonl"
+  benchmark("--suite=memory", f"--output={records}")
+  ratios = {}
+  for line in records.read_text().splitlines():
+    record = json.loads(line)
+    found = record["read"]
+    ratios[record["case"]] = found.get("ratio", found.get("ratio, kept"))
+  assert ratios["bit_dot 2048 x 1024 x 4096"] <= 0.26
+  assert ratios["4 layers, 2048 tokens, width 1024"] <= 0.55
+  assert ratios["4 layers, 256 tokens, width 2048"] <= 0.4
