@@ -46,6 +46,13 @@ def finish(folder):
   assert process.returncode == 0, errors
 
 
+def is_saving(checkpoints):
+  try:
+    return any(checkpoints.glob("*/*orbax-checkpoint-tmp*"))
+  except FileNotFoundError:  # An old checkpoint went away meanwhile.
+    return False
+
+
 def kill(folder, *, inside_a_save, delay):
   """Kills a run; returns whether orbax was writing at that moment."""
   process = start(folder)
@@ -56,8 +63,7 @@ def kill(folder, *, inside_a_save, delay):
   caught = False
   while process.poll() is None and not caught:
     if inside_a_save:
-      caught = any(checkpoints.glob("*/*orbax-checkpoint-tmp*"))
-      caught = caught and time.monotonic() > deadline
+      caught = is_saving(checkpoints) and time.monotonic() > deadline
     else:
       caught = time.monotonic() > deadline
   process.kill()
