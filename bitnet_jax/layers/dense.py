@@ -186,11 +186,11 @@ class BitDenseGeneral(nn.Module):
     x = jax.tree.map(
       lambda a: jnp.transpose(a, (*batch, *kept, *contracted)), x
     )
-    x = jax.tree.map(lambda a: a.reshape(*a.shape[: -len(contracted)], -1), x)
+    x = jax.tree.map(lambda a: _merge_last(a, len(contracted)), x)
     x = normalize_input(x, recipe)
     kernel = jax.tree.map(
-      lambda a: a.reshape(
-        *batch_shape, -1, math.prod(a.shape[-len(features) :])
+      lambda a: _merge_last(
+        _merge_last(a, len(features)), len(contracted), before=1
       ),
       kernel,
     )
@@ -216,6 +216,13 @@ class BitDenseGeneral(nn.Module):
       dot = jax.vmap(dot)
     y = dot(x, kernel, bias, keys)
     return y.reshape(*batch_shape, *kept_shape, *features)
+
+
+def _merge_last(a, n, *, before=0):
+  """Makes one axis of the last ``n``, or of those ``before`` the last."""
+  stop = a.ndim - before
+  merged = math.prod(a.shape[stop - n : stop])
+  return a.reshape(*a.shape[: stop - n], merged, *a.shape[stop:])
 
 
 def _as_tuple(value: int | Sequence[int]) -> tuple[int, ...]:

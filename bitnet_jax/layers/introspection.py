@@ -41,8 +41,6 @@ class BitLayer:
   def quantize_kernel(self, params: Any) -> QTensor:
     """Returns codes and scale of the kernel, rounded to nearest.
 
-    The kernel itself is the latent array, to which gradients go.
-
     Raises:
       ValueError: if the recipe leaves the kernel in float.
     """
@@ -51,12 +49,9 @@ class BitLayer:
       raise ValueError(f"the recipe of {self.path} leaves its kernel in float")
     if quantizer.needs_key:
       quantizer = dataclasses.replace(quantizer, rounding="nearest")
-    kernel = self.kernel(params)
-    q = quantizer.quantize(
-      jax.lax.stop_gradient(kernel),
-      axes=tuple(axis % kernel.ndim for axis in self.scale_axes),
-    )
-    return QTensor(q.qvalue, q.scale, latent=kernel)
+    kernel = jax.lax.stop_gradient(self.kernel(params))
+    axes = tuple(axis % kernel.ndim for axis in self.scale_axes)
+    return quantizer.quantize(kernel, axes=axes)
 
 
 def quantize_kernels(
@@ -75,10 +70,9 @@ def quantize_kernels(
     Codes and scales by path of the layer, for ``with_codes``.
   """
   return {
-    layer.path: QTensor(q.qvalue, q.scale)
+    layer.path: layer.quantize_kernel(params)
     for layer in layers
     if (quantizer := layer.recipe.weights) and not quantizer.needs_key
-    for q in [layer.quantize_kernel(params)]
   }
 
 
@@ -93,7 +87,7 @@ def with_codes(
   flat: dict[Any, Any] = dict(traverse_util.flatten_dict(dict(params)))
   for path, q in codes.items():
     key = (*filter(None, path.split("/")), "kernel")
-    flat[key] = QTensor(q.qvalue, q.scale, latent=flat[key])
+    flat[key] = dataclasses.replace(q, latent=flat[key])
   return traverse_util.unflatten_dict(flat)
 
 

@@ -99,8 +99,8 @@ class Regression:
     self.model = model
 
   def init(self, key):
-    """Not needed here."""
-    raise NotImplementedError
+    """Returns the variables of the model."""
+    return self.model.init(key, jnp.zeros((1, WIDTH)))
 
   def weight(self, batch):
     """Returns the number of targets."""
@@ -122,11 +122,12 @@ def stack_step(recipe: str) -> Run:
     "x": jax.random.normal(keys[0], (TOKENS, WIDTH)),
     "y": jax.random.normal(keys[1], (TOKENS, WIDTH)),
   }
-  params = model.init(keys[2], batch["x"])["params"]
+  task = Regression(model)
+  params = task.init(keys[2])["params"]
   tx = optax.adamw(1e-3)
   state = TrainState(jnp.int32(0), params, tx.init(params), {})
   step = make_train_step(
-    Regression(model),
+    task,
     tx,
     optax.constant_schedule(1e-3),
     layers=bit_layers(model, batch["x"]),

@@ -174,3 +174,21 @@ def test_kernel_takes_logical_axes_from_its_initializer(
     layer.apply(v, jnp.ones(shape)) for v in (variables, nn.unbox(variables))
   )
   np.testing.assert_array_equal(boxed, bare)
+
+
+@pytest.mark.parametrize(
+  "layer, shape",
+  [
+    (BitDense(3), (0, 4)),
+    (BitDenseGeneral(3, axis=(1, 2)), (0, 4, 5)),
+    (BitDenseGeneral((2, 3)), (0, 2, 4)),
+    (BitConv(3, (3, 3)), (0, 6, 6, 8)),
+  ],
+)
+def test_empty_batch_gives_an_empty_result_and_no_gradient(layer, shape):
+  params = layer.init(jax.random.key(0), jnp.ones((2, *shape[1:])))
+  y, vjp = jax.vjp(lambda p: layer.apply(p, jnp.ones(shape)), params)
+  assert y.shape[0] == 0
+  (gradient,) = vjp(y)
+  for leaf in jax.tree.leaves(gradient):
+    np.testing.assert_array_equal(leaf, 0.0)
