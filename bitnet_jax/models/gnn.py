@@ -1,0 +1,197 @@
+"""Graph networks: SGC, GCN, GraphSAGE and GAT, for nodes and for graphs."""
+
+import dataclasses
+import functools
+import math
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, ArrayLike, Int, Num
+
+from bitnet_jax import choices
+from bitnet_jax.layers import BitDense, graph
+from bitnet_jax.models import sizes
+from bitnet_jax.quantizers.recipe import Rules, recipe_at
+
+CONVOLUTIONS: dict[str, type[graph.GraphConv]] = {
+  "gcn": graph.GcnConv,
+  "sage": graph.SageConv,
+  "gat": graph.GatConv,
+}
+KINDS = ("sgc", *CONVOLUTIONS)
+POOLINGS = {
+  "none": None,
+  "mean": graph.segment_mean,
+  "sum": graph.segment_sum,
+}
+
+
+def _uniform_in(key, shape, dtype, *, d_in):
+  bound = 1 / math.sqrt(d_in)
+  return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+# Initializers of kernel and bias by the size of the input.
+INITS = {
+  "lecun_normal": lambda d_in: (
+    nn.initializers.lecun_normal(),
+    nn.initializers.zeros_init(),
+  ),
+  "glorot_uniform": lambda d_in: (
+    nn.initializers.glorot_uniform(),
+    nn.initializers.zeros_init(),
+  ),
+  "torch": lambda d_in: (functools.partial(_uniform_in, d_in=d_in),) * 2,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GnnConfig:
+  """Sizes of a ``Gnn``.
+
+  Attributes:
+    kind: "sgc", "gcn", "sage" or "gat".
+    width: units of each hidden convolution; of "gat" those of all its heads.
+    depth: number of hidden convolutions; "sgc" has none, whatever this says.
+    heads: heads of a hidden convolution of "gat".
+    steps: propagation steps of "sgc".
+    dropout: rate before each layer, the first one too, and for the attention
+      weights of "gat", in [0, 1).
+    pooling: "none" for outputs of nodes; "mean" or "sum" over the nodes of a
+      graph for outputs of graphs.
+    init: "lecun_normal" or "glorot_uniform" kernels and zero biases; or both
+      as PyTorch's linear layers have them, uniform within 1 / sqrt(inputs):
+      "torch".
+    num_classes: number of outputs.
+    dtype: dtype of activations, a name in ``DTYPES``.
+    param_dtype: dtype of the latent weights, a name in ``DTYPES``.
+  """
+
+  kind: str
+  width: int
+  depth: int
+  heads: int
+  steps: int
+  dropout: float
+  pooling: str
+  init: str
+  num_classes: int
+  dtype: str
+  param_dtype: str
+
+  def __post_init__(self):
+    choices.check(self.kind, KINDS, key="model.kind")
+    choices.check(self.pooling, POOLINGS, key="model.pooling")
+    choices.check(self.init, INITS, key="model.init")
+    sizes.check_positive(width=self.width, depth=self.depth, heads=self.heads)
+    if self.steps < 0:
+      raise ValueError(f"model.steps is {self.steps}; it must not be negative")
+    if self.kind == "gat" and self.width % self.heads:
+      raise ValueError(
+        f"model.width is {self.width}, which model.heads={self.heads} does not"
+        " divide"
+      )
+    sizes.check_rate(dropout=self.dropout)
+    sizes.get_dtype(self.dtype, key="model.dtype")
+    sizes.get_dtype(self.param_dtype, key="model.param_dtype")
+
+
+class Gnn(nn.Module):
+  """Convolutions ``layer_0``, ``layer_1``, ... with ReLU (ELU in "gat"), then
+  ``head``.
+
+  The head is a convolution too, with one head in "gat", if the outputs are
+  those of nodes; a dense layer if they are those of graphs, and in "sgc".
+
+  Attributes:
+    cfg: sizes.
+    recipe: one recipe for all layers, or (pattern, recipe) rules on their
+      names ("layer_0/dense").
+  """
+
+  cfg: GnnConfig
+  recipe: Rules
+
+  @nn.compact
+  def __call__(
+    self,
+    nodes: Num[Array, "batch n d_in"],
+    senders: Int[Array, "batch e"] | None,
+    receivers: Int[Array, "batch e"] | None,
+    graph_ids: Int[Array, "batch n"] | None = None,
+    *,
+    num_graphs: int | None = None,
+    deterministic: bool = True,
+    strength: ArrayLike | None = None,
+  ) -> Num[Array, "batch outputs num_classes"]:
+    """Returns logits of each node, or of each graph.
+
+    Args:
+      nodes: features.
+      senders: where edges start; an undirected edge is there in both
+        directions, and self loops are not there. ``None``, and ``receivers``
+        too, for an "sgc" whose nodes are propagated already.
+      receivers: where edges end.
+      graph_ids: graph of each node, for pooling; those from ``num_graphs`` on
+        are left out.
+      num_graphs: how many there are in each element of the batch.
+      deterministic: whether dropout is off.
+      strength: share of quantization in force.
+    """
+    cfg = self.cfg
+    x, edges = nodes, (senders, receivers)
+    drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
+    if cfg.kind == "sgc":
+      if senders is not None:
+        x = graph.propagate(x, *edges, steps=cfg.steps)
+    else:
+      activation = nn.elu if cfg.kind == "gat" else nn.relu
+      modes = {"strength": strength}
+      if cfg.kind == "gat":
+        modes["deterministic"] = deterministic
+      for i in range(cfg.depth):
+        conv = self._conv(x, i)
+        x = activation(conv(drop(x), *edges, **modes))
+        x = nn.with_logical_constraint(x, ("batch", None, "mlp"))
+      if cfg.pooling == "none":
+        return self._conv(x, None)(drop(x), *edges, **modes)
+    pool = POOLINGS[cfg.pooling]
+    if pool is not None:
+      x = pool(x, graph_ids, num_segments=num_graphs).astype(x.dtype)
+    head = BitDense(
+      cfg.num_classes,
+      **self._options(x, (None if cfg.kind == "sgc" else "embed", None)),
+      recipe=recipe_at(self.recipe, "head"),
+      name="head",
+    )
+    return head(drop(x), strength=strength)
+
+  def _conv(self, x, i):
+    """Hidden convolution ``i``, or the last for ``None``."""
+    cfg, name = self.cfg, "head" if i is None else f"layer_{i}"
+    features = cfg.num_classes if i is None else cfg.width
+    more = {}
+    if cfg.kind == "gat":
+      heads = 1 if i is None else cfg.heads
+      features //= heads
+      more = {"heads": heads, "dropout": cfg.dropout}
+    axes = (None if i == 0 else "embed", None if i is None else "mlp")
+    return CONVOLUTIONS[cfg.kind](
+      features,
+      **self._options(x, axes),
+      recipe=recipe_at(self.recipe, name),
+      name=name,
+      **more,
+    )
+
+  def _options(self, x, axes):
+    """Dtypes and initializers of a layer with the input ``x``."""
+    kernel_init, bias_init = INITS[self.cfg.init](x.shape[-1])
+    return {
+      "dtype": sizes.get_dtype(self.cfg.dtype, key="model.dtype"),
+      "param_dtype": sizes.get_dtype(
+        self.cfg.param_dtype, key="model.param_dtype"
+      ),
+      "kernel_init": nn.with_logical_partitioning(kernel_init, axes),
+      "bias_init": bias_init,
+    }
