@@ -13,21 +13,32 @@ from bitnet_jax.quantizers.recipe import Rules, unused_patterns
 
 
 class Family(NamedTuple):
-  """A model: its class, and the class of its sizes."""
+  """A model: its class, the class of its sizes, and the tasks it is for."""
 
   module: type[nn.Module]
   config: type
+  tasks: tuple[str, ...]
 
 
 MODELS: dict[str, Family] = {
-  "cnn": Family(Cnn, CnnConfig),
-  "mlp": Family(Mlp, MlpConfig),
+  "cnn": Family(Cnn, CnnConfig, ("classification",)),
+  "mlp": Family(Mlp, MlpConfig, ("classification",)),
 }
 
 
 def get_family(name: str) -> Family:
   """Returns the model of that name; a ValueError lists the names."""
   return choices.pick(MODELS, name, key="model.name")
+
+
+def check_task(name: str, task: str) -> None:
+  """Raises a ValueError unless the model ``name`` is one for ``task``."""
+  if task not in get_family(name).tasks:
+    fitting = [n for n, family in MODELS.items() if task in family.tasks]
+    raise ValueError(
+      f"model.name is {name!r}, which is not for task.name {task!r}; the models"
+      f" for it are: {', '.join(fitting)}"
+    )
 
 
 def check_rules(rules: Rules, layers: Sequence[BitLayer]) -> None:
