@@ -19,7 +19,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Num
 from bitnet_jax import choices
 from bitnet_jax.layers.dense import BitDense, default_kernel_init
 from bitnet_jax.ops.operands import quantize_input
-from bitnet_jax.quantizers.recipe import RECIPES, RecipeLike, get_recipe
+from bitnet_jax.quantizers.recipe import RECIPES, Recipe, Rules, recipe_at
 
 _SLOPE = 0.2  # of the leaky ReLU of attention scores, as in its paper
 
@@ -39,6 +39,24 @@ def add_self_loops(
     jnp.concatenate([senders, loops], axis=-1),
     jnp.concatenate([receivers, loops], axis=-1),
   )
+
+
+def graph_of_node(
+  n_node: Int[Array, "*batch g"], *, num_nodes: int
+) -> Int[Array, "*batch n"]:
+  """Returns the number of the graph of each node.
+
+  Args:
+    n_node: how many nodes each graph has; they stand one behind the other.
+    num_nodes: length of the result; what is left at its end is padding, and of
+      graph ``g``, which ``segment_sum`` leaves out.
+  """
+
+  def one(n_node):
+    ends = jnp.cumsum(n_node)
+    return jnp.searchsorted(ends, jnp.arange(num_nodes), side="right")
+
+  return _for_each_graph(one, n_node)(n_node)
 
 
 def gather(
@@ -202,7 +220,8 @@ class GraphConv(nn.Module):
     param_dtype: see ``BitDense``.
     kernel_init: see ``BitDense``.
     bias_init: see ``BitDense``.
-    recipe: see ``BitDense``; of all dense layers in the convolution.
+    recipe: one for all dense layers inside, or (pattern, recipe) rules on
+      their paths from the top of the model ("layer_0/dense").
   """
 
   features: int
@@ -212,7 +231,10 @@ class GraphConv(nn.Module):
   kernel_init: nn.initializers.Initializer = default_kernel_init
   bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
   _: dataclasses.KW_ONLY
-  recipe: RecipeLike = RECIPES["b158"]
+  recipe: Rules = RECIPES["b158"]
+
+  def _recipe(self, name: str) -> Recipe:
+    return recipe_at(self.recipe, "/".join((*self.path, name)))
 
   def _dense(self, features: int, name: str) -> BitDense:
     return BitDense(
@@ -221,7 +243,7 @@ class GraphConv(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
       kernel_init=self.kernel_init,
-      recipe=self.recipe,
+      recipe=self._recipe(name),
       name=name,
     )
 
@@ -282,8 +304,9 @@ class SageConv(GraphConv):
     strength: ArrayLike | None = None,
   ) -> Num[Array, "*batch n d_out"]:
     """Returns the nodes after the convolution."""
-    recipe, x = get_recipe(self.recipe), nodes
-    if strength is None and recipe.is_integer and not recipe.needs_key:
+    recipe, x = self._recipe("self"), nodes
+    shared = recipe.is_integer and recipe == self._recipe("neighbors")
+    if shared and strength is None and not recipe.needs_key:
       x = quantize_input(nodes, recipe)
     y = self._dense(self.features, "self")(x, strength=strength)
     sent = self._dense(self.features, "neighbors")(x, strength=strength)

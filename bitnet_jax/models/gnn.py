@@ -118,9 +118,8 @@ class Gnn(nn.Module):
     nodes: Num[Array, "batch n d_in"],
     senders: Int[Array, "batch e"] | None,
     receivers: Int[Array, "batch e"] | None,
-    graph_ids: Int[Array, "batch n"] | None = None,
+    n_node: Int[Array, "batch g"] | None = None,
     *,
-    num_graphs: int | None = None,
     deterministic: bool = True,
     strength: ArrayLike | None = None,
   ) -> Num[Array, "batch outputs num_classes"]:
@@ -132,9 +131,8 @@ class Gnn(nn.Module):
         directions, and self loops are not there. ``None``, and ``receivers``
         too, for an "sgc" whose nodes are propagated already.
       receivers: where edges end.
-      graph_ids: graph of each node, for pooling; those from ``num_graphs`` on
-        are left out.
-      num_graphs: how many there are in each element of the batch.
+      n_node: how many nodes each graph has, for pooling; the graphs of an
+        element of the batch stand one behind the other.
       deterministic: whether dropout is off.
       strength: share of quantization in force.
     """
@@ -155,9 +153,7 @@ class Gnn(nn.Module):
         x = nn.with_logical_constraint(x, ("batch", None, "mlp"))
       if cfg.pooling == "none":
         return self._conv(x, None)(drop(x), *edges, **modes)
-    pool = POOLINGS[cfg.pooling]
-    if pool is not None:
-      x = pool(x, graph_ids, num_segments=num_graphs).astype(x.dtype)
+    x = self._pool(x, n_node)
     head = BitDense(
       cfg.num_classes,
       **self._options(x, (None if cfg.kind == "sgc" else "embed", None)),
@@ -165,6 +161,16 @@ class Gnn(nn.Module):
       name="head",
     )
     return head(drop(x), strength=strength)
+
+  def _pool(self, x, n_node):
+    """Makes one of the nodes of each graph, if the outputs are of graphs."""
+    pool = POOLINGS[self.cfg.pooling]
+    if pool is None:
+      return x
+    if n_node is None:
+      raise ValueError(f"pooling is {self.cfg.pooling!r}, which needs n_node")
+    graphs = graph.graph_of_node(n_node, num_nodes=x.shape[-2])
+    return pool(x, graphs, num_segments=n_node.shape[-1]).astype(x.dtype)
 
   def _conv(self, x, i):
     """Hidden convolution ``i``, or the last for ``None``."""
@@ -179,7 +185,7 @@ class Gnn(nn.Module):
     return CONVOLUTIONS[cfg.kind](
       features,
       **self._options(x, axes),
-      recipe=recipe_at(self.recipe, name),
+      recipe=self.recipe,
       name=name,
       **more,
     )

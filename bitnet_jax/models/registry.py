@@ -8,6 +8,7 @@ import flax.linen as nn
 from bitnet_jax import choices
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.models.cnn import Cnn, CnnConfig
+from bitnet_jax.models.gnn import Gnn, GnnConfig
 from bitnet_jax.models.mlp import Mlp, MlpConfig
 from bitnet_jax.quantizers.recipe import Rules, unused_patterns
 
@@ -22,6 +23,7 @@ class Family(NamedTuple):
 
 MODELS: dict[str, Family] = {
   "cnn": Family(Cnn, CnnConfig, ("classification",)),
+  "gnn": Family(Gnn, GnnConfig, ("node_classification", "graph_classification")),
   "mlp": Family(Mlp, MlpConfig, ("classification",)),
 }
 
