@@ -48,7 +48,8 @@ def rotate(
   """
   half = x.shape[-1] // 2
   frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angles = positions[..., None, None].astype(jnp.float32) * frequencies
+  angles = jnp.multiply.outer(positions.astype(jnp.float32), frequencies)
+  angles = angles[:, :, None]  # The same for all heads.
   cos, sin = jnp.cos(angles), jnp.sin(angles)
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   rotated = (first * cos - second * sin, second * cos + first * sin)
@@ -122,7 +123,7 @@ class Attention(nn.Module):
     x: Float[Array, "b t d"],
     memory: Float[Array, "b s d_memory"] | None = None,
     *,
-    mask: Bool[Array, "b 1 t s_all"] | None = None,
+    mask: Bool[Array, "b 1 #t s_all"] | None = None,
     is_causal: bool = False,
     positions: Int[Array, "b t"] | None = None,
     cache: AttentionCache | None = None,

@@ -117,7 +117,7 @@ class Encoder(nn.Module):
         (cfg.vocab_size,),
         cfg.dtypes["param_dtype"],
       )
-      logits = logits + bias.astype(logits.dtype)
+      logits = logits + bias.astype(logits.dtype)[None, None]
       return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
     x = jnp.tanh(self._dense("pooler")(x[:, 0], strength=strength))
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
