@@ -121,7 +121,7 @@ class Encoder(nn.Module):
       return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
     x = jnp.tanh(self._dense("pooler")(x[:, 0], strength=strength))
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
-    head = transformer.make_head(cfg, cfg.num_classes, self.recipe)
+    head = transformer.make_head(cfg, cfg.num_classes, self.recipe, name="head")
     return head(x, strength=strength)
 
   def _dense(self, name):

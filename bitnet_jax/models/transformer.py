@@ -383,14 +383,22 @@ class TokenEmbedding(nn.Module):
 
 
 def make_head(
-  cfg: TransformerConfig, features: int, recipe: Rules, name: str = "head"
+  cfg: TransformerConfig, features: int, recipe: Rules, **name: Any
 ) -> BitDense:
-  """Returns the layer from the width of a model to logits."""
+  """Returns the layer ``head``, from the width of a model to logits.
+
+  Args:
+    cfg: sizes.
+    features: number of logits.
+    recipe: rules on the paths of all layers, or one recipe.
+    **name: "head", unless made in a ``setup``.
+  """
   init = nn.initializers.lecun_normal()
   return BitDense(
     features,
     use_bias=cfg.use_bias,
     kernel_init=nn.with_logical_partitioning(init, ("embed", "vocab")),
-    recipe=recipe_at(recipe, name),
+    recipe=recipe_at(recipe, "head"),
     **cfg.dtypes,
+    **name,
   )

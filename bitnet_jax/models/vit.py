@@ -82,7 +82,7 @@ class Vit(nn.Module):
     blocks = transformer.make_blocks(cfg, self.recipe, name="blocks")
     x, _ = transformer.run_blocks(blocks, x, context)
     x = jnp.mean(transformer.make_norm(cfg, "final_norm")(x), axis=1)
-    head = transformer.make_head(cfg, cfg.num_classes, self.recipe)
+    head = transformer.make_head(cfg, cfg.num_classes, self.recipe, name="head")
     return head(x, strength=strength)
 
 

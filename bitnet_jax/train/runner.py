@@ -61,13 +61,15 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
   keep_compiled()
   experiment = build(config, folder)
   with workdir.lock(folder), experiment.activate(), Interrupt() as interrupt:
-    workdir.claim(folder, experiment.config, experiment.problem.fingerprint)
+    workdir.claim(folder, experiment.config, experiment.fingerprint)
     checkpoints = Checkpoints(
       folder / "checkpoints", experiment.settings.checkpoint
     )
     state, progress = experiment.init(), Progress()
     restored = checkpoints.restore_latest(state)
-    if restored is not None:
+    if restored is None:
+      state = experiment.start()
+    else:
       state, progress = restored
       _say(f"resuming at step {int(state.step)}")
     finished = _finished(experiment, folder, int(state.step))
@@ -216,7 +218,7 @@ def evaluate_run(
   keep_compiled()
   config, fingerprint = workdir.read_config(folder)
   experiment = build(config, folder)
-  found = experiment.problem.fingerprint
+  found = experiment.fingerprint
   if found != fingerprint:
     raise ValueError(
       f"data.source is {config['data']['source']!r}, whose content is not what"
