@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from bitnet_jax.data import text
+from bitnet_jax.data import textfiles
 from bitnet_jax.data.vocabulary import Vocabulary
 
 FILE_NAME = "tokenizer.json"
@@ -80,7 +80,7 @@ def read(path: str) -> Vocabulary:
     ImportError: tokenizers is not installed.
     ValueError: it is not a file of the library tokenizers.
   """
-  file = text.find(path)
+  file = textfiles.find(path)
   return parse(file.read_bytes(), where=str(file))
 
 
@@ -109,7 +109,7 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
 def read_gpt2(vocab: str, merges: str) -> Vocabulary:
   """Reads the two files of the byte-level BPE of GPT-2; see `read`."""
   library = _library()
-  files = [text.find(path) for path in (vocab, merges)]
+  files = [textfiles.find(path) for path in (vocab, merges)]
   try:
     model = library.models.BPE.from_file(*map(str, files))
   except Exception as error:
@@ -128,8 +128,8 @@ def read_gpt2(vocab: str, merges: str) -> Vocabulary:
 
 def read_bert(path: str, *, lowercase: bool) -> Vocabulary:
   """Reads the WordPiece vocabulary of BERT, one token a line; see `read`."""
-  file = text.find(path)
-  lines = text.read(file).removesuffix("\n").split("\n")
+  file = textfiles.find(path)
+  lines = textfiles.read(file).removesuffix("\n").split("\n")
   vocabulary = {token: line for line, token in enumerate(lines)}
   for line, token in enumerate(lines):
     if not token or vocabulary[token] != line:

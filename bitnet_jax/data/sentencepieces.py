@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bitnet_jax.data import text
+from bitnet_jax.data import textfiles
 from bitnet_jax.data.vocabulary import Vocabulary
 
 FILE_NAME = "tokenizer.model"
@@ -47,7 +47,7 @@ def read(path: str) -> Vocabulary:
     ImportError: sentencepiece is not installed.
     ValueError: it is not a model of sentencepiece.
   """
-  file = text.find(path)
+  file = textfiles.find(path)
   return parse(file.read_bytes(), where=str(file))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from bitnet_jax import choices
-from bitnet_jax.data import pieces, sentencepieces, vocabulary
+from bitnet_jax.data import pieces, sentencepieces, textfiles, vocabulary
 from bitnet_jax.data.vocabulary import Codec, Vocabulary
 
 # What a special token is for; those of trained vocabularies, in this order.
@@ -306,7 +306,7 @@ def _bytes(num_sentinels):
 def _trained(options, texts, cache):
   """Returns a vocabulary of the cache, or trains it and puts it there."""
   library = sentencepieces if options["spec"] == "unigram" else pieces
-  record = options | {"texts": vocabulary.digest(texts())}
+  record = options | {"texts": textfiles.digest(texts())}
   data = (
     None
     if cache is None

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 _RECORD = "tokenizer_source.json"
@@ -40,16 +40,6 @@ class Vocabulary:
   size: int
   ids: Mapping[str, int]
   sentinels: tuple[int, ...]
-
-
-def digest(texts: Iterable[str]) -> str:
-  """Returns a hash of texts and their borders."""
-  content = hashlib.sha256()
-  for text in texts:
-    data = text.encode()
-    content.update(len(data).to_bytes(8, "little"))
-    content.update(data)
-  return content.hexdigest()
 
 
 def recall(folder: pathlib.Path, name: str, record: Mapping) -> bytes | None:
