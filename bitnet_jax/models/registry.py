@@ -8,26 +8,52 @@ import flax.linen as nn
 from bitnet_jax import choices
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.models.cnn import Cnn, CnnConfig
+from bitnet_jax.models.decoder import Decoder, DecoderConfig
+from bitnet_jax.models.encoder import Encoder, EncoderConfig
+from bitnet_jax.models.encoder_decoder import (
+  EncoderDecoder,
+  EncoderDecoderConfig,
+)
 from bitnet_jax.models.mlp import Mlp, MlpConfig
+from bitnet_jax.models.vit import Vit, VitConfig
 from bitnet_jax.quantizers.recipe import Rules, unused_patterns
 
 
 class Family(NamedTuple):
-  """A model: its class, and the class of its sizes."""
+  """A model: its class, the class of its sizes, and the tasks it is for."""
 
   module: type[nn.Module]
   config: type
+  tasks: tuple[str, ...]
 
 
 MODELS: dict[str, Family] = {
-  "cnn": Family(Cnn, CnnConfig),
-  "mlp": Family(Mlp, MlpConfig),
+  "cnn": Family(Cnn, CnnConfig, ("classification",)),
+  "decoder": Family(Decoder, DecoderConfig, ("causal_lm",)),
+  "encoder": Family(
+    Encoder, EncoderConfig, ("masked_lm", "text_classification")
+  ),
+  "encoder_decoder": Family(
+    EncoderDecoder, EncoderDecoderConfig, ("span_corruption", "translation")
+  ),
+  "mlp": Family(Mlp, MlpConfig, ("classification",)),
+  "vit": Family(Vit, VitConfig, ("classification",)),
 }
 
 
 def get_family(name: str) -> Family:
   """Returns the model of that name; a ValueError lists the names."""
   return choices.pick(MODELS, name, key="model.name")
+
+
+def check_task(name: str, task: str) -> None:
+  """Raises a ValueError unless the model ``name`` is one for ``task``."""
+  if task not in get_family(name).tasks:
+    fitting = [n for n, family in MODELS.items() if task in family.tasks]
+    raise ValueError(
+      f"model.name is {name!r}, which is not for task.name {task!r}; the models"
+      f" for it are: {', '.join(fitting)}"
+    )
 
 
 def check_rules(rules: Rules, layers: Sequence[BitLayer]) -> None:

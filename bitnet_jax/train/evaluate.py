@@ -1,6 +1,7 @@
 """Metrics over a whole split."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ from jax.sharding import Mesh
 
 from bitnet_jax.train.sharding import place_batch
 from bitnet_jax.train.state import TrainState
-from bitnet_jax.train.tasks import Totals, averages
+from bitnet_jax.train.tasks.base import Totals
 
 
 def evaluate(
@@ -19,8 +20,8 @@ def evaluate(
   mesh: Mesh,
   key: jax.Array,
   strength: jax.Array | None = None,
-) -> dict[str, float]:
-  """Returns the averages of all metrics over ``batches``.
+) -> dict[str, Any]:
+  """Returns the sums of all metrics over ``batches``, in float64.
 
   Args:
     eval_step: jitted, see ``make_eval_step``.
@@ -30,16 +31,16 @@ def evaluate(
     key: for stochastic rounding, the same for each evaluation.
     strength: share of quantization in force.
   """
-  sums: dict[str, float] = {}
+  sums: dict[str, Any] = {}
   late: Totals = {}
   for batch in batches:
     totals = eval_step(state, place_batch(batch, mesh), key, strength)
     _add(sums, late)  # Fetched late, so that the device is never idle.
     late = totals
   _add(sums, late)
-  return averages(sums)
+  return sums
 
 
-def _add(sums: dict[str, float], totals: Totals) -> None:
+def _add(sums: dict[str, Any], totals: Totals) -> None:
   for name, total in jax.device_get(totals).items():
-    sums[name] = sums.get(name, 0.0) + float(total)
+    sums[name] = sums.get(name, 0.0) + np.asarray(total, np.float64)

@@ -3,25 +3,20 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 from absl import logging
 from jax.sharding import Mesh
 
 from bitnet_jax import choices
-from bitnet_jax.data import images, pipeline, sources
-from bitnet_jax.layers import bit_layers
-from bitnet_jax.layers.introspection import BitLayer
-from bitnet_jax.models import registry
 from bitnet_jax.train import optim, records
 from bitnet_jax.train.evaluate import evaluate
-from bitnet_jax.train.loop import BatchAt, place_strength
+from bitnet_jax.train.loop import place_strength
 from bitnet_jax.train.settings import Settings, parse_settings
 from bitnet_jax.train.sharding import batch_shards, make_mesh
 from bitnet_jax.train.state import AxisRules, TrainState, make_init
@@ -31,7 +26,8 @@ from bitnet_jax.train.step import (
   make_train_step,
   make_train_steps,
 )
-from bitnet_jax.train.tasks import Classification
+from bitnet_jax.train.tasks.base import Problem
+from bitnet_jax.train.tasks.registry import KINDS
 
 _INIT, _TRAIN, _EVALUATE = range(3)  # What a key is folded with, by purpose.
 
@@ -43,9 +39,7 @@ class Experiment:
   Attributes:
     settings: the checked config.
     config: the resolved config: its length is in ``total_steps``.
-    dataset: all splits.
-    task: model, loss and metrics.
-    layers: the quantizable layers of the model.
+    problem: data, model and loss.
     mesh: the devices.
     rules: logical axis to mesh axis.
     total_steps: length of the run.
@@ -53,9 +47,7 @@ class Experiment:
 
   settings: Settings
   config: dict[str, Any]
-  dataset: sources.Dataset
-  task: Classification
-  layers: Sequence[BitLayer]
+  problem: Problem
   mesh: Mesh
   rules: AxisRules
   total_steps: int
@@ -67,7 +59,7 @@ class Experiment:
   @property
   def run_id(self) -> str:
     """Names the run."""
-    return records.run_id(self.config, self.dataset.fingerprint)
+    return records.run_id(self.config, self.problem.fingerprint)
 
   def optimizer(self) -> optax.GradientTransformation:
     """Returns the optimizer."""
@@ -104,10 +96,10 @@ class Experiment:
   def _step(self):
     options = self.settings.optim
     return make_train_step(
-      self.task,
+      self.problem.task,
       self.optimizer(),
       optim.learning_rate_schedule(options, self.total_steps),
-      layers=self.layers,
+      layers=self.problem.layers,
       accumulate_steps=options.accumulate_steps,
     )
 
@@ -119,35 +111,17 @@ class Experiment:
     with self.activate():
       key = self.train_key()
       state = jax.eval_shape(self._make_init()[0], key)
-      jaxpr = jax.make_jaxpr(step)(state, self.batch_at()(0), key)
+      jaxpr = jax.make_jaxpr(step)(state, self.problem.train_batch(0), key)
     return "conv_general_dilated" in str(jaxpr)
 
   def _make_init(self):
-    return make_init(self.task.init, self.optimizer(), self.mesh, self.rules)
+    return make_init(
+      self.problem.task.init, self.optimizer(), self.mesh, self.rules
+    )
 
   def train_key(self) -> jax.Array:
     """Returns the key of dropout and stochastic rounding."""
     return self.key(_TRAIN)
-
-  def batch_at(self) -> BatchAt:
-    """Returns a function from a step to its batch for this process."""
-    data = self.settings.data
-    batches = pipeline.train_batches(
-      self.dataset.splits["train"],
-      batch_size=data.batch_size,
-      seed=self.settings.seed,
-      random_crop=data.random_crop,
-      random_flip=data.random_flip,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    )
-
-    def batch_at(step: int) -> Mapping[str, np.ndarray]:
-      batch = batches[step]
-      assert batch is not None
-      return batch
-
-    return batch_at
 
   def evaluator(self) -> Callable[[str, TrainState], dict[str, float]]:
     """Returns a function from a split's name and a state to its metrics.
@@ -155,25 +129,21 @@ class Experiment:
     A state is evaluated with the strength of quantization that its next update
     would have.
     """
-    data, key = self.settings.data, self.key(_EVALUATE)
+    key = self.key(_EVALUATE)
     phase_in = self.settings.quant.make_phase_in()
-    eval_step = jax.jit(make_eval_step(self.task))
+    eval_step = jax.jit(make_eval_step(self.problem.task))
 
     def run(split: str, state: TrainState) -> dict[str, float]:
       strength = phase_in.strength(int(jax.device_get(state.step)))
-      return evaluate(
+      sums = evaluate(
         eval_step,
         state,
-        pipeline.eval_batches(
-          self.dataset.splits[split],
-          batch_size=data.eval_batch_size or data.batch_size,
-          process_index=jax.process_index(),
-          process_count=jax.process_count(),
-        ),
+        self.problem.eval_batches(split),
         mesh=self.mesh,
         key=key,
         strength=place_strength(strength, self.mesh),
       )
+      return self.problem.finish(split, sums)
 
     return run
 
@@ -184,56 +154,28 @@ class Experiment:
       yield
 
 
-def build(config: Mapping[str, Any]) -> Experiment:
+def build(
+  config: Mapping[str, Any], folder: pathlib.Path | None = None
+) -> Experiment:
   """Builds an experiment, making every check that can be made before training.
 
   Args:
     config: nested dict, as a config file or a ``config.json`` gives it.
+    folder: of the run, where a vocabulary is kept; ``None`` keeps none.
 
   Raises:
     ValueError: for a mistake in the config or the data, naming it.
     FileNotFoundError: if the data is not there.
   """
-  settings = parse_settings(config)
-  data = settings.data
-  sources.check_name(data.source)
-  _check_evaluation(settings)
+  settings = parse_settings(config, KINDS)
   rules = settings.axis_rules()
   mesh = make_mesh(**dataclasses.asdict(settings.mesh))
   _check_batch(settings, mesh)
-  recipe_rules = settings.quant.make_rules()
+  settings.quant.make_rules()
   settings.quant.make_phase_in()
-  dataset = sources.load(
-    data.source,
-    valid_fraction=data.valid_fraction,
-    test_fraction=data.test_fraction,
-    split_seed=data.split_seed,
-    num_classes=data.num_classes,
-    data_dir=data.data_dir,
-    image_size=data.image_size,
-  )
-  if settings.eval_every and "valid" not in dataset.splits:
-    raise ValueError(
-      f"eval_every is {settings.eval_every}, but {data.source} has no"
-      " validation split and data.valid_fraction is 0; set one of them"
-    )
-  inputs = dataset.splits["train"].inputs
-  model_config = settings.model.make(num_classes=dataset.num_classes)
-  model = registry.get_family(settings.model.name).module(
-    model_config, recipe_rules
-  )
-  mean, std = _standardization(inputs, standardize=data.standardize)
-  task = Classification(model, inputs.shape[1:], mean, std)
-  example = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), jnp.float32)
-  try:
-    layers = bit_layers(model, example)
-  except (TypeError, ValueError) as error:
-    raise ValueError(
-      f"model.name is {settings.model.name!r}, which does not take inputs of"
-      f" the shape {inputs.shape[1:]} that {data.source} has: {error}"
-    ) from error
-  registry.check_rules(settings.quant.rules, layers)
-  total_steps = settings.count_steps(examples=len(inputs))
+  problem = KINDS[settings.task.name].build(settings, folder)
+  _check_evaluation(settings, problem)
+  total_steps = settings.count_steps(examples=problem.num_examples)
   if settings.optim.warmup_steps >= total_steps:
     raise ValueError(
       f"optim.warmup_steps is {settings.optim.warmup_steps}; it must be less"
@@ -241,24 +183,25 @@ def build(config: Mapping[str, Any]) -> Experiment:
     )
   resolved = {**config, "total_steps": total_steps, "total_epochs": None}
   resolved = json.loads(json.dumps(resolved))
-  experiment = Experiment(
+  return Experiment(
     settings=settings,
     config=resolved,
-    dataset=dataset,
-    task=task,
-    layers=layers,
+    problem=problem,
     mesh=mesh,
     rules=rules,
     total_steps=total_steps,
   )
-  experiment.batch_at()  # Checks what is asked of the data.
-  return experiment
 
 
-def _check_evaluation(settings: Settings) -> None:
+def _check_evaluation(settings: Settings, problem: Problem) -> None:
   metric = settings.checkpoint.metric
-  names = [f"valid/{name}" for name in Classification.metric_names]
+  names = [f"valid/{name}" for name in problem.metric_names]
   choices.check(metric, names, key="checkpoint.metric")
+  if settings.eval_every and "valid" not in problem.splits:
+    raise ValueError(
+      f"eval_every is {settings.eval_every}, but {settings.data.source} has no"
+      " validation split and data.valid_fraction is 0; set one of them"
+    )
   if not settings.eval_every:
     for key, value in (
       ("checkpoint.keep_best", settings.checkpoint.keep_best),
@@ -281,20 +224,8 @@ def _check_batch(settings: Settings, mesh: Mesh) -> None:
       f" {shards} (shards of the mesh) x {parts} (optim.accumulate_steps);"
       " set mesh.data to use fewer devices"
     )
-  eval_batch_size = data.eval_batch_size or data.batch_size
-  if eval_batch_size % shards:
+  if data.rows_of_evaluation % shards:
     raise ValueError(
-      f"data.eval_batch_size is {eval_batch_size}, which is not a multiple of"
-      f" the {shards} shards of the mesh"
+      f"data.eval_batch_size is {data.rows_of_evaluation}, which is not a"
+      f" multiple of the {shards} shards of the mesh"
     )
-
-
-def _standardization(inputs: np.ndarray, *, standardize: bool):
-  """Returns what is subtracted and what divides, of the rank of the inputs."""
-  if standardize:
-    mean, std = images.channel_statistics(inputs)
-  else:
-    largest = 255 if inputs.dtype == np.uint8 else 1
-    mean, std = np.zeros(1, np.float32), np.array([largest], np.float32)
-  shape = (1,) * (inputs.ndim - 1) + (-1,)
-  return mean.reshape(shape), std.reshape(shape)

@@ -59,9 +59,9 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     Interrupted: after SIGINT or SIGTERM.
   """
   keep_compiled()
-  experiment = build(config)
+  experiment = build(config, folder)
   with workdir.lock(folder), experiment.activate(), Interrupt() as interrupt:
-    workdir.claim(folder, experiment.config, experiment.dataset.fingerprint)
+    workdir.claim(folder, experiment.config, experiment.problem.fingerprint)
     checkpoints = Checkpoints(
       folder / "checkpoints", experiment.settings.checkpoint
     )
@@ -109,7 +109,9 @@ def _run(
     restored_step=step,
   )
   code_statistics = CodeStatistics(
-    experiment.layers, train_metrics, statistics_every=settings.statistics_every
+    experiment.problem.layers,
+    train_metrics,
+    statistics_every=settings.statistics_every,
   )
   code_statistics(step, state, None)
   profile = Profile(
@@ -126,7 +128,7 @@ def _run(
     state = train(
       state,
       experiment.train_step(),
-      experiment.batch_at(),
+      experiment.problem.train_batch,
       mesh=experiment.mesh,
       key=experiment.train_key(),
       strength=settings.quant.make_phase_in().strength,
@@ -155,7 +157,7 @@ def _run(
   metrics = {
     f"{split}/{name}": value
     for split in ("valid", "test")
-    if split in experiment.dataset.splits
+    if split in experiment.problem.splits
     for name, value in evaluate(split, state).items()
   }
   result = _result(experiment, state, writer.seconds(), metrics)
@@ -213,8 +215,8 @@ def evaluate_run(
   """
   keep_compiled()
   config, fingerprint = workdir.read_config(folder)
-  experiment = build(config)
-  found = experiment.dataset.fingerprint
+  experiment = build(config, folder)
+  found = experiment.problem.fingerprint
   if found != fingerprint:
     raise ValueError(
       f"data.source is {config['data']['source']!r}, whose content is not what"
@@ -229,7 +231,7 @@ def evaluate_run(
     evaluate = experiment.evaluator()
     metrics = {
       f"{split}/{name}": value
-      for split in experiment.dataset.splits
+      for split in experiment.problem.splits
       for name, value in evaluate(split, state).items()
     }
   evaluation = {

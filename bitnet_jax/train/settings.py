@@ -2,225 +2,71 @@
 
 import dataclasses
 import math
-import re
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from bitnet_jax import choices
 from bitnet_jax.models import registry
-from bitnet_jax.quantizers.quantizer import Quantizer
-from bitnet_jax.quantizers.recipe import RECIPES, Recipe, Rules
 from bitnet_jax.train.checkpoint import CheckpointOptions
 from bitnet_jax.train.construct import construct
 from bitnet_jax.train.optim import OptimOptions
+from bitnet_jax.train.quant_options import QuantOptions
 from bitnet_jax.train.state import AxisRules
 
-# How a config says which elements share a scale, as the axis of a Quantizer.
-SCALES = {
-  "weights": {"tensor": None, "channel": 0},
-  "acts": {"tensor": None, "token": -1},
-}
-PHASE_IN_SHAPES = ("linear", "tanh")
-PHASE_IN_STEEPNESS = 2.5  # tanh(2.5 s / S), as in the authors' forks.
+
+def check_least(group: str, options: Any, **least: float) -> None:
+  """Raises a ValueError for the first field below its least value.
+
+  Args:
+    group: name of the config group, "" for none.
+    options: object with the fields; ``None`` is always well.
+    **least: the least value of each field.
+  """
+  prefix = f"{group}." if group else ""
+  for field, bound in least.items():
+    value = getattr(options, field)
+    if value is not None and value < bound:
+      raise ValueError(
+        f"{prefix}{field} is {value}; it must be at least {bound}"
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions:
-  """The group ``data``.
+  """What the group ``data`` holds for every kind of task.
 
   Attributes:
-    source: "embedded:digits", "embedded:xor", "tfds:NAME" or "file:PATH.npz".
+    source: where the examples come from; each kind says what it takes.
     batch_size: examples of one update, over all devices and processes.
     eval_batch_size: examples of one evaluation step; ``None``: as batch_size.
-    num_classes: checked against the labels; ``None``: as the source says.
-    valid_fraction: share of the training split, for a source without "valid".
-    test_fraction: share of the training split, for a source without "test".
-    split_seed: seed of these cuts.
-    standardize: whether inputs get mean 0 and deviation 1, per channel (or
-      feature) of the training split; else uint8 pixels are divided by 255.
-    random_crop: padding of random crops, in pixels; 0 for none.
-    random_flip: whether images are mirrored at random.
-    data_dir: where TFDS looks.
-    image_size: side to which TFDS images are resized and cropped.
   """
 
   source: str
   batch_size: int
   eval_batch_size: int | None
-  num_classes: int | None
-  valid_fraction: float
-  test_fraction: float
-  split_seed: int
-  standardize: bool
-  random_crop: int
-  random_flip: bool
-  data_dir: str | None
-  image_size: int | None
 
   def __post_init__(self):
-    for field, least in (
-      ("batch_size", 1),
-      ("eval_batch_size", 1),
-      ("num_classes", 1),
-      ("image_size", 1),
-      ("random_crop", 0),
-      ("split_seed", 0),
-    ):
-      value = getattr(self, field)
-      if value is not None and value < least:
-        raise ValueError(
-          f"data.{field} is {value}; it must be at least {least}"
-        )
+    check_least("data", self, batch_size=1, eval_batch_size=1)
+
+  @property
+  def rows_of_evaluation(self) -> int:
+    """Examples of one evaluation step."""
+    return self.eval_batch_size or self.batch_size
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class QuantizerOverrides:
-  """The groups ``quant.weights`` and ``quant.acts``; ``None``: as the recipe.
+class Kind(NamedTuple):
+  """A kind of task, chosen by ``task.name``.
 
   Attributes:
-    measure: see ``Quantizer``.
-    range: see ``Quantizer``.
-    scale: what shares a scale: "tensor", "channel" (weights) or "token"
-      (activations).
-    eps: see ``Quantizer``.
-    rounding: see ``Quantizer``.
+    data: class of the group ``data``, of ``DataOptions``.
+    task: class of the other keys of the group ``task``.
+    build: from ``Settings`` and the folder of the run (or ``None``) to a
+      ``Problem``.
   """
 
-  measure: str | None
-  range: tuple[int, int] | None
-  scale: str | None
-  eps: float | None
-  rounding: str | None
-
-  def apply(self, quantizer: Quantizer | None, side: str) -> Quantizer | None:
-    """Returns the quantizer of "weights" or "acts", what is given replaced.
-
-    Raises:
-      ValueError: if there is no quantizer to override, or for a bad value.
-    """
-    given = {n: v for n, v in vars(self).items() if v is not None}
-    if not given:
-      return quantizer
-    key = f"quant.{side}"
-    if quantizer is None:
-      raise ValueError(
-        f"{key} is {given}, but the recipe leaves this operand in float"
-      )
-    if "scale" in given:
-      scale = given.pop("scale")
-      given["axis"] = choices.pick(SCALES[side], scale, key=f"{key}.scale")
-    return _naming(key, dataclasses.replace, quantizer, **given)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PhaseIn:
-  """The group ``quant.phase_in``: how quantization sets in.
-
-  Attributes:
-    steps: how many it takes; 0 quantizes fully from ``start`` on.
-    start: the step before which the strength is 0.
-    shape: "linear", or "tanh": ``tanh(2.5 s / steps)``.
-  """
-
-  steps: int
-  start: int
-  shape: str
-
-  def __post_init__(self):
-    choices.check(self.shape, PHASE_IN_SHAPES, key="quant.phase_in.shape")
-    if self.steps < 0 or self.start < 0:
-      raise ValueError(
-        f"quant.phase_in has steps {self.steps} and start {self.start}; neither"
-        " may be negative"
-      )
-
-  def strength(self, step: int) -> np.float32 | None:
-    """Returns the share of quantization in force for the update after ``step``
-    others; ``None`` for all of it.
-    """
-    done = step - self.start
-    if done >= self.steps:
-      return None
-    share = max(done, 0) / max(self.steps, 1)
-    if self.shape == "tanh":
-      share = np.tanh(PHASE_IN_STEEPNESS * share)
-    return np.float32(share)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class QuantOptions:
-  """The group ``quant``.
-
-  Attributes:
-    recipe: name of the recipe of all layers for which no rule decides.
-    rules: (pattern, recipe name) pairs on layer names; the first match wins.
-    weights: overrides of the recipe's weight quantizer.
-    acts: overrides of its activation quantizer.
-    norm: override of its norm; "none" for none.
-    ste: override.
-    bias_in_product: override.
-    compute: override.
-    backward: override.
-    phase_in: how quantization sets in.
-  """
-
-  recipe: str
-  rules: tuple[Any, ...]
-  weights: Mapping[str, Any]
-  acts: Mapping[str, Any]
-  norm: str | None
-  ste: str | None
-  bias_in_product: bool | None
-  compute: str | None
-  backward: str | None
-  phase_in: Mapping[str, Any]
-
-  def __post_init__(self):
-    for rule in self.rules:
-      if not (
-        isinstance(rule, tuple)
-        and len(rule) == 2
-        and all(isinstance(part, str) for part in rule)
-      ):
-        raise ValueError(
-          f"quant.rules has the entry {rule!r}; each must be a pair (pattern,"
-          " recipe name)"
-        )
-      key = f"quant.rules[{rule[0]!r}]"
-      choices.check(rule[1], RECIPES, key=key)
-      try:
-        re.compile(rule[0])
-      except re.error as error:
-        raise ValueError(
-          f"{key}: the pattern is not a regular expression: {error}"
-        ) from error
-
-  def make_recipe(self) -> Recipe:
-    """Returns the recipe with all overrides applied."""
-    recipe = choices.pick(RECIPES, self.recipe, key="quant.recipe")
-    given: dict[str, Any] = {
-      name: getattr(self, name)
-      for name in ("norm", "ste", "bias_in_product", "compute", "backward")
-      if getattr(self, name) is not None
-    }
-    if given.get("norm") == "none":
-      given["norm"] = None
-    for side in ("weights", "acts"):
-      overrides = construct(
-        QuantizerOverrides, getattr(self, side), group=f"quant.{side}"
-      )
-      given[side] = overrides.apply(getattr(recipe, side), side)
-    return _naming("quant", dataclasses.replace, recipe, **given)
-
-  def make_rules(self) -> Rules:
-    """Returns the rules, with the recipe as the last."""
-    return (*self.rules, (".*", self.make_recipe()))
-
-  def make_phase_in(self) -> PhaseIn:
-    """Returns the phase-in schedule."""
-    return construct(PhaseIn, self.phase_in, group="quant.phase_in")
+  data: type[DataOptions]
+  task: type
+  build: Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -244,10 +90,7 @@ class EarlyStopping:
   patience: int | None
 
   def __post_init__(self):
-    if self.patience is not None and self.patience < 1:
-      raise ValueError(
-        f"early_stopping.patience is {self.patience}; it must be at least 1"
-      )
+    check_least("early_stopping", self, patience=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -263,10 +106,11 @@ class ProfileOptions:
   steps: int
 
   def __post_init__(self):
-    for field in ("start", "steps"):
-      value = getattr(self, field)
-      if value is not None and value < 1:
-        raise ValueError(f"profile.{field} is {value}; it must be at least 1")
+    check_least("profile", self, start=1, steps=1)
+
+
+# Fields of a model's sizes that the data decides, with stand-ins of their type.
+FROM_DATA = {"num_classes": 2, "vocab_size": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,27 +119,45 @@ class ModelOptions:
 
   Attributes:
     name: a name in ``MODELS``.
-    sizes: the other keys, checked but for the number of classes.
+    sizes: the other keys, checked.
   """
 
   name: str
   sizes: Mapping[str, Any]
 
   @classmethod
-  def parse(cls, group: Any) -> "ModelOptions":
-    """Checks the group, with a stand-in for the number of classes."""
+  def parse(cls, group: Any, *, task: str) -> "ModelOptions":
+    """Checks the group: the sizes, and that the model is one for the task."""
     if not isinstance(group, Mapping) or "name" not in group:
       raise ValueError(f"model is {group!r}; it must be a group with a name")
     options = cls(group["name"], {k: group[k] for k in group if k != "name"})
-    options.make(num_classes=2)
+    registry.check_task(options.name, task)
+    options.make(**FROM_DATA)
     return options
 
-  def make(self, *, num_classes: int) -> Any:
-    """Returns the sizes in the model's own class."""
-    family = registry.get_family(self.name)
-    return construct(
-      family.config, self.sizes, group="model", num_classes=num_classes
-    )
+  def make(self, **from_data: Any) -> Any:
+    """Returns the sizes in the model's own class.
+
+    Args:
+      **from_data: values for those of the fields ``FROM_DATA`` that it has.
+    """
+    config = registry.get_family(self.name).config
+    fields = {field.name for field in dataclasses.fields(config)}
+    derived = {n: value for n, value in from_data.items() if n in fields}
+    return construct(config, self.sizes, group="model", **derived)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskOptions:
+  """The group ``task``: a name, and the options of that kind.
+
+  Attributes:
+    name: of the kind.
+    options: the other keys, in the kind's own class.
+  """
+
+  name: str
+  options: Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -312,6 +174,7 @@ class Settings:
     statistics_every: cadence of code statistics; 0 or ``None`` for none.
     steps_per_dispatch: how many steps at most run without the host, see
       ``loop.train``; the results are the same.
+    task: what is learned.
     data: see its class, like the rest.
     model: name and sizes.
     quant: recipe, rules, overrides, phase-in.
@@ -331,7 +194,8 @@ class Settings:
   checkpoint_every: int
   statistics_every: int | None
   steps_per_dispatch: int
-  data: DataOptions
+  task: TaskOptions
+  data: Any
   model: ModelOptions
   quant: QuantOptions
   optim: OptimOptions
@@ -347,19 +211,18 @@ class Settings:
         f"total_steps is {self.total_steps} and total_epochs is"
         f" {self.total_epochs}; give exactly one of them"
       )
-    for field, least in (
-      ("seed", 0),
-      ("total_steps", 1),
-      ("total_epochs", 1),
-      ("log_every", 1),
-      ("eval_every", 0),
-      ("checkpoint_every", 1),
-      ("statistics_every", 0),
-      ("steps_per_dispatch", 1),
-    ):
-      value = getattr(self, field)
-      if value is not None and value < least:
-        raise ValueError(f"{field} is {value}; it must be at least {least}")
+    check_least(
+      "",
+      self,
+      seed=0,
+      total_steps=1,
+      total_epochs=1,
+      log_every=1,
+      eval_every=0,
+      checkpoint_every=1,
+      statistics_every=0,
+      steps_per_dispatch=1,
+    )
 
   def count_steps(self, *, examples: int) -> int:
     """Returns the length of the run on so many training examples."""
@@ -384,7 +247,6 @@ class Settings:
 
 
 _GROUPS = {
-  "data": DataOptions,
   "quant": QuantOptions,
   "optim": OptimOptions,
   "mesh": MeshOptions,
@@ -394,11 +256,14 @@ _GROUPS = {
 }
 
 
-def parse_settings(config: Mapping[str, Any]) -> Settings:
+def parse_settings(
+  config: Mapping[str, Any], kinds: Mapping[str, Kind]
+) -> Settings:
   """Checks a config and returns it as options.
 
   Args:
     config: nested dict, as ``ConfigDict.to_dict()`` returns it.
+    kinds: the kinds of task by name.
 
   Raises:
     ValueError: naming key, value and choices of the first mistake.
@@ -407,14 +272,20 @@ def parse_settings(config: Mapping[str, Any]) -> Settings:
   for group, cls in _GROUPS.items():
     if group in config:
       config[group] = construct(cls, config[group], group=group)
+  if "task" not in config:
+    raise ValueError("task is missing")
+  task = config["task"]
+  if not isinstance(task, Mapping) or "name" not in task:
+    raise ValueError(
+      f"task is {task!r}; it must be a group with a name, one of:"
+      f" {', '.join(kinds)}"
+    )
+  kind = choices.pick(kinds, task["name"], key="task.name")
+  options = {key: value for key, value in task.items() if key != "name"}
+  options = construct(kind.task, options, group="task")
+  config["task"] = TaskOptions(task["name"], options)
+  if "data" in config:
+    config["data"] = construct(kind.data, config["data"], group="data")
   if "model" in config:
-    config["model"] = ModelOptions.parse(config["model"])
+    config["model"] = ModelOptions.parse(config["model"], task=task["name"])
   return construct(Settings, config, group="")
-
-
-def _naming(key, function, *args, **kwargs):
-  """Calls a function, putting the config key in front of its complaint."""
-  try:
-    return function(*args, **kwargs)
-  except ValueError as error:
-    raise ValueError(f"{key}.{error}") from error

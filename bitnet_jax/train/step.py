@@ -12,7 +12,7 @@ from bitnet_jax.layers.introspection import (
   with_codes,
 )
 from bitnet_jax.train.state import TrainState
-from bitnet_jax.train.tasks import Batch, Task, Totals, averages
+from bitnet_jax.train.tasks.base import Batch, Task, Totals, averages
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[..., tuple[TrainState, Metrics]]

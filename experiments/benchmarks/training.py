@@ -67,7 +67,7 @@ def config_step(name: str, recipe: str, source: pathlib.Path) -> Run:
   )
   experiment = build(config)
   with experiment.activate():
-    batch = place_batch(experiment.batch_at()(0), experiment.mesh)
+    batch = place_batch(experiment.problem.train_batch(0), experiment.mesh)
     state, key = experiment.init(), experiment.train_key()
     jitted: Any = experiment.train_step()
     compiled = jitted.lower(state, batch, key).compile()

@@ -76,7 +76,7 @@ def first_losses(config, steps=6):
   losses = []
   with experiment.activate():
     state, step_fn = experiment.init(), experiment.train_step()
-    batch_at, key = experiment.batch_at(), experiment.train_key()
+    batch_at, key = experiment.problem.train_batch, experiment.train_key()
     for step in range(steps):
       batch = place_batch(batch_at(step), experiment.mesh)
       placed = place_strength(strength(step), experiment.mesh)

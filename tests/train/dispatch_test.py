@@ -117,7 +117,7 @@ def same_bits_when_optimized():
         state = train(
           experiment.init(),
           experiment.train_step(),
-          experiment.batch_at(),
+          experiment.problem.train_batch,
           mesh=experiment.mesh,
           key=experiment.train_key(),
           strength=lambda step: None,
@@ -144,7 +144,7 @@ def roundings(config, shape):
     step = experiment.train_step()
     state = jax.eval_shape(experiment.init)
     jaxpr = jax.make_jaxpr(step)(
-      state, experiment.batch_at()(0), experiment.train_key()
+      state, experiment.problem.train_batch(0), experiment.train_key()
     )
   loops = list(equations(jaxpr.jaxpr, "scan"))
   inside = [

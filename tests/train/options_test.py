@@ -134,7 +134,7 @@ def test_accumulation_runs_smaller_batches(make_config):
   experiment = build(make_config(optim__accumulate_steps=4))
   with experiment.activate():
     state = experiment.init()
-    batch = jax.tree.map(jnp.asarray, experiment.batch_at()(0))
+    batch = jax.tree.map(jnp.asarray, experiment.problem.train_batch(0))
     jaxpr = str(
       jax.make_jaxpr(experiment.train_step())(
         state, batch, experiment.train_key()

@@ -5,7 +5,9 @@ import pytest
 
 from bitnet_jax.quantizers.recipe import RECIPES
 from bitnet_jax.train.experiment import build
-from bitnet_jax.train.settings import PhaseIn, parse_settings
+from bitnet_jax.train.quant_options import PhaseIn
+from bitnet_jax.train.settings import parse_settings
+from bitnet_jax.train.tasks.registry import KINDS
 
 GROUPS = (
   "",
@@ -31,7 +33,7 @@ def group_of(config, path):
 
 def parse_all(config):
   """Parses a config, with the parts of ``quant`` that are parsed on use."""
-  settings = parse_settings(config)
+  settings = parse_settings(config, KINDS)
   settings.quant.make_rules()
   settings.quant.make_phase_in()
   return settings
@@ -229,6 +231,8 @@ def test_mistake_names_key_value_and_choices(make_config, change, message):
       | {"data__random_crop": 1},
       r"random_crop=1 needs images .* the shape \[4500, 4\]",
     ),
+    ({"task__name": "classificaton"}, "task.name is 'classificaton', .*mean"),
+    ({"task__label_smoothing": 1.0}, "task.label_smoothing is 1.0"),
     ({"checkpoint__metric": "valid/acc"}, "checkpoint.metric is 'valid/acc'"),
     (
       {"eval_every": None},
@@ -261,7 +265,7 @@ def test_mistake_names_key_value_and_choices(make_config, change, message):
     (
       {"config_name": "digits_cnn", "data__source": "embedded:xor"}
       | {"data__num_classes": 2},
-      r"model.name is 'cnn', which does not take inputs of the shape \(4,\)"
+      r"model.name is 'cnn', which does not take inputs of the shape \(1, 4\)"
       " that embedded:xor has",
     ),
   ],
@@ -270,6 +274,13 @@ def test_mistake_names_key_value_and_choices(make_config, change, message):
 def test_mistake_is_found_before_any_work(make_config, change, message):
   with pytest.raises(ValueError, match=message):
     build(make_config(**change))
+
+
+def test_metric_names_are_those_of_an_evaluation(make_config):
+  experiment = build(make_config())
+  with experiment.activate():
+    metrics = experiment.evaluator()("test", experiment.init())
+  assert sorted(metrics) == sorted(experiment.problem.metric_names)
 
 
 def test_model_of_another_family_says_whose_keys_do_not_fit(make_config):
@@ -283,14 +294,14 @@ def test_number_of_classes_is_no_key_of_the_model(make_config):
   with pytest.raises(
     ValueError, match=r"model.num_classes is not a key"
   ) as error:
-    parse_settings(config)
+    parse_settings(config, KINDS)
   assert "num_classes" not in str(error.value).split("keys are: ")[1]
 
 
 def test_mlp_takes_images_and_features(make_config):
-  assert build(make_config()).task.example == (8, 8, 1)
+  assert build(make_config()).problem.task.example == (8, 8, 1)
   xor = {"data__source": "embedded:xor", "data__num_classes": 2}
-  assert build(make_config(**xor)).task.example == (4,)
+  assert build(make_config(**xor)).problem.task.example == (4,)
 
 
 def test_numbers_of_the_config_reach_the_recipe(make_config):
@@ -306,7 +317,9 @@ def test_numbers_of_the_config_reach_the_recipe(make_config):
     quant__compute="int8",
     quant__rules=(("head", "float"),),
   )["quant"]
-  rules = parse_settings(make_config() | {"quant": quant}).quant.make_rules()
+  rules = parse_settings(
+    make_config() | {"quant": quant}, KINDS
+  ).quant.make_rules()
   assert rules[0] == ("head", "float")
   pattern, recipe = rules[1]
   assert pattern == ".*"
@@ -320,7 +333,7 @@ def test_numbers_of_the_config_reach_the_recipe(make_config):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_without_overrides_is_the_one_of_that_name(make_config, name):
-  settings = parse_settings(make_config(quant__recipe=name))
+  settings = parse_settings(make_config(quant__recipe=name), KINDS)
   assert settings.quant.make_recipe() == RECIPES[name]
 
 
@@ -332,7 +345,7 @@ def test_lists_of_json_are_taken_for_tuples(make_config):
   config = make_config()
   config["quant"]["rules"] = rules["quant__rules"]
   config["sharding_rules"] = rules["sharding_rules"]
-  settings = parse_settings(config)
+  settings = parse_settings(config, KINDS)
   assert settings.quant.rules == (("head", "float"),)
   assert settings.axis_rules() == (("a", ("b",)),)
 
@@ -360,5 +373,7 @@ def test_strength_by_step(phase_in, expected):
   ("epochs", "examples", "steps"), [(1, 64, 2), (1, 65, 3), (3, 65, 7)]
 )
 def test_epochs_are_rounded_up(make_config, epochs, examples, steps):
-  settings = parse_settings(make_config(total_steps=None, total_epochs=epochs))
+  settings = parse_settings(
+    make_config(total_steps=None, total_epochs=epochs), KINDS
+  )
   assert settings.count_steps(examples=examples) == steps

@@ -1,0 +1,1 @@
+"""Kinds of tasks: their data, model, loss and metrics."""
