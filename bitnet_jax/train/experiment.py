@@ -169,6 +169,12 @@ class Experiment:
 
     return run
 
+  def score(self, split: str, state: TrainState) -> dict[str, float]:
+    """Returns the scores of what the model writes for a split but "train"."""
+    if self.problem.score is None or split == "train":
+      return {}
+    return self.problem.score(split, state.params)
+
   @contextlib.contextmanager
   def activate(self) -> Iterator[None]:
     """Puts mesh and rules in force for a block of code."""

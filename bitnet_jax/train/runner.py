@@ -160,7 +160,10 @@ def _run(
     f"{split}/{name}": value
     for split in ("valid", "test")
     if split in experiment.problem.splits
-    for name, value in evaluate(split, state).items()
+    for name, value in {
+      **evaluate(split, state),
+      **experiment.score(split, state),
+    }.items()
   }
   result = _result(experiment, state, writer.seconds(), metrics)
   workdir.write_json(folder / workdir.RESULT_FILE, result)
@@ -234,7 +237,10 @@ def evaluate_run(
     metrics = {
       f"{split}/{name}": value
       for split in experiment.problem.splits
-      for name, value in evaluate(split, state).items()
+      for name, value in {
+        **evaluate(split, state),
+        **experiment.score(split, state),
+      }.items()
     }
   evaluation = {
     "run_id": experiment.run_id,

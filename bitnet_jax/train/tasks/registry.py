@@ -1,8 +1,18 @@
 """Kinds of tasks by name."""
 
 from bitnet_jax.train.settings import Kind
-from bitnet_jax.train.tasks import classification
+from bitnet_jax.train.tasks import (
+  classification,
+  language,
+  text_classification,
+  translation,
+)
 
 KINDS: dict[str, Kind] = {
+  "causal_lm": language.CAUSAL,
   "classification": classification.KIND,
+  "masked_lm": language.MASKED,
+  "span_corruption": language.SPANS,
+  "text_classification": text_classification.KIND,
+  "translation": translation.KIND,
 }
