@@ -28,6 +28,7 @@ def get_config(variant: str = "B") -> ml_collections.ConfigDict:
   c.checkpoint_every = 500
   c.statistics_every = 500
   c.steps_per_dispatch = 1
+  c.init_from = config_dict.placeholder(str)
   c.task = dict(name="classification", label_smoothing=0.0)
   c.data = dict(
     source="tfds:cifar10",

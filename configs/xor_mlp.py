@@ -29,6 +29,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
   c.checkpoint_every = 1000
   c.statistics_every = 500
   c.steps_per_dispatch = 100
+  c.init_from = config_dict.placeholder(str)
   c.task = dict(name="classification", label_smoothing=0.0)
   c.data = dict(
     source="embedded:xor",

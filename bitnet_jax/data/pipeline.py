@@ -4,6 +4,7 @@ import collections.abc
 import dataclasses
 import functools
 import sys
+from collections.abc import Callable
 from typing import overload
 
 import grain
@@ -54,7 +55,7 @@ def train_batches(
     ValueError: an argument is out of range, the split is empty, batch_size is
       not divisible by process_count, or inputs to augment are not images.
   """
-  rows = _rows(batch_size, process_index, process_count)
+  rows = process_rows(batch_size, process_index, process_count)
   if not len(split.inputs):
     raise ValueError("cannot make training batches of an empty split")
   if seed < 0:
@@ -101,12 +102,20 @@ def eval_batches(
     ValueError: an argument is out of range, or batch_size is not divisible by
       process_count.
   """
-  rows = _rows(batch_size, process_index, process_count)
-  return _EvalBatches(split, batch_size, rows)
+  rows = process_rows(batch_size, process_index, process_count)
+  make = functools.partial(_eval_batch, split)
+  return InOrder(len(split.inputs), batch_size, rows, make)
 
 
-def _rows(batch_size, process_index, process_count):
-  """Returns the rows of a global batch that belong to a process."""
+def process_rows(
+  batch_size: int, process_index: int, process_count: int
+) -> slice:
+  """Returns the rows of a global batch that belong to a process.
+
+  Raises:
+    ValueError: an argument is out of range, or batch_size is not divisible by
+      process_count.
+  """
   if batch_size < 1:
     raise ValueError(f"batch_size must be positive, it is {batch_size}")
   if not 0 <= process_index < process_count:
@@ -121,6 +130,28 @@ def _rows(batch_size, process_index, process_count):
     )
   size = batch_size // process_count
   return slice(process_index * size, (process_index + 1) * size)
+
+
+def epoch_indices(
+  count: int, seed: int, batch_size: int, rows: slice, step: int
+) -> np.ndarray:
+  """Returns which examples some rows of a training batch hold, int64.
+
+  Args:
+    count: number of examples.
+    seed: of the order of the epochs, a new one each.
+    batch_size: examples a step; batches run across the end of an epoch.
+    rows: those of the batch to tell of.
+    step: number of the batch.
+  """
+  start = step * batch_size + rows.start
+  stop = step * batch_size + rows.stop
+  parts = []
+  for epoch in range(start // count, (stop - 1) // count + 1):
+    first = epoch * count
+    order = _order(count, seed, epoch)
+    parts.append(order[max(start - first, 0) : stop - first])
+  return np.concatenate(parts)
 
 
 @functools.lru_cache(maxsize=4)
@@ -144,7 +175,9 @@ class _TrainBatch:
   mirror: bool
 
   def __call__(self, step: int) -> Batch:
-    indices = self._indices(int(step))
+    indices = epoch_indices(
+      len(self.split.inputs), self.seed, self.batch_size, self.rows, int(step)
+    )
     inputs = self.split.inputs[indices]
     if self.padding or self.mirror:
       inputs = self._augment(inputs, np.random.default_rng((self.seed, step)))
@@ -160,29 +193,35 @@ class _TrainBatch:
       inputs = images.flip(inputs, flips[self.rows])
     return inputs
 
-  def _indices(self, step):
-    """Returns which examples the rows of this process hold."""
-    count = len(self.split.inputs)
-    start = step * self.batch_size + self.rows.start
-    stop = step * self.batch_size + self.rows.stop
-    parts = []
-    for epoch in range(start // count, (stop - 1) // count + 1):
-      first = epoch * count
-      order = _order(count, self.seed, epoch)
-      parts.append(order[max(start - first, 0) : stop - first])
-    return np.concatenate(parts)
+
+def _eval_batch(split, indices, real):
+  """Returns the batch of some examples, those that are real with weight 1."""
+  return {
+    "inputs": split.inputs[indices],
+    "labels": split.labels[indices],
+    "mask": real.astype(np.float32),
+  }
 
 
 @dataclasses.dataclass(frozen=True)
-class _EvalBatches(collections.abc.Sequence[Batch]):
-  """The batches of `eval_batches`, made when asked for."""
+class InOrder(collections.abc.Sequence[Batch]):
+  """Batches that go through examples once, each made when asked for.
 
-  split: Split
+  Attributes:
+    total: number of examples.
+    batch_size: examples a step over all processes.
+    rows: those of a global batch that are made.
+    make: takes the indices of examples, int64 [rows], and whether each is real
+      or fills the last batch up, bool [rows].
+  """
+
+  total: int
   batch_size: int
   rows: slice
+  make: Callable[[np.ndarray, np.ndarray], Batch]
 
   def __len__(self) -> int:
-    return -(-len(self.split.inputs) // self.batch_size)
+    return -(-self.total // self.batch_size)
 
   @overload
   def __getitem__(self, index: int) -> Batch: ...
@@ -195,10 +234,5 @@ class _EvalBatches(collections.abc.Sequence[Batch]):
       return [self[i] for i in range(len(self))[index]]
     first = range(len(self))[index] * self.batch_size
     places = np.arange(first + self.rows.start, first + self.rows.stop)
-    last = len(self.split.inputs) - 1
-    indices = np.minimum(places, last)
-    return {
-      "inputs": self.split.inputs[indices],
-      "labels": self.split.labels[indices],
-      "mask": (places <= last).astype(np.float32),
-    }
+    indices = np.minimum(places, self.total - 1)
+    return self.make(indices, places < self.total)

@@ -8,9 +8,9 @@ from bitnet_jax.data import npz, tfds
 from bitnet_jax.data.splits import (
   Dataset,
   Split,
-  check_fraction,
+  check_cuts,
   check_labels,
-  cut,
+  complete,
 )
 
 _XOR_SEED = 0  # of the bits of embedded:xor
@@ -55,10 +55,9 @@ def load(
     ValueError: an argument or something in the data is not as it must be.
   """
   check_name(source)
-  check_fraction("valid_fraction", valid_fraction)
-  check_fraction("test_fraction", test_fraction)
+  check_cuts(valid_fraction, test_fraction, split_seed)
   scheme, name = source.split(":", 1)
-  _check_options(scheme, split_seed, num_classes, image_size)
+  _check_options(scheme, num_classes, image_size)
   dataset = _READERS[scheme](name, data_dir=data_dir, image_size=image_size)
   num_classes = num_classes or dataset.num_classes
   splits = {}
@@ -67,22 +66,13 @@ def load(
       split.labels, num_classes=num_classes, where=f"{source}: y_{key}"
     )
     splits[key] = Split(inputs=split.inputs, labels=labels)
-  # Two seeds, so that the draws for "test" and "valid" are unrelated.
-  for seed, key, fraction in (
-    (2 * split_seed, "test", test_fraction),
-    (2 * split_seed + 1, "valid", valid_fraction),
-  ):
-    if key in splits or fraction == 0:
-      continue
-    total = len(splits["train"].labels)
-    splits["train"], splits[key] = cut(
-      splits["train"], fraction=fraction, seed=seed
-    )
-    if not len(splits[key].labels):
-      raise ValueError(
-        f"{source}: {key}_fraction={fraction!r} of {total} training examples"
-        f" leaves no example for {key}"
-      )
+  splits = complete(
+    splits,
+    source=source,
+    valid_fraction=valid_fraction,
+    test_fraction=test_fraction,
+    split_seed=split_seed,
+  )
   return dataclasses.replace(dataset, splits=splits, num_classes=num_classes)
 
 
@@ -105,10 +95,8 @@ def check_name(source: str) -> None:
     npz.check_suffix(name)
 
 
-def _check_options(scheme, split_seed, num_classes, image_size):
+def _check_options(scheme, num_classes, image_size):
   """Checks the arguments of `load` that the readers do not check."""
-  if split_seed < 0:
-    raise ValueError(f"split_seed must not be negative, it is {split_seed}")
   if num_classes is not None and num_classes < 1:
     raise ValueError(f"num_classes must be positive, it is {num_classes}")
   if image_size is not None and image_size < 1:

@@ -1,11 +1,34 @@
 """The splits of a data set, their labels, and stratified cuts from them."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
 # Labels are int32, so the largest count of classes is that of its values >= 0.
 _MOST_CLASSES = 2**31 - 1
+
+
+NAMES = ("train", "valid", "test")
+
+
+class Examples(Protocol):
+  """Examples that can be cut in two."""
+
+  @property
+  def classes(self) -> np.ndarray:
+    """Not negative integers [n]: a cut takes the same share of each class."""
+    ...
+
+  def take(self, rows: np.ndarray) -> Self:
+    """Returns the examples where `rows`, bool [n], is true, in their order."""
+    ...
+
+  def __len__(self) -> int: ...
+
+
+T = TypeVar("T", bound=Examples)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +42,18 @@ class Split:
 
   inputs: np.ndarray
   labels: np.ndarray
+
+  @property
+  def classes(self) -> np.ndarray:
+    """The labels."""
+    return self.labels
+
+  def take(self, rows: np.ndarray) -> "Split":
+    """Returns the examples where `rows`, bool [n], is true."""
+    return Split(inputs=self.inputs[rows], labels=self.labels[rows])
+
+  def __len__(self) -> int:
+    return len(self.labels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,23 +99,31 @@ def check_labels(
   return labels.astype(np.int32)
 
 
-def check_fraction(name: str, fraction: float) -> None:
-  """Raises a ValueError unless the fraction is in [0, 1)."""
-  if not 0 <= fraction < 1:
-    raise ValueError(f"{name} must be in [0, 1), it is {fraction!r}")
+def check_cuts(
+  valid_fraction: float, test_fraction: float, split_seed: int
+) -> None:
+  """Raises a ValueError unless `complete` can work with these."""
+  for name, fraction in (
+    ("valid_fraction", valid_fraction),
+    ("test_fraction", test_fraction),
+  ):
+    if not 0 <= fraction < 1:
+      raise ValueError(f"{name} must be in [0, 1), it is {fraction!r}")
+  if split_seed < 0:
+    raise ValueError(f"split_seed must not be negative, it is {split_seed}")
 
 
-def cut(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]:
+def cut(split: T, *, fraction: float, seed: int) -> tuple[T, T]:
   """Cuts a random share off a split, the same share of every class.
 
   The share is `round(fraction * n)` examples. Each class gives the floor of its
   part, and classes with the largest remainders give one more until the number
   is reached; ties are broken at random. No class gives its last example, so a
   split of many tiny classes can give fewer. Both results keep the order of the
-  examples, and depend on the labels, the fraction and the seed only.
+  examples, and depend on the classes, the fraction and the seed only.
 
   Args:
-    split: labels int32 [n], not negative.
+    split: examples and their classes.
     fraction: share to cut off, in [0, 1).
     seed: non-negative seed of the draw.
 
@@ -90,7 +133,7 @@ def cut(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]:
   """
   rng = np.random.default_rng(seed)
   _, classes, counts = np.unique(
-    split.labels, return_inverse=True, return_counts=True
+    split.classes, return_inverse=True, return_counts=True
   )
   parts = fraction * counts
   given = np.floor(parts).astype(np.int64)
@@ -105,8 +148,46 @@ def cut(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]:
   rank = np.arange(len(classes)) - np.repeat(first, counts)
   off = np.zeros(len(classes), bool)
   off[grouped] = rank < np.repeat(given, counts)
-  kept, taken = (
-    Split(inputs=split.inputs[rows], labels=split.labels[rows])
-    for rows in (~off, off)
-  )
-  return kept, taken
+  return split.take(~off), split.take(off)
+
+
+def complete(
+  found: dict[str, T],
+  *,
+  source: str,
+  valid_fraction: float,
+  test_fraction: float,
+  split_seed: int,
+  cut: Callable[..., tuple[T, T]] = cut,
+) -> dict[str, T]:
+  """Cuts the splits that a source lacks from "train": see `sources.load`.
+
+  Args:
+    found: splits by name, "train" among them; left as it is.
+    source: names the data in messages.
+    valid_fraction: share for "valid" if it is missing, 0 for none.
+    test_fraction: share for "test" if it is missing, 0 for none.
+    split_seed: seed of the cuts, not negative.
+    cut: makes a cut, with the arguments of `cut`.
+
+  Raises:
+    ValueError: nothing would be in a split.
+  """
+  splits = dict(found)
+  # Two seeds, so that the draws for "test" and "valid" are unrelated.
+  for seed, key, fraction in (
+    (2 * split_seed, "test", test_fraction),
+    (2 * split_seed + 1, "valid", valid_fraction),
+  ):
+    if key in splits or fraction == 0:
+      continue
+    total = len(splits["train"])
+    splits["train"], splits[key] = cut(
+      splits["train"], fraction=fraction, seed=seed
+    )
+    if not len(splits[key]):
+      raise ValueError(
+        f"{source}: {key}_fraction={fraction!r} of {total} training examples"
+        f" leaves no example for {key}"
+      )
+  return splits

@@ -1,4 +1,7 @@
-"""Image classification sets that TensorFlow Datasets has prepared."""
+"""Sets that TensorFlow Datasets has prepared; images and their labels."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,15 +37,51 @@ def read(
     ValueError: the set is unknown, is not prepared for random access, or does
       not consist of uint8 images and class labels.
   """
-  builder = _builder(name, data_dir)
-  shape, num_classes = _check_features(name, builder.info.features, image_size)
-  found = {_SPLITS[key]: key for key in builder.info.splits if key in _SPLITS}
-  if "train" not in found:
-    raise ValueError(
-      f"tfds:{name} has no split train, it has {', '.join(builder.info.splits)}"
-    )
+  info, sources = open_splits(name, data_dir=data_dir)
+  shape, num_classes = _check_features(name, info.features, image_size)
+  return splits.Dataset(
+    splits={
+      key: _split(source, shape, image_size) for key, source in sources.items()
+    },
+    num_classes=num_classes,
+    fingerprint=f"tfds:{info.full_name}",
+  )
+
+
+def open_splits(
+  name: str,
+  *,
+  data_dir: str | None = None,
+  split_names: Mapping[str, str] | None = None,
+) -> tuple[Any, dict[str, Sequence[Mapping[str, Any]]]]:
+  """Opens a prepared set; needs no TensorFlow and no network.
+
+  Args:
+    name: as in `tfds.builder`: a set, optionally with config and version.
+    data_dir: see `read`.
+    split_names: what the set calls "train", "valid" or "test", where that is
+      not one of the usual names; a part of a split, as `train[:1%]`, is fine.
+
+  Returns:
+    The `DatasetInfo`, and sequences of examples by the name of the split.
+
+  Raises:
+    ImportError: tensorflow-datasets is not installed.
+    ValueError: the set is unknown, is not prepared for random access, or lacks
+      a split.
+  """
+  builder: Any = _builder(name, data_dir)
+  there = builder.info.splits
+  found = {_SPLITS[key]: key for key in there if key in _SPLITS}
+  found |= split_names or {}
+  for key in ("train", *found):
+    if found.get(key, key).partition("[")[0] not in there:
+      raise ValueError(
+        f"tfds:{name} has no split {found.get(key, key)}, it has"
+        f" {', '.join(there)}"
+      )
   try:
-    sources = {
+    return builder.info, {
       key: builder.as_data_source(split=split) for key, split in found.items()
     }
   except NotImplementedError as error:
@@ -50,13 +89,6 @@ def read(
       f"tfds:{name} is prepared in {builder.data_dir} in a format without"
       f" random access. {_how_to_prepare(name)}"
     ) from error
-  return splits.Dataset(
-    splits={
-      key: _split(source, shape, image_size) for key, source in sources.items()
-    },
-    num_classes=num_classes,
-    fingerprint=f"tfds:{builder.info.full_name}",
-  )
 
 
 def _how_to_prepare(name):

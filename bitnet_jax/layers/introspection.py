@@ -97,7 +97,7 @@ def bit_layers(model: nn.Module, *args: Any, **kwargs: Any) -> list[BitLayer]:
   Args:
     model: any Linen module, with layers of this package in it.
     *args: arguments of its call, arrays or ``jax.ShapeDtypeStruct``.
-    **kwargs: keyword arguments of its call.
+    **kwargs: keyword arguments of its call, likewise.
 
   Returns:
     One entry a layer, those of the recipe "float" included.
@@ -115,9 +115,11 @@ def bit_layers(model: nn.Module, *args: Any, **kwargs: Any) -> list[BitLayer]:
       return y
     return next_fun(*args, **kwargs)
 
+  arrays = {n: value for n, value in kwargs.items() if hasattr(value, "shape")}
+  rest = {n: value for n, value in kwargs.items() if n not in arrays}
   with nn.intercept_methods(note):
     jax.eval_shape(
-      lambda *a: model.init(jax.random.key(0), *a, **kwargs), *args
+      lambda a, k: model.init(jax.random.key(0), *a, **k, **rest), args, arrays
     )
   return list(found.values())
 

@@ -8,8 +8,15 @@ import flax.linen as nn
 from bitnet_jax import choices
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.models.cnn import Cnn, CnnConfig
+from bitnet_jax.models.decoder import Decoder, DecoderConfig
+from bitnet_jax.models.encoder import Encoder, EncoderConfig
+from bitnet_jax.models.encoder_decoder import (
+  EncoderDecoder,
+  EncoderDecoderConfig,
+)
 from bitnet_jax.models.gnn import Gnn, GnnConfig
 from bitnet_jax.models.mlp import Mlp, MlpConfig
+from bitnet_jax.models.vit import Vit, VitConfig
 from bitnet_jax.quantizers.recipe import Rules, unused_patterns
 
 
@@ -23,8 +30,18 @@ class Family(NamedTuple):
 
 MODELS: dict[str, Family] = {
   "cnn": Family(Cnn, CnnConfig, ("classification",)),
-  "gnn": Family(Gnn, GnnConfig, ("node_classification", "graph_classification")),
+  "gnn": Family(
+    Gnn, GnnConfig, ("node_classification", "graph_classification")
+  ),
+  "decoder": Family(Decoder, DecoderConfig, ("causal_lm",)),
+  "encoder": Family(
+    Encoder, EncoderConfig, ("masked_lm", "text_classification")
+  ),
+  "encoder_decoder": Family(
+    EncoderDecoder, EncoderDecoderConfig, ("span_corruption", "translation")
+  ),
   "mlp": Family(Mlp, MlpConfig, ("classification",)),
+  "vit": Family(Vit, VitConfig, ("classification",)),
 }
 
 

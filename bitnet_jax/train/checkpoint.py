@@ -179,6 +179,24 @@ class Checkpoints:
       raise ValueError(f"the checkpoint is damaged: {damage}")
     return self._load(step, state)
 
+  def restore_params(self, step: int) -> Any:
+    """Loads the parameters of one checkpoint, and nothing else, as they are.
+
+    Raises:
+      ValueError: if there is none of that step, or if it is damaged, naming
+        the file.
+    """
+    choices.check(step, self.steps(), key="checkpoint")
+    damage = find_damage(self._folder(step))
+    if damage is not None:
+      raise ValueError(f"the checkpoint is damaged: {damage}")
+    path = str(self._folder(step) / "state")
+    saved: Any = ocp.metadata(path).metadata
+    wanted = jax.tree.map(lambda leaf: ocp.PLACEHOLDER, saved)
+    wanted["params"] = saved["params"]
+    loaded: Any = ocp.load(path, wanted)
+    return loaded["params"]
+
   def _load(self, step: int, state: TrainState) -> TrainState:
     abstract: Any = jax.tree.map(_abstract, state)
     loaded: Any = ocp.load(str(self._folder(step) / "state"), abstract)

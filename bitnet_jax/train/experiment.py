@@ -28,6 +28,12 @@ from bitnet_jax.train.step import (
 )
 from bitnet_jax.train.tasks.base import Problem
 from bitnet_jax.train.tasks.registry import KINDS
+from bitnet_jax.train.warm_start import (
+  EarlierRun,
+  check_vocabulary,
+  find,
+  warm_start,
+)
 
 _INIT, _TRAIN, _EVALUATE = range(3)  # What a key is folded with, by purpose.
 
@@ -40,6 +46,7 @@ class Experiment:
     settings: the checked config.
     config: the resolved config: its length is in ``total_steps``.
     problem: data, model and loss.
+    earlier: the run whose parameters this one starts with, if any.
     mesh: the devices.
     rules: logical axis to mesh axis.
     total_steps: length of the run.
@@ -48,6 +55,7 @@ class Experiment:
   settings: Settings
   config: dict[str, Any]
   problem: Problem
+  earlier: EarlierRun | None
   mesh: Mesh
   rules: AxisRules
   total_steps: int
@@ -57,9 +65,16 @@ class Experiment:
     return jax.random.fold_in(jax.random.key(self.settings.seed), purpose)
 
   @property
+  def fingerprint(self) -> str:
+    """Names data, vocabulary and the parameters of an earlier run."""
+    if self.earlier is None:
+      return self.problem.fingerprint
+    return f"{self.problem.fingerprint} after {self.earlier.fingerprint}"
+
+  @property
   def run_id(self) -> str:
     """Names the run."""
-    return records.run_id(self.config, self.problem.fingerprint)
+    return records.run_id(self.config, self.fingerprint)
 
   def optimizer(self) -> optax.GradientTransformation:
     """Returns the optimizer."""
@@ -69,6 +84,13 @@ class Experiment:
     """Returns a fresh state."""
     create, _ = self._make_init()
     return create(self.key(_INIT))
+
+  def start(self) -> TrainState:
+    """Returns the state that training starts from."""
+    state = self.init()
+    if self.earlier is not None:
+      state = warm_start(state, self.earlier)
+    return state
 
   def train_step(self) -> TrainStep:
     """Returns the jitted step, which takes its state over."""
@@ -147,6 +169,12 @@ class Experiment:
 
     return run
 
+  def score(self, split: str, state: TrainState) -> dict[str, float]:
+    """Returns the scores of what the model writes for a split but "train"."""
+    if self.problem.score is None or split == "train":
+      return {}
+    return self.problem.score(split, state.params)
+
   @contextlib.contextmanager
   def activate(self) -> Iterator[None]:
     """Puts mesh and rules in force for a block of code."""
@@ -175,6 +203,10 @@ def build(
   settings.quant.make_phase_in()
   problem = KINDS[settings.task.name].build(settings, folder)
   _check_evaluation(settings, problem)
+  earlier = None
+  if settings.init_from is not None:
+    earlier = find(pathlib.Path(settings.init_from).expanduser())
+    check_vocabulary(earlier, problem.fingerprint)
   total_steps = settings.count_steps(examples=problem.num_examples)
   if settings.optim.warmup_steps >= total_steps:
     raise ValueError(
@@ -187,6 +219,7 @@ def build(
     settings=settings,
     config=resolved,
     problem=problem,
+    earlier=earlier,
     mesh=mesh,
     rules=rules,
     total_steps=total_steps,

@@ -53,8 +53,8 @@ class OptimOptions:
     second_learning_rate: peak in the second stage ("two_stage").
     second_weight_decay: weight decay in the second stage ("two_stage").
     weight_decay: decay per step, times the learning rate ("adamw").
-    decay_mask: what decays: "kernels" (parameters of two or more axes) or
-      "all".
+    decay_mask: what decays: "kernels" (parameters of two or more axes but
+      biases and scales) or "all".
     b1: decay of the first moment.
     b2: decay of the second moment.
     eps: term in the denominator.
@@ -173,8 +173,15 @@ def weight_decay_schedule(
 
 def decay_mask(options: OptimOptions, params: Any) -> Any:
   """Says for each parameter whether it decays."""
-  every = options.decay_mask == "all"
-  return jax.tree.map(lambda p: every or p.ndim >= 2, params)
+  if options.decay_mask == "all":
+    return jax.tree.map(lambda p: True, params)
+
+  def decays(path, p):
+    # Stacked layers make matrices of biases and of the scales of norms.
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    return p.ndim >= 2 and name not in ("bias", "scale")
+
+  return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def make_optimizer(

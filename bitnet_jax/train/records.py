@@ -20,6 +20,7 @@ FREE_KEYS = (
   "checkpoint_every",
   "statistics_every",
   "steps_per_dispatch",
+  "init_from",  # In the fingerprint, by content.
   "profile",
 )
 PACKAGES = (
@@ -39,10 +40,11 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
 
   Args:
     config: resolved config.
-    fingerprint: names the data by content, in place of its location.
+    fingerprint: names data, vocabulary and the run that parameters come from
+      by content, in place of their location.
   """
   kept = {k: v for k, v in config.items() if k not in FREE_KEYS}
-  located = ("source", "data_dir")
+  located = ("source", "tokenizer", "data_dir")
   data = {k: v for k, v in kept["data"].items() if k not in located}
   kept["data"] = data | {"fingerprint": fingerprint}
   return json.loads(json.dumps(kept, sort_keys=True))

@@ -61,13 +61,15 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
   keep_compiled()
   experiment = build(config, folder)
   with workdir.lock(folder), experiment.activate(), Interrupt() as interrupt:
-    workdir.claim(folder, experiment.config, experiment.problem.fingerprint)
+    workdir.claim(folder, experiment.config, experiment.fingerprint)
     checkpoints = Checkpoints(
       folder / "checkpoints", experiment.settings.checkpoint
     )
     state, progress = experiment.init(), Progress()
     restored = checkpoints.restore_latest(state)
-    if restored is not None:
+    if restored is None:
+      state = experiment.start()
+    else:
       state, progress = restored
       _say(f"resuming at step {int(state.step)}")
     finished = _finished(experiment, folder, int(state.step))
@@ -158,7 +160,10 @@ def _run(
     f"{split}/{name}": value
     for split in ("valid", "test")
     if split in experiment.problem.splits
-    for name, value in evaluate(split, state).items()
+    for name, value in {
+      **evaluate(split, state),
+      **experiment.score(split, state),
+    }.items()
   }
   result = _result(experiment, state, writer.seconds(), metrics)
   workdir.write_json(folder / workdir.RESULT_FILE, result)
@@ -216,7 +221,7 @@ def evaluate_run(
   keep_compiled()
   config, fingerprint = workdir.read_config(folder)
   experiment = build(config, folder)
-  found = experiment.problem.fingerprint
+  found = experiment.fingerprint
   if found != fingerprint:
     raise ValueError(
       f"data.source is {config['data']['source']!r}, whose content is not what"
@@ -232,7 +237,10 @@ def evaluate_run(
     metrics = {
       f"{split}/{name}": value
       for split in experiment.problem.splits
-      for name, value in evaluate(split, state).items()
+      for name, value in {
+        **evaluate(split, state),
+        **experiment.score(split, state),
+      }.items()
     }
   evaluation = {
     "run_id": experiment.run_id,

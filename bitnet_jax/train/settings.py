@@ -174,6 +174,8 @@ class Settings:
     statistics_every: cadence of code statistics; 0 or ``None`` for none.
     steps_per_dispatch: how many steps at most run without the host, see
       ``loop.train``; the results are the same.
+    init_from: folder of a run whose parameters this one starts with, where it
+      has them, see ``warm_start``; ``None`` starts afresh.
     task: what is learned.
     data: see its class, like the rest.
     model: name and sizes.
@@ -194,6 +196,7 @@ class Settings:
   checkpoint_every: int
   statistics_every: int | None
   steps_per_dispatch: int
+  init_from: str | None
   task: TaskOptions
   data: Any
   model: ModelOptions

@@ -153,9 +153,10 @@ def test_mask_says_what_decays(mask, expected):
     np.testing.assert_allclose(updates[name], value, FLOAT32, err_msg=name)
 
 
-def test_mask_takes_axes_not_names():
-  params = {"bias": jnp.ones((4, 2)), "scale": jnp.ones(()), "x": jnp.ones(3)}
-  expected = {"bias": True, "scale": False, "x": False}
+def test_mask_takes_matrices_but_biases_and_scales():
+  matrix, vector = jnp.ones((4, 2)), jnp.ones(3)
+  params = {"bias": matrix, "scale": matrix, "kernel": matrix, "x": vector}
+  expected = {"bias": False, "scale": False, "kernel": True, "x": False}
   assert decay_mask(make_options(), params) == expected
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitnet_jax.data.tokenizers import Tokenizer
 from bitnet_jax.layers.introspection import BitLayer, bit_layers
 from bitnet_jax.models import registry
 from bitnet_jax.train.settings import Settings
@@ -61,6 +62,9 @@ class Problem:
     train_batch: from a step to this process's part of its batch.
     eval_batches: from a split to the batches that go through it once.
     finish: from a split and the sums over all of it to its metrics.
+    tokenizer: of text, if it is text.
+    score: from a split and parameters to the scores of what the model writes
+      for all of the split, which takes long: at the end of a run only.
   """
 
   task: Task
@@ -72,6 +76,8 @@ class Problem:
   train_batch: Callable[[int], Mapping[str, np.ndarray]]
   eval_batches: Callable[[str], Iterable[Mapping[str, np.ndarray]]]
   finish: Callable[[str, Mapping[str, Any]], dict[str, float]]
+  tokenizer: Tokenizer | None = None
+  score: Callable[[str, Any], dict[str, float]] | None = None
 
 
 def make_model(settings: Settings, **from_data: Any) -> nn.Module:
@@ -87,7 +93,7 @@ def make_model(settings: Settings, **from_data: Any) -> nn.Module:
 
 
 def find_layers(
-  settings: Settings, model: nn.Module, *inputs: Any
+  settings: Settings, model: nn.Module, *inputs: Any, **more: Any
 ) -> Sequence[BitLayer]:
   """Returns the quantizable layers of a model, all rules checked against them.
 
@@ -95,12 +101,13 @@ def find_layers(
     settings: the config.
     model: made from it.
     *inputs: of one call, arrays or ``jax.ShapeDtypeStruct``.
+    **more: likewise, by keyword.
 
   Raises:
     ValueError: for inputs that the model does not take, or an unused rule.
   """
   try:
-    layers = bit_layers(model, *inputs)
+    layers = bit_layers(model, *inputs, **more)
   except (TypeError, ValueError) as error:
     shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(inputs))
     raise ValueError(
@@ -154,6 +161,11 @@ def element_of(
     return batch
 
   return at
+
+
+def with_vocabulary(fingerprint: str, tokenizer: Tokenizer) -> str:
+  """Returns what names texts and the ids that they become."""
+  return f"{fingerprint} vocabulary {tokenizer.fingerprint}"
 
 
 def example_mask(batch: Batch) -> jax.Array:

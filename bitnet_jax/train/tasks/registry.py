@@ -4,11 +4,19 @@ from bitnet_jax.train.settings import Kind
 from bitnet_jax.train.tasks import (
   classification,
   graph_classification,
+  language,
   nodes,
+  text_classification,
+  translation,
 )
 
 KINDS: dict[str, Kind] = {
+  "causal_lm": language.CAUSAL,
   "classification": classification.KIND,
   "graph_classification": graph_classification.KIND,
   "node_classification": nodes.KIND,
+  "masked_lm": language.MASKED,
+  "span_corruption": language.SPANS,
+  "text_classification": text_classification.KIND,
+  "translation": translation.KIND,
 }

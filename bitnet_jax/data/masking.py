@@ -1,0 +1,300 @@
+"""What pre-training hides: masked tokens (BERT) and spans (T5).
+
+For names and shapes of what is in a batch see `batches`.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from bitnet_jax.data import batches, sequences
+from bitnet_jax.data.pipeline import Batch
+from bitnet_jax.data.tokenizers import Ragged, Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Masked:
+  """Rows some of whose tokens a model has to guess; see `masked`.
+
+  Attributes:
+    rows: what is masked.
+    mask_id: what most of the chosen tokens become.
+    special: bool [vocab_size], tokens that are never chosen.
+    ordinary: int32 [m], tokens that a chosen one can become.
+    rate: share of the tokens that are chosen.
+    mask_share: share of the chosen that become `mask_id`.
+    random_share: share of the chosen that become any token.
+  """
+
+  rows: sequences.Packed
+  mask_id: int
+  special: np.ndarray
+  ordinary: np.ndarray
+  rate: float
+  mask_share: float
+  random_share: float
+
+  @property
+  def num_words(self) -> int:
+    """Two a token: whether it is chosen and for what; and another token."""
+    return 2 * self.rows.seq_len
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def batch(self, indices: np.ndarray, words: np.ndarray) -> Batch:
+    """Returns the batch of the rows with tokens hidden.
+
+    "targets" are the tokens as they were, and "mask" is 1 where one was chosen.
+    """
+    batch = self.rows.batch(indices, words[:, :0])
+    tokens = batch["tokens"]
+    chance, other = np.split(words, 2, axis=1)
+    chance = batches.uniform(chance)
+    open_ = (batch["segment_ids"] > 0) & ~self.special[tokens]
+    chosen = open_ & (chance < self.rate)
+    masked = chance < self.rate * self.mask_share
+    kept = chance >= self.rate * (self.mask_share + self.random_share)
+    others = self.ordinary[other % np.uint64(len(self.ordinary))]
+    hidden = np.where(masked, np.int32(self.mask_id), others)
+    return batch | {
+      "tokens": np.where(chosen & ~kept, hidden, tokens),
+      "targets": tokens,
+      "mask": chosen.astype(np.float32),
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spans:
+  """Texts some of whose spans a model has to fill in; see `span_corruption`.
+
+  Attributes:
+    sequence: int32 [n], the documents, each followed by an end.
+    length: tokens of the sequence an example takes.
+    num_noise: how many of them are taken out.
+    num_spans: in how many spans.
+    sentinels: int32 [num_spans], one for each span.
+    start_id: what the decoder reads first.
+    eos_id: ends what is read and what is written.
+  """
+
+  sequence: np.ndarray
+  length: int
+  num_noise: int
+  num_spans: int
+  sentinels: np.ndarray
+  start_id: int
+  eos_id: int
+
+  @property
+  def input_len(self) -> int:
+    """How many tokens the encoder reads."""
+    return self.length - self.num_noise + self.num_spans + 1
+
+  @property
+  def target_len(self) -> int:
+    """How many tokens the decoder writes."""
+    return self.num_noise + self.num_spans + 1
+
+  @property
+  def num_words(self) -> int:
+    """One a token, of two random partitions."""
+    return self.length
+
+  def __len__(self) -> int:
+    return -(-len(self.sequence) // self.length)
+
+  def batch(self, indices: np.ndarray, words: np.ndarray) -> Batch:
+    """Returns "inputs", "input_mask", "tokens", "targets" and "mask"."""
+    # The last example ends with the sequence, so that none needs filling.
+    starts = np.minimum(indices * self.length, len(self.sequence) - self.length)
+    tokens = self.sequence[starts[:, None] + np.arange(self.length)]
+    noise, first, sentinel = self._spans(words)
+    rows, end = len(indices), np.full((len(indices), 1), self.eos_id, np.int32)
+    inputs = np.where(noise, sentinel, tokens)[~noise | first]
+    inputs = np.concatenate([inputs.reshape(rows, -1), end], axis=1)
+    # Every token twice: a sentinel where a span starts, then the token.
+    both = np.stack([sentinel, tokens], axis=2)
+    kept = np.stack([first, noise], axis=2)
+    targets = np.concatenate([both[kept].reshape(rows, -1), end], axis=1)
+    start = np.full((rows, 1), self.start_id, np.int32)
+    return {
+      "inputs": inputs,
+      "input_mask": np.ones_like(inputs),
+      "tokens": np.concatenate([start, targets[:, :-1]], axis=1),
+      "targets": targets,
+      "mask": np.ones(targets.shape, np.float32),
+    }
+
+  def _spans(self, words):
+    """Draws which tokens are taken out.
+
+    Returns:
+      Whether a token is, whether it is the first of its span, and the sentinel
+      of its span, each [rows, length].
+    """
+    num_kept = self.length - self.num_noise
+    kept = _partition(words[:, : num_kept - 1], num_kept, self.num_spans)
+    taken = _partition(words[:, num_kept:-1], self.num_noise, self.num_spans)
+    # Spans that stay and spans that go take turns; one that stays comes first.
+    borders = np.cumsum(
+      np.stack([kept, taken], axis=2).reshape(len(words), -1), 1
+    )
+    starts = np.zeros((len(words), self.length), np.int64)
+    np.put_along_axis(starts, borders[:, :-1], 1, axis=1)
+    turn = np.cumsum(starts, axis=1)
+    noise = turn % 2 == 1
+    return noise, noise & (starts == 1), self.sentinels[turn // 2]
+
+
+def _partition(words, items, parts):
+  """Cuts `items` into `parts`, none empty, each way as likely: [rows, parts].
+
+  Args:
+    words: random bits, [rows, items - 1], one a place to cut at.
+    items: number of items.
+    parts: number of parts, at most `items`.
+  """
+  order = np.argsort(words, axis=1)[:, : parts - 1]
+  cuts = np.sort(order, axis=1) + 1
+  return np.diff(cuts, axis=1, prepend=0, append=items)
+
+
+def masked(
+  rows: sequences.Packed,
+  tokenizer: Tokenizer,
+  *,
+  rate: float = 0.15,
+  mask_share: float = 0.8,
+  random_share: float = 0.1,
+) -> Masked:
+  """Hides tokens of rows: the masked language model of BERT.
+
+  Each token but the special ones is chosen with probability `rate`. A chosen
+  one becomes the mask, or any token that is not special, or stays.
+
+  Args:
+    rows: see `sequences.encoder_rows`.
+    tokenizer: has a token mask.
+    rate: in (0, 1].
+    mask_share: share of the chosen that become the mask.
+    random_share: share of the chosen that become any token; together at most 1.
+
+  Raises:
+    ValueError: an argument is out of range.
+
+  References:
+    Devlin et al., BERT, 2018, https://arxiv.org/abs/1810.04805, 3.1.
+  """
+  mask_id = tokenizer.need("mask", purpose="a masked language model")
+  if not 0 < rate <= 1:
+    raise ValueError(f"rate must be in (0, 1], it is {rate!r}")
+  shares = (mask_share, random_share)
+  if min(shares) < 0 or sum(shares) > 1 + 1e-9:
+    raise ValueError(
+      "mask_share and random_share must not be negative, nor more than 1"
+      f" together; they are {mask_share!r} and {random_share!r}"
+    )
+  special = np.zeros(tokenizer.vocab_size, bool)
+  special[tokenizer.special_ids] = True
+  return Masked(
+    rows=rows,
+    mask_id=mask_id,
+    special=special,
+    ordinary=np.flatnonzero(~special).astype(np.int32),
+    rate=rate,
+    mask_share=mask_share,
+    random_share=random_share,
+  )
+
+
+def span_corruption(
+  documents: Ragged,
+  tokenizer: Tokenizer,
+  *,
+  input_len: int,
+  noise_density: float = 0.15,
+  mean_span: float = 3.0,
+) -> Spans:
+  """Takes spans out of texts: the pre-training of T5.
+
+  Documents, each with an end of text after it, are cut into stretches. Of each,
+  a share of the tokens is taken out in spans. The encoder reads what is left,
+  with a sentinel for each span; the decoder writes each sentinel and the span
+  it stands for. Both end with an end of text. All examples have the same
+  lengths; the last stretch overlaps the one before.
+
+  Args:
+    documents: at least one, none empty.
+    tokenizer: has an end of text, a start (see `start_id`) and a sentinel for
+      each span.
+    input_len: tokens that the encoder reads at most; stretches are as long as
+      this allows.
+    noise_density: share of the tokens that are taken out, in (0, 1).
+    mean_span: mean length of a span, at least 1.
+
+  Raises:
+    ValueError: an argument is out of range, there are too few sentinels, or the
+      documents have fewer tokens than an example.
+
+  References:
+    Raffel et al., T5, 2019, https://arxiv.org/abs/1910.10683, 3.1.4 and 3.3.4.
+  """
+  eos = tokenizer.need("eos", purpose="span corruption")
+  sequences.check_length("input_len", input_len, 4)
+  if not 0 < noise_density < 1:
+    raise ValueError(
+      f"noise_density must be in (0, 1), it is {noise_density!r}"
+    )
+  if mean_span < 1:
+    raise ValueError(f"mean_span must be at least 1, it is {mean_span!r}")
+  length, num_noise, num_spans = _sizes(input_len, noise_density, mean_span)
+  if num_spans > len(tokenizer.sentinels):
+    raise ValueError(
+      f"input_len={input_len} takes out {num_spans} spans, but the vocabulary"
+      f" has {len(tokenizer.sentinels)} sentinels; load it with"
+      f" num_sentinels={num_spans}"
+    )
+  sequence = np.insert(documents.values, documents.offsets[1:], eos)
+  if len(sequence) < length:
+    raise ValueError(
+      f"the documents have {len(sequence)} tokens, but an example with"
+      f" input_len={input_len} takes {length}"
+    )
+  return Spans(
+    sequence=sequence,
+    length=length,
+    num_noise=num_noise,
+    num_spans=num_spans,
+    # One more, of no span, for what follows the last.
+    sentinels=np.array([*tokenizer.sentinels[:num_spans], 0], np.int32),
+    start_id=start_id(tokenizer),
+    eos_id=eos,
+  )
+
+
+def start_id(tokenizer: Tokenizer) -> int:
+  """Returns what a decoder reads first: the token bos, or else pad.
+
+  Raises:
+    ValueError: the vocabulary has neither.
+  """
+  if tokenizer.bos_id is not None:
+    return tokenizer.bos_id
+  return tokenizer.need("pad", purpose="a decoder without bos")
+
+
+def _sizes(input_len, density, mean_span):
+  """Returns the longest stretch, and its numbers of noise tokens and spans."""
+  best = None
+  length = 2
+  while True:
+    noise = min(max(round(length * density), 1), length - 1)
+    spans = max(round(noise / mean_span), 1)
+    spans = min(spans, noise, length - noise)
+    if length - noise + spans + 1 > input_len:
+      break
+    best = length, noise, spans
+    length += 1
+  assert best is not None  # two tokens, one span: an input of three
+  return best

@@ -1,0 +1,204 @@
+"""Vocabularies of the library sentencepiece: read from files, and trained."""
+
+import io
+import pathlib
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bitnet_jax.data import textfiles
+from bitnet_jax.data.vocabulary import Vocabulary
+
+FILE_NAME = "tokenizer.model"
+
+_SENTINEL = re.compile(r"▁?<extra_id_(\d+)>")
+_ROLES = {
+  "<mask>": "mask",
+  "[MASK]": "mask",
+  "<cls>": "cls",
+  "[CLS]": "cls",
+  "<sep>": "sep",
+  "[SEP]": "sep",
+}
+
+
+class _Codec:
+  """Codec of a loaded model."""
+
+  def __init__(self, processor):
+    self._processor = processor
+
+  def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    """Returns the ids of each text."""
+    return self._processor.encode(list(texts))
+
+  def decode(self, ids: list[int]) -> str:
+    """Returns the text of ids."""
+    return self._processor.decode(ids)
+
+
+def read(path: str) -> Vocabulary:
+  """Reads a `.model` file; see `parse`.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ImportError: sentencepiece is not installed.
+    ValueError: it is not a model of sentencepiece.
+  """
+  file = textfiles.find(path)
+  return parse(file.read_bytes(), where=str(file))
+
+
+def parse(data: bytes, *, where: str) -> Vocabulary:
+  """Returns the vocabulary of a serialized model.
+
+  Sentinels that the model would read from text, as those of T5, are made such
+  that it does not.
+
+  Args:
+    data: the serialized model.
+    where: names it in messages.
+  """
+  library = _library()
+  if not data:
+    raise ValueError(f"{where} is empty")
+  try:
+    processor = library.SentencePieceProcessor(model_proto=_hidden(data))
+    size = processor.get_piece_size()
+  except Exception as error:  # a DecodeError of protobuf, a RuntimeError, ...
+    raise ValueError(
+      f"{where} is not a model of sentencepiece: {error}"
+    ) from error
+  ids = {
+    role: token
+    for role in ("pad", "bos", "eos", "unk")
+    if (token := getattr(processor, f"{role}_id")()) >= 0
+  }
+  sentinels = {}
+  for token in range(size):
+    piece = processor.id_to_piece(token)
+    if piece in _ROLES and processor.is_control(token):
+      ids.setdefault(_ROLES[piece], token)
+    elif match := _SENTINEL.fullmatch(piece):
+      sentinels[int(match[1])] = token
+  return Vocabulary(
+    codec=_Codec(processor),
+    content=data,
+    size=size,
+    ids=ids,
+    sentinels=tuple(sentinels[key] for key in sorted(sentinels)),
+  )
+
+
+def _hidden(data):
+  """Returns the model with its sentinels as control tokens."""
+  try:
+    from sentencepiece import sentencepiece_model_pb2
+  except ImportError as error:
+    raise ImportError(
+      "reading a model of sentencepiece needs protobuf: pip install"
+      " 'bitnet-jax[train]'"
+    ) from error
+  messages: Any = sentencepiece_model_pb2  # made when it is imported
+  model = messages.ModelProto.FromString(data)
+  for piece in model.pieces:
+    if _SENTINEL.fullmatch(piece.piece):
+      piece.type = piece.CONTROL
+  return model.SerializeToString()
+
+
+def train(
+  lines: Iterable[str],
+  *,
+  spec: str,
+  vocab_size: int,
+  lowercase: bool,
+  names: Sequence[str],
+) -> bytes:
+  """Trains a unigram vocabulary that spells every text, down to its bytes.
+
+  One thread: the sums of several are added in another order, which gives
+  another vocabulary.
+
+  Args:
+    lines: what to train on.
+    spec: "unigram".
+    vocab_size: with the special tokens.
+    lowercase: whether text is lowered.
+    names: of the special tokens; pad, eos, unk and bos come first.
+
+  Returns:
+    The serialized model.
+
+  Raises:
+    ImportError: sentencepiece is not installed.
+    ValueError: the size is too small, or there is nothing to train on.
+  """
+  output = io.BytesIO()
+  with tempfile.TemporaryDirectory() as folder:
+    rules = {"normalization_rule_name": "identity"}
+    if lowercase:
+      rules = {"normalization_rule_tsv": _lower_rules(folder)}
+    _train(output, lines, spec, vocab_size, names, rules)
+  return output.getvalue()
+
+
+def _lower_rules(folder):
+  """Writes what lower case makes of each character; returns the path.
+
+  The rules that sentencepiece has would make spaces of line feeds.
+  """
+  path = pathlib.Path(folder) / "lower.tsv"
+  upper = [c for c in map(chr, range(sys.maxunicode + 1)) if c.lower() != c]
+  lowered = (" ".join(f"{ord(low):X}" for low in c.lower()) for c in upper)
+  lines = (
+    f"{ord(c):X}\t{low}\n" for c, low in zip(upper, lowered, strict=True)
+  )
+  path.write_text("".join(lines))
+  return str(path)
+
+
+def _train(output, lines, spec, vocab_size, names, rules):
+  """Writes a model."""
+  try:
+    _library().SentencePieceTrainer.train(
+      sentence_iterator=(line.rstrip("\n") for line in lines),
+      model_writer=output,
+      model_type=spec,
+      vocab_size=vocab_size,
+      hard_vocab_limit=False,
+      byte_fallback=True,
+      **rules,
+      remove_extra_whitespaces=False,
+      add_dummy_prefix=False,
+      max_sentence_length=2**30,
+      num_threads=1,
+      minloglevel=2,
+      pad_id=0,
+      eos_id=1,
+      unk_id=2,
+      bos_id=3,
+      pad_piece=names[0],
+      eos_piece=names[1],
+      unk_piece=names[2],
+      bos_piece=names[3],
+      control_symbols=list(names[4:]),
+    )
+  except RuntimeError as error:
+    raise ValueError(
+      f"{spec} with vocab_size={vocab_size} cannot be trained on these texts:"
+      f" {error}"
+    ) from error
+
+
+def _library():
+  try:
+    import sentencepiece
+  except ImportError as error:
+    raise ImportError(
+      "models of sentencepiece need sentencepiece: pip install"
+      " 'bitnet-jax[train]'"
+    ) from error
+  return sentencepiece

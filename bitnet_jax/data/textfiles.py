@@ -1,0 +1,117 @@
+"""Text files: plain or compressed UTF-8, errors with file and line."""
+
+import gzip
+import hashlib
+import lzma
+import pathlib
+import zlib
+from collections.abc import Iterable, Mapping
+
+from bitnet_jax import choices
+from bitnet_jax.data import splits
+
+_PACKED = {".gz": gzip.open, ".xz": lzma.open}
+_READ_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error)
+# What files call the splits.
+_USUAL = {
+  "train": ("train",),
+  "valid": ("valid", "val", "validation", "dev"),
+  "test": ("test",),
+}
+
+
+def find(path: str) -> pathlib.Path:
+  """Returns the absolute path of a file that is there.
+
+  Args:
+    path: a leading `~` is the home folder.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+  """
+  file = pathlib.Path(path).expanduser().absolute()
+  if not file.is_file():
+    raise FileNotFoundError(f"there is no file {file}")
+  return file
+
+
+def find_splits(pattern: str, names: Mapping[str, str]) -> dict[str, str]:
+  """Returns the path of the file of each split there is.
+
+  Args:
+    pattern: path of the only file, which is "train", or a path with `{split}`
+      where the name of a split stands. A missing "train" is an error.
+    names: what stands there, by "train", "valid" and "test", where it is none
+      of the usual: train; valid, val, validation or dev; test. These must be
+      there.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: a split has two files, or names do not apply.
+  """
+  for key in names:
+    choices.check(key, splits.NAMES, key="split_names")
+  if "{split}" not in pattern:
+    if names:
+      raise ValueError(
+        f"split_names={dict(names)} needs {{split}} in the path, not {pattern}"
+      )
+    find(pattern)
+    return {"train": pattern}
+  found = {}
+  for key, usual in _USUAL.items():
+    tried = [names[key]] if key in names else usual
+    paths = [pattern.replace("{split}", name) for name in tried]
+    there = [p for p in paths if pathlib.Path(p).expanduser().is_file()]
+    if len(there) > 1:
+      raise ValueError(
+        f"{key} can be {' or '.join(there)}: say which in split_names"
+      )
+    if not there and (key in names or key == "train"):
+      raise FileNotFoundError(f"there is no file {' or '.join(paths)}")
+    if there:
+      found[key] = there[0]
+  return found
+
+
+def kind(path: str) -> str:
+  """Returns the ending that tells the format, without that of a packed one."""
+  pure = pathlib.PurePath(path)
+  return (pure.with_suffix("") if pure.suffix in _PACKED else pure).suffix
+
+
+def read(file: pathlib.Path) -> str:
+  r"""Reads a file of UTF-8, unpacked if its name ends in `.gz` or `.xz`.
+
+  Line ends become "\n" and a byte order mark is dropped; nothing else changes.
+
+  Raises:
+    ValueError: the file is damaged, or not UTF-8; names the line.
+  """
+  try:
+    with _PACKED.get(file.suffix, open)(file, "rb") as stream:
+      data = stream.read()
+  except _READ_ERRORS as error:
+    raise ValueError(f"cannot read {file}: {error}") from error
+  try:
+    decoded = data.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    line = data.count(b"\n", 0, error.start) + 1
+    raise ValueError(f"{file}, line {line} is not UTF-8: {error}") from error
+  return decoded.replace("\r\n", "\n")
+
+
+def lines(file: pathlib.Path) -> list[str]:
+  """Reads the lines of a file, without their ends; only line feeds end one."""
+  content = read(file)
+  return content.removesuffix("\n").split("\n") if content else []
+
+
+def digest(texts: Iterable[str]) -> str:
+  """Returns a hash, in hex digits, of texts and their borders."""
+  content = hashlib.sha256()
+  for text in texts:
+    data = text.encode()
+    content.update(len(data).to_bytes(8, "little"))
+    content.update(data)
+  return content.hexdigest()

@@ -1,0 +1,345 @@
+"""Tokenizers: bytes, vocabularies of files, and vocabularies trained here."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import numpy as np
+from absl import logging
+
+from bitnet_jax import choices
+from bitnet_jax.data import pieces, sentencepieces, textfiles, vocabulary
+from bitnet_jax.data.vocabulary import Codec, Vocabulary
+
+# What a special token is for; those of trained vocabularies, in this order.
+ROLES = ("pad", "eos", "unk", "bos", "mask", "cls", "sep")
+
+_NAMES = tuple(f"<{role}>" for role in ROLES)
+_TRAINED = ("bpe", "wordpiece", "unigram")
+_FILES = {
+  "sentencepiece": "sentencepiece:PATH.model",
+  "tokenizers": "tokenizers:PATH/tokenizer.json",
+  "gpt2": "gpt2:VOCAB.json,MERGES.txt",
+  "bert": "bert:VOCAB.txt",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ragged:
+  """Sequences of ids of any length, one after the other.
+
+  Attributes:
+    values: int32 [total], the ids of all sequences.
+    offsets: int64 [n + 1], where each starts; the last is the total.
+  """
+
+  values: np.ndarray
+  offsets: np.ndarray
+
+  @classmethod
+  def of(cls, sequences: Iterable[Sequence[int] | np.ndarray]) -> "Ragged":
+    """Puts sequences one after the other."""
+    arrays = [np.asarray(ids, np.int32) for ids in sequences]
+    return cls(
+      values=np.concatenate([np.zeros(0, np.int32), *arrays]),
+      offsets=np.cumsum([0, *map(len, arrays)], dtype=np.int64),
+    )
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """The length of each sequence, int64 [n]."""
+    return np.diff(self.offsets)
+
+  def __len__(self) -> int:
+    return len(self.offsets) - 1
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    index = range(len(self))[index]
+    return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Tokenizer:
+  """A vocabulary, and how text becomes its ids and comes back.
+
+  Ids of special tokens are for the caller to put where they belong: encoding
+  never gives one, whatever a text says, but `unk_id` for what the vocabulary
+  cannot spell.
+
+  Attributes:
+    vocab_size: ids are in [0, vocab_size).
+    fingerprint: names the vocabulary by content.
+    codec: turns text into ids and back.
+    pad_id: fills rows; `None`, as each of the following, if there is none.
+    bos_id: before a text.
+    eos_id: after a text.
+    unk_id: for what the vocabulary cannot spell.
+    mask_id: in place of what a model has to guess.
+    cls_id: in front of what is to be classified.
+    sep_id: after each text of an example.
+    sentinels: one for each span that span corruption takes out, in the order
+      of their use.
+  """
+
+  vocab_size: int
+  fingerprint: str
+  codec: Codec
+  pad_id: int | None = None
+  bos_id: int | None = None
+  eos_id: int | None = None
+  unk_id: int | None = None
+  mask_id: int | None = None
+  cls_id: int | None = None
+  sep_id: int | None = None
+  sentinels: tuple[int, ...] = ()
+
+  @property
+  def special_ids(self) -> np.ndarray:
+    """The ids that stand for no text, int32, sorted; `unk_id` among them."""
+    ids = {getattr(self, f"{role}_id") for role in ROLES} - {None}
+    return np.array(sorted(ids | {*self.sentinels}), np.int32)
+
+  def need(self, role: str, *, purpose: str) -> int:
+    """Returns the id of a special token that something cannot do without.
+
+    Args:
+      role: one of `ROLES`.
+      purpose: what it is needed for, for the message.
+
+    Raises:
+      ValueError: the vocabulary has none.
+    """
+    token = getattr(self, f"{role}_id")
+    if token is None:
+      raise ValueError(
+        f"{purpose} needs a token {role}, which the vocabulary lacks; load it"
+        f' with needs=("{role}",) to give it one'
+      )
+    return token
+
+  def encode(self, text: str) -> np.ndarray:
+    """Returns the ids of a text, int32 [length], without special tokens."""
+    return self.encode_batch([text])[0]
+
+  def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+    """Returns the ids of each text; faster than one call a text."""
+    return [np.array(ids, np.int32) for ids in self.codec.encode(texts)]
+
+  def encode_ragged(
+    self, texts: Sequence[str], *, where: str = "text"
+  ) -> Ragged:
+    """Returns the ids of all texts, one after the other.
+
+    Args:
+      texts: none may be without a token.
+      where: names the texts in the message.
+
+    Raises:
+      ValueError: a text has no token; names its index.
+    """
+    encoded = Ragged.of(self.codec.encode(texts))
+    empty = np.flatnonzero(encoded.lengths == 0)
+    if empty.size:
+      raise ValueError(
+        f"{where} {empty[0]} is empty: {texts[empty[0]]!r} has no token"
+      )
+    return encoded
+
+  def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+    """Returns the text of ids; special tokens but the unknown are left out.
+
+    Raises:
+      ValueError: an id is outside the vocabulary; names it and its index.
+    """
+    ids = np.asarray(ids, np.int64)
+    bad = np.flatnonzero((ids < 0) | (ids >= self.vocab_size))
+    if bad.size:
+      raise ValueError(
+        f"id {ids[bad[0]]} at index {bad[0]} is outside the vocabulary,"
+        f" 0..{self.vocab_size - 1}"
+      )
+    silent = self.special_ids[self.special_ids != self.unk_id]
+    return self.codec.decode(ids[~np.isin(ids, silent)].tolist())
+
+
+def load_tokenizer(
+  spec: str,
+  *,
+  texts: Callable[[], Iterable[str]],
+  vocab_size: int | None = None,
+  num_sentinels: int = 0,
+  lowercase: bool | None = None,
+  needs: Collection[str] = (),
+  cache: pathlib.Path | None = None,
+) -> Tokenizer:
+  """Makes the tokenizer that a name stands for.
+
+  `bytes` has the 256 bytes of UTF-8 and needs no file. `bpe` and `wordpiece`
+  are trained with the library tokenizers, `unigram` with sentencepiece, each so
+  that equal texts give equal vocabularies. `bytes`, `bpe` and `unigram` spell
+  every text (`unigram` reads U+2581 as a space); `wordpiece` has the text rules
+  of BERT. These four have all of `ROLES`.
+
+  Files: `sentencepiece:PATH.model`, `tokenizers:PATH/tokenizer.json`,
+  `gpt2:VOCAB.json,MERGES.txt` and `bert:VOCAB.txt`. The special tokens they
+  have are found by their names.
+
+  Args:
+    spec: one of the above.
+    texts: gives what to train on; called for `bpe`, `wordpiece`, `unigram`.
+    vocab_size: size to train to, special tokens and sentinels included; small
+      texts can give less, which is logged. For others `None`, or their size.
+    num_sentinels: how many sentinels there must be at least.
+    lowercase: whether to train on and read text in lower case, and for `bert`
+      and `wordpiece` without accents; `None` is yes for these two and no for
+      the others that are trained, and all that other files take.
+    needs: those of `ROLES` that there must be. What a file lacks of them, and
+      of sentinels, gets new ids at the end of the vocabulary.
+    cache: folder of the run. What is trained is kept there, as `tokenizer.json`
+      or, for `unigram`, `tokenizer.model`, with a record of what it was trained
+      from, and read from there the next time.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ImportError: the package that a vocabulary needs is not installed.
+    ValueError: an argument or a file is not as it must be, or the cache holds
+      what was trained from something else.
+  """
+  kind, _, path = spec.partition(":")
+  _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs)
+  if kind == "bytes":
+    found = _bytes(num_sentinels)
+  elif kind in _TRAINED:
+    assert vocab_size is not None
+    options = {
+      "spec": kind,
+      "vocab_size": vocab_size,
+      "num_sentinels": num_sentinels,
+      "lowercase": kind == "wordpiece" if lowercase is None else lowercase,
+    }
+    found = _trained(options, texts, cache)
+  elif kind == "sentencepiece":
+    found = sentencepieces.read(path)
+  elif kind == "tokenizers":
+    found = pieces.read(path)
+  elif kind == "gpt2":
+    found = pieces.read_gpt2(*path.split(",", 1))
+  else:
+    found = pieces.read_bert(path, lowercase=lowercase is not False)
+  tokenizer = _complete(found, num_sentinels, needs)
+  if kind not in _TRAINED and vocab_size not in (None, tokenizer.vocab_size):
+    raise ValueError(
+      f"vocab_size is {vocab_size}, but {spec} has {tokenizer.vocab_size}"
+      " tokens with those it was given; leave vocab_size None"
+    )
+  return tokenizer
+
+
+def _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs):
+  """Checks the arguments of `load_tokenizer`."""
+  known = path if kind in _FILES else kind in ("bytes", *_TRAINED) and not path
+  if not known or (kind == "gpt2" and "," not in path):
+    listed = ", ".join(["bytes", *_TRAINED, *_FILES.values()])
+    raise ValueError(f"unknown tokenizer {spec!r}; choose among {listed}")
+  if num_sentinels < 0:
+    raise ValueError(
+      f"num_sentinels must not be negative, it is {num_sentinels}"
+    )
+  for role in needs:
+    choices.check(role, ROLES, key="needs")
+  if lowercase is not None and kind not in (*_TRAINED, "bert"):
+    raise ValueError(f"lowercase={lowercase} does not apply to {spec}")
+  if kind in _TRAINED and (vocab_size is None or vocab_size < 1):
+    raise ValueError(f"{spec} needs a positive vocab_size, it is {vocab_size}")
+
+
+def _complete(found: Vocabulary, num_sentinels, needs):
+  """Returns a tokenizer with what is asked for beyond the vocabulary."""
+  ids = dict(found.ids)
+  new = itertools.count(found.size)
+  for role in ROLES:
+    if role in needs and role not in ids:
+      ids[role] = next(new)
+  missing = max(num_sentinels - len(found.sentinels), 0)
+  sentinels = (*found.sentinels, *itertools.islice(new, missing))
+  size = next(new)
+  digest = hashlib.sha256(found.content)
+  digest.update(json.dumps([size, ids, sentinels], sort_keys=True).encode())
+  return Tokenizer(
+    vocab_size=size,
+    fingerprint=f"sha256:{digest.hexdigest()}",
+    codec=found.codec,
+    sentinels=sentinels,
+    **{f"{role}_id": token for role, token in ids.items()},
+  )
+
+
+class _Bytes:
+  """Codec whose ids are the bytes of UTF-8."""
+
+  def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    """See `Codec`."""
+    return [list(text.encode()) for text in texts]
+
+  def decode(self, ids: list[int]) -> str:
+    """See `Codec`; what is not UTF-8 or no byte becomes U+FFFD."""
+    values = (i if i < 256 else 0xFF for i in ids)
+    return bytes(values).decode(errors="replace")
+
+
+def _bytes(num_sentinels):
+  """The bytes, then the special tokens, then the sentinels."""
+  first = 256 + len(ROLES)
+  size = first + num_sentinels
+  return Vocabulary(
+    codec=_Bytes(),
+    content=b"bytes",
+    size=size,
+    ids=dict(zip(ROLES, range(256, first), strict=True)),
+    sentinels=tuple(range(first, size)),
+  )
+
+
+def _trained(options, texts, cache):
+  """Returns a vocabulary of the cache, or trains it and puts it there."""
+  library = sentencepieces if options["spec"] == "unigram" else pieces
+  record = options | {"texts": textfiles.digest(texts())}
+  data = (
+    None
+    if cache is None
+    else vocabulary.recall(cache, library.FILE_NAME, record)
+  )
+  if data is None:
+    names = (
+      *_NAMES,
+      *map("<extra_id_{}>".format, range(options["num_sentinels"])),
+    )
+    arguments = options | {"names": names}
+    del arguments["num_sentinels"]
+    data = library.train(_lines(texts()), **arguments)
+    if cache is not None:
+      vocabulary.keep(cache, library.FILE_NAME, data, record)
+  found = library.parse(data, where=f"the trained {options['spec']}")
+  size, asked = found.size, options["vocab_size"]
+  if size > asked:
+    raise ValueError(
+      f"vocab_size={asked} is too small for {options['spec']}: characters and"
+      f" special tokens alone are {size}"
+    )
+  if size < asked:
+    logging.warning(
+      "The texts give %d tokens for %s, not the vocab_size=%d asked for",
+      size,
+      options["spec"],
+      asked,
+    )
+  return found
+
+
+def _lines(texts):
+  """Yields texts line by line: what is trained on counts words only."""
+  for text in texts:
+    yield from (line + "\n" for line in text.split("\n") if line)

@@ -1,0 +1,135 @@
+"""Bidirectional encoders of text, as BERT."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from bitnet_jax.layers import BitDense
+from bitnet_jax.layers.attention import make_mask
+from bitnet_jax.models import sizes, transformer
+from bitnet_jax.models.transformer import Context
+from bitnet_jax.quantizers.recipe import Rules, recipe_at
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig(transformer.TransformerConfig):
+  """Sizes of an ``Encoder``.
+
+  Attributes:
+    num_types: kinds of segments that have embeddings of their own, such as the
+      two sentences of a pair; 0 for none.
+    vocab_size: number of tokens.
+    num_classes: outputs for a whole sequence, 1 for a number; ``None`` for
+      logits of every token, as masked language models have.
+  """
+
+  num_types: int
+  vocab_size: int
+  num_classes: int | None
+
+  def __post_init__(self):
+    super().__post_init__()
+    sizes.check_positive(vocab_size=self.vocab_size)
+    if self.num_types < 0:
+      raise ValueError(
+        f"model.num_types is {self.num_types}; it must not be negative"
+      )
+
+
+class Encoder(nn.Module):
+  """A stack of blocks with attention both ways, and a head.
+
+  The head of a masked language model is ``transform`` and then the embeddings
+  themselves, with a bias; that of a classifier is ``pooler`` on the first
+  token and then ``head``.
+
+  Attributes:
+    cfg: sizes.
+    recipe: one recipe for all layers, or (pattern, recipe) rules on their
+      paths, such as ``blocks/attention/query`` and ``transform``.
+  """
+
+  cfg: EncoderConfig
+  recipe: Rules
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens: Int[Array, "b t"],
+    *,
+    segment_ids: Int[Array, "b t"] | None = None,
+    type_ids: Int[Array, "b t"] | None = None,
+    positions: Int[Array, "b t"] | None = None,
+    deterministic: bool = True,
+    strength: ArrayLike | None = None,
+  ) -> Float[Array, "b *t outputs"]:
+    """Returns logits, [b, t, v] or [b, num_classes].
+
+    Args:
+      tokens: ids.
+      segment_ids: number of the document of each token, 0 for padding; a token
+        sees its own document only. ``None`` for one document.
+      type_ids: below ``num_types``; by default 0.
+      positions: of the tokens in their documents; by default 0, 1, ...
+      deterministic: whether dropout is off.
+      strength: share of quantization in force, see ``BitDense``.
+
+    Raises:
+      ValueError: for sequences longer than the model.
+    """
+    cfg = self.cfg
+    transformer.check_length(cfg, tokens.shape[1])
+    embed = transformer.TokenEmbedding(cfg, cfg.vocab_size, name="embed")
+    x = embed(tokens, positions, deterministic=deterministic)
+    if cfg.num_types:
+      if type_ids is None:
+        type_ids = jnp.zeros_like(tokens)
+      init = nn.initializers.normal(0.02)
+      types = nn.Embed(
+        cfg.num_types,
+        cfg.hidden,
+        embedding_init=nn.with_logical_partitioning(init, (None, "embed")),
+        name="types",
+        **cfg.dtypes,
+      )
+      x = x + types(type_ids)
+    mask = None
+    if segment_ids is not None:
+      mask = make_mask(segments=(segment_ids, segment_ids))
+    context = Context(
+      mask=mask,
+      positions=positions,
+      strength=strength,
+      deterministic=deterministic,
+    )
+    blocks = transformer.make_blocks(cfg, self.recipe, name="blocks")
+    x, _ = transformer.run_blocks(blocks, x, context)
+    x = transformer.make_norm(cfg, "final_norm")(x)
+    if cfg.num_classes is None:
+      x = nn.gelu(self._dense("transform")(x, strength=strength))
+      logits = embed.attend(transformer.make_norm(cfg, "transform_norm")(x))
+      bias: Any = self.param(
+        "bias",
+        nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",)),
+        (cfg.vocab_size,),
+        cfg.dtypes["param_dtype"],
+      )
+      logits = logits + bias.astype(logits.dtype)[None, None]
+      return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
+    x = jnp.tanh(self._dense("pooler")(x[:, 0], strength=strength))
+    x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
+    head = transformer.make_head(cfg, cfg.num_classes, self.recipe, name="head")
+    return head(x, strength=strength)
+
+  def _dense(self, name):
+    init = nn.initializers.lecun_normal()
+    return BitDense(
+      self.cfg.hidden,
+      kernel_init=nn.with_logical_partitioning(init, ("embed", "mlp")),
+      recipe=recipe_at(self.recipe, name),
+      name=name,
+      **self.cfg.dtypes,
+    )

@@ -1,0 +1,404 @@
+"""Blocks and stacks that all transformers share."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from bitnet_jax import choices
+from bitnet_jax.layers import BitDense
+from bitnet_jax.layers.attention import Attention, AttentionCache
+from bitnet_jax.layers.feed_forward import KINDS, FeedForward
+from bitnet_jax.models import sizes
+from bitnet_jax.quantizers.recipe import Rules, recipe_at
+
+POSITIONS = ("rotary", "learned")
+NORMS = ("rms_norm", "layer_norm")
+REMAT = {
+  "none": None,
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+  """Sizes that all transformers share.
+
+  Attributes:
+    hidden: model width.
+    num_layers: blocks of a stack.
+    num_heads: heads of the queries.
+    num_kv_heads: heads of keys and values; divides ``num_heads``.
+    head_dim: features of a head; ``None`` for ``hidden / num_heads``.
+    mlp_width: hidden width of the feed-forward layers.
+    feed_forward: kind of the feed-forward layers, a name in ``KINDS``.
+    norm: in front of each part of a block: "rms_norm" or "layer_norm", with a
+      scale.
+    norm_eps: added to the variance.
+    sub_norm: whether the same norm also stands in front of the output
+      projections (BitNet b1.58 2B4T).
+    use_bias: whether projections have biases.
+    positions: "rotary" or "learned".
+    rotary_base: of the wavelengths of rotary positions.
+    max_length: longest sequence, in tokens (or patches).
+    dropout: rate on embeddings and on what each part of a block adds.
+    scan_layers: whether the blocks are one, scanned over stacked parameters,
+      which compiles faster; else each has its own name and may have its own
+      recipe.
+    remat: what is computed anew in the backward pass: "none", "dots" (all but
+      the products) or "full".
+    dtype: dtype of activations, a name in ``DTYPES``.
+    param_dtype: dtype of the latent weights, a name in ``DTYPES``.
+  """
+
+  hidden: int
+  num_layers: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int | None
+  mlp_width: int
+  feed_forward: str
+  norm: str
+  norm_eps: float
+  sub_norm: bool
+  use_bias: bool
+  positions: str
+  rotary_base: float
+  max_length: int
+  dropout: float
+  scan_layers: bool
+  remat: str
+  dtype: str
+  param_dtype: str
+
+  def __post_init__(self):
+    sizes.check_positive(
+      hidden=self.hidden,
+      num_layers=self.num_layers,
+      num_heads=self.num_heads,
+      num_kv_heads=self.num_kv_heads,
+      mlp_width=self.mlp_width,
+      max_length=self.max_length,
+    )
+    sizes.check_rate(dropout=self.dropout)
+    for key, table in (
+      ("feed_forward", KINDS),
+      ("norm", NORMS),
+      ("positions", POSITIONS),
+      ("remat", REMAT),
+      ("dtype", sizes.DTYPES),
+      ("param_dtype", sizes.DTYPES),
+    ):
+      choices.check(getattr(self, key), table, key=f"model.{key}")
+    if self.num_heads % self.num_kv_heads:
+      raise ValueError(
+        f"model.num_kv_heads is {self.num_kv_heads}; it must divide"
+        f" model.num_heads, {self.num_heads}"
+      )
+    if self.head_dim is None and self.hidden % self.num_heads:
+      raise ValueError(
+        f"model.num_heads is {self.num_heads}; it must divide model.hidden,"
+        f" {self.hidden}, if model.head_dim is None"
+      )
+    if self.positions == "rotary" and self.features_of_head % 2:
+      raise ValueError(
+        f"a head has {self.features_of_head} features (model.head_dim, or"
+        " model.hidden / model.num_heads); rotary positions need an even number"
+      )
+
+  @property
+  def features_of_head(self) -> int:
+    """Features of a head."""
+    return self.head_dim or self.hidden // self.num_heads
+
+  @property
+  def layer_options(self) -> dict[str, Any]:
+    """What attention and feed-forward layers have in common."""
+    return {
+      "use_bias": self.use_bias,
+      "norm": functools.partial(make_norm, self) if self.sub_norm else None,
+      "partition": nn.with_logical_partitioning,
+      **self.dtypes,
+    }
+
+  @property
+  def dtypes(self) -> dict[str, Any]:
+    """The two dtypes of a layer."""
+    return {
+      "dtype": sizes.DTYPES[self.dtype],
+      "param_dtype": sizes.DTYPES[self.param_dtype],
+    }
+
+
+def make_norm(cfg: TransformerConfig, name: str | None = None) -> nn.Module:
+  """Returns the norm that ``cfg`` asks for; its statistics are in float32."""
+  cls = {"rms_norm": nn.RMSNorm, "layer_norm": nn.LayerNorm}[cfg.norm]
+  scale_init = nn.initializers.ones_init()
+  return cls(
+    epsilon=cfg.norm_eps,
+    scale_init=nn.with_logical_partitioning(scale_init, ("embed",)),
+    name=name,
+    **cfg.dtypes,
+  )
+
+
+class Context(flax.struct.PyTreeNode):
+  """What all blocks of a stack are given, beside their input.
+
+  Attributes:
+    memory: what is attended to beside the sequence itself, [b, s, d].
+    mask: which tokens each token sees, [b, 1, t, s]; ``None`` for all.
+    memory_mask: which of the memory each token sees; ``None`` for all.
+    positions: of the tokens, [b, t]; ``None`` for 0, 1, ...
+    index: place of the first token in the cache.
+    strength: share of quantization in force, see ``BitDense``.
+    deterministic: whether dropout is off.
+  """
+
+  memory: jax.Array | None = None
+  mask: jax.Array | None = None
+  memory_mask: jax.Array | None = None
+  positions: jax.Array | None = None
+  index: Any = None
+  strength: Any = None
+  deterministic: bool = flax.struct.field(pytree_node=False, default=True)
+
+
+class BlockCache(flax.struct.PyTreeNode):
+  """What the attentions of a block remember.
+
+  Attributes:
+    own: of the sequence itself.
+    memory: of what else is attended to, if anything.
+  """
+
+  own: AttentionCache
+  memory: AttentionCache | None = None
+
+
+class Block(nn.Module):
+  """Attention, attention to a memory if there is one, and feed-forward.
+
+  Each part has a norm in front and adds to its input (pre-norm).
+
+  Attributes:
+    cfg: sizes.
+    recipe: rules on the paths of the layers, or one recipe.
+    is_causal: whether tokens see only those before, where no mask is given.
+    has_memory: whether there is a memory.
+  """
+
+  cfg: TransformerConfig
+  recipe: Rules
+  is_causal: bool = False
+  has_memory: bool = False
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    cache: BlockCache | None,
+    context: Context,
+  ) -> tuple[Float[Array, "b t d"], BlockCache | None]:
+    """Returns the output, and the cache after this call."""
+    cfg, strength = self.cfg, context.strength
+    drop = functools.partial(_drop, cfg, context)
+    rotary = cfg.rotary_base if cfg.positions == "rotary" else None
+    x = _constrain(x)
+    y, own = self._attention("attention", rotary)(
+      make_norm(cfg, "attention_norm")(x),
+      mask=context.mask,
+      is_causal=self.is_causal and context.mask is None,
+      positions=context.positions,
+      cache=None if cache is None else cache.own,
+      index=context.index,
+      strength=strength,
+    )
+    x = x + drop(y)
+    memory = None
+    if self.has_memory:
+      y, memory = self._attention("cross_attention", None)(
+        make_norm(cfg, "cross_attention_norm")(x),
+        context.memory,
+        mask=context.memory_mask,
+        cache=None if cache is None else cache.memory,
+        strength=strength,
+      )
+      x = x + drop(y)
+    feed_forward = FeedForward(
+      cfg.mlp_width,
+      kind=cfg.feed_forward,
+      recipe=self.recipe,
+      name="feed_forward",
+      **cfg.layer_options,
+    )
+    y = feed_forward(make_norm(cfg, "feed_forward_norm")(x), strength=strength)
+    x = _constrain(x + drop(y))
+    return x, None if own is None else BlockCache(own, memory)
+
+  def _attention(self, name, rotary_base):
+    return Attention(
+      num_heads=self.cfg.num_heads,
+      num_kv_heads=self.cfg.num_kv_heads,
+      head_dim=self.cfg.features_of_head,
+      rotary_base=rotary_base,
+      recipe=self.recipe,
+      name=name,
+      **self.cfg.layer_options,
+    )
+
+
+def _drop(cfg, context, x):
+  return nn.Dropout(cfg.dropout, deterministic=context.deterministic)(x)
+
+
+def _constrain(x):
+  return nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
+
+
+def make_blocks(cfg: TransformerConfig, recipe: Rules, **options: Any) -> Any:
+  """Returns the blocks of a model, scanned or one by one.
+
+  Args:
+    cfg: sizes.
+    recipe: rules on the paths of all layers, or one recipe.
+    **options: attributes of ``Block``; a ``name``, unless made in a ``setup``.
+
+  Returns:
+    One block scanned over stacked parameters, or a list of blocks.
+  """
+  block = Block
+  if cfg.remat != "none":
+    prevent_cse = not cfg.scan_layers
+    block = nn.remat(Block, policy=REMAT[cfg.remat], prevent_cse=prevent_cse)
+  if not cfg.scan_layers:
+    name = options.pop("name", None)
+    return [
+      block(cfg, recipe, name=name and f"{name}_{i}", **options)
+      for i in range(cfg.num_layers)
+    ]
+  scanned = nn.scan(
+    block,
+    variable_axes={"params": 0},
+    split_rngs={"params": True, "dropout": True, "quantize": True},
+    in_axes=(0, nn.broadcast),
+    length=cfg.num_layers,
+    metadata_params={nn.PARTITION_NAME: "layers"},
+  )
+  return scanned(cfg, recipe, **options)
+
+
+def run_blocks(
+  blocks: Any,
+  x: Float[Array, "b t d"],
+  context: Context,
+  cache: BlockCache | None = None,
+) -> tuple[Float[Array, "b t d"], BlockCache | None]:
+  """Runs what ``make_blocks`` returned.
+
+  Args:
+    blocks: of the model.
+    x: embedded tokens.
+    context: see ``Context``.
+    cache: of all blocks, stacked along a leading axis.
+
+  Returns:
+    The output, and the cache after this call.
+  """
+  if not isinstance(blocks, (list, tuple)):
+    return blocks(x, cache, context)
+  caches = []
+  for i, block in enumerate(blocks):
+    own = jax.tree.map(lambda a, i=i: a[i], cache)
+    x, own = block(x, own, context)
+    caches.append(own)
+  return x, jax.tree.map(lambda *a: jnp.stack(a), *caches)
+
+
+def check_length(cfg: TransformerConfig, length: int) -> None:
+  """Raises a ValueError for a sequence that the model has no positions for."""
+  if length > cfg.max_length:
+    raise ValueError(
+      f"the sequence has {length} tokens, more than model.max_length,"
+      f" {cfg.max_length}"
+    )
+
+
+class TokenEmbedding(nn.Module):
+  """Embeddings of tokens, in full precision, with learned positions if asked.
+
+  Dropout is the caller's.
+
+  Attributes:
+    cfg: sizes.
+    vocab_size: number of tokens.
+  """
+
+  cfg: TransformerConfig
+  vocab_size: int
+
+  def setup(self):  # noqa: D102
+    init = nn.initializers.normal(0.02)
+    options = self.cfg.dtypes
+    self.tokens = nn.Embed(
+      self.vocab_size,
+      self.cfg.hidden,
+      embedding_init=nn.with_logical_partitioning(init, ("vocab", "embed")),
+      **options,
+    )
+    if self.cfg.positions == "learned":
+      self.positions = nn.Embed(
+        self.cfg.max_length,
+        self.cfg.hidden,
+        embedding_init=nn.with_logical_partitioning(init, (None, "embed")),
+        **options,
+      )
+
+    self.drop = nn.Dropout(self.cfg.dropout)
+
+  def __call__(
+    self,
+    tokens: Int[Array, "b t"],
+    positions: Int[Array, "b t"] | None = None,
+    *,
+    deterministic: bool = True,
+  ) -> Float[Array, "b t d"]:
+    """Returns the embedded tokens, after dropout."""
+    x = self.tokens(tokens)
+    if self.cfg.positions == "learned":
+      if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+      x = x + self.positions(jnp.maximum(positions, 0))
+    return self.drop(x, deterministic=deterministic)
+
+  def attend(self, x: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
+    """Returns logits by the embeddings themselves."""
+    return self.tokens.attend(x)
+
+
+def make_head(
+  cfg: TransformerConfig, features: int, recipe: Rules, **name: Any
+) -> BitDense:
+  """Returns the layer ``head``, from the width of a model to logits.
+
+  Args:
+    cfg: sizes.
+    features: number of logits.
+    recipe: rules on the paths of all layers, or one recipe.
+    **name: "head", unless made in a ``setup``.
+  """
+  init = nn.initializers.lecun_normal()
+  return BitDense(
+    features,
+    use_bias=cfg.use_bias,
+    kernel_init=nn.with_logical_partitioning(init, ("embed", "vocab")),
+    recipe=recipe_at(recipe, "head"),
+    **cfg.dtypes,
+    **name,
+  )

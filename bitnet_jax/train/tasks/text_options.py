@@ -1,0 +1,72 @@
+"""Config keys that all tasks on text share, and the vocabulary they name."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from bitnet_jax.data.tokenizers import Tokenizer, load_tokenizer
+from bitnet_jax.train.settings import DataOptions, check_least
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextOptions(DataOptions):
+  """The keys of the group ``data`` that all tasks on text have.
+
+  Attributes:
+    source: where the texts come from; each task says what it takes.
+    split_names: (our name, its name) pairs of splits, where a source calls them
+      otherwise than is usual.
+    valid_fraction: share of the training split, for a source without "valid".
+    test_fraction: share of the training split, for a source without "test".
+    split_seed: seed of these cuts.
+    data_dir: where TFDS looks.
+    tokenizer: "bytes", "bpe", "wordpiece" and "unigram", which are trained on
+      the training split and kept in the folder of the run, or a file, see
+      ``load_tokenizer``.
+    vocab_size: what to train to; ``None`` for what is not trained.
+    lowercase: whether text is read in lower case; ``None``: as is usual for the
+      tokenizer.
+  """
+
+  split_names: tuple[tuple[str, str], ...]
+  valid_fraction: float
+  test_fraction: float
+  split_seed: int
+  data_dir: str | None
+  tokenizer: str
+  vocab_size: int | None
+  lowercase: bool | None
+
+  def __post_init__(self):
+    super().__post_init__()
+    check_least("data", self, vocab_size=1, split_seed=0)
+
+  def cuts(self) -> dict[str, Any]:
+    """Returns the arguments of loaders that say how to find the splits."""
+    return {
+      "split_names": self.split_names,
+      "valid_fraction": self.valid_fraction,
+      "test_fraction": self.test_fraction,
+      "split_seed": self.split_seed,
+      "data_dir": self.data_dir,
+    }
+
+  def load_tokenizer(
+    self,
+    texts: Callable[[], Iterable[str]],
+    folder: pathlib.Path | None,
+    *,
+    needs: Collection[str],
+    num_sentinels: int = 0,
+  ) -> Tokenizer:
+    """Returns the tokenizer, trained on ``texts`` or found in ``folder``."""
+    return load_tokenizer(
+      self.tokenizer,
+      texts=texts,
+      vocab_size=self.vocab_size,
+      num_sentinels=num_sentinels,
+      lowercase=self.lowercase,
+      needs=needs,
+      cache=folder,
+    )

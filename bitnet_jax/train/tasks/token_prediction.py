@@ -1,0 +1,122 @@
+"""Predicting tokens: the loss and the metrics of all language models."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bitnet_jax.train.losses import check_smoothing, cross_entropy
+from bitnet_jax.train.settings import check_least
+from bitnet_jax.train.tasks import base
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenOptions:
+  """The keys of the group ``task`` that all language models have.
+
+  Attributes:
+    label_smoothing: see ``losses.cross_entropy``; in training only.
+    z_loss: see ``losses.cross_entropy``; in training only.
+  """
+
+  label_smoothing: float
+  z_loss: float
+
+  def __post_init__(self):
+    check_smoothing(self.label_smoothing)
+    check_least("task", self, z_loss=0)
+
+
+def arguments(
+  batch: Mapping[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+  """Returns what a model is called with: an encoder-decoder, or another."""
+  if "inputs" in batch:
+    inputs = (batch["inputs"], batch["tokens"])
+    return inputs, {"input_mask": batch["input_mask"]}
+  known = ("segment_ids", "type_ids", "positions")
+  return (batch["tokens"],), {n: batch[n] for n in known if n in batch}
+
+
+def shapes_of(
+  batch: Mapping[str, Any],
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns shapes and dtypes of one row of a batch."""
+  return {
+    name: jax.ShapeDtypeStruct((1, *array.shape[1:]), array.dtype)
+    for name, array in batch.items()
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenTask:
+  """What all tasks on tokens have.
+
+  Attributes:
+    model: maps tokens to logits.
+    example: one row of a batch, as shapes; see ``shapes_of``.
+  """
+
+  model: nn.Module
+  example: Mapping[str, jax.ShapeDtypeStruct]
+
+  def init(self, key: jax.Array) -> Mapping[str, Any]:
+    """See ``base.Task``."""
+    zeros = {n: jnp.zeros(s.shape, s.dtype) for n, s in self.example.items()}
+    args, kwargs = arguments(zeros)
+    return self.model.init(key, *args, **kwargs)
+
+  def weight(self, batch: base.Batch) -> jax.Array:
+    """Returns the number of targets, or rows, that count."""
+    return jnp.sum(batch["mask"])
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenPrediction(TokenTask):
+  """Cross-entropy of "targets", weighted by "mask"; "loss" and "accuracy".
+
+  Attributes:
+    options: of the loss.
+  """
+
+  options: TokenOptions
+
+  def totals(
+    self,
+    params: Any,
+    variables: Any,
+    batch: base.Batch,
+    *,
+    key: jax.Array,
+    deterministic: bool,
+    strength: jax.Array | None,
+  ) -> tuple[base.Totals, Any]:
+    """See ``base.Task``."""
+    args, kwargs = arguments(batch)
+    logits, variables = base.apply(
+      self.model,
+      params,
+      variables,
+      *args,
+      key=key,
+      deterministic=deterministic,
+      strength=strength,
+      **kwargs,
+    )
+    extras = {}
+    if not deterministic:
+      extras = {
+        "label_smoothing": self.options.label_smoothing,
+        "z_loss": self.options.z_loss,
+      }
+    losses = cross_entropy(logits, batch["targets"], **extras)
+    hits = jnp.argmax(logits, -1) == batch["targets"]
+    totals = {
+      "loss": jnp.sum(losses * batch["mask"]),
+      "accuracy": jnp.sum(hits * batch["mask"]),
+      "weight": self.weight(batch),
+    }
+    return totals, variables

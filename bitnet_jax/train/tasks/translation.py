@@ -1,0 +1,178 @@
+"""Sequence to sequence: translation, summarization."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from bitnet_jax import choices
+from bitnet_jax.data import batches, parallel, rows
+from bitnet_jax.data.tokenizers import Tokenizer
+from bitnet_jax.inference import beam_search
+from bitnet_jax.train import scores
+from bitnet_jax.train.settings import Kind, Settings, check_least
+from bitnet_jax.train.tasks import base
+from bitnet_jax.train.tasks.text_options import TextOptions
+from bitnet_jax.train.tasks.token_prediction import (
+  TokenOptions,
+  TokenPrediction,
+  arguments,
+  shapes_of,
+)
+
+SCORES = {
+  "bleu": lambda written, wanted: {"bleu": scores.bleu(written, wanted)},
+  "chrf": lambda written, wanted: {"chrf": scores.chrf(written, wanted)},
+  "rouge": scores.rouge,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairOptions(TextOptions):
+  """The group ``data`` of the task "translation".
+
+  Attributes:
+    source: "file:PATH" or "tfds:NAME", see ``load_parallel``.
+    languages: what is read and what is written; see ``load_parallel``.
+    input_len: tokens that the encoder reads at most.
+    target_len: tokens that the decoder writes at most.
+    too_long: what becomes of longer ones: "error" or "cut", which is logged.
+  """
+
+  languages: tuple[str, ...]
+  input_len: int
+  target_len: int
+  too_long: str
+
+  def __post_init__(self):
+    super().__post_init__()
+    choices.check(self.too_long, rows.TOO_LONG, key="data.too_long")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranslationOptions(TokenOptions):
+  """The group ``task``.
+
+  Attributes:
+    scores: names in ``SCORES``, of what is written at the end of a run.
+    num_beams: of the search; 1 is greedy.
+    length_penalty: of the search, see ``beam_search``.
+  """
+
+  scores: tuple[str, ...]
+  num_beams: int
+  length_penalty: float
+
+  def __post_init__(self):
+    super().__post_init__()
+    for name in self.scores:
+      choices.check(name, SCORES, key="task.scores")
+    check_least("task", self, num_beams=1)
+
+
+def build(
+  settings: Settings, folder: pathlib.Path | None = None
+) -> base.Problem:
+  """Builds data, model and task; see ``base.Problem``."""
+  data: PairOptions = settings.data
+  options: TranslationOptions = settings.task.options
+  corpus = parallel.load_parallel(
+    data.source, languages=data.languages, **data.cuts()
+  )
+  train = corpus.splits["train"]
+  tokenizer = data.load_tokenizer(
+    lambda: [*train.sources, *train.targets], folder, needs=("eos", "pad")
+  )
+  examples = {
+    split: rows.sequence_pairs(
+      tokenizer.encode_ragged(pairs.sources, where=f"source of {split}"),
+      tokenizer.encode_ragged(pairs.targets, where=f"target of {split}"),
+      tokenizer,
+      input_len=data.input_len,
+      target_len=data.target_len,
+      too_long=data.too_long,
+    )
+    for split, pairs in corpus.splits.items()
+  }
+  process = base.this_process()
+  batch_at = base.element_of(
+    batches.train_batches(
+      examples["train"],
+      batch_size=data.batch_size,
+      seed=settings.seed,
+      **process,
+    )
+  )
+  example = shapes_of(batch_at(0))
+  model: Any = base.make_model(settings, vocab_size=tokenizer.vocab_size)
+  args, kwargs = arguments(example)
+
+  def eval_batches(split: str):
+    return batches.eval_batches(
+      examples[split], batch_size=data.rows_of_evaluation, **process
+    )
+
+  def score(split: str, params: Any) -> dict[str, float]:
+    written = [
+      text
+      for batch in eval_batches(split)
+      for text in _translate(model, params, batch, tokenizer, data, options)
+    ]
+    wanted = corpus.splits[split].targets
+    return {
+      name: value
+      for key in options.scores
+      for name, value in SCORES[key](written, wanted).items()
+    }
+
+  return base.Problem(
+    task=TokenPrediction(model, example, options),
+    layers=base.find_layers(settings, model, *args, **kwargs),
+    splits=tuple(corpus.splits),
+    num_examples=len(examples["train"]),
+    fingerprint=base.with_vocabulary(corpus.fingerprint, tokenizer),
+    metric_names=("accuracy", "loss", "perplexity"),
+    train_batch=batch_at,
+    eval_batches=eval_batches,
+    finish=_finish,
+    tokenizer=tokenizer,
+    score=score,
+  )
+
+
+def _translate(
+  model: Any,
+  params: Any,
+  batch: Mapping[str, Any],
+  tokenizer: Tokenizer,
+  data: PairOptions,
+  options: TranslationOptions,
+) -> Iterator[str]:
+  """Writes a text for each row of a batch that is not filling."""
+  stop_id = tokenizer.need("eos", purpose="an encoder-decoder")
+  outputs = beam_search(
+    model,
+    {"params": params},
+    batch["inputs"],
+    batch["input_mask"],
+    start_id=int(batch["tokens"][0, 0]),
+    stop_id=stop_id,
+    max_length=data.target_len,
+    num_beams=options.num_beams,
+    length_penalty=options.length_penalty,
+  )
+  for output, mask in zip(np.asarray(outputs), batch["mask"], strict=True):
+    if np.any(mask):
+      ended = np.flatnonzero(output == stop_id)
+      yield tokenizer.decode(output[: ended[0]] if ended.size else output)
+
+
+def _finish(split, sums):
+  metrics = base.finish_averages(split, sums)
+  nll, weight = float(sums["loss"]), float(sums["weight"])
+  return metrics | {"perplexity": scores.perplexity(nll, weight)}
+
+
+KIND = Kind(PairOptions, TranslationOptions, build)

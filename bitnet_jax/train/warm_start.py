@@ -1,0 +1,120 @@
+"""Parameters of an earlier run as the start of another."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+from absl import logging
+from flax import traverse_util
+
+from bitnet_jax.train import workdir
+from bitnet_jax.train.checkpoint import CheckpointOptions, Checkpoints
+from bitnet_jax.train.construct import construct
+from bitnet_jax.train.records import run_id
+from bitnet_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlierRun:
+  """A run that parameters are taken from.
+
+  Attributes:
+    folder: its workdir.
+    run_id: its name.
+    step: the checkpoint, its last.
+    vocabulary: names its vocabulary by content; "" for none.
+  """
+
+  folder: pathlib.Path
+  run_id: str
+  step: int
+  vocabulary: str
+
+  @property
+  def fingerprint(self) -> str:
+    """Names the parameters by content."""
+    return f"{self.run_id}@{self.step}"
+
+
+def find(folder: pathlib.Path) -> EarlierRun:
+  """Looks a run up.
+
+  Raises:
+    ValueError: if there is no run or no checkpoint.
+  """
+  config, fingerprint = workdir.read_config(folder)
+  steps = _checkpoints(folder, config).steps()
+  if not steps:
+    raise ValueError(f"init_from is {folder}, which holds no checkpoint")
+  return EarlierRun(
+    folder,
+    run_id(config, fingerprint),
+    steps[-1],
+    vocabulary_of(fingerprint),
+  )
+
+
+def vocabulary_of(fingerprint: str) -> str:
+  """Returns the part of a fingerprint that names the vocabulary, or ""."""
+  return fingerprint.partition(" vocabulary ")[2].partition(" ")[0]
+
+
+def check_vocabulary(earlier: EarlierRun, fingerprint: str) -> None:
+  """Raises a ValueError if two runs name tokens differently."""
+  vocabulary = vocabulary_of(fingerprint)
+  if vocabulary and earlier.vocabulary and vocabulary != earlier.vocabulary:
+    raise ValueError(
+      f"init_from is {earlier.folder}, whose vocabulary is another:"
+      f" {earlier.vocabulary} there, {vocabulary} here; use the tokenizer that"
+      " is kept there (data.tokenizer)"
+    )
+
+
+def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
+  """Takes over all parameters that both runs have, by path.
+
+  What is not in the earlier run stays fresh, and is logged; what is there only
+  is left.
+
+  Args:
+    state: fresh.
+    earlier: where parameters come from.
+
+  Raises:
+    ValueError: if nothing is in both, or if something that is has another
+      shape, naming it.
+  """
+  config, _ = workdir.read_config(earlier.folder)
+  saved = _checkpoints(earlier.folder, config).restore_params(earlier.step)
+  found: dict[Any, Any] = traverse_util.flatten_dict(saved, sep="/")
+  own: dict[Any, Any] = traverse_util.flatten_dict(state.params, sep="/")
+  shared = sorted(own.keys() & found.keys())
+  if not shared:
+    raise ValueError(
+      f"init_from is {earlier.folder}, which has none of the parameters of this"
+      f" model; there: {', '.join(found)}; here: {', '.join(own)}"
+    )
+  for path in shared:
+    if own[path].shape != found[path].shape:
+      raise ValueError(
+        f"init_from is {earlier.folder}, where {path} has the shape"
+        f" {found[path].shape}; here it has {own[path].shape}"
+      )
+    taken = found[path].astype(own[path].dtype)
+    own[path] = jax.device_put(taken, own[path].sharding)
+  logging.info(
+    "%d parameters come from %s; fresh are: %s",
+    len(shared),
+    earlier.folder,
+    ", ".join(sorted(own.keys() - found.keys())) or "none",
+  )
+  params = traverse_util.unflatten_dict(own, sep="/")
+  return TrainState(state.step, params, state.opt_state, state.variables)
+
+
+def _checkpoints(folder, config):
+  options = construct(
+    CheckpointOptions, config["checkpoint"], group="checkpoint"
+  )
+  return Checkpoints(folder / "checkpoints", options)

@@ -1,0 +1,199 @@
+import itertools
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies
+
+from bitnet_jax.data import batches, masking, sequences, tokenizers
+
+TOKENIZER = tokenizers.load_tokenizer("bytes", texts=list, num_sentinels=100)
+
+
+def ragged(count, longest):
+  rng = np.random.default_rng(0)
+  lengths = rng.integers(1, longest, size=count)
+  return tokenizers.Ragged.of(rng.integers(256, size=n) for n in lengths)
+
+
+def whole(examples, **options):
+  """All examples in one batch."""
+  options = dict(batch_size=len(examples)) | options
+  (batch,) = batches.eval_batches(examples, **options)
+  return batch
+
+
+def masked_rows(**options):
+  rows = sequences.encoder_rows(ragged(300, 400), TOKENIZER, seq_len=128)
+  return whole(rows), whole(masking.masked(rows, TOKENIZER, **options))
+
+
+def test_chosen_tokens_are_masked_replaced_or_kept():
+  before, after = masked_rows()
+  np.testing.assert_array_equal(after["targets"], before["tokens"])
+  np.testing.assert_array_equal(after["segment_ids"], before["segment_ids"])
+  chosen = after["mask"] == 1
+  np.testing.assert_array_equal(
+    after["tokens"][~chosen], before["tokens"][~chosen]
+  )
+  special = np.isin(before["tokens"], TOKENIZER.special_ids)
+  assert special.any()
+  assert not (chosen & special).any()
+  open_ = ~special & (before["segment_ids"] > 0)
+  # 60,000 tokens: a standard error of 0.0015, and of 0.004 of the chosen.
+  np.testing.assert_allclose(chosen[open_].mean(), 0.15, atol=0.006)
+  tokens, targets = after["tokens"][chosen], after["targets"][chosen]
+  is_mask = tokens == TOKENIZER.mask_id
+  np.testing.assert_allclose(is_mask.mean(), 0.8, atol=0.016)
+  kept = tokens == targets
+  np.testing.assert_allclose(kept.mean(), 0.1 + 0.1 / 256, atol=0.013)
+  others = tokens[~is_mask & ~kept]
+  assert not np.isin(others, TOKENIZER.special_ids).any()
+  assert len(np.unique(others)) > 200
+
+
+def test_shares_are_options():
+  before, after = masked_rows(rate=1.0, mask_share=0.0, random_share=1.0)
+  chosen = after["mask"] == 1
+  special = np.isin(before["tokens"], TOKENIZER.special_ids)
+  np.testing.assert_array_equal(chosen, ~special & (before["segment_ids"] > 0))
+  changed = (after["tokens"] != before["tokens"])[chosen].mean()
+  np.testing.assert_allclose(changed, 255 / 256, atol=0.005)
+  _, kept = masked_rows(rate=0.5, mask_share=0.0, random_share=0.0)
+  np.testing.assert_array_equal(kept["tokens"], kept["targets"])
+  np.testing.assert_allclose(kept["mask"].mean(), 0.5, atol=0.03)
+
+
+def restored(inputs, targets, sentinels):
+  """Puts the spans of targets where the sentinels of inputs are."""
+  spans, current = {}, None
+  for token in targets:
+    if token in sentinels:
+      current = spans.setdefault(token, [])
+    else:
+      current.append(token)
+  found = []
+  for token in inputs:
+    found += spans.pop(token) if token in sentinels else [token]
+  assert not spans
+  return found
+
+
+@hypothesis.given(
+  input_len=strategies.integers(4, 80),
+  noise_density=strategies.floats(0.05, 0.9),
+  mean_span=strategies.floats(1, 6),
+)
+@hypothesis.settings(deadline=None, max_examples=100)
+def test_text_can_be_restored_from_its_spans(
+  input_len, noise_density, mean_span
+):
+  documents, eos = ragged(20, 400), TOKENIZER.eos_id
+  examples = masking.span_corruption(
+    documents,
+    TOKENIZER,
+    input_len=input_len,
+    noise_density=noise_density,
+    mean_span=mean_span,
+  )
+  batch = whole(examples)
+  assert batch["inputs"].shape == (len(examples), examples.input_len)
+  assert batch["targets"].shape == (len(examples), examples.target_len)
+  assert examples.input_len <= input_len
+  joined = np.concatenate([[*ids, eos] for ids in documents])
+  sentinels = set(TOKENIZER.sentinels)
+  for i in (0, len(examples) // 2, len(examples) - 1):
+    inputs, targets = (batch[k][i].tolist() for k in ("inputs", "targets"))
+    assert inputs[-1] == targets[-1] == eos
+    assert batch["tokens"][i].tolist() == [TOKENIZER.bos_id, *targets[:-1]]
+    start = min(i * examples.length, len(joined) - examples.length)
+    assert restored(inputs[:-1], targets[:-1], sentinels) == (
+      joined[start : start + examples.length].tolist()
+    )
+    used = [token for token in inputs if token in sentinels]
+    assert used == list(TOKENIZER.sentinels[: len(used)])
+    assert used == [token for token in targets if token in sentinels]
+    # Spans do not touch: there is a token between two sentinels, and before.
+    assert inputs[0] not in sentinels
+    for a, b in itertools.pairwise(inputs):
+      assert not {a, b} <= sentinels
+
+
+def test_sizes_are_those_of_t5():
+  examples = masking.span_corruption(ragged(20, 400), TOKENIZER, input_len=512)
+  # seqio: 568 tokens give inputs of 512 and targets of 114.
+  assert (examples.length, examples.num_noise, examples.num_spans) == (
+    568,
+    85,
+    28,
+  )
+  assert (examples.input_len, examples.target_len) == (512, 114)
+
+
+def test_what_stays_and_what_goes_take_turns():
+  examples = masking.span_corruption(ragged(2, 400), TOKENIZER, input_len=60)
+  words = batches.draw((0,), 0, 2000, examples.num_words)
+  noise, first, sentinel = examples._spans(words)
+  assert (noise.sum(axis=1) == examples.num_noise).all()
+  assert (first.sum(axis=1) == examples.num_spans).all()
+  assert not noise[:, 0].any()
+  assert noise[:, -1].all()
+  order = TOKENIZER.sentinels[: examples.num_spans]
+  for row in range(20):
+    assert tuple(sentinel[row][first[row]]) == order
+  # What lies between is taken out wherever it stands.
+  share = noise[:, 5:-12].mean(axis=0)
+  np.testing.assert_allclose(share, share.mean(), atol=0.03)
+
+
+def test_partitions_are_as_likely():
+  words = batches.draw((0,), 0, 30_000, 4)
+  parts = masking._partition(words, 5, 3)
+  assert (parts.sum(axis=1) == 5).all()
+  assert parts.min() == 1
+  _, counts = np.unique(parts, axis=0, return_counts=True)
+  assert len(counts) == 6  # of 4 places to cut at, 2
+  np.testing.assert_allclose(counts / 30_000, 1 / 6, atol=0.01)
+
+
+def test_start_is_bos_or_else_pad():
+  assert masking.start_id(TOKENIZER) == TOKENIZER.bos_id
+  make = tokenizers.Tokenizer
+  plain = dict(vocab_size=9, fingerprint="", codec=TOKENIZER.codec)
+  assert masking.start_id(make(pad_id=0, **plain)) == 0
+  with pytest.raises(ValueError, match="a decoder without bos needs a token"):
+    masking.start_id(make(**plain))
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (dict(rate=0.0), r"rate must be in \(0, 1\], it is 0.0"),
+    (dict(rate=1.1), "rate must be in"),
+    (dict(mask_share=0.8, random_share=0.3), "nor more than 1 together"),
+    (dict(mask_share=-0.1), "must not be negative"),
+  ],
+)
+def test_impossible_shares_are_errors(options, message):
+  with pytest.raises(ValueError, match=message):
+    masked_rows(**options)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (dict(input_len=3), "input_len must be at least 4, it is 3"),
+    (dict(noise_density=0.0), r"noise_density must be in \(0, 1\)"),
+    (dict(mean_span=0.5), "mean_span must be at least 1, it is 0.5"),
+    (
+      dict(input_len=4000),
+      "takes out 222 spans, but the vocabulary has 100 sentinels; load it with"
+      " num_sentinels=222",
+    ),
+    (dict(input_len=600), "the documents have .* tokens, but .* takes 6"),
+  ],
+)
+def test_impossible_spans_are_errors(options, message):
+  options = dict(input_len=32) | options
+  with pytest.raises(ValueError, match=message):
+    masking.span_corruption(ragged(2, 100), TOKENIZER, **options)
