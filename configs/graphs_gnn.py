@@ -33,6 +33,7 @@ def get_config(variant: str = "gcn") -> ml_collections.ConfigDict:
   c.checkpoint_every = 200
   c.statistics_every = 100
   c.steps_per_dispatch = 20
+  c.init_from = config_dict.placeholder(str)
   c.task = dict(name="graph_classification", label_smoothing=0.0)
   c.data = dict(
     source="embedded:graphs",

@@ -31,7 +31,8 @@ def get_config(variant: str = "gcn") -> ml_collections.ConfigDict:
   c.eval_every = 20
   c.checkpoint_every = 100
   c.statistics_every = 100
-  c.steps_per_dispatch = 20
+  c.steps_per_dispatch = 1
+  c.init_from = config_dict.placeholder(str)
   c.task = dict(name="node_classification", label_smoothing=0.0)
   c.data = dict(
     source="embedded:karate",

@@ -68,6 +68,7 @@ def get_config(variant: str = "sgc") -> ml_collections.ConfigDict:
   c.checkpoint_every = 100
   c.statistics_every = 100
   c.steps_per_dispatch = chosen["dispatch"]
+  c.init_from = config_dict.placeholder(str)
   c.task = dict(name="node_classification", label_smoothing=0.0)
   c.data = dict(
     source="tfds:planetoid/cora",

@@ -111,9 +111,11 @@ def check_csr(
     )
   rows, columns = shape
   ends = (0, len(data))
-  if len(indptr) != rows + 1 or (indptr[0], indptr[-1]) != ends or (
-    np.diff(indptr) < 0
-  ).any():
+  if (
+    len(indptr) != rows + 1
+    or (indptr[0], indptr[-1]) != ends
+    or (np.diff(indptr) < 0).any()
+  ):
     raise ValueError(
       f"{where}: indptr must rise from 0 to {len(data)} in {rows} steps"
     )

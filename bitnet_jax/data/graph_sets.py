@@ -2,15 +2,14 @@
 
 import dataclasses
 import hashlib
+import itertools
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from bitnet_jax.data import graph_files, graphs, random_graphs, splits
 
-_SPLITS = ("train", "valid", "test")
 _PER_CLASS = {"train": 250, "valid": 75, "test": 125}  # of embedded:graphs
 _NODES = (20, 40)  # fewest and most nodes of them
 _SEED = 0  # of embedded:graphs
@@ -30,13 +29,21 @@ class GraphSplit:
   labels: np.ndarray
   names: tuple[str, ...]
 
-  def pick(self, rows: Sequence[int] | np.ndarray) -> "GraphSplit":
-    """Returns the split of these graphs."""
+  @property
+  def classes(self) -> np.ndarray:
+    """The labels."""
+    return self.labels
+
+  def take(self, rows: np.ndarray) -> "GraphSplit":
+    """Returns the graphs where `rows`, bool [n], is true."""
     return GraphSplit(
-      graphs=tuple(self.graphs[i] for i in rows),
-      labels=self.labels[np.asarray(rows, np.int64)],
-      names=tuple(self.names[i] for i in rows),
+      graphs=tuple(itertools.compress(self.graphs, rows)),
+      labels=self.labels[rows],
+      names=tuple(itertools.compress(self.names, rows)),
     )
+
+  def __len__(self) -> int:
+    return len(self.labels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +89,7 @@ def load(
   """Loads a set of graphs into memory and completes its splits.
 
   Splits that the source has are used as they are; missing ones are cut from
-  "train" as `sources.load` does. Graphs without features get the degree of each
+  "train", see `splits.complete`. Graphs without features get the degree of each
   node, see `graphs.degree_features`.
 
   Args:
@@ -104,8 +111,7 @@ def load(
     ValueError: an argument or something in the data is not as it must be.
   """
   scheme, _, name = source.partition(":")
-  splits.check_fraction("valid_fraction", valid_fraction)
-  splits.check_fraction("test_fraction", test_fraction)
+  splits.check_cuts(valid_fraction, test_fraction, split_seed)
   if source == "embedded:graphs":
     raw = _random_graphs()
   elif scheme == "file" and name:
@@ -131,11 +137,20 @@ def load(
       f" {raw.names[0]} has {widths[0]}"
     )
   whole = GraphSplit(graphs=tuple(made), labels=labels, names=tuple(raw.names))
-  rows = _rows_by_split(raw.split_names)
-  _cut(rows, labels, "test", test_fraction, 2 * split_seed, source)
-  _cut(rows, labels, "valid", valid_fraction, 2 * split_seed + 1, source)
+  of_split = np.array(raw.split_names)
+  found = {
+    key: whole.take(of_split == key)
+    for key in splits.NAMES
+    if key in raw.split_names
+  }
   return GraphDataset(
-    splits={key: whole.pick(rows[key]) for key in _SPLITS if key in rows},
+    splits=splits.complete(
+      found,
+      source=source,
+      valid_fraction=valid_fraction,
+      test_fraction=test_fraction,
+      split_seed=split_seed,
+    ),
     num_features=widths[0],
     num_classes=num_classes,
     fingerprint=raw.fingerprint,
@@ -155,28 +170,6 @@ def _make_graph(raw, i, *, max_degree, row_normalize):
   if row_normalize:
     features = graphs.normalize_rows(features)
   return graphs.Graph(features=features, senders=senders, receivers=receivers)
-
-
-def _rows_by_split(split_names):
-  """Returns the numbers of the graphs of each split."""
-  names = np.array(split_names)
-  return {
-    key: np.flatnonzero(names == key) for key in _SPLITS if key in split_names
-  }
-
-
-def _cut(rows, labels, key, fraction, seed, source):
-  """Cuts a split that is missing from "train"."""
-  if key in rows or not fraction:
-    return
-  train = splits.Split(inputs=rows["train"], labels=labels[rows["train"]])
-  kept, taken = splits.cut(train, fraction=fraction, seed=seed)
-  if not len(taken.labels):
-    raise ValueError(
-      f"{source}: {key}_fraction={fraction!r} of {len(train.labels)} training"
-      f" graphs leaves none for {key}"
-    )
-  rows["train"], rows[key] = kept.inputs, taken.inputs
 
 
 def read_folder(path: str) -> _Raw:
@@ -200,15 +193,15 @@ def read_folder(path: str) -> _Raw:
   folder = pathlib.Path(path).expanduser().absolute()
   if not folder.is_dir():
     raise FileNotFoundError(f"file:{path}: there is no folder {folder}")
-  found = {key: sorted((folder / key).glob("*.npz")) for key in _SPLITS}
+  found = {key: sorted((folder / key).glob("*.npz")) for key in splits.NAMES}
   found = {key: files for key, files in found.items() if files}
   flat = sorted(folder.glob("*.npz"))
   if bool(flat) == bool(found) or (found and "train" not in found):
+    inside = ", ".join(f"{len(files)} in {key}" for key, files in found.items())
     raise ValueError(
       f"{folder} must hold .npz files either itself or in a folder train (and"
-      f" valid, test); it holds {len(flat)} itself and"
-      f" {', '.join(f'{len(f)} in {key}' for key, f in found.items()) or 'none'}"
-      " in such folders"
+      f" valid, test); it holds {len(flat)} itself and {inside or 'none'} in"
+      " such folders"
     )
   if flat:
     found = {"train": flat}
@@ -245,7 +238,12 @@ def _read_graph(members, *, where):
     num_nodes = features.shape[0]
   if num_nodes < 1:
     raise ValueError(f"{where}: a graph of {num_nodes} nodes")
-  return features, num_nodes, members["edges"], _integer(members, "label", where)
+  return (
+    features,
+    num_nodes,
+    members["edges"],
+    _integer(members, "label", where),
+  )
 
 
 def _integer(members, name, where):

@@ -98,7 +98,7 @@ def dense(features: Any) -> np.ndarray:
 def propagate(graph: Graph, *, steps: int) -> np.ndarray:
   """Multiplies features by the normalized adjacency matrix, on the host.
 
-  ``layers.graph.propagate`` is the same for a device. This one gives the same
+  ``layers.message_passing.propagate`` is the same for a device. This one gives the same
   bits each time, which sums of a GPU in no fixed order do not.
 
   Args:

@@ -79,15 +79,13 @@ def load(
       f"unknown source of a graph {source!r}; choose among embedded:karate,"
       " file:PATH.npz and tfds:planetoid/NAME"
     )
-  splits.check_fraction("valid_fraction", valid_fraction)
+  splits.check_cuts(valid_fraction, 0.0, split_seed)
   dataset = _READERS[scheme](name, data_dir)
   num_classes = num_classes or dataset.num_classes
   labels = splits.check_labels(
     dataset.labels, num_classes=num_classes, where=f"{source}: labels"
   )
-  dataset = dataclasses.replace(
-    dataset, labels=labels, num_classes=num_classes
-  )
+  dataset = dataclasses.replace(dataset, labels=labels, num_classes=num_classes)
   if not dataset.splits:
     if train_per_class is None:
       raise ValueError(

@@ -82,9 +82,7 @@ def read(path: str) -> splits.Dataset:
   )
 
 
-def open_archive(
-  file: pathlib.Path, stream: BinaryIO
-) -> np.lib.npyio.NpzFile:
+def open_archive(file: pathlib.Path, stream: BinaryIO) -> np.lib.npyio.NpzFile:
   """Returns the archive in a stream; a ValueError names the file."""
   try:
     archive = np.load(stream, allow_pickle=False)

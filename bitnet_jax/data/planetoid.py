@@ -102,7 +102,11 @@ def read(
   paths = {part: folder / f"ind.{name}.{part}" for part in PARTS}
   x, tx, allx = (_matrix(paths[part]) for part in ("x", "tx", "allx"))
   y, ty, ally = (_labels(paths[part]) for part in ("y", "ty", "ally"))
-  for part, of_nodes, of_labels in (("", x, y), ("t", tx, ty), ("all", allx, ally)):
+  for part, of_nodes, of_labels in (
+    ("", x, y),
+    ("t", tx, ty),
+    ("all", allx, ally),
+  ):
     if of_nodes.shape[0] != len(of_labels):
       raise ValueError(
         f"{paths[part + 'x']} has {of_nodes.shape[0]} nodes,"
@@ -124,7 +128,7 @@ def read(
     "indptr": features.indptr,
     "shape": np.array(features.shape),
     "labels": one_hot.argmax(axis=1).astype(np.int32),
-    "has_label": one_hot.any(axis=1),
+    "has_label": np.asarray(one_hot.any(axis=1)),
     "edges": _edges(paths["graph"]),
     "train_idx": np.arange(len(y), dtype=np.int32),
     "val_idx": np.arange(len(y), len(y) + num_valid, dtype=np.int32),
@@ -140,7 +144,8 @@ def _matrix(file):
   shape = parts.get("_shape")
   if not isinstance(shape, tuple) or not all(map(_is_array, arrays)):
     raise ValueError(f"{file} does not hold a sparse matrix of numbers")
-  return graph_files.check_csr(*arrays, shape, where=str(file))
+  data, indices, indptr = map(np.asarray, arrays)
+  return graph_files.check_csr(data, indices, indptr, shape, where=str(file))
 
 
 def _labels(file):

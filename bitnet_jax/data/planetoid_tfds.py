@@ -1,6 +1,7 @@
 """A TFDS builder for Planetoid's published files; imports TFDS."""
 
 import pathlib
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -35,7 +36,7 @@ class Planetoid(tfds.core.GeneratorBasedBuilder):
   """
 
   VERSION = tfds.core.Version("1.0.0")
-  BUILDER_CONFIGS = [
+  BUILDER_CONFIGS: ClassVar = [
     tfds.core.BuilderConfig(name=name) for name in planetoid.NAMES
   ]
   MANUAL_DOWNLOAD_INSTRUCTIONS = _HOW.format(name="NAME")
@@ -89,7 +90,9 @@ def read(
     FileNotFoundError: it is not prepared, and a published file is missing.
     ValueError: a published file is not as it must be.
   """
-  builder = Planetoid(config=name, data_dir=data_dir, file_format="array_record")
+  builder = Planetoid(
+    config=name, data_dir=data_dir, file_format="array_record"
+  )
   if not builder.info.splits:
     manual = epath.Path(builder._data_dir_root) / "downloads" / "manual"
     missing = [

@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 from jaxtyping import Array, ArrayLike, Int, Num
 
 from bitnet_jax import choices
-from bitnet_jax.layers import BitDense, graph
+from bitnet_jax.layers import BitDense, graph, message_passing
 from bitnet_jax.models import sizes
 from bitnet_jax.quantizers.recipe import Rules, recipe_at
 
@@ -19,10 +20,11 @@ CONVOLUTIONS: dict[str, type[graph.GraphConv]] = {
   "gat": graph.GatConv,
 }
 KINDS = ("sgc", *CONVOLUTIONS)
+_ACTIVATIONS = {"gcn": nn.relu, "sage": nn.relu, "gat": nn.elu}
 POOLINGS = {
   "none": None,
-  "mean": graph.segment_mean,
-  "sum": graph.segment_sum,
+  "mean": message_passing.segment_mean,
+  "sum": message_passing.segment_sum,
 }
 
 
@@ -136,23 +138,22 @@ class Gnn(nn.Module):
       deterministic: whether dropout is off.
       strength: share of quantization in force.
     """
-    cfg = self.cfg
-    x, edges = nodes, (senders, receivers)
+    cfg, x = self.cfg, nodes
     drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
+    modes = {"deterministic": deterministic, "strength": strength}
     if cfg.kind == "sgc":
-      if senders is not None:
-        x = graph.propagate(x, *edges, steps=cfg.steps)
+      if senders is not None and receivers is not None:
+        x = message_passing.propagate(x, senders, receivers, steps=cfg.steps)
+    elif senders is None or receivers is None:
+      raise ValueError(f"kind is {cfg.kind!r}, which needs edges")
     else:
-      activation = nn.elu if cfg.kind == "gat" else nn.relu
-      modes = {"strength": strength}
-      if cfg.kind == "gat":
-        modes["deterministic"] = deterministic
       for i in range(cfg.depth):
-        conv = self._conv(x, i)
-        x = activation(conv(drop(x), *edges, **modes))
+        conv = self._conv(x, f"layer_{i}", (None if i == 0 else "embed", "mlp"))
+        x = _ACTIVATIONS[cfg.kind](conv(drop(x), senders, receivers, **modes))
         x = nn.with_logical_constraint(x, ("batch", None, "mlp"))
       if cfg.pooling == "none":
-        return self._conv(x, None)(drop(x), *edges, **modes)
+        conv = self._conv(x, "head", ("embed", None))
+        return conv(drop(x), senders, receivers, **modes)
     x = self._pool(x, n_node)
     head = BitDense(
       cfg.num_classes,
@@ -169,28 +170,23 @@ class Gnn(nn.Module):
       return x
     if n_node is None:
       raise ValueError(f"pooling is {self.cfg.pooling!r}, which needs n_node")
-    graphs = graph.graph_of_node(n_node, num_nodes=x.shape[-2])
+    graphs = message_passing.graph_of_node(n_node, num_nodes=x.shape[-2])
     return pool(x, graphs, num_segments=n_node.shape[-1]).astype(x.dtype)
 
-  def _conv(self, x, i):
-    """Hidden convolution ``i``, or the last for ``None``."""
-    cfg, name = self.cfg, "head" if i is None else f"layer_{i}"
-    features = cfg.num_classes if i is None else cfg.width
-    more = {}
-    if cfg.kind == "gat":
-      heads = 1 if i is None else cfg.heads
-      features //= heads
-      more = {"heads": heads, "dropout": cfg.dropout}
-    axes = (None if i == 0 else "embed", None if i is None else "mlp")
-    return CONVOLUTIONS[cfg.kind](
-      features,
-      **self._options(x, axes),
-      recipe=self.recipe,
-      name=name,
-      **more,
+  def _conv(self, x, name, axes):
+    """Makes a convolution; that of the head gives the classes."""
+    cfg, is_head = self.cfg, name == "head"
+    features = cfg.num_classes if is_head else cfg.width
+    options = self._options(x, axes)
+    options |= {"recipe": self.recipe, "name": name}
+    if cfg.kind != "gat":
+      return CONVOLUTIONS[cfg.kind](features, **options)
+    heads = 1 if is_head else cfg.heads
+    return graph.GatConv(
+      features // heads, heads=heads, dropout=cfg.dropout, **options
     )
 
-  def _options(self, x, axes):
+  def _options(self, x, axes) -> dict[str, Any]:
     """Dtypes and initializers of a layer with the input ``x``."""
     kernel_init, bias_init = INITS[self.cfg.init](x.shape[-1])
     return {

@@ -30,15 +30,15 @@ class Family(NamedTuple):
 
 MODELS: dict[str, Family] = {
   "cnn": Family(Cnn, CnnConfig, ("classification",)),
-  "gnn": Family(
-    Gnn, GnnConfig, ("node_classification", "graph_classification")
-  ),
   "decoder": Family(Decoder, DecoderConfig, ("causal_lm",)),
   "encoder": Family(
     Encoder, EncoderConfig, ("masked_lm", "text_classification")
   ),
   "encoder_decoder": Family(
     EncoderDecoder, EncoderDecoderConfig, ("span_corruption", "translation")
+  ),
+  "gnn": Family(
+    Gnn, GnnConfig, ("node_classification", "graph_classification")
   ),
   "mlp": Family(Mlp, MlpConfig, ("classification",)),
   "vit": Family(Vit, VitConfig, ("classification",)),

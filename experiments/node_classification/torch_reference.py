@@ -77,14 +77,20 @@ def main():
   arguments = parser.parse_args()
   torch.set_num_threads(1)
   versions = {p: importlib.metadata.version(p) for p in ("torch", "bitlinear")}
-  runs = [json.loads(line) for line in open(RESULTS)] if RESULTS.exists() else []
+  runs = (
+    [json.loads(line) for line in open(RESULTS)] if RESULTS.exists() else []
+  )
   done = {(run["set"], run["layer"], run["seed"]) for run in runs}
   for name in SETS:
     with np.load(arguments.data / f"{name}.npz", allow_pickle=False) as data:
       x, labels = propagated_features(data), torch.tensor(data["labels"]).long()
       splits = {
         split: torch.tensor(data[f"{key}_idx"]).long()
-        for split, key in (("train", "train"), ("valid", "val"), ("test", "test"))
+        for split, key in (
+          ("train", "train"),
+          ("valid", "val"),
+          ("test", "test"),
+        )
       }
     for kind in LAYERS:
       for seed in range(arguments.seeds):

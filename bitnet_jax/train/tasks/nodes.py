@@ -48,9 +48,7 @@ class NodeOptions(DataOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_least(
-      "data", self, num_classes=1, train_per_class=1, split_seed=0
-    )
+    check_least("data", self, num_classes=1, train_per_class=1, split_seed=0)
     for field in ("batch_size", "eval_batch_size"):
       value = getattr(self, field)
       if value not in (1, None):
@@ -65,7 +63,7 @@ class GnnOptions:
   """The group ``task`` of graphs and their nodes.
 
   Attributes:
-    label_smoothing: see ``losses.cross_entropy``.
+    label_smoothing: see ``losses.cross_entropy``; in training only.
   """
 
   label_smoothing: float
@@ -84,7 +82,7 @@ class GnnClassification:
   Attributes:
     model: a ``Gnn``.
     example: a batch, or the shapes and dtypes of one.
-    label_smoothing: see ``cross_entropy``.
+    label_smoothing: see ``losses.cross_entropy``; in training only.
   """
 
   model: nn.Module
@@ -124,7 +122,9 @@ class GnnClassification:
       strength=strength,
     )
     losses = cross_entropy(
-      logits, batch["labels"], label_smoothing=self.label_smoothing
+      logits,
+      batch["labels"],
+      label_smoothing=0.0 if deterministic else self.label_smoothing,
     )
     hits = jnp.argmax(logits, -1) == batch["labels"]
     mask = base.example_mask(batch)
