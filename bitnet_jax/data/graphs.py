@@ -98,8 +98,8 @@ def dense(features: Any) -> np.ndarray:
 def propagate(graph: Graph, *, steps: int) -> np.ndarray:
   """Multiplies features by the normalized adjacency matrix, on the host.
 
-  ``layers.message_passing.propagate`` is the same for a device. This one gives the same
-  bits each time, which sums of a GPU in no fixed order do not.
+  ``message_passing.propagate`` in ``layers`` is the same for a device. This one
+  gives the same bits each time, which sums of a GPU in no fixed order do not.
 
   Args:
     graph: features [n, d].

@@ -62,7 +62,9 @@ class Planetoid(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, path: epath.Path):
     name = self.builder_config.name
-    members = planetoid.read(pathlib.Path(path), name)
+    members = planetoid.read(
+      pathlib.Path(path), name, num_valid=planetoid.NUM_VALID
+    )
     yield (
       name,
       {

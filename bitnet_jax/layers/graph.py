@@ -68,7 +68,7 @@ class GraphConv(nn.Module):
       return y
     shape = (y.shape[-1],)
     bias = self.param("bias", self.bias_init, shape, self.param_dtype)
-    return y + bias.astype(y.dtype)
+    return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + shape)
 
 
 class GcnConv(GraphConv):
