@@ -1,5 +1,6 @@
 """Every file in ``configs/``: complete, by itself, and trainable."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from bitnet_jax.models import registry
 from bitnet_jax.quantizers.recipe import RECIPES
@@ -29,11 +31,37 @@ IMAGES = {
   "cifar10": ((32, 32, 3), 10),
   "cifar100": ((32, 32, 3), 100),
 }
-# Small, and of no effect on what is tested.
+# Small, and of no effect on what is tested, by the model of a config.
 SMALL = {
-  "mnist_mlp": {"model.width": 8},
-  "digits_mlp": {"model.width": 8, "model.depth": 1},
+  "mlp": {"model.width": 8, "model.depth": 1},
   "cnn": {"model.channels": (4, 4), "model.dense_width": 8},
+}
+TRANSFORMERS = ("decoder", "encoder", "encoder_decoder", "vit")
+for model in TRANSFORMERS:
+  SMALL[model] = {
+    "model.hidden": 16,
+    "model.num_layers": 1,
+    "model.num_heads": 2,
+    "model.num_kv_heads": 2,
+    "model.head_dim": None,
+    "model.mlp_width": 16,
+    "model.dtype": "float32",
+  }
+SMALL["encoder_decoder"] |= {"model.num_decoder_layers": 1}
+# Texts of the same form, by task.
+BYTES = {"data.tokenizer": "bytes", "data.vocab_size": None}
+DOCUMENTS = {
+  "data.source": "embedded:pydoc",
+  "data.documents": None,
+  "data.valid_fraction": 0.1,
+  "data.seq_len": 32,
+}
+TEXTS = {
+  "causal_lm": DOCUMENTS | BYTES,
+  "masked_lm": DOCUMENTS | BYTES,
+  "span_corruption": DOCUMENTS | BYTES,
+  "text_classification": BYTES,
+  "translation": BYTES,
 }
 PROBED = ("float", "b158", "b158_median")
 OTHERS = [name for name in RECIPES if name not in PROBED]
@@ -104,6 +132,10 @@ def test_unknown_key_is_refused(name):
       load(name, {f"{group}unheard": 1})
 
 
+def task_of(name):
+  return load(name)["task"]["name"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_types_are_those_of_the_first_config(name):
   """No bare None, and no integer where others have a float."""
@@ -113,7 +145,7 @@ def test_types_are_those_of_the_first_config(name):
       for key, _, type_ in values_of(flags._load(str(FOLDER / f"{n}.py")))
       if not key.startswith("model.")
     }
-    for n in (name, NAMES[0])
+    for n in (name, next(n for n in NAMES if task_of(n) == task_of(name)))
   )
   assert type(None) not in types.values()
   assert types == expected
@@ -126,12 +158,12 @@ def test_types_are_those_of_the_first_config(name):
     "data.valid_fraction",
     "quant.weights.eps",
   ):
-    assert types[key] is float, key
+    assert types.get(key, float) is float, key
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_variant_lists_the_variants(name):
-  with pytest.raises(ValueError, match=r"variant is 'X', not one of \['S'"):
+  with pytest.raises(ValueError, match=r"variant is 'X', not one of \['\w"):
     flags.load_config(str(FOLDER / f"{name}.py:X"))
 
 
@@ -153,24 +185,49 @@ def test_files_load_without_the_package():
   assert done.stdout.strip() == "[]"
 
 
+def images(name, folder):
+  kind = name.split("_")[0]
+  if kind not in IMAGES:
+    return {}
+  shape, classes = IMAGES[kind]
+  rng = np.random.default_rng(0)
+  arrays = {}
+  for split in ("train", "test"):
+    arrays[f"x_{split}"] = rng.integers(0, 256, (200, *shape), np.uint8)
+    arrays[f"y_{split}"] = (np.arange(200) % classes).astype(np.uint8)
+  np.savez(folder / "made_up.npz", **arrays)
+  # Of two examples a class a smaller share would be none.
+  fraction = {"data.valid_fraction": 0.3} if classes == 100 else {}
+  return {"data.source": f"file:{folder / 'made_up.npz'}"} | fraction
+
+
+def pairs(folder):
+  for split, language in itertools.product(("val", "train"), ("en", "de")):
+    (folder / f"{split}.{language}").write_text("a word\nand others\n" * 10)
+  return {
+    "data.source": f"file:{folder}/{{split}}.{{lang}}",
+    "data.split_names": (("valid", "val"),),
+  }
+
+
+def labelled(folder):
+  for split in ("train", "dev"):
+    rows = "yes\tgood\nno\tbad\n" * 10
+    (folder / f"{split}.tsv").write_text(f"label\tsentence\n{rows}")
+  return {"data.source": f"file:{folder}/{{split}}.tsv"}
+
+
 @pytest.fixture
 def source(tmp_path):
-  """Returns ``source(config_name)``: a source of the same shape, made up."""
+  """Returns ``source(config_name)``: a source of the same form, made up."""
 
   def source(name):
-    kind = name.split("_")[0]
-    if kind not in IMAGES:
-      return {}
-    shape, classes = IMAGES[kind]
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for split in ("train", "test"):
-      arrays[f"x_{split}"] = rng.integers(0, 256, (200, *shape), np.uint8)
-      arrays[f"y_{split}"] = (np.arange(200) % classes).astype(np.uint8)
-    np.savez(tmp_path / "made_up.npz", **arrays)
-    # Of two examples a class a smaller share would be none.
-    fraction = {"data.valid_fraction": 0.3} if classes == 100 else {}
-    return {"data.source": f"file:{tmp_path / 'made_up.npz'}"} | fraction
+    task = task_of(name)
+    if task == "classification":
+      return images(name, tmp_path)
+    made = {"translation": pairs, "text_classification": labelled}
+    files = made[task](tmp_path) if task in made else {}
+    return TEXTS.get(task, {}) | files
 
   return source
 
@@ -197,7 +254,7 @@ def take_steps(config, steps):
   ],
 )
 def test_trains_with_every_kind_of_recipe(name, source):
-  small = SMALL.get(name) or SMALL.get(name.split("_")[1], {})
+  small = SMALL.get(load(name)["model"]["name"], {})
   first = {}
   for recipe in (*PROBED, OTHERS[NAMES.index(name) % len(OTHERS)]):
     overrides = {
@@ -212,9 +269,10 @@ def test_trains_with_every_kind_of_recipe(name, source):
     losses, before, after = take_steps(load(name, overrides), 1)
     assert np.isfinite(losses).all()
     first[recipe] = losses[0]
-    for layer in before:
-      moved = np.abs(before[layer]["kernel"] - after[layer]["kernel"]).max()
-      assert moved > 0, (recipe, layer)
+    for path, kernel in traverse_util.flatten_dict(before, sep="/").items():
+      if path.endswith("kernel"):
+        moved = traverse_util.flatten_dict(after, sep="/")[path] - kernel
+        assert np.abs(moved).max() > 0, (recipe, path)
   assert len({first[recipe] for recipe in PROBED}) == len(PROBED)
 
 

@@ -3,7 +3,7 @@
 import pathlib
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tqdm
@@ -156,18 +156,26 @@ def _run(
     profile.close()
     train_metrics.close()
     writer.close()
-  metrics = {
-    f"{split}/{name}": value
-    for split in ("valid", "test")
-    if split in experiment.problem.splits
-    for name, value in {
-      **evaluate(split, state),
-      **experiment.score(split, state),
-    }.items()
-  }
+  splits = [s for s in ("valid", "test") if s in experiment.problem.splits]
+  metrics = _measure(experiment, evaluate, splits, state)
   result = _result(experiment, state, writer.seconds(), metrics)
   workdir.write_json(folder / workdir.RESULT_FILE, result)
   return result
+
+
+def _measure(
+  experiment: Experiment,
+  evaluate: Callable[[str, TrainState], dict[str, float]],
+  splits: Sequence[str],
+  state: TrainState,
+) -> dict[str, float]:
+  """Returns metrics and scores of splits, by "split/name"."""
+  return {
+    f"{split}/{name}": value
+    for split in splits
+    for found in (evaluate(split, state), experiment.score(split, state))
+    for name, value in found.items()
+  }
 
 
 def _say(message: str) -> None:
@@ -219,6 +227,33 @@ def evaluate_run(
     ValueError: if there is no run or no such checkpoint, or if it is damaged.
   """
   keep_compiled()
+  experiment, state = load_run(folder, checkpoint)
+  with experiment.activate():
+    metrics = _measure(
+      experiment, experiment.evaluator(), experiment.problem.splits, state
+    )
+  evaluation = {
+    "run_id": experiment.run_id,
+    "step": int(state.step),
+    "metrics": metrics,
+  }
+  workdir.write_json(folder / workdir.EVALUATION_FILE, evaluation)
+  return evaluation
+
+
+def load_run(
+  folder: pathlib.Path, checkpoint: str = "last"
+) -> tuple[Experiment, TrainState]:
+  """Returns the experiment of a run and the state of a checkpoint of it.
+
+  Args:
+    folder: the workdir.
+    checkpoint: "last", "best", or a step.
+
+  Raises:
+    ValueError: if there is no run or no such checkpoint, if it is damaged, or
+      if the data is not that of the run.
+  """
   config, fingerprint = workdir.read_config(folder)
   experiment = build(config, folder)
   found = experiment.fingerprint
@@ -232,23 +267,7 @@ def evaluate_run(
   )
   step = _choose_step(checkpoints, checkpoint)
   with experiment.activate():
-    state = checkpoints.restore(step, experiment.init())
-    evaluate = experiment.evaluator()
-    metrics = {
-      f"{split}/{name}": value
-      for split in experiment.problem.splits
-      for name, value in {
-        **evaluate(split, state),
-        **experiment.score(split, state),
-      }.items()
-    }
-  evaluation = {
-    "run_id": experiment.run_id,
-    "step": step,
-    "metrics": metrics,
-  }
-  workdir.write_json(folder / workdir.EVALUATION_FILE, evaluation)
-  return evaluation
+    return experiment, checkpoints.restore(step, experiment.init())
 
 
 def _choose_step(checkpoints: Checkpoints, checkpoint: str) -> int:

@@ -1,0 +1,74 @@
+"""Writes with a trained model: continues prompts, or translates them.
+
+python experiments/generate.py --workdir=runs/pydoc-decoder \
+  --prompt="The " [--prompt=...] [--temperature=0.8] [--top_p=0.95]
+
+Prints each prompt with what a decoder writes after it, or what an
+encoder-decoder makes of it, as a line of JSON with --json.
+"""
+
+import json
+import pathlib
+import sys
+
+from absl import app, flags
+
+from bitnet_jax.inference import Sampling
+from bitnet_jax.train import runner, writing
+
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder of the run.", required=True
+)
+_PROMPT = flags.DEFINE_multi_string(
+  "prompt", None, "Text to start from; may be given more than once."
+)
+_PROMPTS = flags.DEFINE_string(
+  "prompts", None, "File with a prompt a line, beside --prompt."
+)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best or a step.")
+_MAX_NEW_TOKENS = flags.DEFINE_integer(
+  "max_new_tokens", 64, "Where to stop at the latest."
+)
+_TEMPERATURE = flags.DEFINE_float(
+  "temperature", 0.8, "Of a decoder's sampling; 0 takes the likeliest token."
+)
+_TOP_K = flags.DEFINE_integer("top_k", None, "Only the k likeliest tokens.")
+_TOP_P = flags.DEFINE_float(
+  "top_p", None, "Only the likeliest tokens of this probability together."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
+_NUM_BEAMS = flags.DEFINE_integer("num_beams", 4, "Of an encoder-decoder.")
+_JSON = flags.DEFINE_bool("json", False, "Print JSON lines.")  # noqa: FBT003
+
+
+def main(argv):
+  """Writes and prints."""
+  del argv
+  try:
+    prompts = list(_PROMPT.value or [])
+    if _PROMPTS.value:
+      text = pathlib.Path(_PROMPTS.value).expanduser().read_text("utf-8")
+      prompts += text.splitlines()
+    if not prompts:
+      raise ValueError("give --prompt, or --prompts with a prompt a line")
+    options = writing.WritingOptions(
+      max_new_tokens=_MAX_NEW_TOKENS.value,
+      sampling=Sampling(
+        temperature=_TEMPERATURE.value, top_k=_TOP_K.value, top_p=_TOP_P.value
+      ),
+      seed=_SEED.value,
+      num_beams=_NUM_BEAMS.value,
+    )
+    folder = pathlib.Path(_WORKDIR.value).expanduser()
+    written = writing.write(folder, prompts, options, _CHECKPOINT.value)
+  except (ImportError, OSError, ValueError) as error:
+    sys.exit(f"error: {error}")
+  for prompt, text in zip(prompts, written, strict=True):
+    if _JSON.value:
+      print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False))
+    else:
+      print(f"{prompt}|{text}\n")
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=runner.parse_flags)
