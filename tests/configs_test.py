@@ -35,6 +35,7 @@ IMAGES = {
 SMALL = {
   "mlp": {"model.width": 8, "model.depth": 1},
   "cnn": {"model.channels": (4, 4), "model.dense_width": 8},
+  "gnn": {"model.width": 8},
 }
 TRANSFORMERS = ("decoder", "encoder", "encoder_decoder", "vit")
 for model in TRANSFORMERS:
@@ -217,6 +218,24 @@ def labelled(folder):
   return {"data.source": f"file:{folder}/{{split}}.tsv"}
 
 
+def citations(folder):
+  rng = np.random.default_rng(0)
+  np.savez(
+    folder / "graph.npz",
+    edges=rng.integers(0, 12, (20, 2)),
+    features=rng.integers(0, 2, (12, 8)),
+    labels=np.arange(12) % 3,
+    train_idx=np.arange(6),
+    val_idx=np.arange(6, 9),
+    test_idx=np.arange(9, 12),
+  )
+  return {
+    "data.source": f"file:{folder / 'graph.npz'}",
+    "data.batch_size": 1,
+    "data.num_classes": 3,
+  }
+
+
 @pytest.fixture
 def source(tmp_path):
   """Returns ``source(config_name)``: a source of the same form, made up."""
@@ -225,7 +244,11 @@ def source(tmp_path):
     task = task_of(name)
     if task == "classification":
       return images(name, tmp_path)
-    made = {"translation": pairs, "text_classification": labelled}
+    made = {
+      "translation": pairs,
+      "text_classification": labelled,
+      "node_classification": citations,
+    }
     files = made[task](tmp_path) if task in made else {}
     return TEXTS.get(task, {}) | files
 
@@ -258,12 +281,12 @@ def test_trains_with_every_kind_of_recipe(name, source):
   first = {}
   for recipe in (*PROBED, OTHERS[NAMES.index(name) % len(OTHERS)]):
     overrides = {
+      "data.batch_size": 16,
       **source(name),
       **small,
       "quant.recipe": recipe,
       "total_steps": 2,
       "total_epochs": None,
-      "data.batch_size": 16,
       "mesh.data": 1,
     }
     losses, before, after = take_steps(load(name, overrides), 1)
