@@ -263,6 +263,7 @@ def test_trains_with_every_kind_of_recipe(name, source):
       "quant.recipe": recipe,
       "total_steps": 2,
       "total_epochs": None,
+      "optim.warmup_steps": 0,
       "data.batch_size": 16,
       "mesh.data": 1,
     }
