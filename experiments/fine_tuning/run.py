@@ -3,7 +3,7 @@
 python experiments/fine_tuning/run.py --data=DATA --workdir=runs/sst2
 
 DATA holds the folders wikitext2 and glue_small. In each of two recipes an
-encoder is pre-trained on WikiText-2 and fine-tuned on SST-2, and the same one is
+encoder is pre-trained on WikiText-2 and fine-tuned on SST-2, and the same is
 trained on SST-2 from scratch with the same vocabulary; beside them TF-IDF with
 logistic regression. Accuracy on the dev split. Runs that are in results.jsonl
 are skipped; --table prints the table of the README only.

@@ -11,6 +11,7 @@ results.jsonl are skipped; --table prints the table of the README only.
 
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 import study
@@ -32,7 +33,7 @@ _TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT
 
 def cases(data: str) -> list[study.Case]:
   """Returns the runs."""
-  overrides = {"data.source": f"file:{data}/{{split}}.txt.xz"}
+  overrides: dict[str, Any] = {"data.source": f"file:{data}/{{split}}.txt.xz"}
   if _STEPS.value is not None:
     overrides["total_steps"] = _STEPS.value
   return [
