@@ -5,6 +5,7 @@ import lzma
 import pathlib
 import zipfile
 import zlib
+from typing import BinaryIO
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def read(path: str) -> splits.Dataset:
   with file.open("rb") as stream:
     digest = hashlib.file_digest(stream, "sha256").hexdigest()
     stream.seek(0)
-    archive = _open(file, stream)
+    archive = open_archive(file, stream)
     fields = _fields(file, archive.files)
     found = {
       name: _split(file, archive, x, y) for name, (x, y) in fields.items()
@@ -81,8 +82,8 @@ def read(path: str) -> splits.Dataset:
   )
 
 
-def _open(file, stream):
-  """Returns the archive in a stream."""
+def open_archive(file: pathlib.Path, stream: BinaryIO) -> np.lib.npyio.NpzFile:
+  """Returns the archive in a stream; a ValueError names the file."""
   try:
     archive = np.load(stream, allow_pickle=False)
   except _READ_ERRORS as error:
@@ -111,8 +112,14 @@ def _fields(file, members):
   return fields
 
 
-def _member(file, archive, name):
-  """Reads one array; an archive decompresses at each access, so once."""
+def read_member(
+  file: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str
+) -> np.ndarray:
+  """Reads one array; an archive decompresses at each access, so once.
+
+  Raises:
+    ValueError: it cannot be read, or is no array; names file and member.
+  """
   try:
     array = archive[name]
   except _READ_ERRORS as error:
@@ -124,7 +131,7 @@ def _member(file, archive, name):
 
 def _names(file, archive):
   """Returns the names of the classes."""
-  names = _member(file, archive, "label_names")
+  names = read_member(file, archive, "label_names")
   if names.ndim != 1:
     raise ValueError(
       f"{file}: label_names must be [num_classes], it is {list(names.shape)}"
@@ -134,12 +141,12 @@ def _names(file, archive):
 
 def _split(file, archive, inputs_name, labels_name):
   """Reads and checks one split."""
-  inputs = _member(file, archive, inputs_name)
+  inputs = read_member(file, archive, inputs_name)
   if inputs_name.endswith("_res"):
     inputs = _decoded(f"{file}: {inputs_name}", inputs)
   else:
     inputs = _checked_inputs(f"{file}: {inputs_name}", inputs)
-  labels = _member(file, archive, labels_name)
+  labels = read_member(file, archive, labels_name)
   if not np.issubdtype(labels.dtype, np.integer):
     raise ValueError(
       f"{file}: {labels_name} is {labels.dtype}, labels must be integers"

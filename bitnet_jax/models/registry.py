@@ -14,6 +14,7 @@ from bitnet_jax.models.encoder_decoder import (
   EncoderDecoder,
   EncoderDecoderConfig,
 )
+from bitnet_jax.models.gnn import Gnn, GnnConfig
 from bitnet_jax.models.mlp import Mlp, MlpConfig
 from bitnet_jax.models.vit import Vit, VitConfig
 from bitnet_jax.quantizers.recipe import Rules, unused_patterns
@@ -35,6 +36,9 @@ MODELS: dict[str, Family] = {
   ),
   "encoder_decoder": Family(
     EncoderDecoder, EncoderDecoderConfig, ("span_corruption", "translation")
+  ),
+  "gnn": Family(
+    Gnn, GnnConfig, ("node_classification", "graph_classification")
   ),
   "mlp": Family(Mlp, MlpConfig, ("classification",)),
   "vit": Family(Vit, VitConfig, ("classification",)),

@@ -3,7 +3,9 @@
 from bitnet_jax.train.settings import Kind
 from bitnet_jax.train.tasks import (
   classification,
+  graph_classification,
   language,
+  nodes,
   text_classification,
   translation,
 )
@@ -11,7 +13,9 @@ from bitnet_jax.train.tasks import (
 KINDS: dict[str, Kind] = {
   "causal_lm": language.CAUSAL,
   "classification": classification.KIND,
+  "graph_classification": graph_classification.KIND,
   "masked_lm": language.MASKED,
+  "node_classification": nodes.KIND,
   "span_corruption": language.SPANS,
   "text_classification": text_classification.KIND,
   "translation": translation.KIND,

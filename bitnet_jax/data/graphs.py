@@ -1,0 +1,135 @@
+"""Graphs: their edges and features, checked, normalized and propagated."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Graph:
+  """Nodes with features, and the edges between them.
+
+  Attributes:
+    features: float32 [n, d], an array or a sparse one of scipy.
+    senders: int32 [e], where edges start; an undirected edge is there in both
+      directions, once each, and self loops are not there.
+    receivers: int32 [e], where edges end.
+  """
+
+  features: Any
+  senders: np.ndarray
+  receivers: np.ndarray
+
+  @property
+  def num_nodes(self) -> int:
+    """The number of nodes."""
+    return self.features.shape[0]
+
+  @property
+  def num_edges(self) -> int:
+    """The number of edges, each direction counted."""
+    return len(self.senders)
+
+
+def sparse() -> Any:
+  """Returns the module ``scipy.sparse``; an ImportError says what to do."""
+  try:
+    import scipy.sparse
+  except ImportError as error:
+    raise ImportError(
+      "graphs need scipy: pip install 'bitnet-jax[train]'"
+    ) from error
+  return scipy.sparse
+
+
+def both_directions(
+  edges: np.ndarray, *, num_nodes: int, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Makes senders and receivers of undirected edges.
+
+  Args:
+    edges: integers [m, 2], each edge in any direction; those that are there
+      several times are taken once, and self loops are left to the layers,
+      which have one for each node.
+    num_nodes: ends must be in [0, num_nodes).
+    where: source and field, for the message.
+
+  Returns:
+    senders and receivers, int32 [e], ordered by receiver, then sender.
+
+  Raises:
+    ValueError: for edges of another form, or one that names a missing node.
+  """
+  if edges.ndim != 2 or edges.shape[1] != 2:
+    raise ValueError(f"{where} must be [m, 2], it is {list(edges.shape)}")
+  if not np.issubdtype(edges.dtype, np.integer):
+    raise ValueError(f"{where} is {edges.dtype}, edges must be integers")
+  outside = np.flatnonzero(((edges < 0) | (edges >= num_nodes)).any(axis=1))
+  if outside.size:
+    i = outside[0]
+    raise ValueError(
+      f"{where}: edge {i} joins the nodes {edges[i, 0]} and {edges[i, 1]}, but"
+      f" there are {num_nodes} nodes, numbered from 0"
+    )
+  edges = edges[edges[:, 0] != edges[:, 1]].astype(np.int64)
+  ends = np.concatenate([edges, edges[:, ::-1]])
+  codes = np.unique(ends[:, 1] * num_nodes + ends[:, 0])
+  receivers, senders = np.divmod(codes, max(num_nodes, 1))
+  return senders.astype(np.int32), receivers.astype(np.int32)
+
+
+def normalize_rows(features: Any) -> Any:
+  """Divides each row by the sum of its absolute values; zeros stay zeros."""
+  sums = np.asarray(abs(features).sum(axis=1), np.float32).ravel()
+  factors = np.divide(1, sums, out=np.zeros_like(sums), where=sums > 0)
+  if isinstance(features, np.ndarray):
+    return features * factors[:, None]
+  return (sparse().diags_array(factors) @ features).tocsr()
+
+
+def dense(features: Any) -> np.ndarray:
+  """Returns features as an array float32 [n, d]."""
+  if isinstance(features, np.ndarray):
+    return features
+  return features.toarray()
+
+
+def propagate(graph: Graph, *, steps: int) -> np.ndarray:
+  """Multiplies features by the normalized adjacency matrix, on the host.
+
+  ``message_passing.propagate`` in ``layers`` is the same for a device. This one
+  gives the same bits each time, which sums of a GPU in no fixed order do not.
+
+  Args:
+    graph: features [n, d].
+    steps: how many times.
+
+  Returns:
+    float32 [n, d], dense.
+  """
+  n = graph.num_nodes
+  degrees = np.bincount(graph.receivers, minlength=n) + 1.0  # with a self loop
+  factors = sparse().diags_array(degrees**-0.5)
+  ones = np.ones(graph.num_edges)
+  adjacency = sparse().csr_array(
+    (ones, (graph.receivers, graph.senders)), shape=(n, n)
+  )
+  adjacency = factors @ (adjacency + sparse().eye_array(n)) @ factors
+  adjacency = adjacency.astype(np.float32).tocsr()
+  nodes = dense(graph.features)
+  for _ in range(steps):
+    nodes = adjacency @ nodes
+  return nodes
+
+
+def degree_features(
+  receivers: np.ndarray, *, num_nodes: int, max_degree: int
+) -> np.ndarray:
+  """Returns one column for each degree, float32 [n, max_degree + 1].
+
+  Nodes of a larger degree count as of ``max_degree``.
+  """
+  degrees = np.bincount(receivers, minlength=num_nodes)
+  columns = np.eye(max_degree + 1, dtype=np.float32)
+  return columns[np.minimum(degrees, max_degree)]

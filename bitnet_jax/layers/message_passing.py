@@ -1,0 +1,196 @@
+"""Message passing over edges.
+
+A graph is an array of nodes ``[n, d]`` and the ends of its edges, ``senders``
+and ``receivers`` ``[e]``: numbers of nodes, each edge in one direction. All
+functions take any number of leading batch axes, of graphs with as many nodes
+and edges each. What fills a batch up are nodes, and edges among them, which
+never reach the others.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num
+
+
+def add_self_loops(
+  senders: Int[Array, "*batch e"],
+  receivers: Int[Array, "*batch e"],
+  *,
+  num_nodes: int,
+) -> tuple[Int[Array, "*batch e_and_n"], Int[Array, "*batch e_and_n"]]:
+  """Adds an edge from each node to itself; the graph should have none."""
+  loops = jnp.arange(num_nodes, dtype=senders.dtype)
+  loops = jnp.broadcast_to(loops, (*senders.shape[:-1], num_nodes))
+  return (
+    jnp.concatenate([senders, loops], axis=-1),
+    jnp.concatenate([receivers, loops], axis=-1),
+  )
+
+
+def graph_of_node(
+  n_node: Int[Array, "*batch g"], *, num_nodes: int
+) -> Int[Array, "*batch n"]:
+  """Returns the number of the graph of each node.
+
+  Args:
+    n_node: how many nodes each graph has; they stand one behind the other.
+    num_nodes: length of the result; what is left at its end is padding, and of
+      graph ``g``, which ``segment_sum`` leaves out.
+  """
+
+  def one(n_node):
+    ends = jnp.cumsum(n_node)
+    return jnp.searchsorted(ends, jnp.arange(num_nodes), side="right")
+
+  return _for_each_graph(one, n_node)(n_node)
+
+
+def gather(
+  nodes: Num[Array, "..."], index: Int[Array, "*batch e"]
+) -> Num[Array, "..."]:
+  """Returns ``nodes[index]`` ``[*batch, e, *features]``, by graph."""
+  return _for_each_graph(lambda x, i: x[i], index)(nodes, index)
+
+
+def segment_sum(
+  values: Num[Array, "..."],
+  segments: Int[Array, "*batch e"],
+  *,
+  num_segments: int,
+) -> Num[Array, "..."]:
+  """Adds up what belongs to the same segment.
+
+  Args:
+    values: ``[*batch, e, *features]``.
+    segments: of each value; one beyond the last leaves the value out.
+    num_segments: how many there are.
+
+  Returns:
+    Sums ``[*batch, num_segments, *features]``, zero for an empty segment.
+  """
+
+  def sum_one(values, segments):
+    return jax.ops.segment_sum(values, segments, num_segments)
+
+  return _for_each_graph(sum_one, segments)(values, segments)
+
+
+def segment_mean(
+  values: Num[Array, "..."],
+  segments: Int[Array, "*batch e"],
+  *,
+  num_segments: int,
+) -> Float[Array, "..."]:
+  """Returns means in place of the sums of ``segment_sum``, also zero for an
+  empty segment; in float32.
+  """
+  sums = segment_sum(
+    values.astype(jnp.float32), segments, num_segments=num_segments
+  )
+  counts = jnp.maximum(count(segments, num_segments=num_segments), 1)
+  return sums / counts.reshape(counts.shape + (1,) * (sums.ndim - counts.ndim))
+
+
+def count(
+  segments: Int[Array, "*batch e"], *, num_segments: int
+) -> Float[Array, "*batch s"]:
+  """Returns how often each segment occurs: of receivers, the degrees."""
+  ones = jnp.ones(segments.shape, jnp.float32)
+  return segment_sum(ones, segments, num_segments=num_segments)
+
+
+def segment_softmax(
+  scores: Float[Array, "..."],
+  segments: Int[Array, "*batch e"],
+  *,
+  num_segments: int,
+) -> Float[Array, "..."]:
+  """Normalizes scores ``[*batch, e, *heads]`` within each segment.
+
+  Returns:
+    float32 weights of the shape of the scores, not negative, that add up to 1
+    over the members of a segment.
+  """
+  scores = scores.astype(jnp.float32)
+
+  def largest(scores, segments):
+    return jax.ops.segment_max(scores, segments, num_segments)
+
+  # Any shift gives the same weights, so that it needs no gradient.
+  shift = _for_each_graph(largest, segments)(
+    jax.lax.stop_gradient(scores), segments
+  )
+  exps = jnp.exp(scores - gather(shift, segments))
+  sums = segment_sum(exps, segments, num_segments=num_segments)
+  return exps / gather(sums, segments)
+
+
+def symmetric_weights(
+  senders: Int[Array, "*batch e"],
+  receivers: Int[Array, "*batch e"],
+  *,
+  num_nodes: int,
+) -> Float[Array, "*batch e"]:
+  """Returns ``1 / sqrt(degree(sender) * degree(receiver))`` of each edge.
+
+  The degree of a node is the number of edges that it receives; one that only
+  sends counts as of degree 1. With self loops among the edges this is the
+  normalization of the reference.
+
+  References:
+    Kipf and Welling, Semi-Supervised Classification with Graph Convolutional
+    Networks, 2017, https://arxiv.org/abs/1609.02907, equation 2.
+  """
+  degrees = jnp.maximum(count(receivers, num_segments=num_nodes), 1)
+  factors = jax.lax.rsqrt(degrees)
+  return gather(factors, senders) * gather(factors, receivers)
+
+
+def aggregate(
+  nodes: Float[Array, "*batch n d"],
+  senders: Int[Array, "*batch e"],
+  receivers: Int[Array, "*batch e"],
+  weights: Float[Array, "*batch e"],
+) -> Float[Array, "*batch n d"]:
+  """Adds up, at each node, what its edges send: weight times node.
+
+  Sums are taken in float32 and returned in the dtype of the nodes.
+  """
+  messages = gather(nodes, senders).astype(jnp.float32) * weights[..., None]
+  sums = segment_sum(messages, receivers, num_segments=nodes.shape[-2])
+  return sums.astype(nodes.dtype)
+
+
+def propagate(
+  nodes: Float[Array, "*batch n d"],
+  senders: Int[Array, "*batch e"],
+  receivers: Int[Array, "*batch e"],
+  *,
+  steps: int,
+) -> Float[Array, "*batch n d"]:
+  """Multiplies nodes ``steps`` times by the normalized adjacency matrix.
+
+  That is ``(D^-1/2 (A + I) D^-1/2)^steps X``: all that SGC does to features
+  before its one linear layer.
+
+  References:
+    Wu et al., Simplifying Graph Convolutional Networks, 2019,
+    https://arxiv.org/abs/1902.07153.
+  """
+  n = nodes.shape[-2]
+  senders, receivers = add_self_loops(senders, receivers, num_nodes=n)
+  weights = symmetric_weights(senders, receivers, num_nodes=n)
+  for _ in range(steps):
+    nodes = aggregate(nodes, senders, receivers, weights)
+  return nodes
+
+
+def _for_each_graph(
+  function: Callable[..., jax.Array], index: jax.Array
+) -> Callable[..., jax.Array]:
+  """Maps a function of one graph over the batch axes of its edges."""
+  for _ in range(index.ndim - 1):
+    function = jax.vmap(function)
+  return function

@@ -1,0 +1,116 @@
+"""Classification of graphs."""
+
+import dataclasses
+import pathlib
+
+from bitnet_jax.data import graph_batches, graph_sets
+from bitnet_jax.train.settings import (
+  DataOptions,
+  Kind,
+  Settings,
+  check_least,
+)
+from bitnet_jax.train.sharding import batch_shards, make_mesh
+from bitnet_jax.train.tasks import base
+from bitnet_jax.train.tasks.nodes import (
+  GnnClassification,
+  GnnOptions,
+  check_pooling,
+  inputs_of,
+  shapes_of,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraphOptions(DataOptions):
+  """The group ``data`` of the task "graph_classification".
+
+  Attributes:
+    source: "embedded:graphs" or "file:FOLDER".
+    num_classes: checked against the labels; ``None``: as the source says.
+    valid_fraction: share of the training split, for a source without "valid".
+    test_fraction: share of the training split, for a source without "test".
+    split_seed: seed of these cuts.
+    max_degree: largest degree that has a feature, for graphs without features.
+    row_normalize: whether the features of a node are divided by their sum.
+    node_budget: size of the padded array of nodes on a device; ``None``: what
+      the largest batch needs, which is one more than its nodes.
+    edge_budget: size of that of edges, both directions counted; likewise.
+  """
+
+  num_classes: int | None
+  valid_fraction: float
+  test_fraction: float
+  split_seed: int
+  max_degree: int
+  row_normalize: bool
+  node_budget: int | None
+  edge_budget: int | None
+
+  def __post_init__(self):
+    super().__post_init__()
+    check_least(
+      "data",
+      self,
+      num_classes=1,
+      split_seed=0,
+      max_degree=0,
+      node_budget=2,
+      edge_budget=1,
+    )
+
+
+def build(
+  settings: Settings, folder: pathlib.Path | None = None
+) -> base.Problem:
+  """Builds data, model and task; see ``base.Problem``."""
+  del folder
+  data: GraphOptions = settings.data
+  check_pooling(settings, of_graphs=True)
+  dataset = graph_sets.load(
+    data.source,
+    valid_fraction=data.valid_fraction,
+    test_fraction=data.test_fraction,
+    max_degree=data.max_degree,
+    split_seed=data.split_seed,
+    num_classes=data.num_classes,
+    row_normalize=data.row_normalize,
+  )
+  shards = batch_shards(make_mesh(**dataclasses.asdict(settings.mesh)))
+  of_training = graph_batches.Layout(
+    batch_size=data.batch_size, parts=shards * settings.optim.accumulate_steps
+  )
+  of_evaluation = graph_batches.Layout(
+    batch_size=data.rows_of_evaluation, parts=shards
+  )
+  budgets = {"nodes": data.node_budget, "edges": data.edge_budget}
+  train = {"train": dataset.splits["train"]}
+  eval_budget = of_evaluation.choose_budget(dataset.splits, **budgets)
+  process = base.this_process()
+  train_batch = graph_batches.train_batches(
+    train["train"],
+    of_training,
+    of_training.choose_budget(train, **budgets),
+    seed=settings.seed,
+    **process,
+  )
+  model = base.make_model(settings, num_classes=dataset.num_classes)
+  example = shapes_of(train_batch(0))
+  return base.Problem(
+    task=GnnClassification(
+      model, example, settings.task.options.label_smoothing
+    ),
+    layers=base.find_layers(settings, model, *inputs_of(example)),
+    splits=tuple(dataset.splits),
+    num_examples=len(train["train"].labels),
+    fingerprint=dataset.fingerprint,
+    metric_names=("accuracy", "loss"),
+    train_batch=train_batch,
+    eval_batches=lambda split: graph_batches.eval_batches(
+      dataset.splits[split], of_evaluation, eval_budget, **process
+    ),
+    finish=base.finish_averages,
+  )
+
+
+KIND = Kind(GraphOptions, GnnOptions, build)
