@@ -34,6 +34,7 @@ IMAGES = {
 # Small, and of no effect on what is tested, by the model of a config.
 SMALL = {
   "mlp": {"model.width": 8, "model.depth": 1},
+  "wide_mlp": {"model.width": 8},
   "cnn": {"model.channels": (4, 4), "model.dense_width": 8},
 }
 TRANSFORMERS = ("decoder", "encoder", "encoder_decoder", "vit")
@@ -58,6 +59,11 @@ DOCUMENTS = {
 }
 TEXTS = {
   "causal_lm": DOCUMENTS | BYTES,
+  "documents": {
+    "data.source": "embedded:docstrings",
+    "data.test_fraction": 0.2,
+  }
+  | BYTES,
   "masked_lm": DOCUMENTS | BYTES,
   "span_corruption": DOCUMENTS | BYTES,
   "text_classification": BYTES,
