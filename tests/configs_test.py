@@ -34,6 +34,7 @@ IMAGES = {
 # Small, and of no effect on what is tested, by the model of a config.
 SMALL = {
   "mlp": {"model.width": 8, "model.depth": 1},
+  "wide_mlp": {"model.width": 8},
   "cnn": {"model.channels": (4, 4), "model.dense_width": 8},
   "gnn": {"model.width": 8},
 }
@@ -59,6 +60,11 @@ DOCUMENTS = {
 }
 TEXTS = {
   "causal_lm": DOCUMENTS | BYTES,
+  "documents": {
+    "data.source": "embedded:docstrings",
+    "data.test_fraction": 0.2,
+  }
+  | BYTES,
   "masked_lm": DOCUMENTS | BYTES,
   "span_corruption": DOCUMENTS | BYTES,
   "text_classification": BYTES,
@@ -287,6 +293,7 @@ def test_trains_with_every_kind_of_recipe(name, source):
       "quant.recipe": recipe,
       "total_steps": 2,
       "total_epochs": None,
+      "optim.warmup_steps": 0,
       "mesh.data": 1,
     }
     losses, before, after = take_steps(load(name, overrides), 1)

@@ -8,10 +8,11 @@ import numpy as np
 from absl import logging
 
 from bitnet_jax import choices
-from bitnet_jax.data import splits, tables, text, textfiles
+from bitnet_jax.data import docstrings, splits, tables, text, textfiles
 
 _SCHEMES = (
-  "file:PATH.tsv or .jsonl, textgcn:FOLDER/NAME.raw or .clean, and tfds:NAME"
+  "embedded:docstrings, file:PATH.tsv or .jsonl, textgcn:FOLDER/NAME.raw or"
+  " .clean, and tfds:NAME"
 )
 # Columns of the texts of GLUE, by task.
 _GLUE = {
@@ -95,12 +96,14 @@ def load_labelled(
   Splits that the source lacks are cut from "train", see `sources.load`.
 
   Args:
-    source: `file:PATH` of a `.tsv` with a header or a `.jsonl`, packed if
-      `.gz` or `.xz` follows, which may have `{split}` for a file a split (see
-      `textfiles.find_splits`); `textgcn:FOLDER/NAME.clean`, the documents of
-      FOLDER/NAME.clean.txt, one a line, with FOLDER/NAME.index.tsv, whose lines
-      are an id, "train" or "test", and a class, separated by tabs (either may
-      be packed); or `tfds:NAME`, a prepared set.
+    source: `embedded:docstrings`, those of Python's library by their module
+      (see `docstrings.read`); `file:PATH` of a `.tsv` with a header or a
+      `.jsonl`, packed if `.gz` or `.xz` follows, which may have `{split}` for a
+      file a split (see `textfiles.find_splits`); `textgcn:FOLDER/NAME.clean`,
+      the documents of FOLDER/NAME.clean.txt, one a line, with
+      FOLDER/NAME.index.tsv, whose lines are an id, "train" or "test", and a
+      class, separated by tabs (either may be packed); or `tfds:NAME`, a
+      prepared set.
     columns: where the texts stand, one or two; needed by `file:`, and by
       `tfds:` but for `glue/*`.
     label: the column of the labels.
@@ -122,14 +125,18 @@ def load_labelled(
   splits.check_cuts(valid_fraction, test_fraction, split_seed)
   scheme, _, name = source.partition(":")
   choices.check(len(columns), (0, 1, 2), key="number of columns")
-  if scheme not in ("file", "textgcn", "tfds") or not name:
+  known = name if scheme in ("file", "textgcn", "tfds") else False
+  if not known and source != "embedded:docstrings":
     raise ValueError(
       f"unknown source of labelled texts {source!r}; choose among {_SCHEMES}"
     )
   if regression and class_names:
     raise ValueError("regression has no class_names")
   names, columns, given = dict(split_names), tuple(columns), []
-  if scheme == "file":
+  if scheme == "embedded":
+    columns = ("text",)
+    found = {"train": docstrings.read(label)}
+  elif scheme == "file":
     found = _read_files(name, columns, label, names)
   elif scheme == "textgcn":
     columns = ("text",)

@@ -17,6 +17,7 @@ from bitnet_jax.models.encoder_decoder import (
 from bitnet_jax.models.gnn import Gnn, GnnConfig
 from bitnet_jax.models.mlp import Mlp, MlpConfig
 from bitnet_jax.models.vit import Vit, VitConfig
+from bitnet_jax.models.wide_mlp import WideMlp, WideMlpConfig
 from bitnet_jax.quantizers.recipe import Rules, unused_patterns
 
 
@@ -42,6 +43,7 @@ MODELS: dict[str, Family] = {
   ),
   "mlp": Family(Mlp, MlpConfig, ("classification",)),
   "vit": Family(Vit, VitConfig, ("classification",)),
+  "wide_mlp": Family(WideMlp, WideMlpConfig, ("documents",)),
 }
 
 

@@ -19,6 +19,7 @@ from bitnet_jax.train.evaluate import evaluate
 from bitnet_jax.train.loop import place_strength
 from bitnet_jax.train.settings import Settings, parse_settings
 from bitnet_jax.train.sharding import batch_shards, make_mesh
+from bitnet_jax.train.sparse_table import SparseTable
 from bitnet_jax.train.state import AxisRules, TrainState, make_init
 from bitnet_jax.train.step import (
   TrainStep,
@@ -113,7 +114,18 @@ class Experiment:
         self.settings.steps_per_dispatch,
       )
       return None
-    return self._jit_step(make_train_steps(step))
+    return self._jit_step(make_train_steps(step, self._sparse_table()))
+
+  def _sparse_table(self):
+    """Returns the table that is updated by rows, if there is one.
+
+    Not on several devices, where processes may read a row more than once.
+    """
+    if self.problem.table is None or self.mesh.size > 1:
+      return None
+    return SparseTable.make(
+      self.problem.table, self.settings.optim, self.total_steps
+    )
 
   def _step(self):
     options = self.settings.optim

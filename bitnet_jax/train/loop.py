@@ -46,7 +46,8 @@ def train(
   """Trains from ``state.step`` to ``total_steps``, or until it should stop.
 
   Steps are dispatched one by one; or, which saves the time between them, so
-  many at once as no hook, schedule or end comes between.
+  many at once as no hook, schedule or end comes between and as have batches of
+  equal shapes.
 
   Args:
     state: donated to the first step.
@@ -68,13 +69,16 @@ def train(
   room = steps_per_dispatch if train_steps else 1
   with jax.transfer_guard_host_to_device("disallow"):
     while step < total_steps and not should_stop():
-      count = 1
-      limit = min(room, total_steps - step)
-      while count < limit and not _comes_between(step + count, strength, hooks):
-        count += 1
-      steps = range(step, step + count)
-      batches = [batch_at(i) for i in steps]
-      strengths = [strength(i) for i in steps]
+      batches = [batch_at(step)]
+      for i in range(step + 1, min(step + room, total_steps)):
+        if _comes_between(i, strength, hooks):
+          break
+        batch = batch_at(i)
+        if _shapes(batch) != _shapes(batches[0]):
+          break
+        batches.append(batch)
+      count = len(batches)
+      strengths = [strength(i) for i in range(step, step + count)]
       with jax.profiler.StepTraceAnnotation("train", step_num=step):
         if train_steps:
           state, metrics = _dispatch(
@@ -97,6 +101,10 @@ def train(
       for hook in hooks:
         hook(step, state, metrics)
   return state
+
+
+def _shapes(batch):
+  return {name: array.shape for name, array in batch.items()}
 
 
 def _comes_between(step, strength, hooks):

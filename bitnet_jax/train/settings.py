@@ -173,7 +173,8 @@ class Settings:
     checkpoint_every: cadence of checkpoints.
     statistics_every: cadence of code statistics; 0 or ``None`` for none.
     steps_per_dispatch: how many steps at most run without the host, see
-      ``loop.train``; the results are the same.
+      ``loop.train``; the results are the same, but for rounding where a table
+      is updated by rows (``sparse_table``).
     init_from: folder of a run whose parameters this one starts with, where it
       has them, see ``warm_start``; ``None`` starts afresh.
     task: what is learned.

@@ -11,6 +11,7 @@ from bitnet_jax.layers.introspection import (
   quantize_kernels,
   with_codes,
 )
+from bitnet_jax.train.sparse_table import SparseTable
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.tasks.base import Batch, Task, Totals, averages
 
@@ -85,7 +86,9 @@ def make_train_step(
   return train_step
 
 
-def make_train_steps(train_step: TrainStep) -> TrainStep:
+def make_train_steps(
+  train_step: TrainStep, table: SparseTable | None = None
+) -> TrainStep:
   """Returns ``steps(state, batches, key, count, strengths=None)``.
 
   It makes ``count`` steps, one after the other, without the host, and returns
@@ -93,6 +96,7 @@ def make_train_steps(train_step: TrainStep) -> TrainStep:
 
   Args:
     train_step: of one batch, see ``make_train_step``.
+    table: a parameter that is updated by the rows that a step reads.
 
   Returns:
     A function, not yet jitted, of the state, of batches (and strengths) with a
@@ -121,15 +125,26 @@ def make_train_steps(train_step: TrainStep) -> TrainStep:
     empty = jax.tree.map(lambda m: jnp.zeros((n, *m.shape), m.dtype), metrics)
 
     def take_step(i, carry):
-      state, collected = carry
+      state, made, collected = carry
       batch, strength = at(i, (dict(batches), strengths))
-      state, metrics = train_step(state, batch, key, strength)
+      if table is None:
+        state, metrics = train_step(state, batch, key, strength)
+      else:
+        state, made, metrics = table.step(
+          train_step, state, made, batch, key, strength, index=i, room=n
+        )
       collected = jax.tree.map(
         lambda all_of_them, one: all_of_them.at[i].set(one), collected, metrics
       )
-      return state, collected
+      return state, made, collected
 
-    return jax.lax.fori_loop(0, count, take_step, (state, empty))
+    made = None if table is None else table.begin(state)
+    state, made, metrics = jax.lax.fori_loop(
+      0, count, take_step, (state, made, empty)
+    )
+    if table is not None:
+      state = table.finish(state, made, count=count, room=n)
+    return state, metrics
 
   return train_steps
 

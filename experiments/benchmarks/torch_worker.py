@@ -9,6 +9,8 @@ answers with the seconds. Kinds of functions:
   {"kind": "mlp", "sizes": [784, 128, 10], "batch": 128, "layer": LAYER}
   {"kind": "stack", "blocks": 4, "width": 256, "hidden": 1024,
    "tokens": 2048, "layer": LAYER}
+  {"kind": "decoder", "blocks": 4, "width": 256, "hidden": 1024, "heads": 4,
+   "vocabulary": 1000, "batch": [8, 256], "layer": LAYER}
 
 LAYER is "Linear", or "AbsMean" or "AbsMedian": bitlinear's layer with that
 measure. A dense step is forward and backward for a given cotangent; the others
@@ -27,13 +29,13 @@ import torch
 from torch import nn
 
 
-def make_layer(layer, d_in, d_out):
-  """Returns a layer with a bias."""
+def make_layer(layer, d_in, d_out, *, bias=True):
+  """Returns a layer."""
   if layer == "Linear":
-    return nn.Linear(d_in, d_out)
+    return nn.Linear(d_in, d_out, bias=bias)
   from bitlinear import bitlinear
 
-  return bitlinear.BitLinear(d_in, d_out, weight_measure=layer)
+  return bitlinear.BitLinear(d_in, d_out, bias=bias, weight_measure=layer)
 
 
 def dense(shape, layer):
@@ -93,7 +95,65 @@ def stack(blocks, width, hidden, tokens, layer):
   return train_step(module, lambda f: nn.functional.mse_loss(f(x), y))
 
 
-KINDS = {"dense": dense, "mlp": mlp, "stack": stack}
+class DecoderBlock(nn.Module):
+  """Attention with rotary positions and a gated feed-forward layer."""
+
+  def __init__(self, layer, width, hidden, heads, angles):
+    super().__init__()
+    self.heads, self.cos, self.sin = heads, angles.cos(), angles.sin()
+    names = {n: (width, width) for n in ("query", "key", "value", "out")}
+    names |= {n: (width, hidden) for n in ("gate", "up")}
+    names["down"] = (hidden, width)
+    self.layers = nn.ModuleDict(
+      {n: make_layer(layer, *s, bias=False) for n, s in names.items()}
+    )
+    self.norms = nn.ModuleList(nn.RMSNorm(width, eps=1e-5) for _ in range(2))
+
+  def rotate(self, x):
+    """Rotates pairs of features by the angles of their positions."""
+    first, second = x.chunk(2, -1)
+    rotated = first * self.cos - second * self.sin
+    return torch.cat((rotated, second * self.cos + first * self.sin), -1)
+
+  def forward(self, x):
+    """Maps [batch, length, width] to the same."""
+    h = self.norms[0](x)
+    query, key, value = (
+      self.layers[n](h).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+      for n in ("query", "key", "value")
+    )
+    y = nn.functional.scaled_dot_product_attention(
+      self.rotate(query), self.rotate(key), value, is_causal=True
+    )
+    x = x + self.layers["out"](y.transpose(1, 2).flatten(2))
+    h = self.norms[1](x)
+    h = nn.functional.silu(self.layers["gate"](h)) * self.layers["up"](h)
+    return x + self.layers["down"](h)
+
+
+def decoder(blocks, width, hidden, heads, vocabulary, batch, layer):
+  """Returns a training step of a causal language model."""
+  half = width // heads // 2
+  frequencies = 10_000.0 ** (-torch.arange(half) / half)
+  angles = torch.outer(torch.arange(batch[1]), frequencies)
+  module = nn.Sequential(
+    nn.Embedding(vocabulary, width),
+    *(DecoderBlock(layer, width, hidden, heads, angles) for _ in range(blocks)),
+    nn.RMSNorm(width, eps=1e-5),
+    make_layer(layer, width, vocabulary, bias=False),
+  )
+  tokens = torch.randint(vocabulary, (batch[0], batch[1] + 1))
+
+  def loss(f):
+    logits = f(tokens[:, :-1])
+    return nn.functional.cross_entropy(
+      logits.flatten(0, 1), tokens[:, 1:].flatten()
+    )
+
+  return train_step(module, loss)
+
+
+KINDS = {"dense": dense, "mlp": mlp, "stack": stack, "decoder": decoder}
 
 
 def main():

@@ -19,17 +19,26 @@ from benchmarks.timing import Case, Run
 from benchmarks.torch_baseline import Torch
 from bitnet_jax import BitDense
 from bitnet_jax.layers import bit_layers
+from bitnet_jax.models.decoder import Decoder, DecoderConfig
 from bitnet_jax.train import runner
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.sharding import place_batch
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_train_step
+from bitnet_jax.train.tasks.token_prediction import (
+  TokenOptions,
+  TokenPrediction,
+  shapes_of,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPES = ("float", "b158", "b158_median")
 # Name in a case, and of the layer in PyTorch that does the same.
 TORCH = {"float": "Linear", "b158": "AbsMean", "b158_median": "AbsMedian"}
 BLOCKS, WIDTH, HIDDEN, TOKENS = 4, 256, 1024, 2048
+# A decoder with rotary positions, gated feed-forward layers and RMS norms, all
+# of its linear layers quantized, as in "BitNet b1.58 Reloaded".
+HEADS, VOCABULARY, SEQUENCES, LENGTH = 4, 1000, 8, 256
 
 
 def updating(step, state: Any, *args: Any) -> Run:
@@ -114,26 +123,66 @@ class Regression:
     return {"loss": jnp.sum(error**2), "weight": weight}, variables
 
 
+def decoder_step(recipe: str) -> Run:
+  """Returns what times a training step of a decoder."""
+  sizes = DecoderConfig(
+    hidden=WIDTH,
+    num_layers=BLOCKS,
+    num_heads=HEADS,
+    num_kv_heads=HEADS,
+    head_dim=None,
+    mlp_width=HIDDEN,
+    feed_forward="swiglu",
+    norm="rms_norm",
+    norm_eps=1e-5,
+    sub_norm=False,
+    use_bias=False,
+    positions="rotary",
+    rotary_base=1e4,
+    max_length=LENGTH,
+    dropout=0.0,
+    scan_layers=False,
+    remat="none",
+    dtype="float32",
+    param_dtype="float32",
+    tie_embeddings=False,
+    vocab_size=VOCABULARY,
+  )
+  tokens = jax.random.randint(
+    jax.random.key(0), (SEQUENCES, LENGTH + 1), 0, VOCABULARY
+  )
+  batch = {
+    "tokens": tokens[:, :-1],
+    "targets": tokens[:, 1:],
+    "mask": jnp.ones((SEQUENCES, LENGTH)),
+  }
+  options = TokenOptions(label_smoothing=0.0, z_loss=0.0)
+  model = Decoder(sizes, recipe)
+  task = TokenPrediction(model, shapes_of(batch), options)
+  return task_step(task, bit_layers(model, batch["tokens"]), batch)
+
+
 def stack_step(recipe: str) -> Run:
   """Returns what times a training step of a ``Stack``."""
   model = Stack(recipe)
-  keys = jax.random.split(jax.random.key(0), 3)
+  keys = jax.random.split(jax.random.key(0), 2)
   batch = {
     "x": jax.random.normal(keys[0], (TOKENS, WIDTH)),
     "y": jax.random.normal(keys[1], (TOKENS, WIDTH)),
   }
-  task = Regression(model)
-  params = task.init(keys[2])["params"]
+  return task_step(Regression(model), bit_layers(model, batch["x"]), batch)
+
+
+def task_step(task: Any, layers: Any, batch: Any) -> Run:
+  """Returns what times a training step of a task, with AdamW."""
+  key = jax.random.key(1)
+  params = nn.unbox(task.init(key))["params"]
   tx = optax.adamw(1e-3)
   state = TrainState(jnp.int32(0), params, tx.init(params), {})
-  step = make_train_step(
-    task,
-    tx,
-    optax.constant_schedule(1e-3),
-    layers=bit_layers(model, batch["x"]),
-  )
-  compiled = jax.jit(step, donate_argnums=0).lower(state, batch, keys[2])
-  return updating(compiled.compile(), state, batch, keys[2])
+  schedule = optax.constant_schedule(1e-3)
+  step = make_train_step(task, tx, schedule, layers=layers)
+  compiled = jax.jit(step, donate_argnums=0).lower(state, batch, key).compile()
+  return updating(compiled, state, batch, key)
 
 
 def step(torch: Torch | None) -> Iterator[Case]:
@@ -144,11 +193,21 @@ def step(torch: Torch | None) -> Iterator[Case]:
       "MNIST MLP": lambda recipe: config_step("mnist_mlp", recipe, source),
       "MNIST CNN": lambda recipe: config_step("mnist_cnn", recipe, source),
       "feed-forward stack": stack_step,
+      "decoder": decoder_step,
     }
     in_torch: dict[str, dict[str, Any]] = {
       "MNIST MLP": dict(kind="mlp", sizes=[784, 128, 10], batch=128),
       "feed-forward stack": dict(
         kind="stack", blocks=BLOCKS, width=WIDTH, hidden=HIDDEN, tokens=TOKENS
+      ),
+      "decoder": dict(
+        kind="decoder",
+        blocks=BLOCKS,
+        width=WIDTH,
+        hidden=HIDDEN,
+        heads=HEADS,
+        vocabulary=VOCABULARY,
+        batch=[SEQUENCES, LENGTH],
       ),
     }
     for name, make in cases.items():

@@ -62,6 +62,8 @@ class Problem:
     train_batch: from a step to this process's part of its batch.
     eval_batches: from a split to the batches that go through it once.
     finish: from a split and the sums over all of it to its metrics.
+    table: name of a parameter of which a batch reads the rows in "rows" only,
+      see ``sparse_table.SparseTable``; ``None`` for none.
     tokenizer: of text, if it is text.
     score: from a split and parameters to the scores of what the model writes
       for all of the split, which takes long: at the end of a run only.
@@ -76,6 +78,7 @@ class Problem:
   train_batch: Callable[[int], Mapping[str, np.ndarray]]
   eval_batches: Callable[[str], Iterable[Mapping[str, np.ndarray]]]
   finish: Callable[[str, Mapping[str, Any]], dict[str, float]]
+  table: str | None = None
   tokenizer: Tokenizer | None = None
   score: Callable[[str, Any], dict[str, float]] | None = None
 

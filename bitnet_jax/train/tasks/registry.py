@@ -3,6 +3,7 @@
 from bitnet_jax.train.settings import Kind
 from bitnet_jax.train.tasks import (
   classification,
+  documents,
   graph_classification,
   language,
   nodes,
@@ -13,6 +14,7 @@ from bitnet_jax.train.tasks import (
 KINDS: dict[str, Kind] = {
   "causal_lm": language.CAUSAL,
   "classification": classification.KIND,
+  "documents": documents.KIND,
   "graph_classification": graph_classification.KIND,
   "masked_lm": language.MASKED,
   "node_classification": nodes.KIND,

@@ -1,0 +1,116 @@
+"""What does pre-training give a small ternary encoder on SST-2?
+
+python experiments/fine_tuning/run.py --data=DATA --workdir=runs/sst2
+
+DATA holds the folders wikitext2 and glue_small. In each of two recipes an
+encoder is pre-trained on WikiText-2 and fine-tuned on SST-2, and the same is
+trained on SST-2 from scratch with the same vocabulary; beside them TF-IDF with
+logistic regression. Accuracy on the dev split. Runs that are in results.jsonl
+are skipped; --table prints the table of the README only.
+"""
+
+import pathlib
+import sys
+
+import study
+from absl import app, flags
+
+from bitnet_jax.data import labelled
+from bitnet_jax.train import records, runner
+
+PRETRAINING = "configs/wikitext2_encoder.py"
+FINE_TUNING = "configs/glue_encoder.py:sst2"
+RECIPES = ("float", "b158")
+HERE = pathlib.Path(__file__).parent
+RESULTS, BASELINE = HERE / "results.jsonl", HERE / "tfidf.jsonl"
+
+_DATA = flags.DEFINE_string("data", None, "Folder of the data sets.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Which seeds of the fine-tuning.")
+_TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT003
+
+
+def cases(data: pathlib.Path, root: pathlib.Path) -> list[study.Case]:
+  """Returns the runs, each pre-training before what starts from it."""
+  found = []
+  text = f"file:{data}/wikitext2/{{split}}.txt.xz"
+  source = f"file:{data}/glue_small/sst2_{{split}}.tsv.gz"
+  for recipe in RECIPES:
+    name = f"pretraining-{recipe}"
+    found.append(
+      study.Case(
+        name, PRETRAINING, {"data.source": text, "quant.recipe": recipe}
+      )
+    )
+    for seed in _SEEDS.value:
+      overrides = {
+        "data.source": source,
+        "data.tokenizer": f"tokenizers:{root / name / 'tokenizer.json'}",
+        "data.vocab_size": None,
+        "data.lowercase": None,
+        "quant.recipe": recipe,
+        "seed": int(seed),
+      }
+      tuned = overrides | {"init_from": str(root / name)}
+      found += [
+        study.Case(f"pretrained-{recipe}-{seed}", FINE_TUNING, tuned),
+        study.Case(f"scratch-{recipe}-{seed}", FINE_TUNING, overrides),
+      ]
+  return found
+
+
+def run_baseline(data: pathlib.Path) -> None:
+  """Records TF-IDF of words and pairs of words with logistic regression."""
+  from sklearn.feature_extraction.text import TfidfVectorizer
+  from sklearn.linear_model import LogisticRegression
+  from sklearn.pipeline import make_pipeline
+
+  corpus = labelled.load_labelled(
+    f"file:{data}/glue_small/sst2_{{split}}.tsv.gz", columns=("sentence",)
+  )
+  model = make_pipeline(
+    TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000)
+  )
+  train, valid = corpus.splits["train"], corpus.splits["valid"]
+  model.fit(train.texts[0], train.labels)
+  accuracy = model.score(valid.texts[0], valid.labels)
+  record = {"case": "TF-IDF", "metrics": {"valid/accuracy": accuracy}}
+  records.append(BASELINE, record)
+
+
+def table() -> str:
+  """Returns the results as Markdown."""
+  rows = ["| model | recipe | dev accuracy | minutes |", "|---|---|---:|---:|"]
+  rows += [
+    "| TF-IDF and logistic regression | |"
+    f" {study.percent([r['metrics']['valid/accuracy']])} | |"
+    for r in records.load(BASELINE)
+  ]
+  results = records.load(RESULTS)
+  for start in ("scratch", "pretrained"):
+    for recipe in RECIPES:
+      runs = [r for r in results if r["case"].startswith(f"{start}-{recipe}-")]
+      if runs:
+        accuracy = study.percent(r["metrics"]["valid/accuracy"] for r in runs)
+        minutes = sum(r["wall_time_s"] for r in runs) / 60 / len(runs)
+        rows.append(
+          f"| encoder, {start} | `{recipe}` | {accuracy} | {minutes:.0f} |"
+        )
+  return "\n".join(rows)
+
+
+def main(argv):
+  """Runs what is asked for, then prints the table."""
+  del argv
+  if not _TABLE.value:
+    if _DATA.value is None or _WORKDIR.value is None:
+      sys.exit("error: give --data and --workdir, or --table")
+    data, root = pathlib.Path(_DATA.value), pathlib.Path(_WORKDIR.value)
+    if not records.load(BASELINE):
+      run_baseline(data)
+    study.run_missing(cases(data, root), RESULTS, root)
+  print(table())
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=runner.parse_flags)

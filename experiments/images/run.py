@@ -1,0 +1,81 @@
+"""Do ternary convolutions and transformers learn CIFAR-10 as float ones do?
+
+python experiments/images/run.py \
+  --data=DATA/cifar10_subset/cifar10_subset.npz --workdir=runs/cifar10
+
+A CNN and a vision transformer, each in three recipes, with crops and flips.
+Runs that are in results.jsonl are skipped; --table prints the table of the
+README only.
+"""
+
+import pathlib
+import statistics
+import sys
+
+import study
+from absl import app, flags
+
+from bitnet_jax.train import records, runner
+
+NETWORKS = {
+  "cnn": "configs/cifar10_cnn.py",
+  "vit": "configs/cifar10_vit.py",
+}
+RESULTS = pathlib.Path(__file__).parent / "results.jsonl"
+
+_DATA = flags.DEFINE_string("data", None, "The file of images.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.")
+_NETWORKS = flags.DEFINE_list("networks", list(NETWORKS), "Which networks.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Which seeds.")
+_TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT003
+
+
+def cases(data: str) -> list[study.Case]:
+  """Returns the runs."""
+  return [
+    study.Case(
+      f"{network}-{recipe}-{seed}",
+      NETWORKS[network],
+      {
+        "data.source": f"file:{data}",
+        "quant.recipe": recipe,
+        "seed": int(seed),
+        "data.random_crop": 4,
+        "data.random_flip": True,
+      },
+    )
+    for seed in _SEEDS.value
+    for network in _NETWORKS.value
+    for recipe in study.RECIPES
+  ]
+
+
+def table() -> str:
+  """Returns the results as Markdown."""
+  rows = [
+    "| network | recipe | parameters | runs | test accuracy | minutes a run |",
+    "|---|---|---:|---:|---:|---:|",
+  ]
+  runs = records.group(records.load(RESULTS), "model.name", "quant.recipe")
+  for (network, recipe), found in runs.items():
+    accuracy = study.percent(run["metrics"]["test/accuracy"] for run in found)
+    minutes = statistics.median(run["wall_time_s"] for run in found) / 60
+    rows.append(
+      f"| {network} | `{recipe}` | {found[0]['num_params']:,} | {len(found)} |"
+      f" {accuracy} | {minutes:.0f} |"
+    )
+  return "\n".join(rows)
+
+
+def main(argv):
+  """Runs what is asked for, then prints the table."""
+  del argv
+  if not _TABLE.value:
+    if _DATA.value is None or _WORKDIR.value is None:
+      sys.exit("error: give --data and --workdir, or --table")
+    study.run_missing(cases(_DATA.value), RESULTS, pathlib.Path(_WORKDIR.value))
+  print(table())
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=runner.parse_flags)
