@@ -43,7 +43,10 @@ def find(folder: pathlib.Path) -> EarlierRun:
   Raises:
     ValueError: if there is no run or no checkpoint.
   """
-  config, fingerprint = workdir.read_config(folder)
+  try:
+    config, fingerprint = workdir.read_config(folder)
+  except workdir.WorkdirError as error:
+    raise ValueError(f"init_from is {folder}: {error}") from error
   steps = _checkpoints(folder, config).steps()
   if not steps:
     raise ValueError(f"init_from is {folder}, which holds no checkpoint")
