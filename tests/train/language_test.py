@@ -1,6 +1,7 @@
 """Language models: what is predicted, measured, refused, and how runs go on."""
 
 import collections
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def texts_of(config, split):
 
 
 def test_metrics_are_those_of_the_models_own_logits(source):
-  config = tiny.make("decoder", source)
+  config = tiny.make("decoder", source, quant__recipe="float")
   texts = texts_of(config, "valid")
   assert len(texts) == 4 and {*texts} <= {*LINES}
   experiment = build(config)
@@ -162,14 +163,13 @@ def totals_of(options, *, deterministic, mask):
     "mask": np.asarray(mask, np.float32),
   }
   task = TokenPrediction(Constant(5), {}, TokenOptions(**options))
-  totals, _ = task.totals(
-    {},
-    {},
-    jax.tree.map(jnp.asarray, batch),
+  totals = functools.partial(
+    task.totals,
     key=jax.random.key(0),
     deterministic=deterministic,
     strength=None,
   )
+  totals, _ = jax.jit(totals)({}, {}, batch)
   assert task.weight(batch) == max(batch["mask"].sum(), 1)
   return totals, tiny.log_softmax(logits), batch
 
@@ -213,8 +213,8 @@ def test_document_is_predicted_whatever_stands_beside_it(source, family):
     family,
     source,
     data__packing="documents",
-    data__seq_len=32,
     data__eval_batch_size=1,
+    quant__recipe="float",
   )
   experiment = build(config)
   batch = next(
@@ -331,6 +331,7 @@ def test_run_goes_on_where_it_stopped(source, stubs, tmp_path, name, options):
   ids=str,
 )
 def test_transformer_goes_on_where_it_stopped(source, tmp_path, name, options):
+  options = options | {"model__scan_layers": True}
   assert_resumes_and_dispatches_alike(name, source, tmp_path, **options)
 
 
