@@ -43,7 +43,10 @@ def find(folder: pathlib.Path) -> EarlierRun:
   Raises:
     ValueError: if there is no run or no checkpoint.
   """
-  config, fingerprint = workdir.read_config(folder)
+  try:
+    config, fingerprint = workdir.read_config(folder)
+  except workdir.WorkdirError as error:
+    raise ValueError(f"init_from is {folder}: {error}") from error
   steps = _checkpoints(folder, config).steps()
   if not steps:
     raise ValueError(f"init_from is {folder}, which holds no checkpoint")
@@ -103,9 +106,12 @@ def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
       )
     taken = found[path].astype(own[path].dtype)
     own[path] = jax.device_put(taken, own[path].sharding)
-  logging.info(
-    "%d parameters come from %s; fresh are: %s",
+  # A warning, so that it is seen: with other names of layers, of an unrolled
+  # model for instance, little more than the embeddings would be shared.
+  logging.warning(
+    "%d of %d parameters come from %s; fresh are: %s",
     len(shared),
+    len(own),
     earlier.folder,
     ", ".join(sorted(own.keys() - found.keys())) or "none",
   )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -94,6 +95,19 @@ class MaskingOptions(TokenOptions):
   mask_share: float
   random_share: float
 
+  def __post_init__(self):
+    super().__post_init__()
+    if not 0 < self.mask_rate <= 1:
+      raise ValueError(
+        f"task.mask_rate is {self.mask_rate}; it must lie in (0, 1]"
+      )
+    check_least("task", self, mask_share=0, random_share=0)
+    if self.mask_share + self.random_share > 1 + 1e-9:
+      raise ValueError(
+        f"task.mask_share is {self.mask_share} and task.random_share is"
+        f" {self.random_share}; together they must be at most 1"
+      )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpanOptions(TokenOptions):
@@ -109,15 +123,24 @@ class SpanOptions(TokenOptions):
   mean_span: float
   num_sentinels: int
 
+  def __post_init__(self):
+    super().__post_init__()
+    if not 0 < self.noise_density < 1:
+      raise ValueError(
+        f"task.noise_density is {self.noise_density}; it must lie in (0, 1)"
+      )
+    check_least("task", self, mean_span=1, num_sentinels=1)
+
 
 def _build(
   settings: Settings,
   folder: pathlib.Path | None,
   *,
   needs: tuple[str, ...],
-  num_sentinels: int,
-  examples: Callable[..., Examples],
-  likelihood: bool,
+  examples: Callable[[Ragged, Tokenizer], Examples],
+  evaluated: Callable[[Any], Examples] = lambda examples: examples,
+  num_sentinels: int = 0,
+  likelihood: bool = False,
 ) -> base.Problem:
   """Builds data, model and task.
 
@@ -125,13 +148,14 @@ def _build(
     settings: the config.
     folder: of the run.
     needs: special tokens.
+    examples: makes them of documents and a tokenizer.
+    evaluated: turns examples into those that are evaluated.
     num_sentinels: of the vocabulary.
-    examples: makes them of ``documents`` and a ``tokenizer``, for evaluation
-      (``evaluates``) or not.
     likelihood: whether each token is predicted once, so that there is a
       likelihood of the whole text.
   """
   data: DocumentOptions = settings.data
+  data.check_fits(settings.model, "seq_len")
   corpus = text.load_corpus(
     data.source,
     documents=data.documents,
@@ -146,17 +170,21 @@ def _build(
     needs=needs,
     num_sentinels=num_sentinels,
   )
-  tokens = {
-    split: tokenizer.encode_ragged(
-      documents.texts, where=f"document of {split}"
-    )
-    for split, documents in corpus.splits.items()
-  }
-  train = examples(tokens["train"], tokenizer, evaluates=False)
+
+  def make(split: str) -> Examples:
+    texts = corpus.splits[split].texts
+    tokens = tokenizer.encode_ragged(texts, where="document")
+    return examples(tokens, tokenizer)
+
+  # Of all splits, so that a mistake is found before training.
+  made = data.by_split(corpus.splits, make)
   process = base.this_process()
   batch_at = base.element_of(
     batches.train_batches(
-      train, batch_size=data.batch_size, seed=settings.seed, **process
+      made["train"],
+      batch_size=data.batch_size,
+      seed=settings.seed,
+      **process,
     )
   )
   example = shapes_of(batch_at(0))
@@ -168,9 +196,7 @@ def _build(
 
   def eval_batches(split: str):
     return batches.eval_batches(
-      examples(tokens[split], tokenizer, evaluates=True),
-      batch_size=data.rows_of_evaluation,
-      **process,
+      evaluated(made[split]), batch_size=data.rows_of_evaluation, **process
     )
 
   def finish(split: str, sums: Mapping[str, Any]) -> dict[str, float]:
@@ -181,7 +207,10 @@ def _build(
       documents = corpus.splits[split]
       # The end of a line counts as a word, as is the custom ("<eos>").
       words = documents.num_words + documents.num_lines
-      metrics["word_perplexity"] = scores.perplexity(nll, words)
+      # Finite, so that no run ends for it: where nothing separates words, a
+      # word is a line, and a perplexity of those exceeds what a float holds.
+      perplexity = scores.perplexity(nll, words)
+      metrics["word_perplexity"] = min(perplexity, sys.float_info.max)
       metrics["bits_per_byte"] = scores.bits_per_byte(nll, documents.num_bytes)
     return {name: float(value) for name, value in metrics.items()}
 
@@ -192,7 +221,7 @@ def _build(
     task=TokenPrediction(model, example, settings.task.options),
     layers=layers,
     splits=tuple(corpus.splits),
-    num_examples=len(train),
+    num_examples=len(made["train"]),
     fingerprint=base.with_vocabulary(corpus.fingerprint, tokenizer),
     metric_names=names,
     train_batch=batch_at,
@@ -208,22 +237,22 @@ def build_causal(
   """Builds a causal language model; see ``base.Problem``."""
   data: CausalOptions = settings.data
 
-  def examples(documents: Ragged, tokenizer: Tokenizer, *, evaluates: bool):
+  def examples(documents: Ragged, tokenizer: Tokenizer) -> Examples:
     if data.packing == "documents":
       return sequences.packed(documents, tokenizer, seq_len=data.seq_len)
-    return sequences.chunks(
-      documents,
-      tokenizer,
-      seq_len=data.seq_len,
-      stride=data.eval_stride if evaluates else None,
-    )
+    return sequences.chunks(documents, tokenizer, seq_len=data.seq_len)
+
+  def evaluated(examples: Any) -> Examples:
+    if data.eval_stride is None:
+      return examples
+    return dataclasses.replace(examples, stride=data.eval_stride)
 
   return _build(
     settings,
     folder,
     needs=("eos",),
-    num_sentinels=0,
     examples=examples,
+    evaluated=evaluated,
     likelihood=True,
   )
 
@@ -234,9 +263,9 @@ def build_masked(
   """Builds a masked language model; see ``base.Problem``."""
   data: DocumentOptions = settings.data
   options: MaskingOptions = settings.task.options
+  check_least("data", data, seq_len=3)
 
-  def examples(documents: Ragged, tokenizer: Tokenizer, *, evaluates: bool):
-    del evaluates
+  def examples(documents: Ragged, tokenizer: Tokenizer) -> Examples:
     rows = sequences.encoder_rows(
       documents,
       tokenizer,
@@ -255,9 +284,7 @@ def build_masked(
     settings,
     folder,
     needs=("cls", "sep", "mask", "pad"),
-    num_sentinels=0,
     examples=examples,
-    likelihood=False,
   )
 
 
@@ -271,9 +298,9 @@ def build_spans(
     raise ValueError(
       f"data.packing is {data.packing!r}; span corruption takes 'stream' only"
     )
+  check_least("data", data, seq_len=4)
 
-  def examples(documents: Ragged, tokenizer: Tokenizer, *, evaluates: bool):
-    del evaluates
+  def examples(documents: Ragged, tokenizer: Tokenizer) -> Examples:
     return masking.span_corruption(
       documents,
       tokenizer,
@@ -286,9 +313,8 @@ def build_spans(
     settings,
     folder,
     needs=("eos", "pad"),
-    num_sentinels=options.num_sentinels,
     examples=examples,
-    likelihood=False,
+    num_sentinels=options.num_sentinels,
   )
 
 

@@ -47,6 +47,10 @@ class LabelledOptions(TextOptions):
     super().__post_init__()
     check_least("data", self, seq_len=3)
     choices.check(self.too_long, rows.TOO_LONG, key="data.too_long")
+    if len({*self.class_names}) < len(self.class_names):
+      raise ValueError(
+        f"data.class_names is {self.class_names}, which names a class twice"
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,11 @@ class TextClassificationOptions:
 
   def __post_init__(self):
     check_smoothing(self.label_smoothing)
+    if self.regression and self.label_smoothing:
+      raise ValueError(
+        f"task.label_smoothing is {self.label_smoothing}, which does not apply"
+        " to task.regression"
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +117,7 @@ class TextClassification(TokenTask):
     logits = logits.astype(jnp.float32)
     sums = self._classified if self.num_classes > 1 else self._estimated
     totals = sums(logits, batch, deterministic=deterministic)
-    return totals | {"weight": self.weight(batch)}, variables
+    return totals | {"weight": jnp.sum(batch["mask"])}, variables
 
   def _classified(self, logits, batch, *, deterministic):
     smoothing = 0.0 if deterministic else self.label_smoothing
@@ -141,6 +150,7 @@ def build(
   """Builds data, model and task; see ``base.Problem``."""
   data: LabelledOptions = settings.data
   options: TextClassificationOptions = settings.task.options
+  data.check_fits(settings.model, "seq_len")
   corpus = labelled.load_labelled(
     data.source,
     columns=data.columns,
@@ -149,24 +159,29 @@ def build(
     class_names=data.class_names,
     **data.cuts(),
   )
+  num_classes = 1 if options.regression else len(corpus.class_names)
+  if num_classes == 1 and not options.regression:
+    raise ValueError(
+      f"data.source is {data.source!r}, whose only class is"
+      f" {corpus.class_names[0]!r}; there must be two at least"
+    )
   tokenizer = data.load_tokenizer(
     lambda: [t for column in corpus.splits["train"].texts for t in column],
     folder,
     needs=("cls", "sep", "pad"),
   )
-  examples = {
-    split: rows.labelled_rows(
-      [
-        tokenizer.encode_ragged(column, where=f"text of {split}")
-        for column in texts.texts
-      ],
+
+  def make(split: str) -> rows.LabelledRows:
+    texts = corpus.splits[split]
+    return rows.labelled_rows(
+      [tokenizer.encode_ragged(column) for column in texts.texts],
       texts.labels,
       tokenizer,
       seq_len=data.seq_len,
       too_long=data.too_long,
     )
-    for split, texts in corpus.splits.items()
-  }
+
+  examples = data.by_split(corpus.splits, make)
   process = base.this_process()
   batch_at = base.element_of(
     batches.train_batches(
@@ -177,7 +192,6 @@ def build(
     )
   )
   example = shapes_of(batch_at(0))
-  num_classes = 1 if options.regression else len(corpus.class_names)
   model = base.make_model(
     settings, vocab_size=tokenizer.vocab_size, num_classes=num_classes
   )
@@ -196,6 +210,8 @@ def build(
     if options.regression:
       count = len(examples[split])
       found, labels = sums["found"][:count], sums["labels"][:count]
+      if not np.isfinite(found).all():  # The loss says so, and ends the run.
+        return metrics | {"pearson": np.nan, "spearman": np.nan}
       return metrics | {
         "pearson": scores.pearson(found, labels),
         "spearman": scores.spearman(found, labels),

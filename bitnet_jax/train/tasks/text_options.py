@@ -3,10 +3,12 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from bitnet_jax.data.tokenizers import Tokenizer, load_tokenizer
-from bitnet_jax.train.settings import DataOptions, check_least
+from bitnet_jax.train.settings import DataOptions, ModelOptions, check_least
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,33 @@ class TextOptions(DataOptions):
       "split_seed": self.split_seed,
       "data_dir": self.data_dir,
     }
+
+  def by_split(
+    self, splits: Iterable[str], make: Callable[[str], _T]
+  ) -> dict[str, _T]:
+    """Returns what is made of each split; an error names it."""
+    made = {}
+    for split in splits:
+      try:
+        made[split] = make(split)
+      except ValueError as error:
+        raise ValueError(f"{self.source}, {split}: {error}") from error
+    return made
+
+  def check_fits(self, model: ModelOptions, *keys: str) -> None:
+    """Raises a ValueError for rows longer than the model.
+
+    Args:
+      model: the group ``model``.
+      *keys: of this group, each the length of rows.
+    """
+    most = model.sizes["max_length"]
+    for key in keys:
+      length = getattr(self, key)
+      if length > most:
+        raise ValueError(
+          f"data.{key} is {length}, more than model.max_length, {most}"
+        )
 
   def load_tokenizer(
     self,

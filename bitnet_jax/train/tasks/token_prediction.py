@@ -70,8 +70,11 @@ class TokenTask:
     return self.model.init(key, *args, **kwargs)
 
   def weight(self, batch: base.Batch) -> jax.Array:
-    """Returns the number of targets, or rows, that count."""
-    return jnp.sum(batch["mask"])
+    """Returns the number of targets, or rows, that count; 1 for none.
+
+    A small batch may have nothing masked: its loss is then 0, not NaN.
+    """
+    return jnp.maximum(jnp.sum(batch["mask"]), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +120,6 @@ class TokenPrediction(TokenTask):
     totals = {
       "loss": jnp.sum(losses * batch["mask"]),
       "accuracy": jnp.sum(hits * batch["mask"]),
-      "weight": self.weight(batch),
+      "weight": jnp.sum(batch["mask"]) if deterministic else self.weight(batch),
     }
     return totals, variables

@@ -48,6 +48,7 @@ class PairOptions(TextOptions):
 
   def __post_init__(self):
     super().__post_init__()
+    check_least("data", self, input_len=2, target_len=2)
     choices.check(self.too_long, rows.TOO_LONG, key="data.too_long")
 
 
@@ -78,6 +79,7 @@ def build(
   """Builds data, model and task; see ``base.Problem``."""
   data: PairOptions = settings.data
   options: TranslationOptions = settings.task.options
+  data.check_fits(settings.model, "input_len", "target_len")
   corpus = parallel.load_parallel(
     data.source, languages=data.languages, **data.cuts()
   )
@@ -85,17 +87,24 @@ def build(
   tokenizer = data.load_tokenizer(
     lambda: [*train.sources, *train.targets], folder, needs=("eos", "pad")
   )
-  examples = {
-    split: rows.sequence_pairs(
-      tokenizer.encode_ragged(pairs.sources, where=f"source of {split}"),
-      tokenizer.encode_ragged(pairs.targets, where=f"target of {split}"),
+  if options.num_beams > tokenizer.vocab_size:
+    raise ValueError(
+      f"task.num_beams is {options.num_beams}, more than the"
+      f" {tokenizer.vocab_size} tokens of the vocabulary"
+    )
+
+  def make(split: str) -> rows.SequencePairs:
+    pairs = corpus.splits[split]
+    return rows.sequence_pairs(
+      tokenizer.encode_ragged(pairs.sources, where="source"),
+      tokenizer.encode_ragged(pairs.targets, where="target"),
       tokenizer,
       input_len=data.input_len,
       target_len=data.target_len,
       too_long=data.too_long,
     )
-    for split, pairs in corpus.splits.items()
-  }
+
+  examples = data.by_split(corpus.splits, make)
   process = base.this_process()
   batch_at = base.element_of(
     batches.train_batches(
