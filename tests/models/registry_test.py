@@ -15,13 +15,14 @@ LAYERS = [BitLayer(path, RECIPES["b158"], ()) for path in ("layer_0", "head")]
 def test_families_take_sizes_and_a_recipe(name):
   family = registry.get_family(name)
   fields = [f.name for f in dataclasses.fields(family.config)]
-  assert {"num_classes", "dtype", "param_dtype", "dropout"} <= set(fields)
+  assert {"dtype", "param_dtype", "dropout"} <= set(fields)
+  assert {"num_classes", "vocab_size"} & set(fields)
   attributes = [f.name for f in dataclasses.fields(family.module)]
   assert attributes[:2] == ["cfg", "recipe"]
 
 
 def test_unknown_family_lists_the_names():
-  message = r"model.name is 'mpl', .* 'cnn', 'mlp' \(did you mean 'mlp'\?\)"
+  message = r"model.name is 'mpl', .* 'cnn', .*\(did you mean 'mlp'\?\)"
   with pytest.raises(ValueError, match=message):
     registry.get_family("mpl")
 
@@ -46,3 +47,10 @@ def test_rule_that_decides_for_no_layer_is_named(rules, pattern):
   message = f"the rule '{pattern}' decides for no layer; .*: layer_0, head"
   with pytest.raises(ValueError, match=message):
     registry.check_rules(rules, LAYERS)
+
+
+def test_model_must_be_one_for_the_task():
+  registry.check_task("vit", "classification")
+  message = "'vit', which is not for task.name 'causal_lm'; .*: decoder$"
+  with pytest.raises(ValueError, match=message):
+    registry.check_task("vit", "causal_lm")
