@@ -182,7 +182,7 @@ def test_sgc_takes_nodes_that_are_propagated_already():
 def test_overfits_one_batch(overfit, recipe):
   nodes, senders, receivers = make_graph()
   labels = jnp.arange(N)[None] % 3
-  model = Gnn(make_config(width=32), recipe)
+  model = Gnn(make_config(kind="sage", width=32), recipe)
   bound = _OfNodes(model, senders, receivers)
   losses = overfit(bound, nodes, labels, steps=100)
   assert losses[0] > 0.7  # Chance is ln 3 = 1.1.
