@@ -4,7 +4,8 @@ A graph is an array of nodes ``[n, d]`` and the ends of its edges, ``senders``
 and ``receivers`` ``[e]``: numbers of nodes, each edge in one direction. All
 functions take any number of leading batch axes, of graphs with as many nodes
 and edges each. What fills a batch up are nodes, and edges among them, which
-never reach the others.
+never reach the others. A GPU takes sums over edges in no fixed order, so that
+their last bits may differ from call to call.
 """
 
 from collections.abc import Callable

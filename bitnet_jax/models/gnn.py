@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Int, Num
 
 from bitnet_jax import choices
@@ -171,7 +172,8 @@ class Gnn(nn.Module):
     if n_node is None:
       raise ValueError(f"pooling is {self.cfg.pooling!r}, which needs n_node")
     graphs = message_passing.graph_of_node(n_node, num_nodes=x.shape[-2])
-    return pool(x, graphs, num_segments=n_node.shape[-1]).astype(x.dtype)
+    pooled = pool(x.astype(jnp.float32), graphs, num_segments=n_node.shape[-1])
+    return pooled.astype(x.dtype)
 
   def _conv(self, x, name, axes):
     """Makes a convolution; that of the head gives the classes."""

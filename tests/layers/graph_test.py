@@ -130,7 +130,9 @@ def test_sage_quantizes_its_input_once():
   np.testing.assert_allclose(y, own + mean, **CLOSE)
 
 
-@pytest.mark.parametrize("recipe", ["float", "b158"])
+@pytest.mark.parametrize(
+  "recipe", ["b158", pytest.param("float", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_gradient_reaches_every_parameter(name, recipe):
   conv = CONVOLUTIONS[name](D_OUT, recipe=recipe)
