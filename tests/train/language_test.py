@@ -340,16 +340,18 @@ def test_bytes_are_predicted_better_than_by_their_frequencies(tmp_path):
   config = tiny.make(
     "decoder",
     "embedded:pydoc",
-    total_steps=80,
+    total_steps=150,
     eval_every=0,
     checkpoint__keep_best=0,
-    checkpoint_every=80,
+    checkpoint_every=150,
+    steps_per_dispatch=50,
     data__batch_size=16,
     data__seq_len=64,
     data__eval_batch_size=64,
     model__max_length=64,
-    model__hidden=32,
-    model__mlp_width=64,
+    model__hidden=64,
+    model__mlp_width=128,
+    model__num_layers=2,
   )
   result = runner.run(config, tmp_path / "run")
   batches = build(config).problem.eval_batches("valid")

@@ -128,7 +128,7 @@ class Stub(nn.Module):
   @nn.compact
   def __call__(self, *ids, deterministic=True, strength=None, **masks):
     del strength
-    embed = nn.Embed(300, 8, embedding_init=nn.initializers.normal(1.0))
+    embed = nn.Embed(400, 8, embedding_init=nn.initializers.normal(1.0))
     tokens = embed(ids[-1])
     counts = jnp.arange(1, tokens.shape[1] + 1)[None, :, None]
     x = jnp.cumsum(tokens, axis=1) / counts

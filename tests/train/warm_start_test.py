@@ -179,7 +179,7 @@ def test_transformer_is_fine_tuned(tmp_path, recipe):
   [
     ("bpe", 290, "tokenizers:{}/tokenizer.json"),
     ("wordpiece", 90, "tokenizers:{}/tokenizer.json"),
-    ("unigram", 300, "sentencepiece:{}/tokenizer.model"),
+    ("unigram", 330, "sentencepiece:{}/tokenizer.model"),
   ],
 )
 @pytest.mark.parametrize("lowercase", [None, True])
