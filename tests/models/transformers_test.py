@@ -123,7 +123,9 @@ def test_parameters_are_those_of_the_golden_file(check_golden, family, form):
 
 
 @pytest.mark.parametrize("recipe", EVERY_RECIPE)
-@pytest.mark.parametrize("family", ["decoder", "vit"])
+@pytest.mark.parametrize(
+  "family", ["decoder", pytest.param("vit", marks=pytest.mark.slow)]
+)
 def test_overfits_one_batch(overfit, family, recipe):
   (x,) = inputs_of(family)
   labels = jnp.asarray([1, 3])
@@ -143,7 +145,9 @@ def test_encoders_overfit_one_batch(overfit, family):
   assert losses[-1] < 0.35
 
 
-@pytest.mark.parametrize("recipe", ["float", "b158"])
+@pytest.mark.parametrize(
+  "recipe", [pytest.param("float", marks=pytest.mark.slow), "b158"]
+)
 @pytest.mark.parametrize("family", FEW)
 def test_scanned_and_named_blocks_compute_the_same(family, recipe):
   inputs = inputs_of(family)
@@ -166,7 +170,9 @@ def test_scanned_and_named_blocks_compute_the_same(family, recipe):
   )
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize(
+  "remat", ["dots", pytest.param("full", marks=pytest.mark.slow)]
+)
 def test_remat_changes_no_gradient(remat):
   inputs = inputs_of("decoder")
   plain, saving = make("decoder"), make("decoder", remat=remat)
@@ -196,7 +202,9 @@ def sees(run, tokens):
   return np.asarray(jnp.any(jacobian[:, 0] != 0, axis=-1))
 
 
-@pytest.mark.parametrize("recipe", ["float", "b158"])
+@pytest.mark.parametrize(
+  "recipe", [pytest.param("float", marks=pytest.mark.slow), "b158"]
+)
 def test_no_token_sees_a_later_one_or_another_document(recipe):
   tokens = ids(0, 1, 7)
   model = make("decoder", recipe)
@@ -227,7 +235,9 @@ def apply_embedded(model, variables, x, segment_ids):
     return model.apply(variables, tokens, segment_ids=segment_ids)
 
 
-@pytest.mark.parametrize("recipe", ["float", "b158"])
+@pytest.mark.parametrize(
+  "recipe", [pytest.param("float", marks=pytest.mark.slow), "b158"]
+)
 def test_encoder_sees_all_of_its_document_but_no_padding(recipe):
   tokens = ids(0, 1, 6)
   model = make("encoder", recipe)
@@ -305,7 +315,10 @@ def test_filling_in_front_of_a_prompt_changes_nothing():
   np.testing.assert_allclose(logits[:, 3:], whole, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["decoder", "encoder_decoder"])
+@pytest.mark.parametrize(
+  "family",
+  ["decoder", pytest.param("encoder_decoder", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("scan_layers", [True, False])
 def test_kernels_rounded_beforehand_give_the_same_bits(family, scan_layers):
   inputs = inputs_of(family)

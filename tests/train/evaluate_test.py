@@ -1,4 +1,4 @@
-"""Averages over a split, whose last batch is filled up."""
+"""Sums over a split, whose last batch is filled up."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def test_each_example_counts_once(batch_size):
       "weight": mask.sum(),
     }
 
-  metrics = evaluate(
+  sums = evaluate(
     eval_step,
     "state",
     pipeline.eval_batches(split, batch_size=batch_size),
@@ -36,7 +36,7 @@ def test_each_example_counts_once(batch_size):
     key=jax.random.key(0),
     strength="strength",
   )
-  assert list(metrics) == ["loss"]
-  assert isinstance(metrics["loss"], float)
-  np.testing.assert_allclose(metrics["loss"], values.mean(), REORDERED)
+  assert sorted(sums) == ["loss", "weight"]
+  assert sums["weight"] == 10
+  np.testing.assert_allclose(sums["loss"], values.sum(), REORDERED)
   assert set(sizes) == {batch_size}  # So that it is compiled once.

@@ -157,7 +157,7 @@ def test_latent_weights_have_their_dtype_in_the_checkpoint(
 def test_activations_have_the_dtype_of_the_model(make_config, recipe):
   config = make_config(model__dtype="bfloat16", quant__recipe=recipe)
   experiment = build(config)
-  model = experiment.task.model
+  model = experiment.problem.task.model
   x = jnp.zeros((2, 8, 8, 1))
   y, _ = model.init_with_output(jax.random.key(0), x)
   assert y.dtype == jnp.bfloat16

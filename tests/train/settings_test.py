@@ -104,7 +104,7 @@ def test_group_that_is_a_value_is_named(make_config, path):
     ),
     (
       {"model.name": "mpl"},
-      r"model.name is 'mpl', .* 'cnn', 'mlp' .*mean 'mlp'",
+      r"model.name is 'mpl', .* 'mlp', .*mean 'mlp'",
     ),
     ({"model.dtype": "int8"}, "model.dtype is 'int8', .* 'bfloat16'"),
     ({"model.param_dtype": "f32"}, "model.param_dtype is 'f32', .* 'float32'"),
