@@ -66,6 +66,18 @@ def test_random_generators_are_told_apart(kind, recipe, tmp_path):
   assert result["metrics"]["test/accuracy"] >= 0.92
 
 
+@SLOW
+def test_sgc_on_cora_is_as_published(data_dir, tmp_path):
+  config = make_config(
+    "planetoid_gnn.py:sgc",
+    quant__recipe="float",
+    data__source=f"file:{data_dir}/planetoid/cora.npz",
+  )
+  result = runner.run(config, tmp_path / "run")
+  # 77.07 % in the mean of ten runs, with a deviation of 0.24.
+  assert abs(100 * result["metrics"]["test/accuracy"] - 77.07) < 1
+
+
 def test_loss_is_that_of_training_nodes_and_metrics_those_of_a_split():
   config = karate("gcn", quant__recipe="float", model__dropout=0.0)
   metrics, _, experiment = take_step(config)

@@ -175,6 +175,7 @@ def test_scores_of_a_transformer_are_recorded(source, tmp_path):
   check_records(source, tmp_path / "run", model__scan_layers=True)
 
 
+@pytest.mark.slow
 def test_transformer_writes_for_every_row(source):
   config = tiny.make("translation", source, quant__recipe="float")
   experiment = build(config)
