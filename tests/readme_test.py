@@ -48,7 +48,7 @@ def test_example_runs():
 
 def test_folders_of_the_layout_exist():
   folders = re.findall(r"^\| `([\w/]+)/` \|", text(), re.MULTILINE)
-  assert len(folders) == 8
+  assert len(folders) == 9
   for folder in folders:
     assert (ROOT / folder).is_dir(), folder
 

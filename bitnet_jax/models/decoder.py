@@ -77,7 +77,7 @@ class Decoder(nn.Module):
     transformer.check_length(self.cfg, tokens.shape[1])
     mask = None
     if segment_ids is not None:
-      places = jnp.arange(tokens.shape[1])[None]
+      places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
       mask = make_mask(
         positions=(places, places), segments=(segment_ids, segment_ids)
       )

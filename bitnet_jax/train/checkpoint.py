@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 from absl import logging
 
@@ -180,7 +181,9 @@ class Checkpoints:
     return self._load(step, state)
 
   def restore_params(self, step: int) -> Any:
-    """Loads the parameters of one checkpoint, and nothing else, as they are.
+    """Loads the parameters of one checkpoint, and nothing else.
+
+    They come as NumPy arrays: the devices of that run may not be there.
 
     Raises:
       ValueError: if there is none of that step, or if it is damaged, naming
@@ -193,7 +196,9 @@ class Checkpoints:
     path = str(self._folder(step) / "state")
     saved: Any = ocp.metadata(path).metadata
     wanted = jax.tree.map(lambda leaf: ocp.PLACEHOLDER, saved)
-    wanted["params"] = saved["params"]
+    wanted["params"] = jax.tree.map(
+      lambda leaf: np.empty(leaf.shape, leaf.dtype), saved["params"]
+    )
     loaded: Any = ocp.load(path, wanted)
     return loaded["params"]
 

@@ -233,7 +233,7 @@ def evaluate_run(
       experiment, experiment.evaluator(), experiment.problem.splits, state
     )
   evaluation = {
-    "run_id": experiment.run_id,
+    "run_id": records.run_id(*workdir.read_config(folder)),
     "step": int(state.step),
     "metrics": metrics,
   }
@@ -255,12 +255,13 @@ def load_run(
       if the data is not that of the run.
   """
   config, fingerprint = workdir.read_config(folder)
-  experiment = build(config, folder)
-  found = experiment.fingerprint
-  if found != fingerprint:
+  # The run that it started with need not be there any more.
+  experiment = build({**config, "init_from": None}, folder)
+  found, expected = experiment.fingerprint, fingerprint.partition(" after ")[0]
+  if found != expected:
     raise ValueError(
       f"data.source is {config['data']['source']!r}, whose content is not what"
-      f" the run was trained on: {found}, not {fingerprint}"
+      f" the run was trained on: {found}, not {expected}"
     )
   checkpoints = Checkpoints(
     folder / "checkpoints", experiment.settings.checkpoint

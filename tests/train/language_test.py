@@ -327,6 +327,7 @@ def test_run_goes_on_where_it_stopped(source, stubs, tmp_path, name, options):
     ("decoder", {"quant__weights__rounding": "stochastic"}),
     ("encoder", {"data__packing": "documents"}),
     ("encoder_decoder", {"quant__phase_in__steps": 3}),
+    ("decoder", {"data__packing": "documents", "optim__accumulate_steps": 2}),
   ],
   ids=str,
 )

@@ -95,6 +95,13 @@ def state_with(path, shape, dtype=np.float32):
 EMBEDDING = "embed/tokens/embedding"
 
 
+def test_devices_of_the_earlier_run_need_not_be_there(earlier):
+  config, folder = earlier
+  kept = Checkpoints(folder / "checkpoints", build(config).settings.checkpoint)
+  for leaf in jax.tree.leaves(kept.restore_params(2)):
+    assert isinstance(leaf, np.ndarray)
+
+
 def test_dtype_is_that_of_the_new_run(earlier):
   config, folder = earlier
   there = flat(final_state(config, folder).params)[EMBEDDING]
@@ -143,6 +150,9 @@ def test_started_run_resumes_and_is_evaluated(earlier, tmp_path, monkeypatch):
   evaluation = runner.evaluate_run(tmp_path / "run")
   assert longer["metrics"].items() <= evaluation["metrics"].items()
   assert evaluation["run_id"] == longer["run_id"]
+  shutil.move(folder, tmp_path / "elsewhere")
+  assert runner.evaluate_run(tmp_path / "run") == evaluation
+  shutil.move(tmp_path / "elsewhere", folder)
   # Without the start it is another run.
   with pytest.raises(ValueError, match=r"data.fingerprint: .* after .*@2"):
     runner.run(config | {"init_from": None, "total_steps": 4}, tmp_path / "run")
