@@ -164,7 +164,7 @@ def test_documents_that_are_not_as_they_must_be_are_errors(
 def test_empty_documents_can_be_left_out_which_is_logged(
   tmp_path, documents, caplog
 ):
-  caplog.set_level("INFO")
+  caplog.set_level("INFO", logger="absl")
   end = "\n" if documents == "lines" else "#"
   source = write(tmp_path / "a.txt", end.join(["a", "", " ", "b", ""]))
   corpus = text.load_corpus(

@@ -102,7 +102,7 @@ def test_random_examples_of_the_library_are_read(tmp_path):
   ("task", "count"), [("sst2", 1), ("mrpc", 2), ("qqp", 2), ("qnli", 2)]
 )
 def test_tasks_of_glue_leave_hidden_labels_out(tmp_path, task, count, caplog):
-  caplog.set_level("INFO")
+  caplog.set_level("INFO", logger="absl")
 
   def label(split, rng):
     return np.int64(-1 if split == "test" else rng.integers(2))

@@ -173,6 +173,7 @@ def log_probabilities(outputs):
   return (steps * (ended == 0)).sum(-1)
 
 
+@pytest.mark.slow
 def test_one_beam_is_greedy_search():
   model, variables, inputs, mask = translator()
   sequence = np.zeros((3, 1), int)
@@ -192,6 +193,7 @@ def test_enough_beams_find_the_likeliest_output():
   np.testing.assert_allclose(log_probabilities(found), best, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_more_beams_are_no_less_likely():
   one, four = (
     search(length_penalty=0.0),

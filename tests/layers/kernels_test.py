@@ -39,6 +39,7 @@ class Net(nn.Module):
     return BitDense(2, recipe="trilm")(x)
 
 
+@pytest.mark.slow
 def test_model_takes_codes_in_place_of_kernels():
   model, x = Net(), jax.random.normal(jax.random.key(0), (2, 4, 5, 3))
   params = model.init(jax.random.key(1), x)["params"]

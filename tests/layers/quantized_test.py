@@ -69,6 +69,7 @@ def test_batch_dims_that_do_not_lead_are_refused():
     layer.init(jax.random.key(0), jnp.ones((2, 3, 4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ("b158", "b158_median", "bitnet_2b4t"))
 @pytest.mark.parametrize("rank", (1, 2, 3))
 def test_conv_is_norm_of_the_example_quantize_convolve(rank, recipe):
@@ -128,6 +129,7 @@ def test_what_a_conv_cannot_do_is_named(layer, shape, message):
     layer.init(jax.random.key(0), jnp.ones(shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "layer, shape",
   [
@@ -176,6 +178,7 @@ def test_kernel_takes_logical_axes_from_its_initializer(
   np.testing.assert_array_equal(boxed, bare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "layer, shape",
   [

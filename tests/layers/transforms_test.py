@@ -86,6 +86,7 @@ def loss_of(transform, model):
 TRANSFORMS = ("jit", "vmap", "scan", "remat", "checkpoint", "nn.jit")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "transform, strength",
   [(t, None) for t in TRANSFORMS] + [("jit", 0.5), ("scan", 0.5)],

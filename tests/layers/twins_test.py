@@ -177,6 +177,7 @@ def outputs(optimized):
   return optimized(outputs_of_twins)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_float_recipe_equals_the_twin_bit_for_bit(outputs, case):
   assert outputs[case] == [True, True, True]
@@ -192,6 +193,7 @@ def test_quantized_layer_has_the_output_of_the_twin_in_shape_and_dtype(case):
   assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
 
 
+@pytest.mark.slow
 def test_integer_inputs_are_taken_as_floats():
   x = jnp.arange(12).reshape(3, 4)
   layer = BitDense(5)

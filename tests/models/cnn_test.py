@@ -70,6 +70,7 @@ def test_pooling_equals_that_of_flax_with_its_gradient(shape):
   np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.slow
 def test_dropout_is_active_only_when_training():
   x, _ = make_batch()
   model = Cnn(make_config(dropout=0.5), "b158")
@@ -85,6 +86,7 @@ def test_dropout_is_active_only_when_training():
   assert np.any(apply(0, deterministic=False) != apply(1, deterministic=False))
 
 
+@pytest.mark.slow
 def test_batch_norm_uses_the_batch_only_when_training():
   x, _ = make_batch()
   model = Cnn(make_config(batch_norm=True), "b158")

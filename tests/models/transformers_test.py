@@ -122,10 +122,9 @@ def test_parameters_are_those_of_the_golden_file(check_golden, family, form):
   check_golden(f"{family}_{form}", model, *inputs_of(family))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", EVERY_RECIPE)
-@pytest.mark.parametrize(
-  "family", ["decoder", pytest.param("vit", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("family", ["decoder", "vit"])
 def test_overfits_one_batch(overfit, family, recipe):
   (x,) = inputs_of(family)
   labels = jnp.asarray([1, 3])
@@ -145,9 +144,8 @@ def test_encoders_overfit_one_batch(overfit, family):
   assert losses[-1] < 0.35
 
 
-@pytest.mark.parametrize(
-  "recipe", [pytest.param("float", marks=pytest.mark.slow), "b158"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["float", "b158"])
 @pytest.mark.parametrize("family", FEW)
 def test_scanned_and_named_blocks_compute_the_same(family, recipe):
   inputs = inputs_of(family)
@@ -170,9 +168,8 @@ def test_scanned_and_named_blocks_compute_the_same(family, recipe):
   )
 
 
-@pytest.mark.parametrize(
-  "remat", ["dots", pytest.param("full", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["dots", "full"])
 def test_remat_changes_no_gradient(remat):
   inputs = inputs_of("decoder")
   plain, saving = make("decoder"), make("decoder", remat=remat)
@@ -351,6 +348,7 @@ def test_rules_reach_the_layers():
   assert floats == ["blocks/attention/query", "blocks/attention/key"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FEW)
 def test_dropout_is_active_only_when_training(family):
   inputs = inputs_of(family)
@@ -367,6 +365,7 @@ def test_dropout_is_active_only_when_training(family):
   assert not np.allclose(run(0, False), run(1, False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FEW)
 def test_strength_is_passed_down_and_one_is_full(family):
   inputs = inputs_of(family)

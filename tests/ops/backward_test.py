@@ -37,6 +37,7 @@ def gradients(product, recipe, x, w, key):
   return vjp(jax.random.normal(jax.random.key(9), y.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", (INT8, PER_CHANNEL), ids=("tensor", "axis"))
 @pytest.mark.parametrize(
   "product, x_shape, w_shape", PRODUCTS.values(), ids=PRODUCTS

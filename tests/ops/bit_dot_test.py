@@ -139,6 +139,7 @@ def test_gradients_have_the_dtypes_of_their_operands(recipe, x_dtype, w_dtype):
   assert [g.dtype for g in grads] == [x_dtype, w_dtype, w_dtype]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", (jnp.bfloat16, jnp.float16))
 def test_half_precision_gradients_are_computed_in_float32(dtype):
   x, w, bias, g = operands(dtype=dtype)

@@ -209,6 +209,7 @@ def of_gradients(optimized):
   return optimized(same_bits_of_gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_integers_and_floats_give_the_same_bits(of_results, case):
   assert of_results[case]

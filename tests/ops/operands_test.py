@@ -50,6 +50,7 @@ def results(f, *arguments):
   return y, *vjp(jax.random.normal(jax.random.key(7), y.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer, shape, axes", LAYERS.values(), ids=LAYERS)
 def test_layer_takes_a_quantized_input_for_its_own(layer, shape, axes):
   x = jax.random.normal(jax.random.key(0), shape)

@@ -138,6 +138,7 @@ def test_empty_batch_gives_empty_codes(measure, rounding):
   assert (q.qvalue.shape, q.scale.shape) == ((0, 3), (0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "axis, axes, shape",
   [

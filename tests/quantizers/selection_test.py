@@ -61,7 +61,13 @@ def jitted_absmedian(x, axes):
   return absmedian(x, axes)
 
 
-@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize(
+  "dtype",
+  [
+    pytest.param(name, marks=[pytest.mark.slow] * (name != "float32"))
+    for name in FORMATS
+  ],
+)
 @hypothesis.settings(max_examples=150, deadline=None)
 @hypothesis.given(data=st.data())
 def test_absmedian_is_the_lower_median_exactly(dtype, data):
@@ -92,6 +98,7 @@ def count_wrong_medians():
   return wrong
 
 
+@pytest.mark.slow
 def test_absmedian_is_exact_with_optimizations_on(optimized):
   assert optimized(count_wrong_medians) == 0
 

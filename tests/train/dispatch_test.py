@@ -16,7 +16,13 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize(
+  "schedule",
+  [
+    pytest.param(value, id=key, marks=[pytest.mark.slow] * (key != "plain"))
+    for key, value in SCHEDULES.items()
+  ],
+)
 def test_run_is_the_same_however_its_steps_are_dispatched(run, schedule):
   one, one_folder = run("one", **schedule)
   many, many_folder = run("many", steps_per_dispatch=5, **schedule)
@@ -31,6 +37,7 @@ def test_run_is_the_same_however_its_steps_are_dispatched(run, schedule):
   )
 
 
+@pytest.mark.slow
 def test_stopped_run_goes_on_with_another_number_of_steps(run):
   same = {"optim__schedule": "constant"}
   _, once = run("once", total_steps=12, **same)
@@ -132,6 +139,7 @@ def same_bits_when_optimized():
   return same
 
 
+@pytest.mark.slow
 def test_bits_are_the_same_as_users_compile_them(optimized):
   same = optimized(same_bits_when_optimized)
   assert same == {"float": True, "b158": True, "b158_median": True}

@@ -46,9 +46,8 @@ def tsv(tmp_path):
   }
 
 
-@pytest.mark.parametrize(
-  "recipe", ["b158", pytest.param("float", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["b158", "float"])
 def test_docstrings_are_told_apart(run, recipe):
   result, folder = run(
     **DOCSTRINGS,
@@ -66,6 +65,7 @@ def test_docstrings_are_told_apart(run, recipe):
   assert (folder / "tokenizer.json").exists()
 
 
+@pytest.mark.slow
 def test_run_is_the_same_however_its_steps_are_dispatched(
   run, tsv, monkeypatch
 ):

@@ -124,15 +124,16 @@ SHARDED = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
 IN_PARTS = {"mesh__data": 2, "optim__accumulate_steps": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("recipe", "overrides"),
   [
     ("b158", SPREAD),
-    pytest.param("float", SPREAD, marks=SLOW),
-    pytest.param("float", SHARDED, marks=SLOW),
-    pytest.param("b158", SHARDED, marks=SLOW),
-    pytest.param("float", IN_PARTS, marks=SLOW),
-    pytest.param("b158", IN_PARTS, marks=SLOW),
+    ("float", SPREAD),
+    ("float", SHARDED),
+    ("b158", SHARDED),
+    ("float", IN_PARTS),
+    ("b158", IN_PARTS),
   ],
   ids=str,
 )

@@ -67,14 +67,8 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(
-  "change",
-  [
-    # Every recipe is a program of its own to compile.
-    pytest.param(c, marks=[pytest.mark.slow] * ("quant__" in str(c)), id=str(c))
-    for c in CHANGES
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_option_changes_the_run(make_config, change, baseline):
   assert first_losses(make_config(**change)) != baseline
 
@@ -97,6 +91,7 @@ def test_compute_changes_the_program_but_no_bit_of_the_loss(make_config):
   )
 
 
+@pytest.mark.slow
 def test_clipping_bounds_the_update_not_the_reported_norm(run, make_config):
   # Gradients of 1e-9 are lost in an epsilon of 1e-3: nothing moves.
   still = {"optim__weight_decay": 0.0, "optim__eps": 1e-3}
@@ -229,6 +224,7 @@ def test_worst_metric_is_kept_where_the_mode_says_so(run):
   assert (folder / "checkpoints" / f"{worst:06d}").is_dir()
 
 
+@pytest.mark.slow
 def test_profile_is_written_on_request(run):
   _, without = run("without")
   assert not (without / "profile").exists()

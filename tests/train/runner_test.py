@@ -85,6 +85,7 @@ def test_resumed_run_equals_uninterrupted_run(
   )
 
 
+@pytest.mark.slow
 def test_lines_beyond_the_restored_step_are_dropped(run, monkeypatch, tmp_path):
   _, once = run("once")
   stop_after(monkeypatch, 6)
@@ -136,6 +137,7 @@ def test_longer_run_goes_on(run):
   ]
 
 
+@pytest.mark.slow
 def test_epochs_are_rounded_up_to_steps(run):
   result, _ = run(total_steps=None, total_epochs=1)
   assert result["step"] == 41  # 1,294 training examples in batches of 32.
@@ -241,6 +243,7 @@ def test_nan_is_never_saved(run, monkeypatch, tmp_path):
   assert saved == ["000004"]
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_the_run_for_good(run):
   options = {
     "early_stopping__patience": 2,
@@ -304,6 +307,7 @@ def test_evaluation_of_a_damaged_checkpoint_names_the_file(run):
     runner.evaluate_run(folder)
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_trained_and_saved(run, make_config):
   options = {"config_name": "digits_cnn", "model__batch_norm": True}
   with_norm, folder = run("norm", **options)

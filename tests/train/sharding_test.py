@@ -76,6 +76,7 @@ def test_batch_is_split_by_example():
     assert len(placed[name].addressable_shards) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
 def test_one_quantized_step_is_the_same_on_any_mesh(make_config, mesh):
   expected = first_losses(make_config(**on((1, 1, 1))), steps=1)

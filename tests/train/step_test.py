@@ -151,6 +151,7 @@ def test_state_is_handed_over(make_config):
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(start.params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
 def test_batch_statistics_move_towards_those_of_the_batch(make_config, parts):
   config = make_config(
