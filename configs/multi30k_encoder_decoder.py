@@ -113,6 +113,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     eps=1e-8,
     clip_norm=1.0,
     accumulate_steps=1,
+    gradient_dtype="float32",
   )
   c.mesh = dict(data=-1, fsdp=1, tensor=1)
   c.sharding_rules = (

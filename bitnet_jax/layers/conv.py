@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Num
 
 from bitnet_jax.layers.dense import (
   default_kernel_init,
+  kernel_of,
   quantize_key,
   result_dtype,
 )
@@ -103,9 +104,7 @@ class BitConv(nn.Module):
         f" and the {self.features} output channels"
       )
     kernel_shape = (*window, c_in // groups, self.features)
-    kernel = self.param(
-      "kernel", self.kernel_init, kernel_shape, self.param_dtype
-    )
+    kernel = kernel_of(self, kernel_shape, self.kernel_init)
     bias = None
     if self.use_bias:
       bias = self.param(
@@ -157,7 +156,7 @@ class BitConv(nn.Module):
       mode = _PAD_MODES[padding]
       if isinstance(x, QTensor):
         latent = None if x.latent is None else jnp.pad(x.latent, pads, mode)
-        codes = jnp.pad(x.qvalue, pads, mode)
+        codes = jnp.pad(x.codes, pads, mode)
         return QTensor(codes, x.scale, latent), "VALID"
       return jnp.pad(x, pads, mode), "VALID"
     return x, padding

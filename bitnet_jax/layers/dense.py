@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Num
 
 from bitnet_jax.ops import bit_dot
 from bitnet_jax.ops.operands import normalize_input
+from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.quantizers.recipe import RECIPES, RecipeLike, get_recipe
 from bitnet_jax.types import QTensor
 
@@ -32,6 +33,17 @@ def result_dtype(*operands: Any, dtype: Any) -> Any:
     jnp.zeros((), a.dtype) if isinstance(a, QTensor) else a for a in operands
   ]
   return canonicalize_dtype(*arrays, dtype=dtype)
+
+
+def kernel_of(
+  module: Any, shape: tuple[int, ...], init: nn.initializers.Initializer
+) -> jax.Array | QTensor:
+  """Returns the parameter "kernel" of a layer; it may be there as codes."""
+  if module.has_variable("params", "kernel"):
+    kernel = module.get_variable("params", "kernel")
+    if isinstance(kernel, QTensor) and kernel.shape == shape:
+      return kernel
+  return module.param("kernel", init, shape, module.param_dtype)
 
 
 class BitDense(nn.Module):
@@ -80,7 +92,7 @@ class BitDense(nn.Module):
     """
     recipe = get_recipe(self.recipe)
     shape = (x.shape[-1], self.features)
-    kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+    kernel = kernel_of(self, shape, self.kernel_init)
     bias = None
     if self.use_bias:
       bias = self.param(
@@ -164,12 +176,13 @@ class BitDenseGeneral(nn.Module):
     d_in, d_out = int(np.prod(contracted_shape)), int(np.prod(features))
     n_kernels = int(np.prod(batch_shape))
 
-    kernel = self.param(
-      "kernel",
-      _reshaped(self.kernel_init, (n_kernels * d_in, d_out)),
+    kernel = kernel_of(
+      self,
       (*batch_shape, *contracted_shape, *features),
-      self.param_dtype,
+      _reshaped(self.kernel_init, (n_kernels * d_in, d_out)),
     )
+    if isinstance(kernel, QTensor):
+      kernel = unpacked(kernel)
     bias = None
     if self.use_bias:
       bias = self.param(

@@ -32,8 +32,11 @@ class BitLayer:
   recipe: Recipe
   scale_axes: tuple[int, ...]
 
-  def kernel(self, params: Any) -> jax.Array:
-    """Returns the latent kernel out of the parameters of the model."""
+  def kernel(self, params: Any) -> Any:
+    """Returns the latent kernel out of the parameters of the model.
+
+    Or what stands in its place in another tree of that structure.
+    """
     for name in filter(None, self.path.split("/")):
       params = params[name]
     return params["kernel"]
@@ -77,17 +80,26 @@ def quantize_kernels(
 
 
 def with_codes(
-  params: Mapping[str, Any], codes: Mapping[str, QTensor]
+  params: Mapping[str, Any],
+  codes: Mapping[str, QTensor],
+  gradient_dtype: Any = None,
 ) -> dict[str, Any]:
   """Returns parameters whose kernels are replaced by codes of theirs.
 
   Gradients pass straight through to the kernels in ``params``. Any model with
   layers of this package takes the result in place of its parameters.
+
+  Args:
+    params: of the model.
+    codes: by path of the layer, see ``quantize_kernels``.
+    gradient_dtype: of these gradients, until they reach ``params``; ``None``
+      for that of the kernels.
   """
   flat: dict[Any, Any] = dict(traverse_util.flatten_dict(dict(params)))
   for path, q in codes.items():
     key = (*filter(None, path.split("/")), "kernel")
-    flat[key] = dataclasses.replace(q, latent=flat[key])
+    latent = flat[key].astype(gradient_dtype or flat[key].dtype)
+    flat[key] = dataclasses.replace(q, latent=latent)
   return traverse_util.unflatten_dict(flat)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bitnet_jax import backend
 from bitnet_jax.quantizers.recipe import Recipe
 
 # float32 holds every integer up to here, so sums below it are exact.
@@ -59,18 +60,18 @@ def choose_compute(recipe: Recipe, *, terms: int, slow_in_int8: bool) -> str:
     return "int8"
   if on_cpu() and slow_in_int8:
     return "float"
-  return "int8" if has_int8_products(jax.default_backend()) else "float"
+  return "int8" if has_int8_products(backend.current()) else "float"
 
 
 def on_cpu() -> bool:
   """Whether the program that is traced is for a CPU."""
-  return jax.default_backend() == "cpu"
+  return backend.current() == "cpu"
 
 
 @functools.cache
-def has_int8_products(backend: str) -> bool:
+def has_int8_products(name: str) -> bool:
   """Whether a backend compiles int8 products; says so once if it does not."""
-  if backend in _WITH_INT8:
+  if name in _WITH_INT8:
     return True
   codes = jax.ShapeDtypeStruct((8, 8), jnp.int8)
   product = functools.partial(jnp.matmul, preferred_element_type=jnp.int32)
@@ -80,7 +81,7 @@ def has_int8_products(backend: str) -> bool:
     logging.getLogger(__name__).warning(
       "the backend %r has no int8 products (%s); products of codes run in float"
       " there, with the same results",
-      backend,
+      name,
       error,
     )
     return False
@@ -104,6 +105,6 @@ def gradient_dtype(dtype: Any, precision: Any) -> Any:
   TPUs multiply float32 factors like that of themselves.
   """
   default = precision in (None, jax.lax.Precision.DEFAULT)
-  if jax.default_backend() == "gpu" and dtype == jnp.bfloat16 and default:
+  if backend.current() == "gpu" and dtype == jnp.bfloat16 and default:
     return jnp.bfloat16
   return jnp.float32

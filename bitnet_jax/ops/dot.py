@@ -44,15 +44,17 @@ class MatMul:
 
   def weight_gradient(self, g, x, w, *, precision):
     """See ``Bilinear``."""
-    del w
     x = x.dequantize().astype(g.dtype) if isinstance(x, QTensor) else x
     tokens = tuple(range(g.ndim - 1))
+    dtype = _sum_dtype(g)
+    if w.dtype == jnp.bfloat16 and not compute.on_cpu():
+      dtype = w.dtype
     return jax.lax.dot_general(
       x,
       g,
       ((tokens, tokens), ((), ())),
       precision=precision,
-      preferred_element_type=_sum_dtype(g),
+      preferred_element_type=dtype,
     )
 
   def act_axes(self, quantizer, x):

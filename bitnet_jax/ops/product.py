@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from bitnet_jax.ops import compute
+from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
@@ -46,7 +47,11 @@ class Bilinear(Protocol):
     *,
     precision: Any,
   ) -> Array:
-    """Transposes by ``w``, likewise; ``x`` may still have its scale to it."""
+    """Transposes by ``w``, likewise; ``x`` may still have its scale to it.
+
+    The result may have the dtype of ``w``, so that it is summed over devices in
+    that.
+    """
     ...
 
   def act_axes(self, quantizer: Quantizer, x: Array) -> tuple[int, ...]:
@@ -185,15 +190,15 @@ def _forward(spec, x, w, bias, qx, qw, g_key):
 def _product_of_codes(spec, x, w, qx, qw):
   """The product before the scales, in float32."""
   if qx is None or qw is None:
-    a = x if qx is None else qx.qvalue
-    b = w if qw is None else qw.qvalue
+    a = x if qx is None else qx.codes
+    b = w if qw is None else unpacked(qw).codes
     return spec.product(
       a.astype(spec.dtype),
       b.astype(spec.dtype),
       precision=spec.precision,
       dtype=jnp.float32,
     )
-  a, b = qx.qvalue, qw.qvalue
+  a, b = qx.codes, unpacked(qw).codes
   chosen = compute.choose_compute(
     spec.recipe,
     terms=spec.product.terms(b),
@@ -231,9 +236,12 @@ def _gradient_masks(spec, x, w):
 
 def _backward(spec, residuals, g):
   x, w, x_mask, w_mask, (x_token, w_token, bias_token), g_key = residuals
+  # What is kept from the forward pass may be packed, and stays so until here.
+  w = unpacked(w) if isinstance(w, QTensor) else w
   g = g.astype(jnp.float32)
   transpose = _transpose_floats if g_key is None else _transpose_codes
-  dx, dw = transpose(spec, g, x, w, g_key)
+  w_dtype = (g if w_token is None else w_token).dtype
+  dx, dw = transpose(spec, g, x, w, w_dtype, g_key)
   db = None
   if bias_token is not None:
     for operand in (w, x) if spec.recipe.bias_in_product else ():
@@ -256,7 +264,7 @@ def _masked(gradient, mask):
   return gradient if mask is None else jnp.where(mask, gradient, 0)
 
 
-def _transpose_floats(spec, g, x, w, g_key):
+def _transpose_floats(spec, g, x, w, w_dtype, g_key):
   """Returns both gradients; one that nobody needs is never computed."""
   del g_key
   dtype = compute.gradient_dtype(spec.dtype, spec.precision)
@@ -278,18 +286,19 @@ def _transpose_floats(spec, g, x, w, g_key):
   dw = spec.product.weight_gradient(
     g.astype(dtype),
     x if isinstance(x, QTensor) else x.astype(dtype),
-    jax.ShapeDtypeStruct(w.shape, dtype),
+    jax.ShapeDtypeStruct(w.shape, w_dtype),
     precision=spec.precision,
   )
   return dx if dx_scale is None else dx * dx_scale, dw
 
 
-def _transpose_codes(spec, g, x, w, g_key):
+def _transpose_codes(spec, g, x, w, w_dtype, g_key):
   """Rounds ``g`` stochastically to int8 and multiplies integers.
 
   One scale for each row of the result: for dx a token, or an example of a
   convolution, for dw an output.
   """
+  del w_dtype
   x_key, w_key = jax.random.split(g_key)
   tokens = GRADIENT.quantize(
     g * _along_last(w.scale, g),

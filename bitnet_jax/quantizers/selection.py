@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from bitnet_jax import backend
+
 _ORDERED = {32: jnp.int32, 16: jnp.int16}
 # Where the first cuts lie: the medians of common distributions are 0.7 to 1
 # times their means.
@@ -210,4 +212,4 @@ def _reduce_in_one_pass(operands, starts, functions, axes):
 
 
 def _on_one_cpu() -> bool:
-  return jax.default_backend() == "cpu" and jax.device_count() == 1
+  return backend.current() == "cpu" and jax.device_count() == 1

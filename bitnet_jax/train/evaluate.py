@@ -20,6 +20,7 @@ def evaluate(
   mesh: Mesh,
   key: jax.Array,
   strength: jax.Array | None = None,
+  whole: bool = False,
 ) -> dict[str, Any]:
   """Returns the sums of all metrics over ``batches``, in float64.
 
@@ -30,11 +31,13 @@ def evaluate(
     mesh: where the batches go.
     key: for stochastic rounding, the same for each evaluation.
     strength: share of quantization in force.
+    whole: see ``place_batch``.
   """
   sums: dict[str, Any] = {}
   late: Totals = {}
   for batch in batches:
-    totals = eval_step(state, place_batch(batch, mesh), key, strength)
+    placed = place_batch(batch, mesh, whole=whole)
+    totals = eval_step(state, placed, key, strength)
     _add(sums, late)  # Fetched late, so that the device is never idle.
     late = totals
   _add(sums, late)

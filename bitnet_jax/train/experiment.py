@@ -4,21 +4,27 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 from absl import logging
 from jax.sharding import Mesh
 
-from bitnet_jax import choices
+from bitnet_jax import backend, choices
 from bitnet_jax.train import optim, records
 from bitnet_jax.train.evaluate import evaluate
 from bitnet_jax.train.loop import place_strength
-from bitnet_jax.train.settings import Settings, parse_settings
-from bitnet_jax.train.sharding import batch_shards, make_mesh
+from bitnet_jax.train.settings import Settings, Site, parse_settings
+from bitnet_jax.train.sharding import (
+  GATHERED_AXIS,
+  batch_part,
+  batch_shards,
+  make_mesh,
+)
 from bitnet_jax.train.sparse_table import SparseTable
 from bitnet_jax.train.state import AxisRules, TrainState, make_init
 from bitnet_jax.train.step import (
@@ -73,6 +79,11 @@ class Experiment:
     return f"{self.problem.fingerprint} after {self.earlier.fingerprint}"
 
   @property
+  def whole(self) -> bool:
+    """Whether a batch is one graph, see ``Kind``."""
+    return KINDS[self.settings.task.name].whole
+
+  @property
   def run_id(self) -> str:
     """Names the run."""
     return records.run_id(self.config, self.fingerprint)
@@ -107,7 +118,7 @@ class Experiment:
     if self.settings.steps_per_dispatch == 1:
       return None
     step = self._step()
-    if jax.default_backend() == "cpu" and self._convolves(step):
+    if backend.current() == "cpu" and self._convolves(step):
       logging.warning(
         "steps_per_dispatch is %d, but steps are taken one by one: on CPU,"
         " convolutions are slow in a loop",
@@ -133,9 +144,20 @@ class Experiment:
       self.problem.task,
       self.optimizer(),
       optim.learning_rate_schedule(options, self.total_steps),
-      layers=self.problem.layers,
       accumulate_steps=options.accumulate_steps,
+      gradient_dtype=jnp.dtype(options.gradient_dtype),
+      **self.kernels(),
     )
+
+  def kernels(self) -> dict[str, Any]:
+    """Returns which kernels are quantized once a step, and how they are split.
+
+    Two arguments of ``shared_codes`` and of what makes steps.
+    """
+    shardings = None
+    if self.mesh.shape[GATHERED_AXIS] > 1:
+      shardings = self._make_init()[1].params
+    return {"layers": self.problem.layers, "shardings": shardings}
 
   def _jit_step(self, step):
     _, shardings = self._make_init()
@@ -165,7 +187,7 @@ class Experiment:
     """
     key = self.key(_EVALUATE)
     phase_in = self.settings.quant.make_phase_in()
-    eval_step = jax.jit(make_eval_step(self.problem.task))
+    eval_step = jax.jit(make_eval_step(self.problem.task, **self.kernels()))
 
     def run(split: str, state: TrainState) -> dict[str, float]:
       strength = phase_in.strength(int(jax.device_get(state.step)))
@@ -176,6 +198,7 @@ class Experiment:
         mesh=self.mesh,
         key=key,
         strength=place_strength(strength, self.mesh),
+        whole=self.whole,
       )
       return self.problem.finish(split, sums)
 
@@ -195,13 +218,16 @@ class Experiment:
 
 
 def build(
-  config: Mapping[str, Any], folder: pathlib.Path | None = None
+  config: Mapping[str, Any],
+  folder: pathlib.Path | None = None,
+  devices: Sequence[jax.Device] | None = None,
 ) -> Experiment:
   """Builds an experiment, making every check that can be made before training.
 
   Args:
     config: nested dict, as a config file or a ``config.json`` gives it.
     folder: of the run, where a vocabulary is kept; ``None`` keeps none.
+    devices: of the mesh; by default all there are.
 
   Raises:
     ValueError: for a mistake in the config or the data, naming it.
@@ -209,11 +235,20 @@ def build(
   """
   settings = parse_settings(config, KINDS)
   rules = settings.axis_rules()
-  mesh = make_mesh(**dataclasses.asdict(settings.mesh))
-  _check_batch(settings, mesh)
+  mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
+  kind = KINDS[settings.task.name]
+  if not kind.whole:
+    _check_batch(settings, mesh)
   settings.quant.make_rules()
   settings.quant.make_phase_in()
-  problem = KINDS[settings.task.name].build(settings, folder)
+  process_index, process_count = batch_part(mesh)
+  site = Site(
+    folder=folder,
+    shards=batch_shards(mesh),
+    process_index=process_index,
+    process_count=process_count,
+  )
+  problem = kind.build(settings, site)
   _check_evaluation(settings, problem)
   earlier = None
   if settings.init_from is not None:

@@ -162,14 +162,14 @@ class CodeStatistics:
     def describe(before, params):
       described = {}
       for path, q in quantize(params).items():
-        shares = statistics.code_shares(q.qvalue)
-        flips = statistics.flip_rate(before[path], q.qvalue)
+        shares = statistics.code_shares(q.codes)
+        flips = statistics.flip_rate(before[path], q.codes)
         values = shares | {"flip_rate": flips, "scale": q.scale.mean()}
         described |= {f"weights/{path}/{n}": v for n, v in values.items()}
       return described
 
     self._codes = jax.jit(
-      lambda params: {path: q.qvalue for path, q in quantize(params).items()}
+      lambda params: {path: q.codes for path, q in quantize(params).items()}
     )
     self._describe = jax.jit(describe)
 

@@ -42,6 +42,7 @@ def train(
   should_stop: Callable[[], bool],
   train_steps: TrainStep | None = None,
   steps_per_dispatch: int = 1,
+  whole: bool = False,
 ) -> TrainState:
   """Trains from ``state.step`` to ``total_steps``, or until it should stop.
 
@@ -61,6 +62,7 @@ def train(
     should_stop: asked before each dispatch.
     train_steps: jitted, see ``make_train_steps``; for several at once.
     steps_per_dispatch: at most so many at once.
+    whole: see ``place_batch``.
 
   Returns:
     The last state.
@@ -89,11 +91,12 @@ def train(
             mesh=mesh,
             key=key,
             room=room,
+            whole=whole,
           )
         else:
           state, metrics = train_step(
             state,
-            place_batch(batches[0], mesh),
+            place_batch(batches[0], mesh, whole=whole),
             key,
             place_strength(strengths[0], mesh),
           )
@@ -113,7 +116,9 @@ def _comes_between(step, strength, hooks):
   return changes_program or any(hook.due(step) for hook in hooks)
 
 
-def _dispatch(train_steps, state, batches, strengths, *, mesh, key, room):
+def _dispatch(
+  train_steps, state, batches, strengths, *, mesh, key, room, whole
+):
   """Takes a step with each batch; what ``room`` is left holds the last one."""
   count = len(batches)
   batches = batches + batches[-1:] * (room - count)
@@ -126,7 +131,7 @@ def _dispatch(train_steps, state, batches, strengths, *, mesh, key, room):
     strengths = np.array(strengths + strengths[-1:] * (room - count))
   return train_steps(
     state,
-    place_batch(stacked, mesh, stacked=True),
+    place_batch(stacked, mesh, stacked=True, whole=whole),
     key,
     _replicate(np.int32(count), mesh),
     place_strength(strengths, mesh),

@@ -12,6 +12,7 @@ from bitnet_jax import choices
 
 OPTIMIZERS = ("adamw", "adam")
 DECAY_MASKS = ("kernels", "all")
+GRADIENT_DTYPES = ("float32", "bfloat16")
 # Which fields, what holds of their values, and how an error says it. NaN is in
 # no range.
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
@@ -60,6 +61,8 @@ class OptimOptions:
     eps: term in the denominator.
     clip_norm: largest global norm of the gradient; ``None`` never clips.
     accumulate_steps: parts into which a batch is split, one after the other.
+    gradient_dtype: in which the gradients of quantized kernels are summed over
+      devices: "float32", or "bfloat16" for half the bytes.
   """
 
   name: str
@@ -78,11 +81,15 @@ class OptimOptions:
   eps: float
   clip_norm: float | None
   accumulate_steps: int
+  gradient_dtype: str
 
   def __post_init__(self):
     choices.check(self.name, OPTIMIZERS, key="optim.name")
     choices.check(self.schedule, SCHEDULES, key="optim.schedule")
     choices.check(self.decay_mask, DECAY_MASKS, key="optim.decay_mask")
+    choices.check(
+      self.gradient_dtype, GRADIENT_DTYPES, key="optim.gradient_dtype"
+    )
     if self.schedule == "two_stage" and self.second_learning_rate is None:
       raise ValueError(
         "optim.schedule is 'two_stage', which needs optim.second_learning_rate"

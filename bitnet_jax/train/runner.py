@@ -145,6 +145,7 @@ def _run(
       should_stop=lambda: bool(interrupt.received) or stopped_early(),
       train_steps=experiment.train_steps(),
       steps_per_dispatch=settings.steps_per_dispatch,
+      whole=experiment.whole,
     )
     step = int(state.step)
     saving.save(step, state)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -54,19 +55,46 @@ class DataOptions:
     return self.eval_batch_size or self.batch_size
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Site:
+  """Where an experiment is built; decides nothing about what is learned.
+
+  Attributes:
+    folder: of the run, where a vocabulary is kept; ``None`` keeps none.
+    shards: number of parts into which devices split a batch.
+    process_index: which of the parts that processes split it into is ours.
+    process_count: number of those parts.
+  """
+
+  folder: pathlib.Path | None = None
+  shards: int = 1
+  process_index: int = 0
+  process_count: int = 1
+
+  @property
+  def part(self) -> dict[str, int]:
+    """The arguments that pick this process's part of a batch."""
+    return {
+      "process_index": self.process_index,
+      "process_count": self.process_count,
+    }
+
+
 class Kind(NamedTuple):
   """A kind of task, chosen by ``task.name``.
 
   Attributes:
     data: class of the group ``data``, of ``DataOptions``.
     task: class of the other keys of the group ``task``.
-    build: from ``Settings`` and the folder of the run (or ``None``) to a
-      ``Problem``.
+    build: from ``Settings`` and a ``Site`` to a ``Problem``.
+    whole: whether a batch is one graph, which every process has, and which
+      devices split by its nodes and edges.
   """
 
   data: type[DataOptions]
   task: type
   build: Callable[..., Any]
+  whole: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

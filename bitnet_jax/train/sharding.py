@@ -1,22 +1,45 @@
-"""The mesh of devices, and where batches go on it."""
+"""The mesh of devices, and how batches and weights go over it."""
 
+import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import flax
 import jax
 import numpy as np
+from flax.core import meta
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from bitnet_jax.layers.introspection import BitLayer, quantize_kernels
+from bitnet_jax.ops.packing import LAYOUTS, pack
+from bitnet_jax.quantizers.quantizer import TERNARY_RANGE
+from bitnet_jax.types import QTensor
+
 BATCH_AXES = ("data", "fsdp")
+# The axis over which parameters are split, to be gathered for each product.
+GATHERED_AXIS = "fsdp"
 
 
-def make_mesh(*, data: int, fsdp: int, tensor: int) -> Mesh:
+def make_mesh(
+  *,
+  data: int,
+  fsdp: int,
+  tensor: int,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
   """Builds the mesh.
+
+  Where there are several slices of TPUs (or hosts of GPUs), slow links are
+  crossed along the axis "data" only, if it is a multiple of their number.
 
   Args:
     data: number of replicas of the parameters; -1 takes all devices left.
     fsdp: number of shards of parameters and batch; -1 likewise.
     tensor: number of shards of the features; -1 likewise.
+    devices: to take them from; by default all there are.
 
   Returns:
     A mesh with the axes "data", "fsdp" and "tensor". With no -1 it may use
@@ -27,7 +50,8 @@ def make_mesh(*, data: int, fsdp: int, tensor: int) -> Mesh:
       that does not fit the number of devices.
   """
   sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
-  available = len(jax.devices())
+  devices = jax.devices() if devices is None else list(devices)
+  available = len(devices)
   open_axes = [name for name, size in sizes.items() if size == -1]
   bad = {n: s for n, s in sizes.items() if s < 1 and s != -1}
   if bad or len(open_axes) > 1:
@@ -43,13 +67,18 @@ def make_mesh(*, data: int, fsdp: int, tensor: int) -> Mesh:
     )
   if open_axes:
     sizes[open_axes[0]] = available // taken
-  n = math.prod(sizes.values())
+  devices = devices[: math.prod(sizes.values())]
   # Linen's logical constraints need Auto axes.
+  types = (AxisType.Auto,) * len(sizes)
+  slices = len({getattr(device, "slice_index", 0) for device in devices})
+  if slices > 1 and sizes["data"] % slices == 0:
+    within = (sizes["data"] // slices, sizes["fsdp"], sizes["tensor"])
+    grid = mesh_utils.create_hybrid_device_mesh(
+      within, (slices, 1, 1), devices=devices
+    )
+    return Mesh(grid, tuple(sizes), axis_types=types)
   return jax.make_mesh(
-    tuple(sizes.values()),
-    tuple(sizes),
-    axis_types=(AxisType.Auto,) * len(sizes),
-    devices=jax.devices()[:n],
+    tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices
   )
 
 
@@ -58,16 +87,216 @@ def batch_shards(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def place_batch(
-  batch: Mapping[str, np.ndarray], mesh: Mesh, *, stacked: bool = False
-) -> dict[str, jax.Array]:
-  """Puts this process's part of a batch on its devices, split by example.
+def batch_part(mesh: Mesh) -> tuple[int, int]:
+  """Returns which part of a batch this process has, and how many there are.
 
-  With ``stacked`` there are several batches, along a leading axis.
+  Processes whose devices differ only along the axis "tensor" have the same.
+
+  Raises:
+    ValueError: for a mesh that gives a process examples that are not
+      consecutive.
   """
-  leading = (None,) if stacked else ()
+  grid = mesh.devices.reshape(batch_shards(mesh), -1)
+  mine = [
+    shard
+    for shard, devices in enumerate(grid)
+    if any(d.process_index == jax.process_index() for d in devices)
+  ]
+  count, left = divmod(len(grid), max(len(mine), 1))
+  first = mine[0] if mine else 0
+  if not mine or left or mine != [*range(first, first + len(mine))]:
+    raise ValueError(
+      f"mesh is {dict(mesh.shape)}, of whose {len(grid)} parts of a batch"
+      f" process {jax.process_index()} would have {mine}; they must follow one"
+      " another, as many in each process: give the axes data and fsdp together"
+      " a multiple of the number of processes, or a divisor of it"
+    )
+  return first // len(mine), count
+
+
+def place_batch(
+  batch: Mapping[str, np.ndarray],
+  mesh: Mesh,
+  *,
+  stacked: bool = False,
+  whole: bool = False,
+) -> dict[str, jax.Array]:
+  """Puts a batch on the devices, split by example.
+
+  Args:
+    batch: this process's part of it.
+    mesh: the devices.
+    stacked: whether there are several batches, along a leading axis.
+    whole: whether the batch is one example, which every process has, and is
+      split along its second axis.
+  """
+  leading = (None,) * (stacked + whole)
   sharding = NamedSharding(mesh, PartitionSpec(*leading, BATCH_AXES))
+  if whole:
+    return {
+      name: jax.make_array_from_callback(
+        array.shape, sharding, lambda index, array=array: array[index]
+      )
+      for name, array in batch.items()
+    }
   return {
     name: jax.make_array_from_process_local_data(sharding, array)
     for name, array in batch.items()
   }
+
+
+def shared_codes(
+  layers: Sequence[BitLayer], params: Any, shardings: Any = None
+) -> dict[str, QTensor]:
+  """Quantizes the kernels of a model once for all products and devices.
+
+  Args:
+    layers: of the model.
+    params: its parameters.
+    shardings: tree of their shardings; ``None`` on a single device.
+
+  Returns:
+    What ``quantize_kernels`` returns, with the codes of kernels that are split
+    over the axis "fsdp" gathered, see ``gather_codes``.
+  """
+  codes = quantize_kernels(layers, params)
+  if shardings is None:
+    return codes
+  of_path = {layer.path: layer for layer in layers}
+  return {
+    path: gather_codes(of_path[path], q, of_path[path].kernel(shardings))
+    for path, q in codes.items()
+  }
+
+
+def gathered_at_use(params: Any, shardings: Any) -> Any:
+  """Returns parameters that are put together where a layer takes them.
+
+  Else the compiler decides how a product goes over the devices, and where all
+  three axes of the mesh are in use XLA's partitioner has been seen to compute
+  wrong gradients of a chain of products, on every backend.
+
+  Args:
+    params: of a model, codes among them; those are left as they are.
+    shardings: tree of the shardings of the parameters; ``None`` on a single
+      device.
+
+  Returns:
+    The same, with arrays that are split over the axis "fsdp" in boxes which
+    Flax modules open.
+  """
+  if shardings is None:
+    return params
+
+  def box(leaf, sharding):
+    split = any(GATHERED_AXIS in _names(axes) for axes in sharding.spec)
+    if isinstance(leaf, QTensor) or not split:
+      return leaf
+    return _Split(leaf, sharding)
+
+  return jax.tree.map(
+    box, params, shardings, is_leaf=lambda leaf: isinstance(leaf, QTensor)
+  )
+
+
+class _Split(flax.struct.PyTreeNode, meta.AxisMetadata):
+  """A parameter that is split over the axis "fsdp"."""
+
+  value: Any
+  sharding: NamedSharding = flax.struct.field(pytree_node=False)
+
+  def unbox(self) -> Any:
+    return _gather(self.sharding, self.value)
+
+  def replace_boxed(self, val: Any) -> "_Split":
+    return self.replace(value=val)
+
+  def add_axis(self, index: int, params: Any) -> "_Split":
+    del params
+    spec = [*self.sharding.spec]
+    spec.insert(index, None)
+    return self._with_spec(spec)
+
+  def remove_axis(self, index: int, params: Any) -> "_Split":
+    del params
+    spec = [*self.sharding.spec]
+    return self._with_spec(spec[:index] + spec[index + 1 :])
+
+  def _with_spec(self, spec):
+    sharding = NamedSharding(self.sharding.mesh, PartitionSpec(*spec))
+    return self.replace(sharding=sharding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gather(sharding, array):
+  """Puts an array together; its gradient is summed into the parts."""
+  return jax.lax.with_sharding_constraint(array, _together(sharding))
+
+
+def _gather_forward(sharding, array):
+  return _gather(sharding, array), None
+
+
+def _gather_backward(sharding, residuals, gradient):
+  del residuals
+  return (jax.lax.with_sharding_constraint(gradient, sharding),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def _together(sharding):
+  """Returns the sharding without the axis "fsdp"."""
+  kept = [
+    tuple(name for name in _names(axes) if name != GATHERED_AXIS)
+    for axes in sharding.spec
+  ]
+  return NamedSharding(sharding.mesh, PartitionSpec(*kept))
+
+
+def gather_codes(
+  layer: BitLayer, q: QTensor, sharding: NamedSharding
+) -> QTensor:
+  """Puts the codes of a kernel together that is split over the axis "fsdp".
+
+  Ternary codes travel packed, four to a byte: each device packs its own part.
+  They stay packed in memory, until a product takes them.
+
+  Args:
+    layer: whose kernel it is.
+    q: codes, split as the kernel is, and scale.
+    sharding: of the kernel.
+
+  Returns:
+    The same, split over the axis "tensor" at most.
+  """
+  split = [_names(axes) for axes in sharding.spec]
+  split += [()] * (q.ndim - len(split))
+  if not any(GATHERED_AXIS in axes for axes in split):
+    return q
+  together = _together(sharding)
+  assert layer.recipe.weights is not None
+  if layer.recipe.weights.range != TERNARY_RANGE:
+    # A barrier, else the compiler gathers what the codes are made of.
+    codes = jax.lax.optimization_barrier(q.codes)
+    codes = jax.lax.with_sharding_constraint(codes, together)
+    return dataclasses.replace(q, qvalue=codes)
+  parts = [math.prod(sharding.mesh.shape[a] for a in axes) for axes in split]
+  packed = pack(q.codes, axis=_axis_to_pack(q.shape, parts))
+  data = jax.lax.with_sharding_constraint(packed.data, together)
+  return dataclasses.replace(q, qvalue=dataclasses.replace(packed, data=data))
+
+
+def _axis_to_pack(shape, parts):
+  """The last but one axis, if its parts are whole bytes, or another such."""
+  codes = LAYOUTS["quad"].codes
+  order = [len(shape) - 2, len(shape) - 1, *range(len(shape) - 2)]
+  whole = [i for i in order if shape[i] % (parts[i] * codes) == 0]
+  unsplit = [i for i in order if parts[i] == 1]
+  return (whole or unsplit or order)[0]
+
+
+def _names(axes):
+  if axes is None:
+    return ()
+  return (axes,) if isinstance(axes, str) else tuple(axes)

@@ -57,7 +57,9 @@ def make_init(
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, params, tx.init(params), variables)
 
-  specs = nn.get_partition_spec(jax.eval_shape(create, jax.random.key(0)))
+  specs = nn.get_partition_spec(
+    jax.eval_shape(lambda: create(jax.random.key(0)))
+  )
   shardings = nn.logical_to_mesh_sharding(specs, mesh, rules)
   create_sharded = jax.jit(create, out_shardings=shardings)
   return lambda key: nn.unbox(create_sharded(key)), shardings

@@ -1,16 +1,14 @@
 """One update of the parameters."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from bitnet_jax.layers.introspection import (
-  BitLayer,
-  quantize_kernels,
-  with_codes,
-)
+from bitnet_jax.layers.introspection import BitLayer, with_codes
+from bitnet_jax.train.sharding import gathered_at_use, shared_codes
 from bitnet_jax.train.sparse_table import SparseTable
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.tasks.base import Batch, Task, Totals, averages
@@ -25,7 +23,9 @@ def make_train_step(
   learning_rate: optax.Schedule,
   *,
   layers: Sequence[BitLayer] = (),
+  shardings: Any = None,
   accumulate_steps: int = 1,
+  gradient_dtype: Any = None,
 ) -> TrainStep:
   """Returns ``step(state, batch, key, strength=None) -> (state, metrics)``.
 
@@ -33,12 +33,22 @@ def make_train_step(
   ``accumulate_steps`` the batch is split by example into that many parts; the
   gradient is that of the mean loss over the whole batch either way. The kernels
   of ``layers`` are quantized once a step, whatever is computed with them.
+
+  Args:
+    task: loss and metrics.
+    tx: the optimizer.
+    learning_rate: for the metrics.
+    layers: the quantizable layers of the model.
+    shardings: of the parameters, see ``shared_codes`` and ``gathered_at_use``.
+    accumulate_steps: number of parts of a batch.
+    gradient_dtype: in which the gradients of quantized kernels are summed over
+      devices; ``None`` for that of the parameters.
   """
 
   def gradient(params, codes, variables, batch, key, strength, weight):
     def loss(params):
       totals, new_variables = task.totals(
-        with_codes(params, codes),
+        gathered_at_use(with_codes(params, codes, gradient_dtype), shardings),
         variables,
         batch,
         key=key,
@@ -60,7 +70,7 @@ def make_train_step(
     weight = task.weight(batch)
     codes = {}
     if strength is None:
-      codes = quantize_kernels(layers, state.params)
+      codes = shared_codes(layers, state.params, shardings)
     if accumulate_steps == 1:
       grads, totals, variables = gradient(
         state.params, codes, state.variables, batch, key, strength, weight
@@ -176,8 +186,13 @@ def _accumulate(gradient, state: TrainState, batch: Batch, keys: jax.Array):
   return grads, totals, variables
 
 
-def make_eval_step(task: Task) -> Callable[..., Totals]:
-  """Returns ``step(state, batch, key, strength=None) -> totals``."""
+def make_eval_step(
+  task: Task, *, layers: Sequence[BitLayer] = (), shardings: Any = None
+) -> Callable[..., Totals]:
+  """Returns ``step(state, batch, key, strength=None) -> totals``.
+
+  Arguments are those of ``make_train_step``.
+  """
 
   def eval_step(
     state: TrainState,
@@ -185,8 +200,11 @@ def make_eval_step(task: Task) -> Callable[..., Totals]:
     key: jax.Array,
     strength: jax.Array | None = None,
   ) -> Totals:
+    codes = {}
+    if strength is None:
+      codes = shared_codes(layers, state.params, shardings)
     totals, _ = task.totals(
-      state.params,
+      gathered_at_use(with_codes(state.params, codes), shardings),
       state.variables,
       batch,
       key=key,

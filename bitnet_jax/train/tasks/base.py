@@ -145,14 +145,6 @@ def apply(
   return output, variables if deterministic else dict(new_variables)
 
 
-def this_process() -> dict[str, int]:
-  """Returns the arguments that pick this process's part of a batch."""
-  return {
-    "process_index": jax.process_index(),
-    "process_count": jax.process_count(),
-  }
-
-
 def element_of(
   batches: grain.MapDataset,
 ) -> Callable[[int], Mapping[str, np.ndarray]]:

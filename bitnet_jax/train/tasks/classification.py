@@ -1,7 +1,6 @@
 """Classification of arrays: images, or feature vectors."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from bitnet_jax.train.settings import (
   DataOptions,
   Kind,
   Settings,
+  Site,
   check_least,
 )
 from bitnet_jax.train.tasks import base
@@ -130,11 +130,8 @@ class Classification:
     return totals, variables
 
 
-def build(
-  settings: Settings, folder: pathlib.Path | None = None
-) -> base.Problem:
+def build(settings: Settings, site: Site) -> base.Problem:
   """Builds data, model and task; see ``base.Problem``."""
-  del folder
   data: ArrayOptions = settings.data
   sources.check_name(data.source)
   dataset = sources.load(
@@ -153,19 +150,18 @@ def build(
     settings, model, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   )
   mean, std = _standardization(train.inputs, standardize=data.standardize)
-  process = base.this_process()
   batches = pipeline.train_batches(
     train,
     batch_size=data.batch_size,
     seed=settings.seed,
     random_crop=data.random_crop,
     random_flip=data.random_flip,
-    **process,
+    **site.part,
   )
 
   def eval_batches(split: str):
     return pipeline.eval_batches(
-      dataset.splits[split], batch_size=data.rows_of_evaluation, **process
+      dataset.splits[split], batch_size=data.rows_of_evaluation, **site.part
     )
 
   return base.Problem(

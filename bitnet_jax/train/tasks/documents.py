@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,13 @@ from bitnet_jax.data.tokenizers import Ragged, load_tokenizer
 from bitnet_jax.models.wide_mlp import WideMlp
 from bitnet_jax.train import scores
 from bitnet_jax.train.losses import check_smoothing, cross_entropy
-from bitnet_jax.train.settings import DataOptions, Kind, Settings, check_least
+from bitnet_jax.train.settings import (
+  DataOptions,
+  Kind,
+  Settings,
+  Site,
+  check_least,
+)
 from bitnet_jax.train.tasks import base
 
 WEIGHTINGS = ("mean", "tfidf")
@@ -146,9 +151,7 @@ def _example():
   return jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.int32), jnp.ones(1)
 
 
-def build(
-  settings: Settings, folder: pathlib.Path | None = None
-) -> base.Problem:
+def build(settings: Settings, site: Site) -> base.Problem:
   """Builds data, model and task; see ``base.Problem``."""
   data: DocumentOptions = settings.data
   if settings.optim.accumulate_steps > 1:
@@ -169,7 +172,7 @@ def build(
     data.tokenizer,
     texts=lambda: found.splits["train"].texts[0],
     vocab_size=data.vocab_size,
-    cache=folder,
+    cache=site.folder,
   )
   ids = _encode(data, found, tokenizer)
   vocabulary = bags.occurring(list(ids.values()))
@@ -181,14 +184,13 @@ def build(
   )
   assert isinstance(model, WideMlp)
   layers = base.find_layers(settings, model, *_example(), num_documents=1)
-  process = base.this_process()
   batches = documents.train_batches(
-    train, batch_size=data.batch_size, seed=settings.seed, **process
+    train, batch_size=data.batch_size, seed=settings.seed, **site.part
   )
 
   def eval_batches(split: str):
     return documents.eval_batches(
-      splits[split], batch_size=data.rows_of_evaluation, **process
+      splits[split], batch_size=data.rows_of_evaluation, **site.part
     )
 
   return base.Problem(

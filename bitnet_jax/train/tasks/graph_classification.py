@@ -1,16 +1,15 @@
 """Classification of graphs."""
 
 import dataclasses
-import pathlib
 
 from bitnet_jax.data import graph_batches, graph_sets
 from bitnet_jax.train.settings import (
   DataOptions,
   Kind,
   Settings,
+  Site,
   check_least,
 )
-from bitnet_jax.train.sharding import batch_shards, make_mesh
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.nodes import (
   GnnClassification,
@@ -60,11 +59,8 @@ class GraphOptions(DataOptions):
     )
 
 
-def build(
-  settings: Settings, folder: pathlib.Path | None = None
-) -> base.Problem:
+def build(settings: Settings, site: Site) -> base.Problem:
   """Builds data, model and task; see ``base.Problem``."""
-  del folder
   data: GraphOptions = settings.data
   check_pooling(settings, of_graphs=True)
   dataset = graph_sets.load(
@@ -76,23 +72,22 @@ def build(
     num_classes=data.num_classes,
     row_normalize=data.row_normalize,
   )
-  shards = batch_shards(make_mesh(**dataclasses.asdict(settings.mesh)))
   of_training = graph_batches.Layout(
-    batch_size=data.batch_size, parts=shards * settings.optim.accumulate_steps
+    batch_size=data.batch_size,
+    parts=site.shards * settings.optim.accumulate_steps,
   )
   of_evaluation = graph_batches.Layout(
-    batch_size=data.rows_of_evaluation, parts=shards
+    batch_size=data.rows_of_evaluation, parts=site.shards
   )
   budgets = {"nodes": data.node_budget, "edges": data.edge_budget}
   train = {"train": dataset.splits["train"]}
   eval_budget = of_evaluation.choose_budget(dataset.splits, **budgets)
-  process = base.this_process()
   train_batch = graph_batches.train_batches(
     train["train"],
     of_training,
     of_training.choose_budget(train, **budgets),
     seed=settings.seed,
-    **process,
+    **site.part,
   )
   model = base.make_model(settings, num_classes=dataset.num_classes)
   example = shapes_of(train_batch(0))
@@ -107,7 +102,7 @@ def build(
     metric_names=("accuracy", "loss"),
     train_batch=train_batch,
     eval_batches=lambda split: graph_batches.eval_batches(
-      dataset.splits[split], of_evaluation, eval_budget, **process
+      dataset.splits[split], of_evaluation, eval_budget, **site.part
     ),
     finish=base.finish_averages,
   )

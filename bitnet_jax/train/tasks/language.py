@@ -1,7 +1,6 @@
 """Language models on documents: causal, masked, and span corruption."""
 
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from bitnet_jax.data import batches, masking, sequences, text
 from bitnet_jax.data.batches import Examples
 from bitnet_jax.data.tokenizers import Ragged, Tokenizer
 from bitnet_jax.train import scores
-from bitnet_jax.train.settings import Kind, Settings, check_least
+from bitnet_jax.train.settings import Kind, Settings, Site, check_least
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
@@ -134,7 +133,7 @@ class SpanOptions(TokenOptions):
 
 def _build(
   settings: Settings,
-  folder: pathlib.Path | None,
+  site: Site,
   *,
   needs: tuple[str, ...],
   examples: Callable[[Ragged, Tokenizer], Examples],
@@ -146,7 +145,7 @@ def _build(
 
   Args:
     settings: the config.
-    folder: of the run.
+    site: where.
     needs: special tokens.
     examples: makes them of documents and a tokenizer.
     evaluated: turns examples into those that are evaluated.
@@ -166,7 +165,7 @@ def _build(
   )
   tokenizer = data.load_tokenizer(
     lambda: corpus.splits["train"].texts,
-    folder,
+    site.folder,
     needs=needs,
     num_sentinels=num_sentinels,
   )
@@ -178,13 +177,12 @@ def _build(
 
   # Of all splits, so that a mistake is found before training.
   made = data.by_split(corpus.splits, make)
-  process = base.this_process()
   batch_at = base.element_of(
     batches.train_batches(
       made["train"],
       batch_size=data.batch_size,
       seed=settings.seed,
-      **process,
+      **site.part,
     )
   )
   example = shapes_of(batch_at(0))
@@ -196,7 +194,7 @@ def _build(
 
   def eval_batches(split: str):
     return batches.eval_batches(
-      evaluated(made[split]), batch_size=data.rows_of_evaluation, **process
+      evaluated(made[split]), batch_size=data.rows_of_evaluation, **site.part
     )
 
   def finish(split: str, sums: Mapping[str, Any]) -> dict[str, float]:
@@ -231,9 +229,7 @@ def _build(
   )
 
 
-def build_causal(
-  settings: Settings, folder: pathlib.Path | None = None
-) -> base.Problem:
+def build_causal(settings: Settings, site: Site) -> base.Problem:
   """Builds a causal language model; see ``base.Problem``."""
   data: CausalOptions = settings.data
 
@@ -249,7 +245,7 @@ def build_causal(
 
   return _build(
     settings,
-    folder,
+    site,
     needs=("eos",),
     examples=examples,
     evaluated=evaluated,
@@ -257,9 +253,7 @@ def build_causal(
   )
 
 
-def build_masked(
-  settings: Settings, folder: pathlib.Path | None = None
-) -> base.Problem:
+def build_masked(settings: Settings, site: Site) -> base.Problem:
   """Builds a masked language model; see ``base.Problem``."""
   data: DocumentOptions = settings.data
   options: MaskingOptions = settings.task.options
@@ -282,15 +276,13 @@ def build_masked(
 
   return _build(
     settings,
-    folder,
+    site,
     needs=("cls", "sep", "mask", "pad"),
     examples=examples,
   )
 
 
-def build_spans(
-  settings: Settings, folder: pathlib.Path | None = None
-) -> base.Problem:
+def build_spans(settings: Settings, site: Site) -> base.Problem:
   """Builds span corruption; see ``base.Problem``."""
   data: DocumentOptions = settings.data
   options: SpanOptions = settings.task.options
@@ -311,7 +303,7 @@ def build_spans(
 
   return _build(
     settings,
-    folder,
+    site,
     needs=("eos", "pad"),
     examples=examples,
     num_sentinels=options.num_sentinels,

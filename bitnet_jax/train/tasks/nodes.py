@@ -1,7 +1,6 @@
 """Classification of nodes: one graph, of which some labels are known."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from bitnet_jax.train.settings import (
   DataOptions,
   Kind,
   Settings,
+  Site,
   check_least,
 )
 from bitnet_jax.train.tasks import base
@@ -157,11 +157,11 @@ def check_pooling(settings: Settings, *, of_graphs: bool) -> None:
     )
 
 
-def build(
-  settings: Settings, folder: pathlib.Path | None = None
-) -> base.Problem:
-  """Builds data, model and task; see ``base.Problem``."""
-  del folder
+def build(settings: Settings, site: Site) -> base.Problem:
+  """Builds data, model and task; see ``base.Problem``.
+
+  Nodes and edges are filled up for the devices to have equally many.
+  """
   data: NodeOptions = settings.data
   check_pooling(settings, of_graphs=False)
   dataset = nodes.load(
@@ -179,6 +179,9 @@ def build(
     batches = _batches_of_nodes(dataset, steps=sizes["steps"])
   else:
     batches = _batches_of_the_graph(dataset)
+  batches = {
+    split: _filled(batch, site.shards) for split, batch in batches.items()
+  }
   example = shapes_of(batches["train"])
   return base.Problem(
     task=GnnClassification(
@@ -227,4 +230,24 @@ def _batches_of_the_graph(dataset: nodes.NodeDataset):
   }
 
 
-KIND = Kind(NodeOptions, GnnOptions, build)
+def _filled(batch: Mapping[str, np.ndarray], shards: int):
+  """Fills nodes and edges up to multiples of ``shards``.
+
+  Edges of filling go from the last node, which is filling too, to itself.
+  """
+  nodes = batch["nodes"].shape[1]
+  edges = batch["senders"].shape[1] if "senders" in batch else 0
+  more_nodes, more_edges = -nodes % shards, -edges % shards
+  if more_edges and not more_nodes:
+    more_nodes = shards
+  filled = {}
+  for name, array in batch.items():
+    of_edges = name in ("senders", "receivers")
+    fill = [(0, 0)] * array.ndim
+    fill[1] = (0, more_edges if of_edges else more_nodes)
+    last = nodes + more_nodes - 1
+    filled[name] = np.pad(array, fill, constant_values=last if of_edges else 0)
+  return filled
+
+
+KIND = Kind(NodeOptions, GnnOptions, build, whole=True)

@@ -1,7 +1,6 @@
 """Classification and regression of texts and of pairs of texts, as in GLUE."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from bitnet_jax import choices
 from bitnet_jax.data import batches, labelled, rows
 from bitnet_jax.train import scores
 from bitnet_jax.train.losses import check_smoothing, cross_entropy
-from bitnet_jax.train.settings import Kind, Settings, check_least
+from bitnet_jax.train.settings import Kind, Settings, Site, check_least
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
@@ -144,9 +143,7 @@ class TextClassification(TokenTask):
     return totals
 
 
-def build(
-  settings: Settings, folder: pathlib.Path | None = None
-) -> base.Problem:
+def build(settings: Settings, site: Site) -> base.Problem:
   """Builds data, model and task; see ``base.Problem``."""
   data: LabelledOptions = settings.data
   options: TextClassificationOptions = settings.task.options
@@ -167,7 +164,7 @@ def build(
     )
   tokenizer = data.load_tokenizer(
     lambda: [t for column in corpus.splits["train"].texts for t in column],
-    folder,
+    site.folder,
     needs=("cls", "sep", "pad"),
   )
 
@@ -182,13 +179,12 @@ def build(
     )
 
   examples = data.by_split(corpus.splits, make)
-  process = base.this_process()
   batch_at = base.element_of(
     batches.train_batches(
       examples["train"],
       batch_size=data.batch_size,
       seed=settings.seed,
-      **process,
+      **site.part,
     )
   )
   example = shapes_of(batch_at(0))
@@ -199,10 +195,10 @@ def build(
 
   def eval_batches(split: str) -> Iterator[Mapping[str, np.ndarray]]:
     size = data.rows_of_evaluation
-    found = batches.eval_batches(examples[split], batch_size=size, **process)
+    found = batches.eval_batches(examples[split], batch_size=size, **site.part)
     for i, batch in enumerate(found):
       own = len(batch["labels"])
-      first = i * size + process["process_index"] * own
+      first = i * size + site.process_index * own
       yield {**batch, "index": np.arange(first, first + own, dtype=np.int32)}
 
   def finish(split: str, sums: Mapping[str, Any]) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Sequence to sequence: translation, summarization."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from bitnet_jax.data import batches, parallel, rows
 from bitnet_jax.data.tokenizers import Tokenizer
 from bitnet_jax.inference import beam_search
 from bitnet_jax.train import scores
-from bitnet_jax.train.settings import Kind, Settings, check_least
+from bitnet_jax.train.settings import Kind, Settings, Site, check_least
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
@@ -73,9 +72,7 @@ class TranslationOptions(TokenOptions):
     check_least("task", self, num_beams=1)
 
 
-def build(
-  settings: Settings, folder: pathlib.Path | None = None
-) -> base.Problem:
+def build(settings: Settings, site: Site) -> base.Problem:
   """Builds data, model and task; see ``base.Problem``."""
   data: PairOptions = settings.data
   options: TranslationOptions = settings.task.options
@@ -85,7 +82,7 @@ def build(
   )
   train = corpus.splits["train"]
   tokenizer = data.load_tokenizer(
-    lambda: [*train.sources, *train.targets], folder, needs=("eos", "pad")
+    lambda: [*train.sources, *train.targets], site.folder, needs=("eos", "pad")
   )
   if options.num_beams > tokenizer.vocab_size:
     raise ValueError(
@@ -105,13 +102,12 @@ def build(
     )
 
   examples = data.by_split(corpus.splits, make)
-  process = base.this_process()
   batch_at = base.element_of(
     batches.train_batches(
       examples["train"],
       batch_size=data.batch_size,
       seed=settings.seed,
-      **process,
+      **site.part,
     )
   )
   example = shapes_of(batch_at(0))
@@ -120,7 +116,7 @@ def build(
 
   def eval_batches(split: str):
     return batches.eval_batches(
-      examples[split], batch_size=data.rows_of_evaluation, **process
+      examples[split], batch_size=data.rows_of_evaluation, **site.part
     )
 
   def score(split: str, params: Any) -> dict[str, float]:
