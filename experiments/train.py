@@ -3,6 +3,10 @@
 python experiments/train.py --config=configs/digits_mlp.py --workdir=runs/digits
 
 Any key of the config is a flag: --config.quant.recipe=b158_median.
+
+On several hosts start it on each of them with --multihost and one folder that
+all of them see. A cluster that JAX knows (Cloud TPU, SLURM, GKE) needs no more;
+elsewhere say --coordinator=HOST:PORT --num_processes=N --process_id=I.
 """
 
 import json
@@ -12,7 +16,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from bitnet_jax.train import runner
+from bitnet_jax.train import multihost, runner
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file, with an optional :VARIANT.", lock_config=True
@@ -21,12 +25,32 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run.", required=True
 )
 flags.mark_flag_as_required("config")
+_MULTIHOST = flags.DEFINE_bool(
+  "multihost",
+  False,  # noqa: FBT003
+  "Whether several processes train together.",
+)
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "HOST:PORT of the first process."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  "num_processes", None, "Number of processes."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", None, "Number of this process."
+)
 
 
 def main(argv):
   """Runs the experiment and prints its metrics."""
   del argv
   try:
+    if _MULTIHOST.value:
+      multihost.initialize(
+        coordinator=_COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+      )
     result = runner.run(
       _CONFIG.value.to_dict(), pathlib.Path(_WORKDIR.value).expanduser()
     )
@@ -35,7 +59,8 @@ def main(argv):
     sys.exit(128 + stop.signal)
   except (FloatingPointError, ImportError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")
-  print(json.dumps(result["metrics"]))
+  if multihost.is_primary():
+    print(json.dumps(result["metrics"]))
 
 
 if __name__ == "__main__":

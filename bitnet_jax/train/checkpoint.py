@@ -6,6 +6,7 @@ without a seal, or with a file that does not match it, is not used; it is set
 aside, with a warning that names the file.
 """
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
@@ -22,6 +23,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 from absl import logging
 
 from bitnet_jax import choices
+from bitnet_jax.train import multihost
 from bitnet_jax.train.files import write_atomically
 from bitnet_jax.train.state import TrainState
 
@@ -98,6 +100,8 @@ class Checkpoints:
   def __init__(self, directory: pathlib.Path, options: CheckpointOptions):
     self.directory = directory.absolute()  # orbax refuses relative paths.
     self.options = options
+    self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+    self._finishing: concurrent.futures.Future[None] | None = None
 
   def steps(self) -> list[int]:
     """Returns the steps with a sealed checkpoint, in order."""
@@ -124,15 +128,39 @@ class Checkpoints:
   ) -> None:
     """Writes a checkpoint, then removes those no longer to be kept.
 
+    Returns once the state is copied off the devices. The rest happens beside
+    what follows, until the next save or ``wait``.
+
     Args:
       step: its number.
       state: what is saved.
       progress: restored along with it.
       metrics: of an evaluation at this very step; may be empty.
     """
-    folder = self._folder(step)
+    self.wait()
     tree: Any = state
-    ocp.save(str(folder / "state"), tree)
+    # Processes that save together tell each other so on their devices.
+    with jax.transfer_guard_host_to_device("allow"):
+      response = ocp.save_async(str(self._folder(step) / "state"), tree)
+
+    def finish():
+      response.result()
+      if multihost.is_primary():
+        self._seal(step, progress, metrics)
+
+    # A thread, since reading all of it again for its sums takes a while.
+    self._finishing = self._thread.submit(finish)
+
+  def wait(self) -> None:
+    """Waits for the last save to be whole, and raises what it raised."""
+    if self._finishing is not None:
+      finishing, self._finishing = self._finishing, None
+      finishing.result()
+
+  def _seal(
+    self, step: int, progress: Progress, metrics: Mapping[str, float]
+  ) -> None:
+    folder = self._folder(step)
     content = {
       "format": FORMAT,
       "step": step,
@@ -158,12 +186,19 @@ class Checkpoints:
     Returns:
       State and progress; ``None`` if there is no checkpoint.
     """
+    step = multihost.on_primary(self._find_latest)
+    if step is None:
+      return None
+    return self._load(step, state), read_progress(self._folder(step))
+
+  def _find_latest(self) -> int | None:
+    """Returns the newest step that is whole."""
     self._clean_up()
     for step in reversed(self.steps()):
       folder = self._folder(step)
       damage = find_damage(folder)
       if damage is None:
-        return self._load(step, state), read_progress(folder)
+        return step
       _set_aside(folder, damage)
     return None
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import logging
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bitnet_jax import backend, choices
 from bitnet_jax.train import optim, records
@@ -161,7 +161,12 @@ class Experiment:
 
   def _jit_step(self, step):
     _, shardings = self._make_init()
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    out = (shardings, self._everywhere)
+    return jax.jit(step, donate_argnums=0, out_shardings=out)
+
+  @property
+  def _everywhere(self):
+    return NamedSharding(self.mesh, PartitionSpec())
 
   def _convolves(self, step):
     with self.activate():
@@ -187,7 +192,10 @@ class Experiment:
     """
     key = self.key(_EVALUATE)
     phase_in = self.settings.quant.make_phase_in()
-    eval_step = jax.jit(make_eval_step(self.problem.task, **self.kernels()))
+    eval_step = jax.jit(
+      make_eval_step(self.problem.task, **self.kernels()),
+      out_shardings=self._everywhere,
+    )
 
     def run(split: str, state: TrainState) -> dict[str, float]:
       strength = phase_in.strength(int(jax.device_get(state.step)))

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from bitnet_jax.train.hooks import Hook
-from bitnet_jax.train.sharding import place_batch
+from bitnet_jax.train.multihost import Preemption
+from bitnet_jax.train.sharding import place_batch, replicate
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import TrainStep
 
@@ -22,11 +23,7 @@ def place_strength(
   strength: np.ndarray | np.float32 | None, mesh: Mesh
 ) -> jax.Array | None:
   """Puts strengths of steps on every device; ``None`` stays ``None``."""
-  return None if strength is None else _replicate(strength, mesh)
-
-
-def _replicate(value, mesh):
-  return jax.device_put(value, NamedSharding(mesh, PartitionSpec()))
+  return None if strength is None else replicate(strength, mesh)
 
 
 def train(
@@ -133,7 +130,7 @@ def _dispatch(
     state,
     place_batch(stacked, mesh, stacked=True, whole=whole),
     key,
-    _replicate(np.int32(count), mesh),
+    replicate(np.int32(count), mesh),
     place_strength(strengths, mesh),
   )
 
@@ -141,7 +138,9 @@ def _dispatch(
 class Interrupt:
   """Remembers the first SIGINT or SIGTERM, so that a step can be finished.
 
-  A second one acts at once. A context manager; only for the main thread.
+  A second one acts at once. A context manager; only for the main thread. Of
+  several processes all learn at the same step that one was signalled; there
+  JAX's runtime watches for SIGTERM, and for notices of preemption.
 
   Attributes:
     received: the signal, once there was one.
@@ -152,10 +151,20 @@ class Interrupt:
   def __init__(self):
     self.received: signal.Signals | None = None
     self._before: dict[signal.Signals, Any] = {}
+    self._preemption: Preemption | None = None
 
   def __enter__(self) -> "Interrupt":
+    if jax.process_count() > 1:
+      self._preemption = Preemption()
+      return self
     self._before = {s: signal.signal(s, self._note) for s in self._SIGNALS}
     return self
+
+  def asked(self) -> bool:
+    """Whether to stop; of several processes, all ask before each dispatch."""
+    if self._preemption is not None and self._preemption.reached():
+      self.received = signal.SIGTERM
+    return self.received is not None
 
   def __exit__(self, *exception: object) -> None:
     for number, handler in self._before.items():

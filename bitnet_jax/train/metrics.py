@@ -93,6 +93,26 @@ class MetricsWriter:
     self._events.close()
 
 
+class SilentWriter:
+  """What processes have that leave the writing to another."""
+
+  def __init__(self):
+    self._began = time.monotonic()
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Does nothing."""
+
+  def flush(self) -> None:
+    """Does nothing."""
+
+  def seconds(self) -> float:
+    """Returns the seconds since this start began."""
+    return time.monotonic() - self._began
+
+  def close(self) -> None:
+    """Does nothing."""
+
+
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
   """Returns the whole lines of ``metrics.jsonl``; a torn last one is left out.
 
@@ -130,7 +150,7 @@ class TrainMetrics:
 
   def __init__(
     self,
-    writer: MetricsWriter,
+    writer: MetricsWriter | SilentWriter,
     *,
     log_every: int,
     batch_size: int,
@@ -147,6 +167,7 @@ class TrainMetrics:
       total=total_steps,
       unit="step",
       mininterval=0.5 if sys.stderr.isatty() else 10,
+      disable=isinstance(writer, SilentWriter),
     )
 
   def due(self, step: int) -> bool:
@@ -182,6 +203,11 @@ class TrainMetrics:
     check_finite(step, values)
     if step % self._log_every == 0:
       self._writer.write(step, values)
+    if not self._bar.disable:
+      self._show(values)
+
+  def _show(self, values: Mapping[str, float]) -> None:
+    """Moves the progress bar on."""
     shown = {
       name: f"{values[f'train/{name}']:.4g}"
       for name in ("loss", "accuracy")

@@ -1,14 +1,15 @@
 """Runs an experiment in a folder: start, resume, stop, record."""
 
+import contextlib
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tqdm
 
-from bitnet_jax.train import records, workdir
+from bitnet_jax.train import multihost, records, workdir
 from bitnet_jax.train.checkpoint import Checkpoints, Progress
 from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment, build
@@ -22,7 +23,11 @@ from bitnet_jax.train.hooks import (
   Saving,
 )
 from bitnet_jax.train.loop import Interrupt, train
-from bitnet_jax.train.metrics import MetricsWriter, TrainMetrics
+from bitnet_jax.train.metrics import (
+  MetricsWriter,
+  SilentWriter,
+  TrainMetrics,
+)
 from bitnet_jax.train.state import TrainState, count_params
 
 
@@ -59,9 +64,20 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     Interrupted: after SIGINT or SIGTERM.
   """
   keep_compiled()
-  experiment = build(config, folder)
-  with workdir.lock(folder), experiment.activate(), Interrupt() as interrupt:
-    workdir.claim(folder, experiment.config, experiment.fingerprint)
+  experiment = multihost.primary_first(lambda: build(config, folder))
+  multihost.check_agreement(
+    {
+      "config": experiment.config,
+      "data": experiment.fingerprint,
+      "versions": records.versions(),
+      "commit": records.commit(),
+    }
+  )
+  with (
+    _claimed(experiment, folder),
+    experiment.activate(),
+    Interrupt() as interrupt,
+  ):
     checkpoints = Checkpoints(
       folder / "checkpoints", experiment.settings.checkpoint
     )
@@ -72,11 +88,26 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     else:
       state, progress = restored
       _say(f"resuming at step {int(state.step)}")
-    finished = _finished(experiment, folder, int(state.step))
+    step = int(state.step)
+    finished = multihost.on_primary(lambda: _finished(experiment, folder, step))
     if finished is not None:
       _say(f"{folder} holds this run, finished")
       return finished
     return _run(experiment, folder, checkpoints, state, progress, interrupt)
+
+
+@contextlib.contextmanager
+def _claimed(experiment: Experiment, folder: pathlib.Path) -> Iterator[None]:
+  """Keeps other runs out of the folder, and checks that it is this run's."""
+  with contextlib.ExitStack() as stack:
+
+    def claim():
+      stack.enter_context(workdir.lock(folder))
+      workdir.claim(folder, experiment.config, experiment.fingerprint)
+
+    multihost.on_primary(claim)
+    yield
+    multihost.barrier("end of the run")
 
 
 def _run(
@@ -88,7 +119,9 @@ def _run(
   interrupt: Interrupt,
 ) -> dict[str, Any]:
   settings, step = experiment.settings, int(state.step)
-  writer = MetricsWriter(folder, restored_step=step)
+  writer: MetricsWriter | SilentWriter = SilentWriter()
+  if multihost.is_primary():
+    writer = MetricsWriter(folder, restored_step=step)
   train_metrics = TrainMetrics(
     writer,
     log_every=settings.log_every,
@@ -118,7 +151,7 @@ def _run(
   code_statistics(step, state, None)
   profile = Profile(
     folder / "profile",
-    start=settings.profile.start,
+    start=settings.profile.start if multihost.is_primary() else None,
     steps=settings.profile.steps,
   )
   patience = settings.early_stopping.patience
@@ -142,25 +175,28 @@ def _run(
         profile,
       ),
       total_steps=experiment.total_steps,
-      should_stop=lambda: bool(interrupt.received) or stopped_early(),
+      should_stop=lambda: interrupt.asked() or stopped_early(),
       train_steps=experiment.train_steps(),
       steps_per_dispatch=settings.steps_per_dispatch,
       whole=experiment.whole,
     )
     step = int(state.step)
     saving.save(step, state)
+    checkpoints.wait()
     if interrupt.received and step < experiment.total_steps:
       raise Interrupted(interrupt.received, step)
     if stopped_early():
       _say(f"stopped at step {step}: no new best in {patience} evaluations")
   finally:
+    checkpoints.wait()
     profile.close()
     train_metrics.close()
     writer.close()
   splits = [s for s in ("valid", "test") if s in experiment.problem.splits]
   metrics = _measure(experiment, evaluate, splits, state)
   result = _result(experiment, state, writer.seconds(), metrics)
-  workdir.write_json(folder / workdir.RESULT_FILE, result)
+  if multihost.is_primary():
+    workdir.write_json(folder / workdir.RESULT_FILE, result)
   return result
 
 
@@ -180,7 +216,8 @@ def _measure(
 
 
 def _say(message: str) -> None:
-  tqdm.tqdm.write(message, file=sys.stderr)
+  if multihost.is_primary():
+    tqdm.tqdm.write(message, file=sys.stderr)
 
 
 def _result(

@@ -133,16 +133,25 @@ def place_batch(
   leading = (None,) * (stacked + whole)
   sharding = NamedSharding(mesh, PartitionSpec(*leading, BATCH_AXES))
   if whole:
+    return {name: _place(array, sharding) for name, array in batch.items()}
+  # Of several processes this is what the loop's transfer guard is to allow.
+  with jax.transfer_guard_host_to_device("allow"):
     return {
-      name: jax.make_array_from_callback(
-        array.shape, sharding, lambda index, array=array: array[index]
-      )
+      name: jax.make_array_from_process_local_data(sharding, array)
       for name, array in batch.items()
     }
-  return {
-    name: jax.make_array_from_process_local_data(sharding, array)
-    for name, array in batch.items()
-  }
+
+
+def replicate(value: Any, mesh: Mesh) -> jax.Array:
+  """Puts a value that all processes have on every device."""
+  return _place(np.asarray(value), NamedSharding(mesh, PartitionSpec()))
+
+
+def _place(array, sharding):
+  with jax.transfer_guard_host_to_device("allow"):
+    return jax.make_array_from_callback(
+      array.shape, sharding, lambda index: array[index]
+    )
 
 
 def shared_codes(
