@@ -126,7 +126,7 @@ def get_config(variant: str = "700M") -> ml_collections.ConfigDict:
     max_length=2048,
     dropout=0.0,
     scan_layers=True,
-    remat="dots",
+    remat="products",
     dtype="bfloat16",
     param_dtype="float32",
     **VARIANTS[variant],

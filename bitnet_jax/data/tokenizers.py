@@ -191,7 +191,9 @@ def load_tokenizer(
     spec: one of the above.
     texts: gives what to train on; called for `bpe`, `wordpiece`, `unigram`.
     vocab_size: size to train to, special tokens and sentinels included; small
-      texts can give less, which is logged. For others `None`, or their size.
+      texts can give less, which is logged. For others `None`, or more than
+      they have, such as a multiple of the devices that share the vocabulary;
+      nothing is ever written with the ids beyond.
     num_sentinels: how many sentinels there must be at least.
     lowercase: whether to train on and read text in lower case, and for `bert`
       and `wordpiece` without accents; `None` is yes for these two and no for
@@ -230,12 +232,15 @@ def load_tokenizer(
   else:
     found = pieces.read_bert(path, lowercase=lowercase is not False)
   tokenizer = _complete(found, num_sentinels, needs)
-  if kind not in _TRAINED and vocab_size not in (None, tokenizer.vocab_size):
+  if kind in _TRAINED or vocab_size is None:
+    return tokenizer
+  if vocab_size < tokenizer.vocab_size:
     raise ValueError(
       f"vocab_size is {vocab_size}, but {spec} has {tokenizer.vocab_size}"
-      " tokens with those it was given; leave vocab_size None"
+      " tokens with those it was given; leave vocab_size None, or give more for"
+      " ids that nothing has"
     )
-  return tokenizer
+  return dataclasses.replace(tokenizer, vocab_size=vocab_size)
 
 
 def _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs):

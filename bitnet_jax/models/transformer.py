@@ -15,6 +15,7 @@ from bitnet_jax.layers import BitDense
 from bitnet_jax.layers.attention import Attention, AttentionCache
 from bitnet_jax.layers.feed_forward import KINDS, FeedForward
 from bitnet_jax.models import sizes
+from bitnet_jax.ops.product import PRODUCT
 from bitnet_jax.quantizers.recipe import Rules, recipe_at
 
 POSITIONS = ("rotary", "learned")
@@ -22,7 +23,8 @@ NORMS = ("rms_norm", "layer_norm")
 REMAT = {
   "none": None,
   "full": jax.checkpoint_policies.nothing_saveable,
-  "dots": jax.checkpoint_policies.dots_saveable,
+  # In the dtype of the layer, where ``dots_saveable`` would keep int32 sums.
+  "products": jax.checkpoint_policies.save_only_these_names(PRODUCT),
 }
 
 
@@ -51,8 +53,8 @@ class TransformerConfig:
     scan_layers: whether the blocks are one, scanned over stacked parameters,
       which compiles faster; else each has its own name and may have its own
       recipe.
-    remat: what is computed anew in the backward pass: "none", "dots" (all but
-      the products) or "full".
+    remat: what is computed anew in the backward pass: nothing ("none"), all
+      but the products with weights ("products"), or everything ("full").
     dtype: dtype of activations, a name in ``DTYPES``.
     param_dtype: dtype of the latent weights, a name in ``DTYPES``.
   """

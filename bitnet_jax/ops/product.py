@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from bitnet_jax.ops import compute
@@ -19,6 +20,8 @@ from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
 
+# The name of results for ``jax.checkpoint_policies.save_only_these_names``.
+PRODUCT = "bit_product"
 # How a cotangent is rounded under backward="int8".
 GRADIENT = Quantizer("absmax", (-127, 127), axis=-1, rounding="stochastic")
 
@@ -109,7 +112,8 @@ def quantized_product(
         " strength"
       )
   if recipe.is_float:
-    return _float_product(product, x, w, bias, precision, dtype)
+    y = _float_product(product, x, w, bias, precision, dtype)
+    return checkpoint_name(y, PRODUCT)
   if strength is not None and recipe.compute == "int8":
     raise ValueError(
       "compute is 'int8', but a strength was given, which blends operands in"
@@ -122,14 +126,15 @@ def quantized_product(
   spec = _Spec(product=product, recipe=recipe, precision=precision, dtype=dtype)
   x_key, w_key = (None, None) if key is None else jax.random.split(key)
   if strength is not None:
-    return _phased_product(spec, x, w, bias, strength, x_key, w_key)
+    y = _phased_product(spec, x, w, bias, strength, x_key, w_key)
+    return checkpoint_name(y, PRODUCT)
   x_latent, qx = _quantize(recipe.acts, x, product.act_axes, x_key)
   w_latent, qw = _quantize(recipe.weights, w, product.weight_axes, w_key)
   g_key = None
   if key is not None and recipe.backward == "int8":
     g_key = jax.random.fold_in(key, 2)
   y = _straight_through_product(spec, x_latent, w_latent, bias, qx, qw, g_key)
-  return y.astype(dtype)
+  return checkpoint_name(y.astype(dtype), PRODUCT)
 
 
 def _float_product(product, x, w, bias, precision, dtype):

@@ -22,6 +22,7 @@ from bitnet_jax.train.settings import Settings, Site, parse_settings
 from bitnet_jax.train.sharding import (
   GATHERED_AXIS,
   batch_part,
+  batch_sharding,
   batch_shards,
   make_mesh,
 )
@@ -96,6 +97,32 @@ class Experiment:
     """Returns a fresh state."""
     create, _ = self._make_init()
     return create(self.key(_INIT))
+
+  def abstract_state(self) -> TrainState:
+    """Returns shapes, dtypes and shardings of a state."""
+    create, shardings = self._make_init()
+    state = jax.eval_shape(lambda: create(jax.random.key(0)))
+    return jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+      ),
+      state,
+      shardings,
+    )
+
+  def step_arguments(self) -> tuple[Any, ...]:
+    """Returns shapes, dtypes and shardings of what a train step takes."""
+    batch = {
+      name: jax.ShapeDtypeStruct(array.shape, array.dtype)
+      for name, array in self.problem.train_batch(0).items()
+    }
+    split = batch_sharding(self.mesh, whole=self.whole)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return (
+      self.abstract_state(),
+      {name: array.update(sharding=split) for name, array in batch.items()},
+      key.update(sharding=self._everywhere),
+    )
 
   def start(self) -> TrainState:
     """Returns the state that training starts from."""
@@ -249,7 +276,8 @@ def build(
     _check_batch(settings, mesh)
   settings.quant.make_rules()
   settings.quant.make_phase_in()
-  process_index, process_count = batch_part(mesh)
+  # Devices that are not here belong to no process of ours.
+  process_index, process_count = (0, 1) if devices else batch_part(mesh)
   site = Site(
     folder=folder,
     shards=batch_shards(mesh),

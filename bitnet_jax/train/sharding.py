@@ -114,6 +114,14 @@ def batch_part(mesh: Mesh) -> tuple[int, int]:
   return first // len(mine), count
 
 
+def batch_sharding(
+  mesh: Mesh, *, stacked: bool = False, whole: bool = False
+) -> NamedSharding:
+  """Returns how ``place_batch`` splits a batch."""
+  leading = (None,) * (stacked + whole)
+  return NamedSharding(mesh, PartitionSpec(*leading, BATCH_AXES))
+
+
 def place_batch(
   batch: Mapping[str, np.ndarray],
   mesh: Mesh,
@@ -130,8 +138,7 @@ def place_batch(
     whole: whether the batch is one example, which every process has, and is
       split along its second axis.
   """
-  leading = (None,) * (stacked + whole)
-  sharding = NamedSharding(mesh, PartitionSpec(*leading, BATCH_AXES))
+  sharding = batch_sharding(mesh, stacked=stacked, whole=whole)
   if whole:
     return {name: _place(array, sharding) for name, array in batch.items()}
   # Of several processes this is what the loop's transfer guard is to allow.

@@ -1,5 +1,6 @@
 """The state of a run: exactly what a checkpoint holds."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -57,12 +58,39 @@ def make_init(
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, params, tx.init(params), variables)
 
-  specs = nn.get_partition_spec(
-    jax.eval_shape(lambda: create(jax.random.key(0)))
-  )
+  shapes = jax.eval_shape(lambda: create(jax.random.key(0)))
+  specs = nn.get_partition_spec(shapes)
   shardings = nn.logical_to_mesh_sharding(specs, mesh, rules)
+  _check_division(shapes, shardings)
   create_sharded = jax.jit(create, out_shardings=shardings)
   return lambda key: nn.unbox(create_sharded(key)), shardings
+
+
+def _check_division(state: Any, shardings: Any) -> None:
+  """Raises a ValueError for an axis of a parameter that cannot be split."""
+  # Not by nn.unbox, which splits them.
+  params = jax.tree.map(
+    lambda leaf: getattr(leaf, "value", leaf),
+    state.params,
+    is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata),
+  )
+  flat = jax.tree_util.tree_leaves_with_path(params)
+  splits = jax.tree.leaves(shardings.params)
+  for (path, leaf), sharding in zip(flat, splits, strict=True):
+    for axis, names in enumerate(sharding.spec):
+      names = (names,) if isinstance(names, str) else tuple(names or ())
+      parts = math.prod(sharding.mesh.shape[name] for name in names)
+      size = leaf.shape[axis]
+      if size % parts:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        fitting = [n for n in range(1, size + 1) if size % n == 0 and n <= 64]
+        raise ValueError(
+          f"the parameter {name} {leaf.shape} has {size} along axis {axis},"
+          f" which {' x '.join(f'mesh.{n}' for n in names)} = {parts} does not"
+          f" divide; it could be one of {fitting}, the size"
+          f" {size // parts * parts} or {-(-size // parts) * parts}, or the"
+          " axis left whole by sharding_rules"
+        )
 
 
 def count_params(params: Any) -> int:

@@ -169,7 +169,7 @@ def test_scanned_and_named_blocks_compute_the_same(family, recipe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("remat", ["products", "full"])
 def test_remat_changes_no_gradient(remat):
   inputs = inputs_of("decoder")
   plain, saving = make("decoder"), make("decoder", remat=remat)

@@ -1,0 +1,1 @@
+"""What can be said of programs and runs without running them."""
