@@ -48,7 +48,7 @@ def test_example_runs():
 
 def test_folders_of_the_layout_exist():
   folders = re.findall(r"^\| `([\w/]+)/` \|", text(), re.MULTILINE)
-  assert len(folders) == 9
+  assert len(folders) == 10
   for folder in folders:
     assert (ROOT / folder).is_dir(), folder
 
@@ -59,6 +59,13 @@ def test_table_is_the_one_of_the_records():
     r"<!-- table: mnist -->\n(.*?)\n<!-- end -->", text(), re.DOTALL
   )
   assert shown == table
+
+
+def test_tables_of_a_study_are_those_of_its_records():
+  folder = ROOT / "experiments/node_classification"
+  tables = runpy.run_path(str(folder / "run.py"))["tables"]()
+  shown = (folder / "README.md").read_text(encoding="utf-8")
+  assert f"<!-- tables -->\n{tables}\n<!-- end -->" in shown
 
 
 def test_configs_are_all_mentioned_in_the_changelog_or_named_by_themselves():
