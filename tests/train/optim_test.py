@@ -34,6 +34,7 @@ OPTIONS = {
   "eps": 1e-8,
   "clip_norm": None,
   "accumulate_steps": 1,
+  "gradient_dtype": "float32",
 }
 
 
@@ -246,6 +247,7 @@ def test_optimizer_is_one_of_optax():
     ({"second_weight_decay": -1.0}, "optim.second_weight_decay is -1.0"),
     ({"warmup_steps": -1}, "optim.warmup_steps is -1; it must be >= 0"),
     ({"accumulate_steps": 0}, "optim.accumulate_steps is 0; it must be >= 1"),
+    ({"gradient_dtype": "float16"}, "optim.gradient_dtype is 'float16'"),
     ({"clip_norm": 0.0}, "optim.clip_norm is 0.0; it must exceed 0"),
     ({"clip_norm": float("nan")}, "optim.clip_norm is nan"),
     (
