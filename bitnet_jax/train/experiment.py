@@ -15,6 +15,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bitnet_jax import backend, choices
+from bitnet_jax.analysis import chips, flops
 from bitnet_jax.train import optim, records
 from bitnet_jax.train.evaluate import evaluate
 from bitnet_jax.train.loop import place_strength
@@ -27,6 +28,7 @@ from bitnet_jax.train.sharding import (
   make_mesh,
 )
 from bitnet_jax.train.sparse_table import SparseTable
+from bitnet_jax.train.speed import Speed
 from bitnet_jax.train.state import AxisRules, TrainState, make_init
 from bitnet_jax.train.step import (
   TrainStep,
@@ -205,6 +207,17 @@ class Experiment:
   def _make_init(self):
     return make_init(
       self.problem.task.init, self.optimizer(), self.mesh, self.rules
+    )
+
+  def speed(self) -> Speed:
+    """Returns what measures a run; operations are counted for known chips."""
+    counted = None
+    if chips.find(self.mesh.devices.flat[0].device_kind) is not None:
+      with self.activate():
+        counted = flops.count(self._step(), *self.step_arguments())
+    rows = self.settings.data.batch_size
+    return Speed(
+      examples=rows, tokens=rows * self.problem.tokens, flops=counted
     )
 
   def train_key(self) -> jax.Array:

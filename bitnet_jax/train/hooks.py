@@ -14,6 +14,7 @@ from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.ops import statistics
 from bitnet_jax.train.checkpoint import CheckpointOptions, Checkpoints, Progress
 from bitnet_jax.train.metrics import TrainMetrics
+from bitnet_jax.train.speed import Speed
 from bitnet_jax.train.state import TrainState
 
 
@@ -50,6 +51,28 @@ class Every:
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
     """Calls, if it is time to."""
     if self.due(step):
+      self.hook(step, state, metrics)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+  """Counts the time of a hook as lost to training.
+
+  Attributes:
+    speed: what counts it.
+    hook: what is called.
+  """
+
+  speed: Speed
+  hook: "Hook"
+
+  def due(self, step: int) -> bool:
+    """See ``Hook``."""
+    return self.hook.due(step)
+
+  def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
+    """Calls the hook."""
+    with self.speed.losing("other"):
       self.hook(step, state, metrics)
 
 

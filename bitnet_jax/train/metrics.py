@@ -15,6 +15,7 @@ import tensorboardX
 import tqdm
 
 from bitnet_jax.train.files import write_atomically
+from bitnet_jax.train.speed import Speed
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -156,8 +157,11 @@ class TrainMetrics:
     batch_size: int,
     step: int,
     total_steps: int,
+    speed: Speed | None = None,
   ):
-    self._writer, self._log_every = writer, log_every
+    self._writer, self._log_every, self._speed = writer, log_every, speed
+    if speed is not None:
+      speed.begin(step)
     self._batch_size = batch_size
     self._late: tuple[range, Any] | None = None
     self._step = step
@@ -203,6 +207,8 @@ class TrainMetrics:
     check_finite(step, values)
     if step % self._log_every == 0:
       self._writer.write(step, values)
+      if self._speed is not None:
+        self._writer.write(step, self._speed.report(step))
     if not self._bar.disable:
       self._show(values)
 

@@ -21,6 +21,7 @@ from bitnet_jax.train.hooks import (
   Every,
   Profile,
   Saving,
+  Timed,
 )
 from bitnet_jax.train.loop import Interrupt, train
 from bitnet_jax.train.metrics import (
@@ -122,12 +123,14 @@ def _run(
   writer: MetricsWriter | SilentWriter = SilentWriter()
   if multihost.is_primary():
     writer = MetricsWriter(folder, restored_step=step)
+  speed = experiment.speed()
   train_metrics = TrainMetrics(
     writer,
     log_every=settings.log_every,
     batch_size=settings.data.batch_size,
     step=step,
     total_steps=experiment.total_steps,
+    speed=speed,
   )
   evaluate = experiment.evaluator()
   evaluation = Evaluation(
@@ -159,19 +162,23 @@ def _run(
   def stopped_early() -> bool:
     return patience is not None and evaluation.progress.stale >= patience
 
+  def batch_at(step: int) -> Mapping[str, Any]:
+    with speed.losing("data"):
+      return experiment.problem.train_batch(step)
+
   try:
     state = train(
       state,
       experiment.train_step(),
-      experiment.problem.train_batch,
+      batch_at,
       mesh=experiment.mesh,
       key=experiment.train_key(),
       strength=settings.quant.make_phase_in().strength,
       hooks=(
         train_metrics,
-        code_statistics,
-        Every(settings.eval_every, evaluation),
-        saving,
+        Timed(speed, code_statistics),
+        Timed(speed, Every(settings.eval_every, evaluation)),
+        Timed(speed, saving),
         profile,
       ),
       total_steps=experiment.total_steps,

@@ -391,3 +391,12 @@ def test_models_of_sentencepiece_read_text_as_the_library_does(data_dir):
   assert (t5.pad_id, t5.eos_id, t5.bos_id, t5.unk_id) == (0, 1, 2, 3)
   assert t5.sentinels == tuple(range(32100, 32000, -1))
   assert 32100 not in t5.encode("hello <extra_id_0>")
+
+
+def test_vocabulary_may_have_room_for_nothing():
+  tokenizer = load_tokenizer("bytes", texts=lambda: [], vocab_size=264)
+  assert tokenizer.vocab_size == 264
+  ids = tokenizer.encode("é")
+  assert tokenizer.decode([*ids, 263]) == "é\N{REPLACEMENT CHARACTER}"
+  with pytest.raises(ValueError, match="vocab_size is 255, but bytes has 263"):
+    load_tokenizer("bytes", texts=lambda: [], vocab_size=255)

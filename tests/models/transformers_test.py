@@ -420,7 +420,7 @@ def test_patches_are_squares_of_the_image():
     ({"feed_forward": "glu"}, "model.feed_forward is 'glu', .*'swiglu'"),
     ({"positions": "alibi"}, "model.positions is 'alibi', .*'rotary'"),
     ({"norm": "batch"}, "model.norm is 'batch'"),
-    ({"remat": "all"}, "model.remat is 'all', .*'dots'"),
+    ({"remat": "all"}, "model.remat is 'all', .*'products'"),
     ({"dtype": "float64"}, "model.dtype is 'float64'"),
     ({"dropout": 1.0}, "model.dropout is 1.0"),
   ],

@@ -59,6 +59,7 @@ def saved(tmp_path_factory):
     checkpoints.save(
       step, make_state(step), progress=progress, metrics={"m": 0.5}
     )
+  checkpoints.wait()
   return folder
 
 
@@ -88,6 +89,7 @@ def save_all(folder, options, values):
     metrics = {} if value is None else {"m": value}
     state = TrainState(jnp.int32(step), {}, (), {})
     checkpoints.save(step, state, progress=Progress(), metrics=metrics)
+  checkpoints.wait()
   return checkpoints
 
 
@@ -211,6 +213,7 @@ def test_damaged_checkpoints_of_one_step_are_all_set_aside(folder, checkpoints):
     (folder / "000002" / SEAL).write_text("")
     checkpoints.restore_latest(make_state())
     checkpoints.save(2, make_state(2), progress=Progress(), metrics={})
+    checkpoints.wait()
   assert sorted(p.name for p in folder.iterdir()) == [
     "000001",
     "000002",

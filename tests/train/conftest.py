@@ -99,7 +99,11 @@ def final_state(config, folder):
 
 def lines_without_time(folder):
   """Returns the lines of ``metrics.jsonl`` without what a clock decides."""
-  lines = read_metrics(folder)
-  for line in lines:
-    del line["time"]
-  return lines
+  return [
+    {
+      name: value
+      for name, value in line.items()
+      if name != "time" and not name.startswith("speed/")
+    }
+    for line in read_metrics(folder)
+  ]

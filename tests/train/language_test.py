@@ -499,8 +499,8 @@ BAD = {
   ),
   "size of a vocabulary": (
     "decoder",
-    {"data__vocab_size": 1000},
-    r"vocab_size is 1000, but bytes has 263 tokens",
+    {"data__vocab_size": 100},
+    r"vocab_size is 100, but bytes has 263 tokens",
   ),
   "documents": (
     "decoder",

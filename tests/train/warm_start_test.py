@@ -52,6 +52,7 @@ def earlier(tmp_path_factory):
   kept = Checkpoints(folder / "checkpoints", built.settings.checkpoint)
   with built.activate():
     kept.save(2, built.init(), progress=Progress(), metrics={})
+    kept.wait()
   return config, folder
 
 

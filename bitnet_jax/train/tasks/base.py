@@ -65,6 +65,7 @@ class Problem:
     table: name of a parameter of which a batch reads the rows in "rows" only,
       see ``sparse_table.SparseTable``; ``None`` for none.
     tokenizer: of text, if it is text.
+    tokens: of one example, filling included; 0 where examples have none.
     score: from a split and parameters to the scores of what the model writes
       for all of the split, which takes long: at the end of a run only.
   """
@@ -80,6 +81,7 @@ class Problem:
   finish: Callable[[str, Mapping[str, Any]], dict[str, float]]
   table: str | None = None
   tokenizer: Tokenizer | None = None
+  tokens: int = 0
   score: Callable[[str, Any], dict[str, float]] | None = None
 
 

@@ -226,6 +226,7 @@ def _build(
     eval_batches=eval_batches,
     finish=finish,
     tokenizer=tokenizer,
+    tokens=data.seq_len,
   )
 
 

@@ -237,6 +237,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
     eval_batches=eval_batches,
     finish=finish,
     tokenizer=tokenizer,
+    tokens=data.seq_len,
   )
 
 

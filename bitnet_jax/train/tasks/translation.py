@@ -143,6 +143,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
     eval_batches=eval_batches,
     finish=_finish,
     tokenizer=tokenizer,
+    tokens=data.input_len + data.target_len,
     score=score,
   )
 

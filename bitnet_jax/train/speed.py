@@ -1,0 +1,83 @@
+"""How fast a run is, and where its time goes."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+
+import jax
+
+from bitnet_jax.analysis import chips
+
+
+class Speed:
+  """Measures from one logged step to the next.
+
+  Times are of this process; work is that of all chips.
+  """
+
+  def __init__(
+    self,
+    *,
+    examples: int,
+    tokens: int = 0,
+    flops: Mapping[str, float] | None = None,
+  ):
+    """Starts the clock.
+
+    Args:
+      examples: of a step.
+      tokens: of a step; 0 where examples have none.
+      flops: operations of a step by dtype of the factors, see ``flops.count``;
+        held against the peaks of the chip, if it is known.
+    """
+    self._work = {"examples": examples} | ({"tokens": tokens} if tokens else {})
+    self._chip = chips.find(jax.devices()[0].device_kind)
+    self._flops = flops
+    self._lost = {"data": 0.0, "other": 0.0}
+    self._began, self._step = time.monotonic(), 0
+
+  def begin(self, step: int) -> None:
+    """Starts anew after a step."""
+    self._lost = dict.fromkeys(self._lost, 0.0)
+    self._began, self._step = time.monotonic(), step
+
+  @contextlib.contextmanager
+  def losing(self, what: str) -> Iterator[None]:
+    """Counts the time of a block as lost to "data" or "other"."""
+    began = time.monotonic()
+    try:
+      yield
+    finally:
+      self._lost[what] += time.monotonic() - began
+
+  def report(self, step: int) -> dict[str, float]:
+    """Returns what was reached since the last report, and starts anew.
+
+    ``examples_per_second_chip`` and so on over all of the time;
+    ``lost_to_data`` and ``lost_to_other`` (evaluation, checkpoints, statistics)
+    as shares of it; ``utilization``, the least time that the products could
+    take on the chips over the time without evaluation and the like, and its
+    two parts: that of int8 products, held against the int8 peak, and that of
+    the others, held against the bfloat16 peak.
+    """
+    now, steps = time.monotonic(), step - self._step
+    elapsed = max(now - self._began, 1e-9)
+    count = jax.device_count()
+    found = {
+      f"{name}_per_second_chip": steps * amount / elapsed / count
+      for name, amount in self._work.items()
+    }
+    for what, seconds in self._lost.items():
+      found[f"lost_to_{what}"] = min(seconds / elapsed, 1.0)
+    if self._flops is not None and self._chip is not None:
+      busy = max(elapsed - self._lost["other"], 1e-9) / max(steps, 1)
+      int8 = {"int8": self._flops.get("int8", 0.0)}
+      rest = {n: f for n, f in self._flops.items() if n != "int8"}
+      for name, part in (("int8", int8), ("float", rest)):
+        share = chips.utilization(part, busy, count, self._chip)
+        found[f"utilization_{name}"] = share
+      found["utilization"] = (
+        found["utilization_int8"] + found["utilization_float"]
+      )
+    self.begin(step)
+    return {f"speed/{name}": value for name, value in found.items()}
