@@ -285,8 +285,7 @@ def build(
   rules = settings.axis_rules()
   mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
   kind = KINDS[settings.task.name]
-  if not kind.whole:
-    _check_batch(settings, mesh)
+  _check_batch(settings, 1 if kind.whole else batch_shards(mesh))
   settings.quant.make_rules()
   settings.quant.make_phase_in()
   # Devices that are not here belong to no process of ours.
@@ -343,10 +342,9 @@ def _check_evaluation(settings: Settings, problem: Problem) -> None:
         )
 
 
-def _check_batch(settings: Settings, mesh: Mesh) -> None:
+def _check_batch(settings: Settings, shards: int) -> None:
   """Checks that batches split evenly over devices and accumulation."""
   data, parts = settings.data, settings.optim.accumulate_steps
-  shards = batch_shards(mesh)
   if data.batch_size % (shards * parts):
     raise ValueError(
       f"data.batch_size is {data.batch_size}, which is not a multiple of"

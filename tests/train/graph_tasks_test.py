@@ -197,8 +197,8 @@ def test_label_smoothing_is_for_training_alone():
       "data.eval_batch_size is 2; it must be 1",
     ),
     (
-      lambda: karate(mesh__data=8),
-      "data.batch_size is 1, which is not a multiple of 8",
+      lambda: karate(optim__accumulate_steps=2),
+      r"data.batch_size is 1, which is not a multiple of 1 .* x 2",
     ),
     (
       lambda: karate(data__train_per_class=0),

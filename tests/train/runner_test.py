@@ -223,12 +223,14 @@ def test_workdir_that_is_a_file_is_refused(run, tmp_path):
 def test_nan_stops_the_run_and_names_step_and_metric(run, monkeypatch):
   real = loop.place_batch
 
-  def poisoned(batch, mesh, calls=[]):  # noqa: B006 One list for all calls.
+  calls = []
+
+  def poisoned(batch, mesh, **options):
     calls.append(None)
     inputs = batch["inputs"].astype(np.float32)
     if len(calls) == 6:
       inputs[0] = np.nan
-    return real({**batch, "inputs": inputs}, mesh)
+    return real({**batch, "inputs": inputs}, mesh, **options)
 
   monkeypatch.setattr(loop, "place_batch", poisoned)
   with pytest.raises(
