@@ -24,6 +24,7 @@ _ENVIRONMENT = {
   "TPU_ACCELERATOR_TYPE": "v5litepod-4",
   "TPU_WORKER_HOSTNAMES": "localhost",
   "TPU_WORKER_ID": "0",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 # From what keeps most to what computes most twice.
 REMATS = ["none", "products", "full"]
@@ -227,6 +228,7 @@ def _candidates(config, count):
   if "remat" in config["model"]:
     remats = REMATS[REMATS.index(config["model"]["remat"]) :]
   for parts in (1, 2, 4, 8, 16, 32, 64):
+    # What is tried first is what computes least twice.
     for remat, tensor in itertools.product(remats, (1, 4)):
       fsdp = count // tensor
       if count % tensor or batch % (fsdp * parts):

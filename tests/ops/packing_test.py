@@ -18,7 +18,7 @@ CODES = hnp.arrays(
 )
 
 
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=12, deadline=None)
 @hypothesis.given(codes=CODES, axis=st.integers(-3, 2))
 def test_codes_come_back(codes, axis):
   axis = axis % codes.ndim

@@ -93,6 +93,7 @@ def test_float_weights_travel_as_they_are(make):
   assert gathered(found, "u8") == 0
 
 
+@pytest.mark.slow
 def test_nothing_is_packed_where_nothing_is_split(make):
   assert gathered(exchanged(make((8, 1, 1))), "u8") == 0
 

@@ -39,7 +39,6 @@ FAMILIES = {
 FEW = [
   ("digits_mlp", "b158", (1, 8, 1)),
   ("pydoc_decoder", "b158", (2, 2, 2)),
-  ("pydoc_decoder", "float", (1, 1, 8)),
 ]
 
 
