@@ -6,6 +6,7 @@ import runpy
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import bitnet_jax
 from tests.readme_commands import README, commands
@@ -61,9 +62,16 @@ def test_table_is_the_one_of_the_records():
   assert shown == table
 
 
-def test_tables_of_a_study_are_those_of_its_records():
-  folder = ROOT / "experiments/node_classification"
-  tables = runpy.run_path(str(folder / "run.py"))["tables"]()
+@pytest.mark.parametrize(
+  ("study", "function"),
+  [("node_classification", "tables"), ("language_model", "table")],
+)
+def test_tables_of_a_study_are_those_of_its_records(
+  monkeypatch, study, function
+):
+  folder = ROOT / "experiments" / study
+  monkeypatch.syspath_prepend(folder.parent)
+  tables = runpy.run_path(str(folder / "run.py"))[function]()
   shown = (folder / "README.md").read_text(encoding="utf-8")
   assert f"<!-- tables -->\n{tables}\n<!-- end -->" in shown
 
