@@ -1,6 +1,5 @@
 """Suite of what the TPU compiler makes of a layer; needs libtpu, and no TPU."""
 
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -8,43 +7,19 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bitnet_jax import BitDense
+from bitnet_jax import BitDense, backend
+from bitnet_jax.analysis import programs
+from bitnet_jax.train import ahead
 
 TOPOLOGIES = ("v5e:2x2", "v6e:2x2")
 TOKENS, D_IN, D_OUT = 2048, 1024, 4096
-# libtpu asks for these where there is no TPU.
-_ENVIRONMENT = {
-  "TPU_SKIP_MDS_QUERY": "1",
-  "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-  "TPU_WORKER_HOSTNAMES": "localhost",
-  "TPU_WORKER_ID": "0",
-}
-_DEFINITION = re.compile(r"^\s*(?:ROOT )?%(\S+) = (\w+)\[[\d,]*\]\S* (\S+?)\(")
-_OPERAND = re.compile(r"%([\w.-]+)")
-
-
-def products(hlo: str) -> list[str]:
-  """Returns "left x right -> result" dtypes of all products of matrices."""
-  found = []
-  for computation in hlo.split("\n\n"):
-    dtypes, lines = {}, []
-    for line in computation.splitlines():
-      match = _DEFINITION.match(line)
-      if match:
-        dtypes[match[1]] = match[2]
-        lines += [(match, line)] if match[3] in ("convolution", "dot") else []
-    for match, line in lines:
-      left, right = _OPERAND.findall(line[match.end() :])[:2]
-      found.append(f"{dtypes[left]} x {dtypes[right]} -> {match[2]}")
-  return sorted(found)
 
 
 def compiled(layer: nn.Module, topology: str, dtype: Any) -> Any:
   """Returns a compiled step, as in the suite dense, for one chip."""
-  devices = topologies.get_topology_desc(topology, platform="tpu").devices
+  devices = ahead.get_topology(topology)
   sharding = NamedSharding(Mesh(devices[:1], ("chip",)), PartitionSpec())
 
   def step(params, x, g):
@@ -58,13 +33,12 @@ def compiled(layer: nn.Module, topology: str, dtype: Any) -> Any:
     lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
     (params, x, g),
   )
-  return jax.jit(step).lower(*arguments).compile()
+  with backend.compiling_for("tpu"):
+    return jax.jit(step).lower(*arguments).compile()
 
 
 def rows() -> Iterator[tuple[str, dict[str, Any]]]:
   """Yields names of cases with what their programs multiply and need."""
-  for name, value in _ENVIRONMENT.items():
-    os.environ.setdefault(name, value)
   for topology in TOPOLOGIES:
     for dtype in (jnp.float32, jnp.bfloat16):
       for recipe in ("b158", "b158_median"):
@@ -74,7 +48,7 @@ def rows() -> Iterator[tuple[str, dict[str, Any]]]:
         entry = hlo[hlo.index("\nENTRY") :]
         found: dict[str, Any] = {
           f"product {i}": product
-          for i, product in enumerate(products(hlo), start=1)
+          for i, product in enumerate(programs.products(hlo), start=1)
         }
         yield (
           f"{topology}, {jnp.dtype(dtype).name}, {recipe}",
