@@ -94,7 +94,7 @@ def cases():
         )
 
 
-@pytest.mark.parametrize(("name", "recipe", "mesh"), cases())
+@pytest.mark.parametrize(("name", "recipe", "mesh"), [*cases()])
 def test_step_is_that_of_one_device(
   make_config, on_one_device, name, recipe, mesh
 ):
