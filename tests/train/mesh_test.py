@@ -104,8 +104,6 @@ def test_step_is_that_of_one_device(
     "optim__warmup_steps": 0,
   }
   overrides.setdefault("data__eval_batch_size", 96)
-  if "mlp" in name and "docs" not in name:
-    del overrides["model__dropout"]
   if (name, recipe) not in on_one_device:
     on_one_device[name, recipe] = one_step(make_config(name, **overrides))
   loss, moments, codes = on_one_device[name, recipe]
