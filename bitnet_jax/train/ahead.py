@@ -98,7 +98,9 @@ def without_corpus(config: Mapping[str, Any]) -> dict[str, Any]:
       "data.vocab_size is None; give the size of the vocabulary, since no file"
       " is read"
     )
-  return {**config, "data": data}
+  # The length of an epoch is not known either.
+  steps = config["total_steps"] or 1_000_000
+  return {**config, "data": data, "total_steps": steps, "total_epochs": None}
 
 
 def compile_step(config: Mapping[str, Any], devices: Any) -> Report:

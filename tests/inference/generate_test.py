@@ -86,6 +86,7 @@ def greedy(model, variables, prompt, n):
   return sequence[len(prompt) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "recipe", [pytest.param("float", marks=pytest.mark.slow), "b158"]
 )
@@ -186,6 +187,7 @@ def test_one_beam_is_greedy_search():
   np.testing.assert_array_equal(search(), np.where(ended, 1, expected))
 
 
+@pytest.mark.slow
 def test_enough_beams_find_the_likeliest_output():
   every = np.asarray(list(itertools.product(range(VOCAB), repeat=2)))
   best = np.max([log_probabilities(np.tile(row, (3, 1))) for row in every], 0)

@@ -103,6 +103,7 @@ def test_batch_norm_uses_the_batch_only_when_training():
   assert np.abs(mean).max() > 0
 
 
+@pytest.mark.slow
 def test_each_layer_takes_the_recipe_of_its_rule():
   x, _ = make_batch()
   names = ("conv_0_0", "conv_1_0", "dense", "head")

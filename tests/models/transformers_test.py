@@ -232,6 +232,7 @@ def apply_embedded(model, variables, x, segment_ids):
     return model.apply(variables, tokens, segment_ids=segment_ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "recipe", [pytest.param("float", marks=pytest.mark.slow), "b158"]
 )
@@ -248,6 +249,7 @@ def test_encoder_sees_all_of_its_document_but_no_padding(recipe):
   np.testing.assert_array_equal(seen, same[:5])
 
 
+@pytest.mark.slow
 def test_decoder_does_not_see_the_padding_of_its_memory():
   inputs, tokens = ids(0, 1, 5), ids(1, 1, 4)
   model = make("encoder_decoder", "float")

@@ -105,6 +105,7 @@ def gradient(request, monkeypatch):
   monkeypatch.setattr(compute, "CPU_MIN_CHANNELS_BY_TAP", request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "geometry, recipe",
   [(geometry, "both") for geometry in GEOMETRIES]

@@ -26,7 +26,12 @@ def on(make_config, mesh):
 
 @pytest.mark.parametrize(
   ("before", "after"),
-  [(ONE, FSDP), (DATA, BOTH), (FSDP, TENSOR), (FSDP, ONE)],
+  [
+    pytest.param(ONE, FSDP, marks=pytest.mark.slow),
+    pytest.param(DATA, BOTH, marks=pytest.mark.slow),
+    (FSDP, TENSOR),
+    (FSDP, ONE),
+  ],
   ids=str,
 )
 def test_state_is_restored_exactly_on_another_mesh(

@@ -41,7 +41,6 @@ FAMILIES = {
 # The default tests take these; the slow ones take all.
 FEW = [
   ("digits_mlp", "b158", (1, 8, 1)),
-  ("pydoc_decoder", "b158", (2, 2, 2)),
 ]
 
 

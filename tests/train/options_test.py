@@ -232,6 +232,7 @@ def test_profile_is_written_on_request(run):
   assert list((folder / "profile").rglob("*.xplane.pb"))
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_depend_on_its_batch_size(run):
   small, _ = run("small", data__eval_batch_size=7)
   large, _ = run("large", data__eval_batch_size=1000)
