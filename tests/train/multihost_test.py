@@ -148,14 +148,19 @@ def test_lost_process_ends_the_others(tmp_path):
   processes = start(tmp_path, 2, **changes)
   reach(tmp_path, 60, processes)
   processes[1].kill()
+  processes[1].communicate()
   began = time.monotonic()
   said = processes[0].communicate(timeout=PATIENCE)[1]
   assert time.monotonic() - began < 60
   assert processes[0].returncode != 0
   assert "stopped sending heartbeats):\n1\n" in said
   done = max(line["step"] for line in read_metrics(tmp_path))
-  end(start(tmp_path, 2, **changes | {"total_steps": done + 10}))
-  assert len(losses(tmp_path)) == done + 10
+  processes = start(tmp_path, 2, **changes)
+  reach(tmp_path, done + 10, processes)
+  processes[0].send_signal(signal.SIGTERM)
+  end(processes, 128 + signal.SIGTERM)
+  steps = [line["step"] for line in read_metrics(tmp_path)]
+  assert steps == [*range(1, len(steps) + 1)]
 
 
 @pytest.mark.slow
