@@ -16,9 +16,9 @@ import time
 from absl import app, flags
 from ml_collections import config_flags
 
+from bitnet_jax.analysis.chips import GIB
 from bitnet_jax.train import ahead, runner
 
-GIB = 1024**3
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file, with an optional :VARIANT.", lock_config=True
 )

@@ -45,6 +45,10 @@ def main(argv):
   """Runs the experiment and prints its metrics."""
   del argv
   try:
+    others = (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
+    if not _MULTIHOST.value and any(f.present for f in others):
+      given = ", ".join(f"--{f.name}" for f in others if f.present)
+      raise ValueError(f"{given} says nothing without --multihost")
     if _MULTIHOST.value:
       multihost.initialize(
         coordinator=_COORDINATOR.value,

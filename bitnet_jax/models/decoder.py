@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from bitnet_jax.layers.attention import make_mask
-from bitnet_jax.models import sizes, transformer
+from bitnet_jax.models import embedding, sizes, transformer
 from bitnet_jax.models.cache import Cache, extend
 from bitnet_jax.models.transformer import Context
 from bitnet_jax.quantizers.recipe import Rules
@@ -44,11 +44,11 @@ class Decoder(nn.Module):
   recipe: Rules
 
   def setup(self):  # noqa: D102
-    self.embed = transformer.TokenEmbedding(self.cfg, self.cfg.vocab_size)
+    self.embed = embedding.TokenEmbedding(self.cfg, self.cfg.vocab_size)
     self.blocks = transformer.make_blocks(self.cfg, self.recipe, is_causal=True)
     self.final_norm = transformer.make_norm(self.cfg)
     if not self.cfg.tie_embeddings:
-      self.head = transformer.make_head(
+      self.head = embedding.make_head(
         self.cfg, self.cfg.vocab_size, self.recipe
       )
 

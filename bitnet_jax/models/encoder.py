@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from bitnet_jax.layers import BitDense
 from bitnet_jax.layers.attention import make_mask
-from bitnet_jax.models import sizes, transformer
+from bitnet_jax.models import embedding, sizes, transformer
 from bitnet_jax.models.transformer import Context
 from bitnet_jax.quantizers.recipe import Rules, recipe_at
 
@@ -82,7 +82,7 @@ class Encoder(nn.Module):
     """
     cfg = self.cfg
     transformer.check_length(cfg, tokens.shape[1])
-    embed = transformer.TokenEmbedding(cfg, cfg.vocab_size, name="embed")
+    embed = embedding.TokenEmbedding(cfg, cfg.vocab_size, name="embed")
     x = embed(tokens, positions, deterministic=deterministic)
     if cfg.num_types:
       if type_ids is None:
@@ -121,7 +121,7 @@ class Encoder(nn.Module):
       return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
     x = jnp.tanh(self._dense("pooler")(x[:, 0], strength=strength))
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
-    head = transformer.make_head(cfg, cfg.num_classes, self.recipe, name="head")
+    head = embedding.make_head(cfg, cfg.num_classes, self.recipe, name="head")
     return head(x, strength=strength)
 
   def _dense(self, name):

@@ -6,7 +6,7 @@ import flax.linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from bitnet_jax.layers.attention import make_mask
-from bitnet_jax.models import sizes, transformer
+from bitnet_jax.models import embedding, sizes, transformer
 from bitnet_jax.models.cache import Cache, extend
 from bitnet_jax.models.transformer import Context
 from bitnet_jax.quantizers.recipe import Rules
@@ -56,7 +56,7 @@ class EncoderDecoder(nn.Module):
 
   def setup(self):  # noqa: D102
     cfg = self.cfg
-    self.embed = transformer.TokenEmbedding(cfg, cfg.vocab_size)
+    self.embed = embedding.TokenEmbedding(cfg, cfg.vocab_size)
     self.encoder = transformer.make_blocks(cfg, self.recipe)
     self.encoder_norm = transformer.make_norm(cfg)
     self.decoder = transformer.make_blocks(
@@ -64,7 +64,7 @@ class EncoderDecoder(nn.Module):
     )
     self.decoder_norm = transformer.make_norm(cfg)
     if not cfg.tie_embeddings:
-      self.head = transformer.make_head(cfg, cfg.vocab_size, self.recipe)
+      self.head = embedding.make_head(cfg, cfg.vocab_size, self.recipe)
 
   def __call__(
     self,

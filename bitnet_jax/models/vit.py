@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from bitnet_jax.layers import BitDense
-from bitnet_jax.models import sizes, transformer
+from bitnet_jax.models import embedding, sizes, transformer
 from bitnet_jax.models.transformer import Context
 from bitnet_jax.quantizers.recipe import Rules, recipe_at
 
@@ -82,7 +82,7 @@ class Vit(nn.Module):
     blocks = transformer.make_blocks(cfg, self.recipe, name="blocks")
     x, _ = transformer.run_blocks(blocks, x, context)
     x = jnp.mean(transformer.make_norm(cfg, "final_norm")(x), axis=1)
-    head = transformer.make_head(cfg, cfg.num_classes, self.recipe, name="head")
+    head = embedding.make_head(cfg, cfg.num_classes, self.recipe, name="head")
     return head(x, strength=strength)
 
 

@@ -120,7 +120,7 @@ def compile_step(config: Mapping[str, Any], devices: Any) -> Report:
       step: Any = experiment.train_step()
       arguments = experiment.step_arguments()
       counted = flops.count(step, *arguments)
-      lowered = step.lower(*arguments, None)
+      lowered = step.lower(*arguments)
       with tempfile.TemporaryDirectory() as folder:
         try:
           compiled = lowered.compile({"xla_dump_to": folder})
@@ -133,7 +133,7 @@ def compile_step(config: Mapping[str, Any], devices: Any) -> Report:
 
 
 def _report(experiment: Experiment, compiled, arguments, counted) -> Report:
-  state, batch, _ = arguments
+  state, batch, *_ = arguments
   device = experiment.mesh.devices.flat[0]
   chip = chips.find(device.device_kind)
   stats = compiled.memory_analysis()
@@ -151,7 +151,6 @@ def _report(experiment: Experiment, compiled, arguments, counted) -> Report:
     for dtype, size in one.bytes_by_dtype().items():
       exchanged[one.kind, dtype] += size
   products = programs.products(hlo)
-  largest = max(batch.values(), key=lambda array: array.size)
   return Report(
     mesh=dict(experiment.mesh.shape),
     memory=memory,
@@ -162,7 +161,8 @@ def _report(experiment: Experiment, compiled, arguments, counted) -> Report:
       sum(p.startswith("s8 x s8") for p in products),
       len(products),
     ),
-    tokens=math.prod(largest.shape[:2]),
+    tokens=experiment.settings.data.batch_size
+    * max(experiment.problem.tokens, 1),
   )
 
 
@@ -206,6 +206,9 @@ def search(
 
   Yields:
     Values by dotted key; the report, or ``None`` and why there is none.
+
+  Raises:
+    ValueError: for a mistake in the config itself.
   """
   for change in ({}, *_candidates(config, len(devices))):
     changed = {
@@ -218,6 +221,8 @@ def search(
     try:
       report = compile_step(changed, devices)
     except ValueError as error:
+      if not change and not isinstance(error, DoesNotFit):
+        raise  # A mistake, which no change of these mends.
       yield change, None, str(error)
     else:
       yield change, report, ""
@@ -225,7 +230,16 @@ def search(
 
 
 def _candidates(config, count):
-  batch = config["data"]["batch_size"]
+  """Yields changes that are not what the config itself says."""
+  batch, sizes = config["data"]["batch_size"], dict(config["mesh"])
+  taken = math.prod(size for size in sizes.values() if size != -1)
+  as_it_is = {
+    f"mesh.{axis}": count // max(taken, 1) if size == -1 else size
+    for axis, size in sizes.items()
+  }
+  as_it_is["optim.accumulate_steps"] = config["optim"]["accumulate_steps"]
+  if "remat" in config["model"]:
+    as_it_is["model.remat"] = config["model"]["remat"]
   remats = [None]
   if "remat" in config["model"]:
     remats = REMATS[REMATS.index(config["model"]["remat"]) :]
@@ -237,4 +251,6 @@ def _candidates(config, count):
         continue
       change = {"mesh.data": 1, "mesh.fsdp": fsdp, "mesh.tensor": tensor}
       change["optim.accumulate_steps"] = parts
-      yield change | ({"model.remat": remat} if remat else {})
+      change |= {"model.remat": remat} if remat else {}
+      if change != as_it_is:
+        yield change

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,12 +98,12 @@ class Experiment:
 
   def init(self) -> TrainState:
     """Returns a fresh state."""
-    create, _ = self._make_init()
+    create, _ = self._made_init
     return create(self.key(_INIT))
 
   def abstract_state(self) -> TrainState:
     """Returns shapes, dtypes and shardings of a state."""
-    create, shardings = self._make_init()
+    create, shardings = self._made_init
     state = jax.eval_shape(lambda: create(jax.random.key(0)))
     return jax.tree.map(
       lambda leaf, sharding: jax.ShapeDtypeStruct(
@@ -113,7 +114,10 @@ class Experiment:
     )
 
   def step_arguments(self) -> tuple[Any, ...]:
-    """Returns shapes, dtypes and shardings of what a train step takes."""
+    """Returns shapes, dtypes and shardings of what a train step takes.
+
+    Its strength is ``None``: quantization is in full force.
+    """
     batch = {
       name: jax.ShapeDtypeStruct(array.shape, array.dtype)
       for name, array in self.problem.train_batch(0).items()
@@ -124,6 +128,7 @@ class Experiment:
       self.abstract_state(),
       {name: array.update(sharding=split) for name, array in batch.items()},
       key.update(sharding=self._everywhere),
+      None,
     )
 
   def start(self) -> TrainState:
@@ -185,11 +190,11 @@ class Experiment:
     """
     shardings = None
     if self.mesh.shape[GATHERED_AXIS] > 1:
-      shardings = self._make_init()[1].params
+      shardings = self._made_init[1].params
     return {"layers": self.problem.layers, "shardings": shardings}
 
   def _jit_step(self, step):
-    _, shardings = self._make_init()
+    _, shardings = self._made_init
     out = (shardings, self._everywhere)
     return jax.jit(step, donate_argnums=0, out_shardings=out)
 
@@ -200,11 +205,13 @@ class Experiment:
   def _convolves(self, step):
     with self.activate():
       key = self.train_key()
-      state = jax.eval_shape(self._make_init()[0], key)
+      state = jax.eval_shape(self._made_init[0], key)
       jaxpr = jax.make_jaxpr(step)(state, self.problem.train_batch(0), key)
     return "conv_general_dilated" in str(jaxpr)
 
-  def _make_init(self):
+  @functools.cached_property
+  def _made_init(self):
+    """What creates a state, and its shardings; traces the model, so once."""
     return make_init(
       self.problem.task.init, self.optimizer(), self.mesh, self.rules
     )

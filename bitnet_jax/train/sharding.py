@@ -205,7 +205,7 @@ def gathered_at_use(params: Any, shardings: Any) -> Any:
     return params
 
   def box(leaf, sharding):
-    split = any(GATHERED_AXIS in _names(axes) for axes in sharding.spec)
+    split = any(GATHERED_AXIS in axis_names(axes) for axes in sharding.spec)
     if isinstance(leaf, QTensor) or not split:
       return leaf
     return _Split(leaf, sharding)
@@ -264,7 +264,7 @@ _gather.defvjp(_gather_forward, _gather_backward)
 def _together(sharding):
   """Returns the sharding without the axis "fsdp"."""
   kept = [
-    tuple(name for name in _names(axes) if name != GATHERED_AXIS)
+    tuple(name for name in axis_names(axes) if name != GATHERED_AXIS)
     for axes in sharding.spec
   ]
   return NamedSharding(sharding.mesh, PartitionSpec(*kept))
@@ -286,7 +286,7 @@ def gather_codes(
   Returns:
     The same, split over the axis "tensor" at most.
   """
-  split = [_names(axes) for axes in sharding.spec]
+  split = [axis_names(axes) for axes in sharding.spec]
   split += [()] * (q.ndim - len(split))
   if not any(GATHERED_AXIS in axes for axes in split):
     return q
@@ -312,7 +312,8 @@ def _axis_to_pack(shape, parts):
   return (whole or unsplit or order)[0]
 
 
-def _names(axes):
+def axis_names(axes: str | Sequence[str] | None) -> tuple[str, ...]:
+  """Returns the mesh axes of one entry of a ``PartitionSpec``."""
   if axes is None:
     return ()
   return (axes,) if isinstance(axes, str) else tuple(axes)

@@ -33,12 +33,11 @@ class Speed:
     self._work = {"examples": examples} | ({"tokens": tokens} if tokens else {})
     self._chip = chips.find(jax.devices()[0].device_kind)
     self._flops = flops
-    self._lost = {"data": 0.0, "other": 0.0}
-    self._began, self._step = time.monotonic(), 0
+    self.begin(0)
 
   def begin(self, step: int) -> None:
     """Starts anew after a step."""
-    self._lost = dict.fromkeys(self._lost, 0.0)
+    self._lost = {"data": 0.0, "other": 0.0}
     self._began, self._step = time.monotonic(), step
 
   @contextlib.contextmanager

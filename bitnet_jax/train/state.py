@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from bitnet_jax.train.sharding import axis_names
+
 AxisRules = tuple[tuple[str, Any], ...]
 
 
@@ -78,7 +80,7 @@ def _check_division(state: Any, shardings: Any) -> None:
   splits = jax.tree.leaves(shardings.params)
   for (path, leaf), sharding in zip(flat, splits, strict=True):
     for axis, names in enumerate(sharding.spec):
-      names = (names,) if isinstance(names, str) else tuple(names or ())
+      names = axis_names(names)
       parts = math.prod(sharding.mesh.shape[name] for name in names)
       size = leaf.shape[axis]
       if size % parts:

@@ -2,16 +2,18 @@
 
 import importlib.util
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from bitnet_jax.train import ahead, runner
-from tests.train.conftest import CONFIGS
+from tests.train.conftest import (
+  CONFIGS,
+  ROOT,
+  command_of,
+)
 
-ROOT = pathlib.Path(__file__).parents[2]
 SMALL = {
   "model.hidden": 512,
   "model.num_layers": 2,
@@ -33,11 +35,8 @@ needs_compiler = pytest.mark.skipif(
 
 def compile_tpu(config, *arguments, **overrides):
   """Runs the program; returns its status and what it printed."""
-  command = [sys.executable, str(ROOT / "experiments" / "compile_tpu.py")]
-  command += [f"--config={CONFIGS / config}", *arguments]
-  command += [f"--config.{k}={v}" for k, v in (SMALL | overrides).items()]
   done = subprocess.run(
-    command,
+    command_of("compile_tpu.py", config, SMALL | overrides, *arguments),
     cwd=ROOT,
     env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
     capture_output=True,

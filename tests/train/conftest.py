@@ -1,6 +1,7 @@
 """A small experiment, and helpers to run it and to read what it left."""
 
 import pathlib
+import sys
 
 import jax
 import numpy as np
@@ -13,7 +14,8 @@ from bitnet_jax.train.loop import place_strength
 from bitnet_jax.train.metrics import read_metrics
 from bitnet_jax.train.sharding import place_batch
 
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
 
 SMALL = {
   "total_steps": 12,
@@ -30,6 +32,14 @@ SMALL = {
   "optim.learning_rate": 1e-2,
   "mesh.data": 1,
 }
+
+
+def command_of(program, config, overrides, *arguments):
+  """Returns the words that start a program of ``experiments/``."""
+  values = [f"--config.{key}={value}" for key, value in overrides.items()]
+  path = ROOT / "experiments" / program
+  words = [sys.executable, path, f"--config={CONFIGS / config}", *arguments]
+  return [str(word) for word in (*words, *values)]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -244,6 +244,11 @@ def test_loaded_config_refuses_a_mistaken_override(overrides, message):
       ["error: quant.recipe is 'b185'", "'float', 'b158'"],
     ),
     (
+      ["train.py", DIGITS, "--workdir={}", "--process_id=1"],
+      1,
+      ["error: --process_id says nothing without --multihost"],
+    ),
+    (
       ["evaluate.py", "--workdir={}"],
       1,
       ["error: ", "config.json does not exist: no run is there"],

@@ -29,7 +29,7 @@ def exchanged(config):
   experiment = build(config)
   with experiment.activate():
     arguments = experiment.step_arguments()
-    lowered = experiment.train_step().lower(*arguments, None)
+    lowered = experiment.train_step().lower(*arguments)
     return programs.collectives(lowered.compile().as_text())
 
 

@@ -1,19 +1,22 @@
 """A run that is killed again and again ends as one that never was."""
 
 import os
-import pathlib
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
 from bitnet_jax.train import runner
-from tests.train.conftest import CONFIGS, final_state, lines_without_time
+from tests.train.conftest import (
+  CONFIGS,
+  ROOT,
+  command_of,
+  final_state,
+  lines_without_time,
+)
 
-ROOT = pathlib.Path(__file__).parents[2]
 OVERRIDES = {
   "total_steps": 400,
   "log_every": 10,
@@ -27,11 +30,8 @@ KILLS = 10
 
 def start(folder):
   """Starts the program as a user would, with optimizations on."""
-  command = [sys.executable, str(ROOT / "experiments" / "train.py")]
-  command += [f"--config={CONFIGS / 'digits_mlp.py'}", f"--workdir={folder}"]
-  command += [f"--config.{key}={value}" for key, value in OVERRIDES.items()]
   return subprocess.Popen(
-    command,
+    command_of("train.py", "digits_mlp.py", OVERRIDES, f"--workdir={folder}"),
     cwd=ROOT,
     env={**os.environ, "PYTHONPATH": str(ROOT)},
     stderr=subprocess.PIPE,

@@ -2,11 +2,9 @@
 
 import json
 import os
-import pathlib
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,9 +12,12 @@ import pytest
 
 from bitnet_jax.train import multihost
 from bitnet_jax.train.metrics import read_metrics
-from tests.train.conftest import CONFIGS, lines_without_time
+from tests.train.conftest import (
+  ROOT,
+  command_of,
+  lines_without_time,
+)
 
-ROOT = pathlib.Path(__file__).parents[2]
 DEVICES = 4  # Of all processes together.
 OVERRIDES = {
   "total_steps": 20,
@@ -40,12 +41,10 @@ def start(folder, count, of_process=None, **changes):
   """Starts processes; ``of_process(i)`` gives overrides of a single one."""
   port, processes = free_port(), []
   for i in range(count):
-    command = [sys.executable, str(ROOT / "experiments" / "train.py")]
-    command += [f"--config={CONFIGS / 'digits_mlp.py'}", f"--workdir={folder}"]
     overrides = OVERRIDES | changes | (of_process(i) if of_process else {})
-    command += [f"--config.{key}={value}" for key, value in overrides.items()]
+    arguments = [f"--workdir={folder}"]
     if count > 1:
-      command += [
+      arguments += [
         "--multihost",
         f"--coordinator=localhost:{port}",
         f"--num_processes={count}",
@@ -54,7 +53,7 @@ def start(folder, count, of_process=None, **changes):
     flags = f"--xla_force_host_platform_device_count={DEVICES // count}"
     processes.append(
       subprocess.Popen(
-        command,
+        command_of("train.py", "digits_mlp.py", overrides, *arguments),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags},
         stdout=subprocess.DEVNULL,

@@ -1,0 +1,85 @@
+"""Where tokens enter a transformer, and where logits leave it."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from bitnet_jax.layers import BitDense
+from bitnet_jax.models.transformer import TransformerConfig
+from bitnet_jax.quantizers.recipe import Rules, recipe_at
+
+
+class TokenEmbedding(nn.Module):
+  """Embeddings of tokens, in full precision, with learned positions if asked.
+
+  Dropout follows them.
+
+  Attributes:
+    cfg: sizes.
+    vocab_size: number of tokens.
+  """
+
+  cfg: TransformerConfig
+  vocab_size: int
+
+  def setup(self):  # noqa: D102
+    init = nn.initializers.normal(0.02)
+    options = self.cfg.dtypes
+    self.tokens = nn.Embed(
+      self.vocab_size,
+      self.cfg.hidden,
+      embedding_init=nn.with_logical_partitioning(init, ("vocab", "embed")),
+      **options,
+    )
+    if self.cfg.positions == "learned":
+      self.positions = nn.Embed(
+        self.cfg.max_length,
+        self.cfg.hidden,
+        embedding_init=nn.with_logical_partitioning(init, (None, "embed")),
+        **options,
+      )
+
+    self.drop = nn.Dropout(self.cfg.dropout)
+
+  def __call__(
+    self,
+    tokens: Int[Array, "b t"],
+    positions: Int[Array, "b t"] | None = None,
+    *,
+    deterministic: bool = True,
+  ) -> Float[Array, "b t d"]:
+    """Returns the embedded tokens, after dropout."""
+    x = self.tokens(tokens)
+    if self.cfg.positions == "learned":
+      if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+      x = x + self.positions(jnp.maximum(positions, 0))
+    return self.drop(x, deterministic=deterministic)
+
+  def attend(self, x: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
+    """Returns logits by the embeddings themselves."""
+    return self.tokens.attend(x)
+
+
+def make_head(
+  cfg: TransformerConfig, features: int, recipe: Rules, **name: Any
+) -> BitDense:
+  """Returns the layer ``head``, from the width of a model to logits.
+
+  Args:
+    cfg: sizes.
+    features: number of logits.
+    recipe: rules on the paths of all layers, or one recipe.
+    **name: "head", unless made in a ``setup``.
+  """
+  init = nn.initializers.lecun_normal()
+  return BitDense(
+    features,
+    use_bias=cfg.use_bias,
+    kernel_init=nn.with_logical_partitioning(init, ("embed", "vocab")),
+    recipe=recipe_at(recipe, "head"),
+    **cfg.dtypes,
+    **name,
+  )
