@@ -1,4 +1,7 @@
-"""Ternary masked language model on the help texts of Python.
+"""Ternary masked language model on the help texts of Python, in bytes.
+
+A hidden byte shows in those beside it, so that a model soon learns to look
+there; for pieces of words that takes thousands of steps.
 
 python experiments/train.py --config=configs/pydoc_encoder.py \
   --workdir=runs/pydoc-encoder
@@ -19,7 +22,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     raise ValueError(f"variant is {variant!r}, not one of {list(VARIANTS)}")
   c = ml_collections.ConfigDict()
   c.seed = 0
-  c.total_steps = 600
+  c.total_steps = 400
   c.total_epochs = config_dict.placeholder(int)
   c.log_every = 50
   c.eval_every = 100
@@ -44,8 +47,8 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     test_fraction=0.1,
     split_seed=0,
     data_dir=config_dict.placeholder(str),
-    tokenizer="bpe",
-    vocab_size=1024,
+    tokenizer="bytes",
+    vocab_size=config_dict.placeholder(int),
     lowercase=config_dict.placeholder(bool),
     documents=config_dict.placeholder(str),
     marker="<|endoftext|>",

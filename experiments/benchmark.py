@@ -10,6 +10,7 @@ compute: products of codes in int8 and in float, which compute="auto" is read
   off from.
 median: the exact median against the mean, and against sorting.
 step: whole training steps with AdamW.
+packed: products with packed weights, and a decoder that writes, frozen or not.
 memory: what is kept for the backward pass.
 start: whole programs of two training steps.
 tpu: what the compilers for v5e and v6e make of a dense step; needs libtpu.
@@ -31,7 +32,7 @@ from typing import Any
 
 import jax
 from absl import app, flags
-from benchmarks import layers, memory, tpu, training
+from benchmarks import layers, memory, serving, tpu, training
 from benchmarks.timing import Case, Timings, measure
 from benchmarks.torch_baseline import Torch
 
@@ -43,6 +44,7 @@ SUITES: dict[str, Callable[[Torch | None], Iterator[Case]]] = {
   "compute": layers.compute,
   "median": layers.median,
   "step": training.step,
+  "packed": serving.packed,
   "start": training.start,
 }
 

@@ -2,9 +2,11 @@
 
 python experiments/generate.py --workdir=runs/pydoc-decoder \
   --prompt="The " [--prompt=...] [--temperature=0.8] [--top_p=0.95]
+python experiments/generate.py --frozen=frozen/pydoc-decoder --prompt="The "
 
 Prints each prompt with what a decoder writes after it, or what an
-encoder-decoder makes of it, as a line of JSON with --json.
+encoder-decoder makes of it, as a line of JSON with --json. What follows a
+single prompt appears as it is written. The speed is printed to standard error.
 """
 
 import json
@@ -16,9 +18,8 @@ from absl import app, flags
 from bitnet_jax.inference import Sampling
 from bitnet_jax.train import runner, writing
 
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of the run.", required=True
-)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
+_FROZEN = flags.DEFINE_string("frozen", None, "Folder of a frozen model.")
 _PROMPT = flags.DEFINE_multi_string(
   "prompt", None, "Text to start from; may be given more than once."
 )
@@ -45,29 +46,57 @@ def main(argv):
   """Writes and prints."""
   del argv
   try:
-    prompts = list(_PROMPT.value or [])
-    if _PROMPTS.value:
-      text = pathlib.Path(_PROMPTS.value).expanduser().read_text("utf-8")
-      prompts += text.splitlines()
-    if not prompts:
-      raise ValueError("give --prompt, or --prompts with a prompt a line")
-    options = writing.WritingOptions(
-      max_new_tokens=_MAX_NEW_TOKENS.value,
-      sampling=Sampling(
-        temperature=_TEMPERATURE.value, top_k=_TOP_K.value, top_p=_TOP_P.value
-      ),
-      seed=_SEED.value,
-      num_beams=_NUM_BEAMS.value,
-    )
-    folder = pathlib.Path(_WORKDIR.value).expanduser()
-    written = writing.write(folder, prompts, options, _CHECKPOINT.value)
+    prompts, options = _prompts(), _options()
+    shows = len(prompts) == 1 and not _JSON.value
+    writer = _writer()
+    if shows:
+      _show(f"{prompts[0]}|")
+    written = writing.write(writer, prompts, options, _show if shows else None)
   except (ImportError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")
-  for prompt, text in zip(prompts, written, strict=True):
+  for prompt, text in zip(prompts, written.texts, strict=True):
     if _JSON.value:
       print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False))
     else:
-      print(f"{prompt}|{text}\n")
+      print("" if shows else f"{prompt}|{text}\n")
+  if written.tokens:
+    speed = written.tokens / written.seconds
+    print(f"{speed:.1f} tokens/s", file=sys.stderr)
+
+
+def _prompts():
+  prompts = list(_PROMPT.value or [])
+  if _PROMPTS.value:
+    text = pathlib.Path(_PROMPTS.value).expanduser().read_text("utf-8")
+    prompts += text.splitlines()
+  if not prompts:
+    raise ValueError("give --prompt, or --prompts with a prompt a line")
+  return prompts
+
+
+def _options():
+  return writing.WritingOptions(
+    max_new_tokens=_MAX_NEW_TOKENS.value,
+    sampling=Sampling(
+      temperature=_TEMPERATURE.value, top_k=_TOP_K.value, top_p=_TOP_P.value
+    ),
+    seed=_SEED.value,
+    num_beams=_NUM_BEAMS.value,
+  )
+
+
+def _writer():
+  run, model = _WORKDIR.value, _FROZEN.value
+  if run is not None and model is None:
+    folder = pathlib.Path(run).expanduser()
+    return writing.writer_of_run(folder, _CHECKPOINT.value)
+  if model is not None and run is None:
+    return writing.writer_of_frozen(pathlib.Path(model).expanduser())
+  raise ValueError("give --workdir or --frozen, one of them")
+
+
+def _show(text):
+  print(text, end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class BitConv(nn.Module):
       bias = self.param(
         "bias", self.bias_init, (self.features,), self.param_dtype
       )
-    dtype = result_dtype(x, kernel, bias, dtype=self.dtype)
+    dtype = result_dtype(self, x, kernel, bias)
 
     batch_shape = x.shape[: -rank - 1]
     x = jax.tree.map(

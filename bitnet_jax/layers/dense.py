@@ -27,12 +27,17 @@ def quantize_key(module: nn.Module, recipe) -> jax.Array | None:
   return module.make_rng("quantize") if recipe.needs_key else None
 
 
-def result_dtype(*operands: Any, dtype: Any) -> Any:
-  """Returns ``dtype``, or what the operands promote to, as ``nn.Dense``."""
-  arrays = [
-    jnp.zeros((), a.dtype) if isinstance(a, QTensor) else a for a in operands
-  ]
-  return canonicalize_dtype(*arrays, dtype=dtype)
+def result_dtype(module: Any, x: Any, kernel: Any, bias: Any) -> Any:
+  """Returns the ``dtype`` of a layer, or what its operands promote to.
+
+  As in ``nn.Dense``; a frozen kernel, which has no floats, counts as one of the
+  layer's ``param_dtype``.
+  """
+  dtypes = [x.dtype, kernel.dtype] + ([] if bias is None else [bias.dtype])
+  if isinstance(kernel, QTensor) and kernel.latent is None:
+    dtypes[1] = module.param_dtype
+  arrays = [jnp.zeros((), dtype) for dtype in dtypes]
+  return canonicalize_dtype(*arrays, dtype=module.dtype)
 
 
 def kernel_of(
@@ -98,7 +103,7 @@ class BitDense(nn.Module):
       bias = self.param(
         "bias", self.bias_init, (self.features,), self.param_dtype
       )
-    dtype = result_dtype(x, kernel, bias, dtype=self.dtype)
+    dtype = result_dtype(self, x, kernel, bias)
     return bit_dot(
       normalize_input(x, recipe),
       kernel,
@@ -191,7 +196,7 @@ class BitDenseGeneral(nn.Module):
         (*batch_shape, *features),
         self.param_dtype,
       )
-    dtype = result_dtype(x, kernel, bias, dtype=self.dtype)
+    dtype = result_dtype(self, x, kernel, bias)
 
     kept = [a for a in range(n_batch, x.ndim) if a not in contracted]
     kept_shape = tuple(x.shape[a] for a in kept)

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax import traverse_util
 
 from bitnet_jax.layers.conv import BitConv
@@ -37,12 +38,16 @@ class BitLayer:
 
     Or what stands in its place in another tree of that structure.
     """
-    for name in filter(None, self.path.split("/")):
-      params = params[name]
-    return params["kernel"]
+    return kernel_at(params, self.path)
 
   def quantize_kernel(self, params: Any) -> QTensor:
-    """Returns codes and scale of the kernel, rounded to nearest.
+    """Returns codes and scale of the kernel; see ``quantize``."""
+    return self.quantize(self.kernel(params))
+
+  def quantize(self, kernel: Any) -> QTensor:
+    """Returns codes and scale of a kernel, rounded to nearest.
+
+    Of a frozen kernel those that it has, never others.
 
     Raises:
       ValueError: if the recipe leaves the kernel in float.
@@ -50,11 +55,31 @@ class BitLayer:
     quantizer = self.recipe.weights
     if quantizer is None:
       raise ValueError(f"the recipe of {self.path} leaves its kernel in float")
+    if isinstance(kernel, QTensor):
+      return QTensor(kernel.qvalue, kernel.scale)
     if quantizer.needs_key:
       quantizer = dataclasses.replace(quantizer, rounding="nearest")
-    kernel = jax.lax.stop_gradient(self.kernel(params))
+    kernel = jax.lax.stop_gradient(kernel)
     axes = tuple(axis % kernel.ndim for axis in self.scale_axes)
-    return quantizer.quantize(kernel, axes=axes)
+    return quantizer.quantize(
+      kernel, axes=axes, measured=_measured(quantizer, kernel, axes)
+    )
+
+
+def _measured(quantizer, kernel, axes):
+  """Measures each of stacked kernels alone, as the layer itself would.
+
+  In one reduction of the stack, terms are added in another order.
+  """
+  stack = kernel.shape[: min(axes)]
+  if not stack:
+    return quantizer.measured(kernel, axes=axes)
+  alone = tuple(axis - len(stack) for axis in axes)
+  found = [
+    quantizer.measured(one, axes=alone)
+    for one in kernel.reshape(-1, *kernel.shape[len(stack) :])
+  ]
+  return jnp.stack(found).reshape(*stack, *found[0].shape)
 
 
 def quantize_kernels(
@@ -63,7 +88,8 @@ def quantize_kernels(
   """Quantizes the kernels of a model, once for all products with them.
 
   Those that are rounded at random are left to the layers, which draw anew for
-  each product, and so are those that the recipe leaves in float.
+  each product, and so are those that the recipe leaves in float or that are
+  frozen.
 
   Args:
     layers: of the model, see ``bit_layers``.
@@ -75,7 +101,9 @@ def quantize_kernels(
   return {
     layer.path: layer.quantize_kernel(params)
     for layer in layers
-    if (quantizer := layer.recipe.weights) and not quantizer.needs_key
+    if (quantizer := layer.recipe.weights)
+    and not quantizer.needs_key
+    and not isinstance(layer.kernel(params), QTensor)
   }
 
 
@@ -95,11 +123,32 @@ def with_codes(
     gradient_dtype: of these gradients, until they reach ``params``; ``None``
       for that of the kernels.
   """
+  latents = {path: kernel_at(params, path) for path in codes}
+  return replace_kernels(
+    params,
+    {
+      path: dataclasses.replace(
+        q, latent=latents[path].astype(gradient_dtype or latents[path].dtype)
+      )
+      for path, q in codes.items()
+    },
+  )
+
+
+def kernel_at(params: Any, path: str) -> Any:
+  """Returns the kernel of the layer at a path, out of a model's parameters."""
+  for name in filter(None, path.split("/")):
+    params = params[name]
+  return params["kernel"]
+
+
+def replace_kernels(
+  params: Mapping[str, Any], kernels: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns parameters with other kernels, given by the path of the layer."""
   flat: dict[Any, Any] = dict(traverse_util.flatten_dict(dict(params)))
-  for path, q in codes.items():
-    key = (*filter(None, path.split("/")), "kernel")
-    latent = flat[key].astype(gradient_dtype or flat[key].dtype)
-    flat[key] = dataclasses.replace(q, latent=latent)
+  for path, kernel in kernels.items():
+    flat[(*filter(None, path.split("/")), "kernel")] = kernel
   return traverse_util.unflatten_dict(flat)
 
 

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from bitnet_jax.ops import compute
+from bitnet_jax.ops.packing import unpack
 from bitnet_jax.ops.product import quantized_product
 from bitnet_jax.quantizers.recipe import RecipeLike, get_recipe
-from bitnet_jax.types import QTensor
+from bitnet_jax.types import Packed, QTensor
 
 Padding = str | tuple[tuple[int, int], ...]
 
@@ -30,6 +31,7 @@ class Convolution:
 
   def __call__(self, x, w, *, precision, dtype):
     """See ``Bilinear``."""
+    w = unpack(w) if isinstance(w, Packed) else w
     last = x.ndim - 1
     spatial = tuple(range(1, last))
     channels_last = jax.lax.ConvDimensionNumbers(

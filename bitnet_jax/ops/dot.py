@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from bitnet_jax.ops import compute
+from bitnet_jax.ops import compute, packed_dot
+from bitnet_jax.ops.packing import unpack
 from bitnet_jax.ops.product import quantized_product
 from bitnet_jax.quantizers.recipe import RecipeLike, get_recipe
-from bitnet_jax.types import QTensor
+from bitnet_jax.types import Packed, QTensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,10 @@ class MatMul:
 
   def __call__(self, x, w, *, precision, dtype):
     """See ``Bilinear``."""
+    if isinstance(w, Packed):
+      if packed_dot.suits(x, w):
+        return packed_dot.dot_one_row(x, w)
+      w = unpack(w)
     sums = {"precision": precision, "preferred_element_type": dtype}
     rows = math.prod(x.shape[:-1])
     if x.dtype == jnp.int8 and rows == 1 and compute.on_cpu():

@@ -1,6 +1,7 @@
-"""Ternary codes in fewer bits: what is gathered between devices."""
+"""Ternary codes in fewer bits: on the wire, in memory and on disk."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,10 @@ class Layout:
   base: int
 
 
-LAYOUTS = {"quad": Layout(codes=4, base=4)}
+LAYOUTS = {
+  "quad": Layout(codes=4, base=4),  # Taken apart by shifts.
+  "base3": Layout(codes=5, base=3),  # 1.6 bits a code.
+}
 
 
 def pack(
@@ -36,7 +40,8 @@ def pack(
 
   Args:
     codes: -1, 0 or 1; of other codes nothing sensible is made.
-    layout: a name in ``LAYOUTS``: "quad" puts four codes into a byte.
+    layout: a name in ``LAYOUTS``: "quad" puts four codes into a byte, "base3"
+      five.
     axis: along which; filled with zeros to whole bytes.
 
   Raises:
@@ -64,13 +69,40 @@ def unpack(packed: Packed) -> Int8[Array, "*shape"]:
   """Returns the codes."""
   layout = choices.pick(LAYOUTS, packed.layout, key="layout")
   data, axis = packed.data, packed.axis % packed.ndim
-  digits = [
-    data // jnp.uint8(layout.base**i) % jnp.uint8(layout.base)
-    for i in range(layout.codes)
-  ]
-  codes = jnp.stack(digits, axis + 1).astype(jnp.int8) - 1
-  shape = (*data.shape[:axis], -1, *data.shape[axis + 1 :])
+  data = jnp.expand_dims(data, axis + 1)
+  places = jax.lax.broadcasted_iota(
+    jnp.uint8,
+    (*[1] * (axis + 1), layout.codes, *[1] * (data.ndim - axis - 2)),
+    axis + 1,
+  )
+  if layout.base == 4:
+    # In int8 throughout, which CPUs do fastest.
+    digits = (data.astype(jnp.int8) >> (2 * places.astype(jnp.int8))) & 3
+  else:
+    digits = data // layout.base**places % layout.base
+  codes = digits.astype(jnp.int8) - 1
+  shape = (*data.shape[:axis], -1, *data.shape[axis + 2 :])
   return jax.lax.slice_in_dim(codes.reshape(shape), 0, packed.length, axis=axis)
+
+
+def axis_to_pack(
+  shape: Sequence[int], parts: Sequence[int] | None = None
+) -> int:
+  """Returns the axis of a kernel along which "quad" wastes nothing.
+
+  The contracted one, the last but one, if it holds whole bytes; else another
+  that does.
+
+  Args:
+    shape: of the codes.
+    parts: over how many devices each axis is split; ``None`` for one device.
+  """
+  parts = parts or [1] * len(shape)
+  codes = LAYOUTS["quad"].codes
+  order = [len(shape) - 2, len(shape) - 1, *range(len(shape) - 2)]
+  whole = [i for i in order if shape[i] % (parts[i] * codes) == 0]
+  unsplit = [i for i in order if parts[i] == 1]
+  return (whole or unsplit or order)[0]
 
 
 def unpacked(q: QTensor) -> QTensor:

@@ -18,7 +18,7 @@ from bitnet_jax.ops import compute
 from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.quantizers.recipe import Recipe
-from bitnet_jax.types import QTensor
+from bitnet_jax.types import Packed, QTensor
 
 # The name of results for ``jax.checkpoint_policies.save_only_these_names``.
 PRODUCT = "bit_product"
@@ -31,9 +31,12 @@ class Bilinear(Protocol):
   """A hashable bilinear operation; outputs end in the weights' last axis."""
 
   def __call__(
-    self, x: Array, w: Array, *, precision: Any, dtype: Any
+    self, x: Array, w: Array | Packed, *, precision: Any, dtype: Any
   ) -> Array:
-    """Multiplies, accumulating in ``dtype`` (``None``: as the operands say)."""
+    """Multiplies, accumulating in ``dtype`` (``None``: as the operands say).
+
+    Packed codes go with an ``x`` of int8.
+    """
     ...
 
   def input_gradient(
@@ -65,11 +68,11 @@ class Bilinear(Protocol):
     """Returns the axes of ``w`` that share a scale."""
     ...
 
-  def terms(self, w: Array) -> int:
+  def terms(self, w: Array | Packed) -> int:
     """Returns how many products are added up in one output element."""
     ...
 
-  def slow_in_int8(self, x: Array, w: Array) -> bool:
+  def slow_in_int8(self, x: Array, w: Array | Packed) -> bool:
     """Says whether XLA's CPU backend lacks a fast int8 path for the shapes."""
     ...
 
@@ -203,7 +206,7 @@ def _product_of_codes(spec, x, w, qx, qw):
       precision=spec.precision,
       dtype=jnp.float32,
     )
-  a, b = qx.codes, unpacked(qw).codes
+  a, b = qx.codes, qw.qvalue
   chosen = compute.choose_compute(
     spec.recipe,
     terms=spec.product.terms(b),
@@ -215,7 +218,7 @@ def _product_of_codes(spec, x, w, qx, qw):
   codes_dtype = compute.float_dtype_of_codes()
   return spec.product(
     a.astype(codes_dtype),
-    b.astype(codes_dtype),
+    unpacked(qw).codes.astype(codes_dtype),
     precision=jax.lax.Precision.HIGHEST,
     dtype=jnp.float32,
   )

@@ -90,6 +90,7 @@ class Quantizer:
     *,
     axes: tuple[int, ...] | None = None,
     key: Key[Array, ""] | None = None,
+    measured: Float[Array, "..."] | None = None,
   ) -> QTensor:
     """Quantizes ``x``.
 
@@ -98,6 +99,7 @@ class Quantizer:
       axes: the axes that share a scale, where ``x`` is not in canonical form;
         by default those that ``axis`` says.
       key: random key, for stochastic rounding.
+      measured: what ``measured`` returns, if it is known.
 
     Returns:
       int8 codes shaped like ``x``, and a float32 scale with the shared axes
@@ -108,7 +110,8 @@ class Quantizer:
     """
     if self.needs_key and key is None:
       raise ValueError("stochastic rounding needs a key; none was given")
-    x32, m = x.astype(jnp.float32), self._measure(x, axes)
+    x32 = x.astype(jnp.float32)
+    m = self.measured(x, axes=axes) if measured is None else measured
     codes, scale = ROUNDINGS[self.rounding](x32, m, self, key)
     return QTensor(codes.astype(jnp.int8), scale)
 
@@ -116,15 +119,19 @@ class Quantizer:
     self, x: Float[Array, "*shape"], *, axes: tuple[int, ...] | None = None
   ) -> Bool[Array, "*shape"]:
     """Says where the rounded value lies within the range, before clipping."""
-    m = self._measure(x, axes)
+    m = self.measured(x, axes=axes)
     rounded = jnp.round(x.astype(jnp.float32) * (self.largest_code / m))
     low, high = self.range
     return (rounded >= low) & (rounded <= high)
 
-  def _measure(self, x, axes):
-    if axes is None:
-      axes = range(x.ndim) if self.axis is None else (self.axis % x.ndim,)
-    return jnp.maximum(MEASURES[self.measure](x, tuple(axes)), self.eps)
+  def measured(
+    self, x: Float[Array, "*shape"], *, axes: tuple[int, ...] | None = None
+  ) -> Float[Array, "..."]:
+    """Returns the measure of ``|x|``, at least ``eps``; see ``quantize``."""
+    shared = range(x.ndim) if axes is None else axes
+    if axes is None and self.axis is not None:
+      shared = (self.axis % x.ndim,)
+    return jnp.maximum(MEASURES[self.measure](x, tuple(shared)), self.eps)
 
 
 def _round_nearest(x, m, quantizer, key):

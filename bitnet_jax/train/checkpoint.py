@@ -23,8 +23,8 @@ import orbax.checkpoint.experimental.v1 as ocp
 from absl import logging
 
 from bitnet_jax import choices
+from bitnet_jax.files import write_atomically
 from bitnet_jax.train import multihost
-from bitnet_jax.train.files import write_atomically
 from bitnet_jax.train.state import TrainState
 
 FORMAT = 1

@@ -14,7 +14,7 @@ import numpy as np
 import tensorboardX
 import tqdm
 
-from bitnet_jax.train.files import write_atomically
+from bitnet_jax.files import write_atomically
 from bitnet_jax.train.speed import Speed
 
 METRICS_FILE = "metrics.jsonl"

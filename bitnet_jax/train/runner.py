@@ -274,9 +274,7 @@ def evaluate_run(
   keep_compiled()
   experiment, state = load_run(folder, checkpoint)
   with experiment.activate():
-    metrics = _measure(
-      experiment, experiment.evaluator(), experiment.problem.splits, state
-    )
+    metrics = measure(experiment, state)
   evaluation = {
     "run_id": records.run_id(*workdir.read_config(folder)),
     "step": int(state.step),
@@ -284,6 +282,13 @@ def evaluate_run(
   }
   workdir.write_json(folder / workdir.EVALUATION_FILE, evaluation)
   return evaluation
+
+
+def measure(experiment: Experiment, state: TrainState) -> dict[str, float]:
+  """Returns metrics and scores of all splits, by "split/name"."""
+  return _measure(
+    experiment, experiment.evaluator(), experiment.problem.splits, state
+  )
 
 
 def load_run(
@@ -299,6 +304,21 @@ def load_run(
     ValueError: if there is no run or no such checkpoint, if it is damaged, or
       if the data is not that of the run.
   """
+  experiment = load_experiment(folder)
+  checkpoints = Checkpoints(
+    folder / "checkpoints", experiment.settings.checkpoint
+  )
+  step = _choose_step(checkpoints, checkpoint)
+  with experiment.activate():
+    return experiment, checkpoints.restore(step, experiment.init())
+
+
+def load_experiment(folder: pathlib.Path) -> Experiment:
+  """Returns the experiment whose config a folder holds.
+
+  Raises:
+    ValueError: if there is no config, or if the data is not that of the run.
+  """
   config, fingerprint = workdir.read_config(folder)
   # The run that it started with need not be there any more.
   experiment = build({**config, "init_from": None}, folder)
@@ -308,12 +328,7 @@ def load_run(
       f"data.source is {config['data']['source']!r}, whose content is not what"
       f" the run was trained on: {found}, not {expected}"
     )
-  checkpoints = Checkpoints(
-    folder / "checkpoints", experiment.settings.checkpoint
-  )
-  step = _choose_step(checkpoints, checkpoint)
-  with experiment.activate():
-    return experiment, checkpoints.restore(step, experiment.init())
+  return experiment
 
 
 def _choose_step(checkpoints: Checkpoints, checkpoint: str) -> int:

@@ -14,7 +14,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bitnet_jax.layers.introspection import BitLayer, quantize_kernels
-from bitnet_jax.ops.packing import LAYOUTS, pack
+from bitnet_jax.ops.packing import axis_to_pack, pack
 from bitnet_jax.quantizers.quantizer import TERNARY_RANGE
 from bitnet_jax.types import QTensor
 
@@ -298,18 +298,9 @@ def gather_codes(
     codes = jax.lax.with_sharding_constraint(codes, together)
     return dataclasses.replace(q, qvalue=codes)
   parts = [math.prod(sharding.mesh.shape[a] for a in axes) for axes in split]
-  packed = pack(q.codes, axis=_axis_to_pack(q.shape, parts))
+  packed = pack(q.codes, axis=axis_to_pack(q.shape, parts))
   data = jax.lax.with_sharding_constraint(packed.data, together)
   return dataclasses.replace(q, qvalue=dataclasses.replace(packed, data=data))
-
-
-def _axis_to_pack(shape, parts):
-  """The last but one axis, if its parts are whole bytes, or another such."""
-  codes = LAYOUTS["quad"].codes
-  order = [len(shape) - 2, len(shape) - 1, *range(len(shape) - 2)]
-  whole = [i for i in order if shape[i] % (parts[i] * codes) == 0]
-  unsplit = [i for i in order if parts[i] == 1]
-  return (whole or unsplit or order)[0]
 
 
 def axis_names(axes: str | Sequence[str] | None) -> tuple[str, ...]:

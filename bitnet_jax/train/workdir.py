@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from bitnet_jax.files import write_atomically
 from bitnet_jax.train import records
-from bitnet_jax.train.files import write_atomically
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"

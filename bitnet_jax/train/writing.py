@@ -2,18 +2,21 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from bitnet_jax.inference import Sampling, beam_search, generate
+from bitnet_jax.data.kept import load_kept
+from bitnet_jax.data.tokenizers import Tokenizer
+from bitnet_jax.inference import Sampling, beam_search, stream
+from bitnet_jax.inference.storage import load_frozen
 from bitnet_jax.models.decoder import Decoder
 from bitnet_jax.models.encoder_decoder import EncoderDecoder
 from bitnet_jax.train import runner
 from bitnet_jax.train.compilation import keep_compiled
-from bitnet_jax.train.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,69 +38,173 @@ class WritingOptions:
   length_penalty: float = 1.0
 
 
-def write(
-  folder: pathlib.Path,
-  prompts: Sequence[str],
-  options: WritingOptions,
-  checkpoint: str = "last",
-) -> list[str]:
-  """Has the model of a run continue, or answer, each prompt.
+class Writer(NamedTuple):
+  """A model that writes.
+
+  Attributes:
+    model: decoder or encoder-decoder.
+    variables: of it, frozen or not.
+    tokenizer: of its text.
+    start_id: what the decoder of an encoder-decoder reads first; 0 for others.
+  """
+
+  model: Any
+  variables: Mapping[str, Any]
+  tokenizer: Tokenizer
+  start_id: int
+
+
+class Written(NamedTuple):
+  """What was written, and how fast.
+
+  Attributes:
+    texts: what follows each prompt; of an encoder-decoder, its answers.
+    tokens: how many tokens they have together, those that end them included.
+    seconds: what they took; of a decoder from its first token on, so that
+      neither compilation nor the prompts count.
+  """
+
+  texts: list[str]
+  tokens: int
+  seconds: float
+
+
+def writer_of_run(folder: pathlib.Path, checkpoint: str = "last") -> Writer:
+  """Returns the model of a run.
 
   Args:
     folder: the workdir.
-    prompts: at least one, none of them empty.
-    options: how.
     checkpoint: "last", "best", or a step.
 
-  Returns:
-    What follows each prompt; for an encoder-decoder, what it makes of it.
-
   Raises:
-    ValueError: if there is no run or no such checkpoint, if the model is not
-      one that writes, or for a prompt that is empty or too long.
+    ValueError: if there is no run or no such checkpoint, or if the model is not
+      one that writes.
   """
   keep_compiled()
   experiment, state = runner.load_run(folder, checkpoint)
-  tokenizer = experiment.problem.tokenizer
-  model: Any = getattr(experiment.problem.task, "model", None)
+  problem = experiment.problem
+  _check_writes(problem.task.model, problem.tokenizer, f"--workdir={folder}")
+  assert problem.tokenizer is not None
+  start_id = 0
+  if isinstance(problem.task.model, EncoderDecoder):
+    start_id = int(problem.train_batch(0)["tokens"][0, 0])
+  variables = {"params": state.params}
+  return Writer(problem.task.model, variables, problem.tokenizer, start_id)
+
+
+def writer_of_frozen(folder: pathlib.Path) -> Writer:
+  """Returns the model that ``frozen.freeze_run`` put into a folder.
+
+  Raises:
+    FileNotFoundError: if there is none.
+    ValueError: if a file is damaged, or if the model is not one that writes.
+  """
+  keep_compiled()
+  model, variables, record = load_frozen(folder)
+  tokenizer = None
+  if "tokenizer" in record:
+    tokenizer = load_kept(record["tokenizer"], folder)
+  _check_writes(model, tokenizer, f"--frozen={folder}")
+  assert tokenizer is not None
+  return Writer(model, variables, tokenizer, record.get("start_id", 0))
+
+
+def _check_writes(model, tokenizer, where):
   if tokenizer is None or not isinstance(model, (Decoder, EncoderDecoder)):
     raise ValueError(
-      f"--workdir={folder} holds a model.name"
-      f" {experiment.settings.model.name!r}, which does not write; decoder and"
-      " encoder_decoder do"
+      f"{where} holds a model {type(model).__name__}, which does not write;"
+      " Decoder and EncoderDecoder do"
     )
-  ids = tokenizer.encode_batch(prompts)
+
+
+def write(
+  writer: Writer,
+  prompts: Sequence[str],
+  options: WritingOptions,
+  show: Callable[[str], None] | None = None,
+) -> Written:
+  """Has a model continue, or answer, each prompt.
+
+  Args:
+    writer: the model.
+    prompts: at least one, none of them empty.
+    options: how.
+    show: called with each piece of the first text as soon as a decoder has
+      written it.
+
+  Raises:
+    ValueError: for a prompt that is empty or too long.
+  """
+  ids = writer.tokenizer.encode_batch(prompts)
   for prompt, found in zip(prompts, ids, strict=True):
     if not len(found):
       raise ValueError(f"the prompt {prompt!r} has no token")
-  params = {"params": state.params}
-  stop_id = tokenizer.need("eos", purpose="writing")
-  with experiment.activate():
-    if isinstance(model, Decoder):
-      # As in training, a text starts after the end of another.
-      written = generate(
-        model,
-        params,
-        [[stop_id, *map(int, found)] for found in ids],
-        max_new_tokens=options.max_new_tokens,
-        sampling=options.sampling,
-        stop_id=stop_id,
-        seed=options.seed,
-      )
+  stop_id = writer.tokenizer.need("eos", purpose="writing")
+  if isinstance(writer.model, Decoder):
+    return _continue(writer, ids, stop_id, options, show)
+  began = time.monotonic()
+  rows = _answer(writer, ids, stop_id, options)
+  texts = [writer.tokenizer.decode(np.asarray(r, np.int32)) for r in rows]
+  tokens = sum(map(len, rows)) + len(rows)
+  return Written(texts, tokens, time.monotonic() - began)
+
+
+def _continue(writer, ids, stop_id, options, show) -> Written:
+  # As in training, a text starts after the end of another.
+  prompts = [[stop_id, *map(int, found)] for found in ids]
+  steps = stream(
+    writer.model,
+    writer.variables,
+    prompts,
+    max_new_tokens=options.max_new_tokens,
+    sampling=options.sampling,
+    stop_id=stop_id,
+    seed=options.seed,
+  )
+  rows: list[list[int]] = [[] for _ in prompts]
+  pieces = _Pieces(writer.tokenizer)
+  began, tokens = time.monotonic(), 0
+  for count, step in enumerate(steps):
+    if not count:
+      began, tokens = time.monotonic(), 0
     else:
-      written = _rewrite(experiment, model, params, ids, stop_id, options)
-  return [tokenizer.decode(np.asarray(row, np.int32)) for row in written]
+      tokens += sum(token is not None for token in step)
+    for row, token in zip(rows, step, strict=True):
+      row += [] if token is None else [token]
+    if show is not None:
+      show(pieces.of(rows[0]))
+  seconds = time.monotonic() - began
+  if show is not None:
+    show(pieces.of(rows[0], ended=True))
+  decode = writer.tokenizer.decode
+  texts = [decode(np.asarray(row, np.int32)) for row in rows]
+  return Written(texts, tokens, seconds)
 
 
-def _rewrite(
-  experiment: Experiment,
-  model: EncoderDecoder,
-  params: Any,
+class _Pieces:
+  """Tells what of a growing text is new, in whole characters."""
+
+  def __init__(self, tokenizer: Tokenizer):
+    self._tokenizer, self._shown = tokenizer, ""
+
+  def of(self, row: Sequence[int], *, ended: bool = False) -> str:
+    """Returns what was not returned before."""
+    text = self._tokenizer.decode(np.asarray(row, np.int32))
+    if not ended:
+      # A character of several tokens shows like this until it is complete.
+      text = text.rstrip("\N{REPLACEMENT CHARACTER}")
+    if not text.startswith(self._shown):
+      return ""
+    new, self._shown = text[len(self._shown) :], text
+    return new
+
+
+def _answer(
+  writer: Writer,
   ids: Sequence[np.ndarray],
   stop_id: int,
   options: WritingOptions,
 ) -> list[list[int]]:
-  example = experiment.problem.train_batch(0)
   longest = max(map(len, ids)) + 1
   inputs = np.full((len(ids), longest), stop_id, np.int32)
   mask = np.zeros((len(ids), longest), np.int32)
@@ -105,11 +212,11 @@ def _rewrite(
     inputs[row, : len(found)] = found
     mask[row, : len(found) + 1] = 1
   outputs = beam_search(
-    model,
-    params,
+    writer.model,
+    writer.variables,
     jnp.asarray(inputs),
     jnp.asarray(mask),
-    start_id=int(example["tokens"][0, 0]),
+    start_id=writer.start_id,
     stop_id=stop_id,
     max_length=options.max_new_tokens,
     num_beams=options.num_beams,

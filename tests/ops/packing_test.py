@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from bitnet_jax import QTensor
 from bitnet_jax.ops import bit_dot, pack, unpack
+from bitnet_jax.ops.packing import axis_to_pack
 
 CODES = hnp.arrays(
   np.int8,
@@ -19,20 +20,36 @@ CODES = hnp.arrays(
 
 
 @hypothesis.settings(max_examples=12, deadline=None)
-@hypothesis.given(codes=CODES, axis=st.integers(-3, 2))
-def test_codes_come_back(codes, axis):
-  axis = axis % codes.ndim
-  packed = pack(jnp.asarray(codes), axis=axis)
+@hypothesis.given(
+  codes=CODES,
+  axis=st.integers(-3, 2),
+  layout=st.sampled_from([("quad", 4), ("base3", 5)]),
+)
+def test_codes_come_back(codes, axis, layout):
+  axis, (name, in_a_byte) = axis % codes.ndim, layout
+  packed = pack(jnp.asarray(codes), name, axis)
   assert packed.shape == codes.shape
   assert packed.ndim == codes.ndim
   assert packed.data.dtype == jnp.uint8
-  assert packed.data.shape[axis] == -(-codes.shape[axis] // 4)
+  assert packed.data.shape[axis] == -(-codes.shape[axis] // in_a_byte)
   np.testing.assert_array_equal(unpack(packed), codes)
 
 
 def test_four_neighbours_share_a_byte():
   packed = pack(jnp.array([1, 0, -1, 1, -1], jnp.int8))
   assert packed.data.tolist() == [0b10_00_01_10, 0b01_01_01_00]
+
+
+def test_five_neighbours_share_a_byte_in_base_three():
+  packed = pack(jnp.array([1, 0, -1, 1, -1, 1], jnp.int8), "base3")
+  assert packed.data.tolist() == [2 + 3 + 0 + 2 * 27 + 0, 2 + 3 + 9 + 27 + 81]
+
+
+@pytest.mark.parametrize(
+  ("shape", "axis"), [((8, 6), 0), ((6, 8), 1), ((6, 6), 0), ((4, 3, 1, 8), 3)]
+)
+def test_packed_axis_holds_whole_bytes_if_one_does(shape, axis):
+  assert axis_to_pack(shape) == axis
 
 
 def test_one_of_a_stack_is_unpacked_alone():
@@ -61,3 +78,28 @@ def test_product_takes_packed_codes(axis):
   expected = both(x, latent, codes)
   actual = both(x, latent, pack(codes, axis=axis))
   jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (10,), (1, 1, 10), (2, 10)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_one_row_is_multiplied_as_several_are(shape, axis):
+  x = jax.random.normal(jax.random.key(1), shape)
+  codes = jax.random.randint(jax.random.key(2), (10, 7), -1, 2, jnp.int8)
+  scale = jnp.full((1, 1), 0.3)
+
+  @jax.jit
+  def multiply(x, qvalue):
+    return bit_dot(x, QTensor(qvalue, scale), "bitnet_2b4t")
+
+  expected = multiply(x, codes)
+  found = multiply(x, pack(codes, axis=axis))
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_largest_sums_of_one_row_are_exact():
+  x = QTensor(jnp.full((1, 4096), -128, jnp.int8), jnp.ones((1, 1)))
+  for code in (-1, 1):
+    codes = jnp.full((4096, 2), code, jnp.int8)
+    w = QTensor(pack(codes), jnp.ones((1, 1)))
+    y = bit_dot(x, w, "b158")
+    np.testing.assert_array_equal(y, [[-128 * 4096 * code] * 2])

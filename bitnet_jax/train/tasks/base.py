@@ -24,6 +24,11 @@ Totals = dict[str, jax.Array]
 class Task(Protocol):
   """What the step and the loop need to know of an experiment."""
 
+  @property
+  def model(self) -> nn.Module:
+    """The module whose parameters are trained."""
+    ...
+
   def init(self, key: jax.Array) -> Mapping[str, Any]:
     """Returns the variables of the model."""
     ...

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from bitnet_jax.train.files import write_atomically
+from bitnet_jax.files import write_atomically
 
 
 def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path: pathlib.Path):

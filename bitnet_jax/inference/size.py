@@ -1,0 +1,117 @@
+"""What a frozen model takes in memory and on disk."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from bitnet_jax.inference.tensors import flat, to_tensors
+from bitnet_jax.ops.packing import unpacked
+from bitnet_jax.types import Packed, QTensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KernelSize:
+  """The codes of one kernel.
+
+  Attributes:
+    weights: how many there are.
+    bits: of a weight on disk.
+    entropy: bits that a weight would take if each were coded by how often its
+      value occurs in the kernel.
+  """
+
+  weights: int
+  bits: float
+  entropy: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Size:
+  """Bytes of a frozen model by part.
+
+  Attributes:
+    kernels: by path.
+    codes: bytes of all codes on disk.
+    scales: bytes of their scales.
+    floats: bytes of everything that stays in float.
+    memory: bytes of all of it in memory, where ternary codes take 2 bits.
+    parameters: number of all of them, scales not counted.
+  """
+
+  kernels: Mapping[str, KernelSize]
+  codes: int
+  scales: int
+  floats: int
+  memory: int
+  parameters: int
+
+  @property
+  def disk(self) -> int:
+    """Bytes on disk, but for names and shapes."""
+    return self.codes + self.scales + self.floats
+
+  def table(self) -> str:
+    """Returns a summary as Markdown."""
+    weights = sum(k.weights for k in self.kernels.values())
+    bits = sum(k.weights * k.bits for k in self.kernels.values())
+    entropy = sum(k.weights * k.entropy for k in self.kernels.values())
+    rows = [
+      "| part | parameters | bytes | bits a parameter |",
+      "|---|---:|---:|---:|",
+      f"| codes | {weights:,} | {self.codes:,} | {bits / weights:.3f} |",
+      f"| their entropy | | {entropy / 8:,.0f} | {entropy / weights:.3f} |",
+      f"| scales | | {self.scales:,} | |",
+      f"| in float | {self.parameters - weights:,} | {self.floats:,} | |",
+    ]
+    for name, size in (
+      ("all, on disk", self.disk),
+      ("all, in memory", self.memory),
+      ("all, in bfloat16", 2 * self.parameters),
+      ("all, in float32", 4 * self.parameters),
+    ):
+      share = 8 * size / self.parameters
+      rows.append(f"| {name} | {self.parameters:,} | {size:,} | {share:.3f} |")
+    return "\n".join(rows)
+
+
+def measure_size(variables: Mapping[str, Any]) -> Size:
+  """Returns how large frozen variables are.
+
+  Raises:
+    ValueError: if nothing is frozen.
+  """
+  leaves, (tensors, stored) = flat(variables), to_tensors(variables)
+  kernels, floats, scales, memory = {}, 0, 0, 0
+  for name, leaf in leaves.items():
+    if not isinstance(leaf, QTensor):
+      floats += leaf.size * leaf.dtype.itemsize
+      continue
+    shape, dtype = stored[name].stored
+    weights = math.prod(leaf.shape)
+    bits = 8 * math.prod(shape) * jnp.dtype(dtype).itemsize / weights
+    kernels[name] = KernelSize(
+      weights=weights, bits=bits, entropy=_entropy(unpacked(leaf).codes)
+    )
+    scales += leaf.scale.size * leaf.scale.dtype.itemsize
+    held = leaf.qvalue.data if isinstance(leaf.qvalue, Packed) else leaf.codes
+    memory += held.size
+  codes = sum(tensors[f"{name}.codes"].nbytes for name in stored)
+  return Size(
+    kernels=kernels,
+    codes=codes,
+    scales=scales,
+    floats=floats,
+    memory=memory + scales + floats,
+    parameters=sum(math.prod(leaf.shape) for leaf in leaves.values()),
+  )
+
+
+def _entropy(codes) -> float:
+  """Returns bits a code."""
+  _, counts = np.unique(np.asarray(codes), return_counts=True)
+  shares = counts / counts.sum()
+  return float(-(shares * np.log2(shares)).sum())

@@ -1,0 +1,246 @@
+"""Frozen models in a folder: ``model.safetensors`` beside ``model.json``.
+
+Nothing in the files is executable, and nothing of them is believed before it
+is checked.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bitnet_jax.files import write_atomically
+from bitnet_jax.inference import description
+from bitnet_jax.inference.freeze import freeze
+from bitnet_jax.inference.tensors import (
+  Kernel,
+  check_finite,
+  flat,
+  from_tensors,
+  to_tensors,
+)
+from bitnet_jax.models.examples import example_call
+from bitnet_jax.types import Packed, QTensor
+
+DESCRIPTION, TENSORS = "model.json", "model.safetensors"
+FORMAT = 1
+# Far more than any model needs; a larger description is not read.
+LARGEST_DESCRIPTION = 64 * 2**20
+_KEYS = {"format", "model", "kernels", "sha256", "record"}
+
+
+class FrozenModel(NamedTuple):
+  """What ``load_frozen`` returns.
+
+  Attributes:
+    model: the module.
+    variables: of it, frozen.
+    record: what was given to ``save_frozen``.
+  """
+
+  model: nn.Module
+  variables: dict[str, Any]
+  record: dict[str, Any]
+
+
+def save_frozen(
+  folder: str | pathlib.Path,
+  variables: Mapping[str, Any],
+  model: nn.Module,
+  record: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes a frozen model, reads it back, and compares.
+
+  Args:
+    folder: made if it is not there.
+    variables: what ``freeze`` returned.
+    model: the module; a module that is not of this package is not written, and
+      ``load_frozen`` asks for it.
+    record: anything that JSON can hold, to be kept with it.
+
+  Raises:
+    FileExistsError: if the folder holds a model.
+    ValueError: for variables that are not frozen, not finite, or not those of
+      the model.
+    ImportError: if ``safetensors`` is not installed.
+    OSError: if what was written reads differently.
+  """
+  safetensors = _safetensors()
+  folder = pathlib.Path(folder).expanduser()
+  for name in (DESCRIPTION, TENSORS):
+    if (folder / name).exists():
+      raise FileExistsError(f"{folder / name} exists; choose another folder")
+  tensors, kernels = to_tensors(variables)
+  check_finite(tensors)
+  described = description.describe(model, variables["params"])
+  if described is not None:
+    _check_fits(model, variables)
+  folder.mkdir(parents=True, exist_ok=True)
+  partial = folder / f".{TENSORS}.partial"
+  safetensors.flax.save_file(tensors, partial)
+  content = {
+    "format": FORMAT,
+    "model": described,
+    "kernels": {n: dataclasses.asdict(kernels[n]) for n in sorted(kernels)},
+    "sha256": _digest(partial),
+    "record": dict(record or {}),
+  }
+  os.replace(partial, folder / TENSORS)
+  write_atomically(folder / DESCRIPTION, json.dumps(content) + "\n")
+  # The library gives its files to their owner alone.
+  shutil.copymode(folder / DESCRIPTION, folder / TENSORS)
+  given = None if described is not None else model
+  found, _ = to_tensors(load_frozen(folder, given).variables)
+  if not _equal(found, tensors):
+    raise OSError(f"{folder} was written, but reads differently")
+
+
+def load_frozen(
+  folder: str | pathlib.Path, model: nn.Module | None = None
+) -> FrozenModel:
+  """Reads what ``save_frozen`` wrote.
+
+  Args:
+    folder: where.
+    model: the module, if it is not one of this package.
+
+  Raises:
+    FileNotFoundError: if there is no model.
+    ValueError: for files that are damaged, of another format, or do not fit
+      each other, saying what is wrong.
+    ImportError: if ``safetensors`` is not installed.
+  """
+  folder = pathlib.Path(folder).expanduser()
+  content = _read_description(folder / DESCRIPTION)
+  tensors = _read_tensors(folder / TENSORS, content["sha256"])
+  try:
+    variables = from_tensors(tensors, _kernels(content["kernels"]))
+    if model is None:
+      model = description.build(
+        content["model"],
+        largest=sum(math.prod(a.shape) for a in flat(variables).values()),
+      )
+      _check_fits(model, variables)
+  except (AttributeError, RecursionError, TypeError, ValueError) as error:
+    raise ValueError(f"{folder}: {error}") from error
+  return FrozenModel(model, variables, content["record"])
+
+
+def _safetensors() -> Any:
+  """Returns the library, if it is there."""
+  try:
+    import safetensors.flax
+  except ImportError as error:
+    raise ImportError(
+      "frozen models need safetensors: pip install 'bitnet-jax[export]'"
+    ) from error
+  return safetensors
+
+
+def _read_description(path):
+  with path.open("rb") as file:
+    text = file.read(LARGEST_DESCRIPTION + 1)
+  if len(text) > LARGEST_DESCRIPTION:
+    raise ValueError(f"{path} has more than {LARGEST_DESCRIPTION} bytes")
+  try:
+    content = json.loads(text)
+  except (RecursionError, ValueError) as error:
+    raise ValueError(f"{path} is damaged: {error}") from error
+  if not isinstance(content, dict) or content.keys() != _KEYS:
+    raise ValueError(
+      f"{path} is not the description of a frozen model, which has the keys"
+      f" {', '.join(sorted(_KEYS))}"
+    )
+  if content["format"] != FORMAT:
+    raise ValueError(
+      f"{path} has the format {content['format']!r}, not {FORMAT}, which is"
+      " what this version reads"
+    )
+  return content
+
+
+def _read_tensors(path, sha256):
+  safetensors = _safetensors()
+  if _digest(path) != sha256:
+    raise ValueError(
+      f"{path} is damaged: it is not the file that {DESCRIPTION} speaks of"
+    )
+  try:
+    tensors = safetensors.flax.load_file(path)
+  except (
+    safetensors.SafetensorError,
+    KeyError,
+    TypeError,
+    ValueError,
+  ) as error:
+    raise ValueError(f"{path} is damaged: {error}") from error
+  check_finite(tensors)
+  return tensors
+
+
+def _kernels(entries):
+  kernels = {}
+  for name, entry in entries.items():
+    try:
+      kernels[name] = Kernel(**entry)
+    except (TypeError, ValueError) as error:
+      raise ValueError(f"{DESCRIPTION}, kernel {name}: {error}") from error
+  return kernels
+
+
+def _digest(path):
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_fits(model, variables):
+  """Raises a ValueError unless the variables are those of the model, frozen."""
+  try:
+    args, kwargs = example_call(model, variables["params"])
+    fresh = jax.eval_shape(
+      lambda args: nn.unbox(model.init(jax.random.key(0), *args, **kwargs)),
+      args,
+    )
+    expected = jax.eval_shape(lambda fresh: freeze(fresh, model), fresh)
+  except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
+    raise ValueError(f"they do not fit the model: {error!r}") from error
+  found, wanted = map(_forms, (variables, expected))
+  different = [
+    f"{name} is {found.get(name, 'not there')}, not"
+    f" {wanted.get(name, 'expected')}"
+    for name in sorted(found.keys() | wanted.keys())
+    if found.get(name) != wanted.get(name)
+  ]
+  if different:
+    raise ValueError(
+      f"the variables do not fit the model: {'; '.join(different[:5])}"
+    )
+
+
+def _forms(variables):
+  """Returns how each variable looks, to compare and to tell."""
+  found = {}
+  for name, leaf in flat(variables).items():
+    if isinstance(leaf, QTensor):
+      kind = "ternary" if isinstance(leaf.qvalue, Packed) else "int8"
+      scale = [*leaf.scale.shape]
+      found[name] = f"{kind} codes {[*leaf.shape]} with scales {scale}"
+    else:
+      found[name] = f"{leaf.dtype}{[*leaf.shape]}"
+  return found
+
+
+def _equal(a, b):
+  return a.keys() == b.keys() and all(
+    a[name].dtype == b[name].dtype and bool(jnp.array_equal(a[name], b[name]))
+    for name in a
+  )

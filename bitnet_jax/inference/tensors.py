@@ -1,0 +1,132 @@
+"""Frozen variables as named arrays, and back.
+
+A frozen kernel becomes two arrays: its codes, ternary ones in the layout
+"base3", five to a byte, and its scale.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from bitnet_jax import choices
+from bitnet_jax.ops.packing import LAYOUTS, axis_to_pack, pack, unpack, unpacked
+from bitnet_jax.types import Packed, QTensor
+
+CODES, SCALE = ".codes", ".scale"
+TERNARY, OTHERS = "base3", "int8"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kernel:
+  """How the codes of a kernel are written.
+
+  Attributes:
+    shape: of the kernel.
+    layout: "base3" for ternary codes, in one row, or "int8".
+  """
+
+  shape: tuple[int, ...]
+  layout: str
+
+  def __post_init__(self):
+    choices.check(self.layout, (TERNARY, OTHERS), key="layout")
+    object.__setattr__(self, "shape", tuple(self.shape))
+    sizes_of_axes = all(isinstance(n, int) and n > 0 for n in self.shape)
+    if len(self.shape) < 2 or not sizes_of_axes:
+      raise ValueError(f"shape is {self.shape}; that is no kernel's")
+
+  @property
+  def stored(self) -> tuple[tuple[int, ...], Any]:
+    """Shape and dtype of the array of codes."""
+    if self.layout == OTHERS:
+      return self.shape, jnp.int8
+    length = -(-math.prod(self.shape) // LAYOUTS[TERNARY].codes)
+    return (length,), jnp.uint8
+
+
+def flat(variables: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the leaves by slash-joined path, frozen kernels among them."""
+  return dict(traverse_util.flatten_dict(dict(variables), sep="/"))
+
+
+def to_tensors(
+  variables: Mapping[str, Any],
+) -> tuple[dict[str, jax.Array], dict[str, Kernel]]:
+  """Returns arrays by name, and how the kernels among them are written.
+
+  Raises:
+    ValueError: if nothing is frozen.
+  """
+  tensors: dict[str, jax.Array] = {}
+  kernels: dict[str, Kernel] = {}
+  for name, leaf in flat(variables).items():
+    if not isinstance(leaf, QTensor):
+      tensors[name] = jnp.asarray(leaf)
+      continue
+    is_ternary = isinstance(leaf.qvalue, Packed)
+    layout = TERNARY if is_ternary else OTHERS
+    kernels[name] = Kernel(shape=leaf.shape, layout=layout)
+    tensors[name + CODES] = _to_row(leaf) if is_ternary else leaf.codes
+    tensors[name + SCALE] = leaf.scale
+  if not kernels:
+    raise ValueError("the variables hold no frozen kernel; freeze them first")
+  return tensors, kernels
+
+
+def from_tensors(
+  tensors: Mapping[str, jax.Array], kernels: Mapping[str, Kernel]
+) -> dict[str, Any]:
+  """Returns the variables of which ``to_tensors`` made these.
+
+  Raises:
+    ValueError: for arrays that are missing, of another shape or dtype than
+      the kernel has, or that hold no codes or no scale.
+  """
+  rest, leaves = dict(tensors), {}
+  for name, kernel in kernels.items():
+    for end in (CODES, SCALE):
+      if name + end not in rest:
+        raise ValueError(f"{name + end} is not there")
+    codes, scale = rest.pop(name + CODES), rest.pop(name + SCALE)
+    if (codes.shape, codes.dtype) != kernel.stored:
+      shape, dtype = kernel.stored
+      raise ValueError(
+        f"{name + CODES} is {codes.dtype}{[*codes.shape]}, not"
+        f" {jnp.dtype(dtype)}{[*shape]}, which a kernel {[*kernel.shape]} needs"
+      )
+    if scale.dtype != jnp.float32 or not bool(jnp.all(scale > 0)):
+      raise ValueError(f"{name + SCALE} is not positive float32")
+    if kernel.layout == TERNARY:
+      layout = LAYOUTS[TERNARY]
+      if int(codes.max()) >= layout.base**layout.codes:
+        raise ValueError(f"{name + CODES} holds a byte that is no codes")
+      codes = _from_row(codes, kernel.shape)
+    leaves[name] = QTensor(codes, scale)
+  return traverse_util.unflatten_dict(rest | leaves, sep="/")
+
+
+@jax.jit
+def _to_row(q: QTensor) -> jax.Array:
+  """Packs codes as one row, of which only the end is filled up."""
+  return pack(unpacked(q).codes.reshape(-1), TERNARY).data
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _from_row(data: jax.Array, shape: tuple[int, ...]) -> Packed:
+  """Returns the codes of a row as ``freeze`` packs them."""
+  row = Packed(data, math.prod(shape), -1, TERNARY)
+  return pack(unpack(row).reshape(shape), axis=axis_to_pack(shape))
+
+
+def check_finite(tensors: Mapping[str, jax.Array]) -> None:
+  """Raises a ValueError that names an array with NaN or infinity."""
+  for name, tensor in tensors.items():
+    floats = jnp.issubdtype(tensor.dtype, jnp.floating)
+    if floats and not bool(jnp.all(jnp.isfinite(tensor))):
+      raise ValueError(f"{name} holds values that are not finite")

@@ -1,0 +1,113 @@
+"""Runs as frozen models: made from a checkpoint, and evaluated.
+
+Beside the model its folder holds ``config.json`` of the run and the file of its
+vocabulary, so that nothing else is needed but the data.
+"""
+
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bitnet_jax.data.kept import keep_vocabulary
+from bitnet_jax.inference.freeze import freeze_kernels
+from bitnet_jax.inference.size import Size, measure_size
+from bitnet_jax.inference.storage import load_frozen, save_frozen
+from bitnet_jax.train import runner, workdir
+from bitnet_jax.train.compilation import keep_compiled
+from bitnet_jax.train.experiment import Experiment
+from bitnet_jax.train.sharding import replicate
+from bitnet_jax.train.state import TrainState
+
+
+def freeze_run(
+  folder: pathlib.Path, output: pathlib.Path, checkpoint: str = "last"
+) -> Size:
+  """Freezes a checkpoint of a run, writes it, and checks what was written.
+
+  Args:
+    folder: the workdir.
+    output: a folder that is empty, or not there.
+    checkpoint: "last", "best", or a step.
+
+  Returns:
+    How large it is.
+
+  Raises:
+    FileExistsError: if there is anything in ``output``.
+    ValueError: if there is no run or no such checkpoint, or if its kernels are
+      in float, or partly still were at that step.
+  """
+  if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    raise FileExistsError(f"--output={output} exists; choose another folder")
+  keep_compiled()
+  experiment, state = runner.load_run(folder, checkpoint)
+  step = int(state.step)
+  phase_in = experiment.settings.quant.make_phase_in()
+  if phase_in.strength(step) is not None:
+    full = phase_in.start + phase_in.steps
+    raise ValueError(
+      f"--checkpoint={checkpoint} is step {step}, when quantization is still"
+      f" phased in; it is in full force from step {full} on"
+    )
+  with experiment.activate():
+    params = freeze_kernels(experiment.problem.layers, state.params)
+  variables = {"params": params, **state.variables}
+  output.mkdir(parents=True, exist_ok=True)
+  shutil.copyfile(folder / workdir.CONFIG_FILE, output / workdir.CONFIG_FILE)
+  record = {"run_id": experiment.run_id, "step": step}
+  record |= _text_of(experiment, folder, output)
+  save_frozen(output, variables, experiment.problem.task.model, record)
+  return measure_size(variables)
+
+
+def _text_of(experiment: Experiment, folder, output) -> dict[str, Any]:
+  """Keeps the vocabulary, if there is one, and says what writing needs."""
+  problem, data = experiment.problem, experiment.settings.data
+  if problem.tokenizer is None:
+    return {}
+  found: dict[str, Any] = {
+    "tokenizer": keep_vocabulary(
+      problem.tokenizer,
+      data.tokenizer,
+      output,
+      cache=folder,
+      lowercase=data.lowercase,
+    )
+  }
+  example = problem.train_batch(0)
+  if "inputs" in example:
+    found["start_id"] = int(example["tokens"][0, 0])
+  return found
+
+
+def evaluate_frozen(folder: pathlib.Path) -> dict[str, Any]:
+  """Evaluates a frozen model on all splits of the data of its run.
+
+  Args:
+    folder: what ``freeze_run`` wrote.
+
+  Returns:
+    Run, step and metrics, also written to ``evaluation.json``.
+
+  Raises:
+    FileNotFoundError: if there is no frozen model, or no data.
+    ValueError: if a file is damaged, or the data is not that of the run.
+  """
+  keep_compiled()
+  found = load_frozen(folder)
+  experiment = runner.load_experiment(folder)
+  with experiment.activate():
+    variables = jax.tree.map(
+      lambda array: replicate(array, experiment.mesh), found.variables
+    )
+    params = variables.pop("params")
+    step = jnp.int32(found.record["step"])
+    state = TrainState(step, params, (), variables)
+    metrics = runner.measure(experiment, state)
+  evaluation = {**found.record, "metrics": metrics}
+  evaluation.pop("tokenizer", None)
+  workdir.write_json(folder / workdir.EVALUATION_FILE, evaluation)
+  return evaluation

@@ -1,0 +1,120 @@
+"""Does every family learn, on two cores and in two minutes, float or ternary?
+
+python experiments/families/run.py --workdir=runs/families
+
+The configs of the README, all on data that comes with Python or the installed
+packages, in three recipes, each beside the best constant answer: the largest
+class, or the frequencies of the tokens, of the training split. Runs that are in
+results.jsonl are skipped; --table prints the table of the README only.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+import study
+from absl import app, flags
+
+from bitnet_jax.train import records, runner
+from bitnet_jax.train.experiment import build
+
+CONFIGS = (
+  "digits_mlp",
+  "digits_cnn",
+  "digits_vit",
+  "docstrings_mlp",
+  "karate_gnn:sgc",
+  "karate_gnn:gcn",
+  "karate_gnn:sage",
+  "karate_gnn:gat",
+  "graphs_gnn:sgc",
+  "graphs_gnn:gcn",
+  "graphs_gnn:sage",
+  "graphs_gnn:gat",
+  "pydoc_decoder",
+  "pydoc_encoder",
+  "pydoc_encoder_decoder",
+)
+HERE = pathlib.Path(__file__).parent
+RESULTS, CONSTANT = HERE / "results.jsonl", HERE / "constant.jsonl"
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.")
+_CONFIGS = flags.DEFINE_list("configs", list(CONFIGS), "Which configs.")
+_TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT003
+
+
+def cases() -> list[study.Case]:
+  """Returns the runs."""
+  found = []
+  for config in _CONFIGS.value:
+    name, _, variant = config.partition(":")
+    path = f"configs/{name}.py" + (f":{variant}" if variant else "")
+    found += [
+      study.Case(f"{config}-{recipe}", path, {"quant.recipe": recipe})
+      for recipe in study.RECIPES
+    ]
+  return found
+
+
+def run_constant(case: study.Case, root: pathlib.Path) -> None:
+  """Records how well the best constant answer does on the test split."""
+  config = runner.load_config(case.config, dict(case.overrides))
+  problem = build(config, root / case.name).problem
+
+  def answers(split: str) -> np.ndarray:
+    found = []
+    for batch in problem.eval_batches(split):
+      answer = batch["targets" if "targets" in batch else "labels"]
+      mask = batch.get("mask", np.ones(answer.shape))
+      found.append(answer[mask > 0])
+    return np.concatenate(found)
+
+  train, test = answers("train"), answers("test")
+  counts = np.bincount(train, minlength=test.max() + 1) + 1
+  metrics = {
+    "test/accuracy": float(np.mean(test == counts.argmax())),
+    "test/loss": float(-np.log(counts / counts.sum())[test].mean()),
+  }
+  name = case.name.rpartition("-")[0]
+  records.append(CONSTANT, {"case": name, "metrics": metrics})
+
+
+def table() -> str:
+  """Returns the results as Markdown."""
+  rows = [
+    "| config | of the test split | constant answer | `float` | `b158` |"
+    " `b158_median` | seconds a run |",
+    "|---|---|---:|---:|---:|---:|---:|",
+  ]
+  results = {record["case"]: record for record in records.load(RESULTS)}
+  for record in records.load(CONSTANT):
+    name = record["case"]
+    runs = [results[f"{name}-{recipe}"] for recipe in study.RECIPES]
+    likelihood = "test/perplexity" in runs[0]["metrics"]
+    metric = "test/loss" if likelihood else "test/accuracy"
+    values = [f"{r['metrics'][metric]:.3f}" for r in (record, *runs)]
+    seconds = [run["wall_time_s"] for run in runs]
+    rows.append(
+      f"| `{name}` | {'nats a token' if likelihood else 'accuracy'} |"
+      f" {' | '.join(values)} | {min(seconds):.0f} to {max(seconds):.0f} |"
+    )
+  return "\n".join(rows)
+
+
+def main(argv):
+  """Runs what is asked for, then prints the table."""
+  del argv
+  if not _TABLE.value:
+    if _WORKDIR.value is None:
+      sys.exit("error: give --workdir, or --table")
+    root = pathlib.Path(_WORKDIR.value)
+    study.run_missing(cases(), RESULTS, root)
+    known = {record["case"] for record in records.load(CONSTANT)}
+    for case in cases()[:: len(study.RECIPES)]:
+      if case.name.rpartition("-")[0] not in known:
+        run_constant(case, root)
+  print(table())
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=runner.parse_flags)
