@@ -10,6 +10,8 @@ compute: products of codes in int8 and in float, which compute="auto" is read
   off from.
 median: the exact median against the mean, and against sorting.
 step: whole training steps with AdamW.
+mesh: training steps of a decoder on meshes of all devices; XLA_FLAGS=
+  --xla_force_host_platform_device_count=8 makes eight of a CPU.
 packed: products with packed weights, and a decoder that writes, frozen or not.
 memory: what is kept for the backward pass.
 start: whole programs of two training steps.
@@ -32,7 +34,7 @@ from typing import Any
 
 import jax
 from absl import app, flags
-from benchmarks import layers, memory, serving, tpu, training
+from benchmarks import layers, memory, meshes, serving, tpu, training
 from benchmarks.timing import Case, Timings, measure
 from benchmarks.torch_baseline import Torch
 
@@ -44,6 +46,7 @@ SUITES: dict[str, Callable[[Torch | None], Iterator[Case]]] = {
   "compute": layers.compute,
   "median": layers.median,
   "step": training.step,
+  "mesh": meshes.mesh,
   "packed": serving.packed,
   "start": training.start,
 }

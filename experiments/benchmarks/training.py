@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -68,12 +68,16 @@ def images(folder: pathlib.Path) -> pathlib.Path:
   return path
 
 
-def config_step(name: str, recipe: str, source: pathlib.Path) -> Run:
-  """Returns what times the training step of a config."""
-  config = runner.load_config(
-    str(ROOT / "configs" / f"{name}.py"),
-    {"data.source": f"file:{source}", "quant.recipe": recipe},
-  )
+def config_step(name: str, overrides: Mapping[str, Any]) -> Run:
+  """Returns what times the training step of a config.
+
+  Args:
+    name: of the config, with a variant behind a colon.
+    overrides: values by dotted key.
+  """
+  file, colon, variant = name.partition(":")
+  path = f"{ROOT / 'configs' / file}.py{colon}{variant}"
+  config = runner.load_config(path, dict(overrides))
   experiment = build(config)
   with experiment.activate():
     batch = place_batch(experiment.problem.train_batch(0), experiment.mesh)
@@ -189,9 +193,14 @@ def step(torch: Torch | None) -> Iterator[Case]:
   """Whole training steps, updates of the parameters included."""
   with tempfile.TemporaryDirectory() as folder:
     source = images(pathlib.Path(folder))
+
+    def of_config(name: str) -> Callable[[str], Run]:
+      given = {"data.source": f"file:{source}"}
+      return lambda recipe: config_step(name, given | {"quant.recipe": recipe})
+
     cases = {
-      "MNIST MLP": lambda recipe: config_step("mnist_mlp", recipe, source),
-      "MNIST CNN": lambda recipe: config_step("mnist_cnn", recipe, source),
+      "MNIST MLP": of_config("mnist_mlp"),
+      "MNIST CNN": of_config("mnist_cnn"),
       "feed-forward stack": stack_step,
       "decoder": decoder_step,
     }

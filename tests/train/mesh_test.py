@@ -132,6 +132,33 @@ def test_step_is_that_of_one_device(
     assert np.all(np.abs(share - 0.5)[differ] < 1e-5), path
 
 
+@pytest.mark.slow
+def test_long_sequences_are_split_if_a_rule_says_so(make_config):
+  overrides = _TEXT | {
+    "quant__recipe": "float",
+    "model__dropout": 0.0,
+    "optim__warmup_steps": 0,
+    "data__eval_batch_size": 96,
+  }
+  loss, moments, _ = one_step(make_config("pydoc_decoder", **overrides))
+  config = make_config(
+    "pydoc_decoder", **overrides, mesh__data=1, mesh__fsdp=2, mesh__tensor=4
+  )
+  config["sharding_rules"] = (("length", "tensor"), *config["sharding_rules"])
+  experiment = build(config)
+  with experiment.activate():
+    lowered = experiment.train_step().lower(*experiment.step_arguments())
+  # Batch, length, features: between blocks, and of the logits.
+  assert '[{"data", "fsdp"}, {"tensor"}, {}]' in lowered.as_text()
+  actual, others, _ = one_step(config)
+  np.testing.assert_allclose(actual, loss, 1e-6)
+  largest = max(np.abs(m).max() for m in moments.values())
+  for key, moment in moments.items():
+    np.testing.assert_allclose(
+      others[key], moment, rtol=0, atol=1e-5 * largest, err_msg=key
+    )
+
+
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_product_of_what_needs_no_rounding_is_exact(mesh):
   # Scales are powers of two, and activations stand on the grid of the codes.

@@ -1,5 +1,7 @@
 """Meshes, placement, and the same training on any of them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +64,30 @@ def test_mesh_that_does_not_fit_is_named(sizes, message):
   data, fsdp, tensor = sizes
   with pytest.raises(ValueError, match=message):
     make_mesh(data=data, fsdp=fsdp, tensor=tensor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """What JAX looks at of a device in one of several slices."""
+
+  id: int
+  slice_index: int
+  process_index: int = 0
+  device_kind: str = "chip"
+  platform: str = "gpu"
+
+
+@pytest.mark.parametrize(
+  "sizes",
+  [(-1, 2, 2), (4, 2, 1)],
+)
+def test_only_replicas_stand_in_different_slices(sizes):
+  chips = [Chip(i, i // 4) for i in (5, 0, 7, 2, 1, 4, 3, 6)]
+  data, fsdp, tensor = sizes
+  mesh = make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=chips)
+  assert {chip.id for chip in mesh.devices.flat} == {*range(8)}
+  slices = [{chip.slice_index for chip in row.flat} for row in mesh.devices]
+  assert all(len(found) == 1 for found in slices)
 
 
 def test_batch_is_split_by_example():
