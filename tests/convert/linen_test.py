@@ -82,7 +82,7 @@ def test_converted_layers_multiply_integers(name, count):
 
 def test_other_methods_run_the_twins_too():
   ternary, _ = bitlinearize(Transformer(), HIDDEN, ROWS)
-  variables = ternary.init(jax.random.key(0), ROWS)
+  variables = jax.jit(ternary.init)(jax.random.key(0), ROWS)
 
   def encode(variables, x):
     return ternary.apply(variables, x, method="encode")
@@ -101,7 +101,7 @@ def test_model_inside_another_model_is_converted():
 
   inner, report = bitlinearize(Cnn(), INTEGERS)
   outer = Outer(inner)
-  variables = outer.init(jax.random.key(0), IMAGES)
+  variables = jax.jit(outer.init)(jax.random.key(0), IMAGES)
   assert set(variables["params"]) == {"body", "last"}
   assert "Conv_0" in variables["params"]["body"]
   assert report.converted == ["Conv_0", "Conv_1", "Dense_0", "out"]
@@ -117,8 +117,9 @@ def test_converted_model_is_frozen():
   }
   assert isinstance(kernels["Conv_1"].qvalue, Packed)
   x = jax.random.normal(jax.random.key(1), IMAGES.shape)
+  apply = jax.jit(ternary.apply)
   np.testing.assert_allclose(
-    ternary.apply(frozen, x), ternary.apply(variables, x), rtol=1e-6, atol=1e-6
+    apply(frozen, x), apply(variables, x), rtol=1e-6, atol=1e-6
   )
 
 
@@ -143,8 +144,8 @@ def test_layers_without_a_twin_stay_and_say_why():
   assert reasons["own"] == "it has dot_general, which its twin does not take"
   assert reasons["masked"].startswith("it has mask")
   assert reasons["transposed"].startswith("ConvTranspose has no twin")
-  variables = ternary.init(jax.random.key(0), ids)
-  assert ternary.apply(variables, ids).shape == (2, 6, 4)
+  variables = jax.jit(ternary.init)(jax.random.key(0), ids)
+  assert jax.jit(ternary.apply)(variables, ids).shape == (2, 6, 4)
 
 
 def test_layers_of_this_package_are_left_alone():
