@@ -5,46 +5,65 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from bitnet_jax.convert.linen import BitLinearized
+from bitnet_jax.convert import linen
 from bitnet_jax.convert.report import Pairs, Report, check_rules
 from bitnet_jax.quantizers.recipe import RecipeLike
 
 
 def bitlinearize(
-  model: Any, rules: RecipeLike | Pairs, *example: Any, **more: Any
+  model: Any,
+  rules: RecipeLike | Pairs,
+  *example: Any,
+  rngs: Any = None,
+  **more: Any,
 ) -> tuple[Any, Report]:
   """Quantizes the layers of a model that knows nothing of it.
 
   ``nn.Dense``, ``nn.DenseGeneral`` and ``nn.Conv`` of a Linen model are run by
   ``BitDense``, ``BitDenseGeneral`` and ``BitConv``, with the parameters that
   they have: the tree stays, and a full-precision checkpoint is the start of
-  ternary training. A layer that no rule matches stays as it was.
+  ternary training. In a copy of an NNX model, ``nnx.Linear``,
+  ``nnx.LinearGeneral`` and ``nnx.Conv`` become their twins, with their
+  parameters. A layer that no rule matches stays as it was.
 
   Args:
-    model: an ``nn.Module``.
+    model: an ``nn.Module`` or an ``nnx.Module``.
     rules: (pattern, recipe) pairs on slash-joined paths, of which the first
       that matches the whole path wins; or one recipe for all layers.
-    *example: arguments of a call, arrays or ``jax.ShapeDtypeStruct``, to trace
-      the model with. Without them rules are checked, and the report filled,
-      when the model is initialized.
-    **more: keyword arguments, likewise.
+    *example: of a Linen model, arguments of a call, arrays or
+      ``jax.ShapeDtypeStruct``, to trace it with. Without them rules are
+      checked, and the report filled, when the model is initialized.
+    rngs: of an NNX model, random keys for recipes that round by them.
+    **more: keyword arguments of the call.
 
   Returns:
     The model, to be used in place of the one given, and the report: which
     layers are quantized, which are not, and why.
 
   Raises:
-    TypeError: for what is no Linen module.
-    ValueError: for an unknown recipe, or a rule that decides for no layer.
+    TypeError: for what is no module.
+    ValueError: for an unknown recipe, a rule that decides for no layer, or a
+      recipe that needs random keys where there are none.
   """
+  pairs = check_rules(rules)
   if not isinstance(model, nn.Module):
-    raise TypeError(f"model is a {type(model).__name__}, not a Linen module")
+    # Not before: it loads optax, which Linen models do without.
+    from flax import nnx
+
+    from bitnet_jax.convert.nnx import convert
+
+    if not isinstance(model, nnx.Module):
+      raise TypeError(
+        f"model is a {type(model).__name__}, neither a Linen nor an NNX module"
+      )
+    if example or more:
+      raise TypeError("an NNX model needs no example: its layers are there")
+    return convert(model, pairs, rngs)
   report = Report()
-  found = BitLinearized(model, check_rules(rules), report)
+  found = linen.BitLinearized(model, pairs, report)
   if example or more:
-    keys = {
-      name: jax.random.key(0) for name in ("params", "dropout", "quantize")
-    }
+    key = jax.random.key(0)
+    keys = {"params": key, "dropout": key, "quantize": key}
     arrays = {n: value for n, value in more.items() if hasattr(value, "shape")}
     rest = {n: value for n, value in more.items() if n not in arrays}
     jax.eval_shape(

@@ -19,7 +19,12 @@ from bitnet_jax.layers.dense import (
 )
 from bitnet_jax.ops import bit_conv
 from bitnet_jax.ops.operands import normalize_input
-from bitnet_jax.quantizers.recipe import RECIPES, RecipeLike, get_recipe
+from bitnet_jax.quantizers.recipe import (
+  RECIPES,
+  Recipe,
+  RecipeLike,
+  get_recipe,
+)
 from bitnet_jax.types import QTensor
 
 _PAD_MODES = {"CIRCULAR": "wrap", "REFLECT": "reflect"}
@@ -91,75 +96,115 @@ class BitConv(nn.Module):
       raise ValueError("BitConv does not support mask")
     recipe = get_recipe(self.recipe)
     window = _per_axis(self.kernel_size, 1)
-    rank = len(window)
-    if x.ndim < rank + 1:
-      raise ValueError(
-        f"BitConv with a window {window} takes an input of at least {rank + 1}"
-        f" axes, not one of shape {x.shape}"
-      )
-    c_in, groups = x.shape[-1], self.feature_group_count
-    if c_in % groups or self.features % groups:
-      raise ValueError(
-        f"feature_group_count is {groups}, which must divide the {c_in} input"
-        f" and the {self.features} output channels"
-      )
-    kernel_shape = (*window, c_in // groups, self.features)
+    check_input(x, window, self.feature_group_count, self.features)
+    c_in = x.shape[-1] // self.feature_group_count
+    kernel_shape = (*window, c_in, self.features)
     kernel = kernel_of(self, kernel_shape, self.kernel_init)
     bias = None
     if self.use_bias:
       bias = self.param(
         "bias", self.bias_init, (self.features,), self.param_dtype
       )
-    dtype = result_dtype(self, x, kernel, bias)
-
-    batch_shape = x.shape[: -rank - 1]
-    x = jax.tree.map(
-      # A scale too has the axes of a batch of examples.
-      lambda a: a.reshape(
-        math.prod(a.shape[: -rank - 1]), *a.shape[-rank - 1 :]
-      ),
-      x,
-    )
-    x = normalize_input(x, recipe, axes=tuple(range(1, x.ndim)))
-    x, padding = self._pad(x, window)
-    y = bit_conv(
+    return convolve(
+      self,
       x,
       kernel,
+      bias,
       recipe,
-      window_strides=_per_axis(self.strides, rank),
-      padding=padding,
-      lhs_dilation=_per_axis(self.input_dilation, rank),
-      rhs_dilation=_per_axis(self.kernel_dilation, rank),
-      feature_group_count=groups,
-      bias=bias,
       strength=strength,
       key=quantize_key(self, recipe),
-      precision=self.precision,
-      dtype=dtype,
     )
-    return y.reshape(*batch_shape, *y.shape[1:])
 
-  def _pad(self, x, window):
-    """Pads with values where XLA cannot; returns what is left to XLA."""
-    rank = len(window)
-    padding = canonicalize_padding(self.padding, rank)
-    dilation = _per_axis(self.kernel_dilation, rank)
-    reach = [(k - 1) * d for k, d in zip(window, dilation, strict=True)]
-    if padding == "CAUSAL":
-      if rank != 1:
-        raise ValueError(
-          f"padding is 'CAUSAL', which takes one spatial axis, not {rank}"
-        )
-      return x, ((reach[0], 0),)
-    if isinstance(padding, str) and padding in _PAD_MODES:
-      pads = [(0, 0), *((r // 2, r - r // 2) for r in reach), (0, 0)]
-      mode = _PAD_MODES[padding]
-      if isinstance(x, QTensor):
-        latent = None if x.latent is None else jnp.pad(x.latent, pads, mode)
-        codes = jnp.pad(x.codes, pads, mode)
-        return QTensor(codes, x.scale, latent), "VALID"
-      return jnp.pad(x, pads, mode), "VALID"
-    return x, padding
+
+def check_input(x: Any, window: Sequence[int], groups: int, c_out: int) -> None:
+  """Raises a ValueError for an input that a convolution does not take."""
+  rank = len(window)
+  if x.ndim < rank + 1:
+    raise ValueError(
+      f"BitConv with a window {tuple(window)} takes an input of at least"
+      f" {rank + 1} axes, not one of shape {x.shape}"
+    )
+  if x.shape[-1] % groups or c_out % groups:
+    raise ValueError(
+      f"feature_group_count is {groups}, which must divide the {x.shape[-1]}"
+      f" input and the {c_out} output channels"
+    )
+
+
+def convolve(
+  layer: Any,
+  x: Num[Array, "..."] | QTensor,
+  kernel: Any,
+  bias: Array | None,
+  recipe: Recipe,
+  *,
+  strength: ArrayLike | None,
+  key: Array | None,
+) -> Num[Array, "..."]:
+  """Convolves ``quantize(norm(x))`` with ``quantize(kernel)``.
+
+  Args:
+    layer: a ``BitConv`` of Linen or of NNX, whose strides, padding, dilations,
+      groups, dtypes and precision hold.
+    x: ``[*batch, *spatial, c_in]``, or what ``quantize_input`` made of it.
+    kernel: latent weights, or codes.
+    bias: [features], or ``None``.
+    recipe: of the layer.
+    strength: share of quantization in force, see ``bit_dot``.
+    key: for stochastic rounding.
+
+  Raises:
+    ValueError: for causal padding of more than one axis.
+  """
+  rank = kernel.ndim - 2
+  dtype = result_dtype(layer, x, kernel, bias)
+  batch_shape = x.shape[: -rank - 1]
+  x = jax.tree.map(
+    # A scale too has the axes of a batch of examples.
+    lambda a: a.reshape(math.prod(a.shape[: -rank - 1]), *a.shape[-rank - 1 :]),
+    x,
+  )
+  x = normalize_input(x, recipe, axes=tuple(range(1, x.ndim)))
+  x, padding = _pad(layer, x, kernel.shape[:rank])
+  y = bit_conv(
+    x,
+    kernel,
+    recipe,
+    window_strides=_per_axis(layer.strides, rank),
+    padding=padding,
+    lhs_dilation=_per_axis(layer.input_dilation, rank),
+    rhs_dilation=_per_axis(layer.kernel_dilation, rank),
+    feature_group_count=layer.feature_group_count,
+    bias=bias,
+    strength=strength,
+    key=key,
+    precision=layer.precision,
+    dtype=dtype,
+  )
+  return y.reshape(*batch_shape, *y.shape[1:])
+
+
+def _pad(layer, x, window):
+  """Pads with values where XLA cannot; returns what is left to XLA."""
+  rank = len(window)
+  padding = canonicalize_padding(layer.padding, rank)
+  dilation = _per_axis(layer.kernel_dilation, rank)
+  reach = [(k - 1) * d for k, d in zip(window, dilation, strict=True)]
+  if padding == "CAUSAL":
+    if rank != 1:
+      raise ValueError(
+        f"padding is 'CAUSAL', which takes one spatial axis, not {rank}"
+      )
+    return x, ((reach[0], 0),)
+  if isinstance(padding, str) and padding in _PAD_MODES:
+    pads = [(0, 0), *((r // 2, r - r // 2) for r in reach), (0, 0)]
+    mode = _PAD_MODES[padding]
+    if isinstance(x, QTensor):
+      latent = None if x.latent is None else jnp.pad(x.latent, pads, mode)
+      codes = jnp.pad(x.codes, pads, mode)
+      return QTensor(codes, x.scale, latent), "VALID"
+    return jnp.pad(x, pads, mode), "VALID"
+  return x, padding
 
 
 def _per_axis(value: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:

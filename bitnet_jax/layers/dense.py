@@ -16,7 +16,12 @@ from jaxtyping import Array, ArrayLike, Num
 from bitnet_jax.ops import bit_dot
 from bitnet_jax.ops.operands import normalize_input
 from bitnet_jax.ops.packing import unpacked
-from bitnet_jax.quantizers.recipe import RECIPES, RecipeLike, get_recipe
+from bitnet_jax.quantizers.recipe import (
+  RECIPES,
+  Recipe,
+  RecipeLike,
+  get_recipe,
+)
 from bitnet_jax.types import QTensor
 
 default_kernel_init = nn.initializers.lecun_normal()
@@ -196,44 +201,84 @@ class BitDenseGeneral(nn.Module):
         (*batch_shape, *features),
         self.param_dtype,
       )
-    dtype = result_dtype(self, x, kernel, bias)
-
-    kept = [a for a in range(n_batch, x.ndim) if a not in contracted]
-    kept_shape = tuple(x.shape[a] for a in kept)
-    # Scales have the axes of what they scale, so that these steps suit them.
-    x = jax.tree.map(
-      lambda a: jnp.transpose(a, (*batch, *kept, *contracted)), x
-    )
-    x = jax.tree.map(lambda a: _merge_last(a, len(contracted)), x)
-    x = normalize_input(x, recipe)
-    kernel = jax.tree.map(
-      lambda a: _merge_last(
-        _merge_last(a, len(features)), len(contracted), before=1
-      ),
+    return dense_general(
+      self,
+      x,
       kernel,
+      bias,
+      recipe,
+      contracted=contracted,
+      n_batch=n_batch,
+      strength=strength,
+      key=quantize_key(self, recipe),
     )
-    if bias is not None:
-      bias = bias.reshape(*batch_shape, d_out)
 
-    def dot(x, kernel, bias, key):
-      return bit_dot(
-        x,
-        kernel,
-        recipe,
-        bias=bias,
-        strength=strength,
-        key=key,
-        precision=self.precision,
-        dtype=dtype,
-      )
 
-    keys = quantize_key(self, recipe)
-    if keys is not None and batch_shape:
-      keys = jax.random.split(keys, batch_shape)
-    for _ in batch_shape:
-      dot = jax.vmap(dot)
-    y = dot(x, kernel, bias, keys)
-    return y.reshape(*batch_shape, *kept_shape, *features)
+def dense_general(
+  layer: Any,
+  x: Num[Array, "..."] | QTensor,
+  kernel: Any,
+  bias: Array | None,
+  recipe: Recipe,
+  *,
+  contracted: tuple[int, ...],
+  n_batch: int,
+  strength: ArrayLike | None,
+  key: Array | None,
+) -> Num[Array, "..."]:
+  """Contracts axes of ``x`` with a kernel, both quantized.
+
+  Args:
+    layer: of Linen or of NNX, whose dtypes and precision hold.
+    x: input, or what ``quantize_input`` made of it.
+    kernel: [*batch, *contracted, *features], not packed.
+    bias: [*batch, *features], or ``None``.
+    recipe: of the layer.
+    contracted: axes of ``x``, none of them negative.
+    n_batch: number of leading axes with a kernel for each index.
+    strength: share of quantization in force, see ``bit_dot``.
+    key: for stochastic rounding.
+
+  Returns:
+    Array of the batch axes, the other axes that were not contracted, and the
+    features, in this order.
+  """
+  dtype = result_dtype(layer, x, kernel, bias)
+  n_in = len(contracted)
+  n_out = kernel.ndim - n_batch - n_in
+  batch_shape = kernel.shape[:n_batch]
+  features = kernel.shape[n_batch + n_in :]
+  kept = [a for a in range(n_batch, x.ndim) if a not in contracted]
+  kept_shape = tuple(x.shape[a] for a in kept)
+  # Scales have the axes of what they scale, so that these steps suit them.
+  order = (*range(n_batch), *kept, *contracted)
+  x = jax.tree.map(lambda a: jnp.transpose(a, order), x)
+  x = jax.tree.map(lambda a: _merge_last(a, n_in), x)
+  x = normalize_input(x, recipe)
+  kernel = jax.tree.map(
+    lambda a: _merge_last(_merge_last(a, n_out), n_in, before=1), kernel
+  )
+  if bias is not None:
+    bias = bias.reshape(*batch_shape, math.prod(features))
+
+  def dot(x, kernel, bias, key):
+    return bit_dot(
+      x,
+      kernel,
+      recipe,
+      bias=bias,
+      strength=strength,
+      key=key,
+      precision=layer.precision,
+      dtype=dtype,
+    )
+
+  if key is not None and batch_shape:
+    key = jax.random.split(key, batch_shape)
+  for _ in batch_shape:
+    dot = jax.vmap(dot)
+  y = dot(x, kernel, bias, key)
+  return y.reshape(*batch_shape, *kept_shape, *features)
 
 
 def _merge_last(a, n, *, before=0):

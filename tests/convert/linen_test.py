@@ -180,7 +180,7 @@ def test_bad_rule_without_example_is_named_at_init():
 
 
 def test_what_is_no_model_is_refused():
-  with pytest.raises(TypeError, match="model is a dict, not a Linen module"):
+  with pytest.raises(TypeError, match="model is a dict, neither a Linen nor"):
     bitlinearize({}, "b158")
 
 

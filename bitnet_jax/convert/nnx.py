@@ -1,0 +1,65 @@
+"""NNX models with quantized layers, by replacement of the layers."""
+
+import inspect
+from typing import Any
+
+from flax import nnx
+
+from bitnet_jax.convert.report import Layer, Pairs, Report, decide
+from bitnet_jax.nnx import BitConv, BitLinear, BitLinearGeneral
+from bitnet_jax.nnx.layers import set_recipe
+
+TWINS: dict[type[Any], type[Any]] = {
+  nnx.Linear: BitLinear,
+  nnx.LinearGeneral: BitLinearGeneral,
+  nnx.Conv: BitConv,
+}
+_OTHERS = (nnx.ConvTranspose, nnx.Einsum, nnx.Embed)
+_OWN = (
+  "dot_general",
+  "dot_general_cls",
+  "conv_general_dilated",
+  "mask",
+  "preferred_element_type",
+  "promote_dtype",
+)
+
+
+def convert(
+  model: nnx.Module, rules: Pairs, rngs: nnx.Rngs | None
+) -> tuple[nnx.Module, Report]:
+  """Returns a copy of a model with twins for its layers; see ``bitlinearize``.
+
+  The twins hold the parameters of the layers. A layer that stands in several
+  places stays one.
+  """
+  model, report = nnx.clone(model), Report()
+  for path, module in list(nnx.iter_modules(model)):
+    kind = type(module)
+    if kind not in TWINS and not isinstance(module, _OTHERS):
+      continue
+    name = "/".join(map(str, path))
+    recipe, reason = decide(rules, name)
+    if recipe is not None and (obstacle := _obstacle(module)):
+      recipe, reason = None, obstacle
+    report.layers[name] = Layer(kind.__name__, recipe, reason)
+    if recipe is not None:
+      # In place, so that everything that holds the layer holds its twin.
+      module.__class__ = TWINS[kind]
+      set_recipe(module, recipe, rngs)
+  report.layers = dict(sorted(report.layers.items()))
+  report.check_used(rules)
+  return model, report
+
+
+def _obstacle(module: Any) -> str:
+  """Says why a layer has no twin, or ""."""
+  kind = type(module)
+  if kind not in TWINS:
+    twins = ", ".join(twin.__name__ for twin in TWINS)
+    return f"{kind.__name__} has no twin; {twins} have"
+  usual = inspect.signature(kind.__init__).parameters
+  for name in _OWN:
+    if name in usual and getattr(module, name, None) is not usual[name].default:
+      return f"it has {name}, which its twin does not take"
+  return ""
