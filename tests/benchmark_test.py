@@ -22,6 +22,7 @@ def benchmark(*arguments):
   return done.stdout
 
 
+@pytest.mark.slow
 def test_times_are_printed_recorded_and_drawn(tmp_path):
   records, picture = tmp_path / "records.jsonl", tmp_path / "ratios.png"
   printed = benchmark(

@@ -184,7 +184,13 @@ def test_what_is_no_model_is_refused():
     bitlinearize({}, "b158")
 
 
-def train(model, variables, x, labels, *, steps=60):
+def loss_of(logits, labels):
+  """Cross-entropy of smoothed labels, which has a floor to be compared above."""
+  smooth = optax.smooth_labels(jax.nn.one_hot(labels, 10), 0.1)
+  return optax.softmax_cross_entropy(logits, smooth).mean()
+
+
+def train(model, variables, x, labels, *, steps):
   """Returns the mean loss of the last steps."""
   tx = optax.adam(3e-3)
   params = variables["params"]
@@ -197,8 +203,7 @@ def train(model, variables, x, labels, *, steps=60):
       logits, changed = model.apply(
         {"params": params, **rest}, x, mutable=list(rest), **more
       )
-      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-      return losses.mean(), changed
+      return loss_of(logits, labels), changed
 
     (value, changed), grads = jax.value_and_grad(loss, has_aux=True)(params)
     updates, opt_state = tx.update(grads, opt_state, params)
@@ -227,4 +232,4 @@ def test_converted_model_learns_as_the_float_one(name):
   expected = train(model, variables, x, labels, steps=steps)
   found = train(ternary, variables, x, labels, steps=steps)
   assert found < np.log(10) / 2
-  assert found < 1.1 * expected + 0.02
+  assert found < 1.1 * expected

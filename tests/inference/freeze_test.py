@@ -20,7 +20,6 @@ from bitnet_jax import (
 from bitnet_jax.inference import freeze
 from bitnet_jax.inference.size import measure_size
 from bitnet_jax.models.cnn import Cnn
-from bitnet_jax.models.decoder import Decoder
 from bitnet_jax.models.gnn import Gnn
 from bitnet_jax.models.mlp import Mlp, MlpConfig
 from bitnet_jax.models.wide_mlp import WideMlp
@@ -85,15 +84,15 @@ def compare_few():
 
 
 def compare_all():
-  return compare("b158") + compare("b158_median")
+  return compare("b158")
 
 
 def compare_recipes():
-  names = (*FEW, "cnn")
-  recipes = {name: RECIPES[name] for name in RECIPES if name != "float"}
   by_channel = dataclasses.replace(RECIPES["b158"].weights, axis=0)
-  recipes["channels"] = Recipe(by_channel)
-  return {name: compare(recipe, names) for name, recipe in recipes.items()}
+  found = {"by channel": compare(Recipe(by_channel), ("mlp",))}
+  for name in RECIPES.keys() - {"float"}:
+    found[name] = compare(name, ("mlp", "cnn"))
+  return found
 
 
 def test_outputs_stay_the_same_to_the_bit(optimized):
@@ -179,9 +178,8 @@ def test_dtype_of_the_output_stays(layer):
 
 
 def test_size_counts_bits_and_bytes():
-  cfg = transformers_test.make("decoder", hidden=32, mlp_width=43).cfg
-  model = Decoder(cfg, "b158")
-  variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), int))
+  model = Mlp(MlpConfig(**MLP | {"width": 43}), "b158")
+  variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 37)))
   size = measure_size(freeze(variables, model))
   for name, kernel in size.kernels.items():
     if kernel.weights >= 1000:

@@ -20,7 +20,6 @@ from bitnet_jax.inference import freeze, load_frozen, save_frozen
 from bitnet_jax.inference.storage import DESCRIPTION, TENSORS
 from bitnet_jax.models.mlp import Mlp, MlpConfig
 from tests.inference.freeze_test import MLP, models
-from tests.models import transformers_test
 
 RECORD = {"step": 3, "words": ["é"]}
 
@@ -74,8 +73,8 @@ def test_every_family_comes_back_whole(tmp_path, name):
 
 
 def test_description_and_header_are_small(tmp_path):
-  model = transformers_test.make("decoder", hidden=64, mlp_width=128)
-  variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), int))
+  model = Mlp(MlpConfig(**MLP | {"width": 128}), "b158")
+  variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 128)))
   save_frozen(tmp_path, freeze(variables, model), model)
   tensors = load_file(tmp_path / TENSORS)
   payload = sum(array.nbytes for array in tensors.values())

@@ -44,7 +44,9 @@ def reference(params, x, memory, mask):
   return np.concatenate(heads, -1) @ kernels["out"]
 
 
-@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize(
+  "is_causal", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_grouped_heads_are_those_of_the_definition(is_causal):
   x = normal(0, 1, 5, D)
   layer = make_attention()

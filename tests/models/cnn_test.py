@@ -152,5 +152,6 @@ def test_image_that_is_too_small_is_named():
   x = jnp.zeros((1, 6, 3, 1))
   message = "model.channels asks for 2 blocks, .* but the images are 6x3"
   with pytest.raises(ValueError, match=message):
-    Cnn(make_config(), "b158").init(jax.random.key(0), x)
-  Cnn(make_config(), "b158").init(jax.random.key(0), jnp.zeros((1, 4, 5, 1)))
+    jax.eval_shape(Cnn(make_config(), "b158").init, jax.random.key(0), x)
+  x = jnp.zeros((1, 4, 5, 1))
+  jax.eval_shape(Cnn(make_config(), "b158").init, jax.random.key(0), x)

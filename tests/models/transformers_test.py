@@ -288,7 +288,14 @@ def step_by_step(model, variables, tokens, first):
 
 @pytest.mark.parametrize("recipe", ["float", "b158"])
 @pytest.mark.parametrize(
-  "changes", [{}, OTHER_FORM | {"scan_layers": False, "num_kv_heads": 2}]
+  "changes",
+  [
+    {},
+    pytest.param(
+      OTHER_FORM | {"scan_layers": False, "num_kv_heads": 2},
+      marks=pytest.mark.slow,
+    ),
+  ],
 )
 def test_cache_gives_what_the_whole_sequence_gives(recipe, changes):
   tokens = ids(0, 3, 12)
@@ -318,7 +325,9 @@ def test_filling_in_front_of_a_prompt_changes_nothing():
   "family",
   ["decoder", pytest.param("encoder_decoder", marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("scan_layers", [True, False])
+@pytest.mark.parametrize(
+  "scan_layers", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_kernels_rounded_beforehand_give_the_same_bits(family, scan_layers):
   inputs = inputs_of(family)
   model = make(family, scan_layers=scan_layers)
@@ -381,7 +390,10 @@ def test_strength_is_passed_down_and_one_is_full(family):
   np.testing.assert_allclose(y[1], y[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("family", FEW)
+@pytest.mark.parametrize(
+  "family",
+  ["decoder", pytest.param("vit", marks=pytest.mark.slow)],
+)
 def test_half_precision_activations(family):
   inputs = inputs_of(family)
   model = make(family, dtype="bfloat16")

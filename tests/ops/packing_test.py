@@ -19,7 +19,7 @@ CODES = hnp.arrays(
 )
 
 
-@hypothesis.settings(max_examples=8, deadline=None)
+@hypothesis.settings(max_examples=5, deadline=None)
 @hypothesis.given(
   codes=CODES,
   axis=st.integers(-3, 2),

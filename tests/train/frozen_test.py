@@ -36,6 +36,7 @@ def test_frozen_run_has_the_metrics_of_the_run(decoder):
   assert written == expected
 
 
+@pytest.mark.slow
 def test_frozen_run_writes_the_text_of_the_run(decoder):
   options = writing.WritingOptions(max_new_tokens=5, sampling=Sampling())
   prompts, shown = ["the cat", "a dog ate"], []
@@ -71,6 +72,7 @@ def test_float_run_is_refused(run, tmp_path):
   assert not (tmp_path / "frozen").exists()
 
 
+@pytest.mark.slow
 def test_half_quantized_checkpoint_is_refused(run, tmp_path):
   _, folder = run(quant__phase_in__steps=10, checkpoint_every=4)
   message = "--checkpoint=8 is step 8, .* in full force from step 10 on"

@@ -301,7 +301,11 @@ def assert_resumes_and_dispatches_alike(name, source, run_in, **options):
 @pytest.mark.parametrize(
   ("name", "options"),
   [
-    ("encoder_decoder", {"data__tokenizer": "bpe", "data__vocab_size": 290}),
+    pytest.param(
+      "encoder_decoder",
+      {"data__tokenizer": "bpe", "data__vocab_size": 290},
+      marks=pytest.mark.slow,
+    ),
     pytest.param("decoder", {}, marks=pytest.mark.slow),
     pytest.param(
       "encoder", {"data__packing": "documents"}, marks=pytest.mark.slow

@@ -139,7 +139,9 @@ def test_accumulation_runs_smaller_batches(make_config):
   assert "i8[32,64]" not in jaxpr
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+  "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def test_latent_weights_have_their_dtype_in_the_checkpoint(
   run, make_config, dtype
 ):

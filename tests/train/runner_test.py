@@ -59,7 +59,10 @@ def test_folder_may_be_relative(make_config, tmp_path, monkeypatch):
   assert (tmp_path / "runs" / "digits" / "checkpoints" / "000012").is_dir()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+  "number",
+  [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_resumed_run_equals_uninterrupted_run(
   run, make_config, monkeypatch, tmp_path, number
 ):

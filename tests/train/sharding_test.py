@@ -110,6 +110,7 @@ def test_one_quantized_step_is_the_same_on_any_mesh(make_config, mesh):
   np.testing.assert_allclose(actual, expected, ONE_STEP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
 def test_float_training_is_the_same_on_any_mesh(make_config, mesh):
   options = {"quant__recipe": "float", "optim__weight_decay": 0.1}
@@ -159,7 +160,7 @@ def normal(spec):
         "layer_0/bias": PartitionSpec(),
       },
     ),
-    (
+    pytest.param(
       "digits_cnn",
       {
         "conv_0_0/kernel": PartitionSpec(None, None, None, "tensor"),
@@ -167,6 +168,7 @@ def normal(spec):
         "dense/kernel": PartitionSpec("fsdp", "tensor"),
         "head/kernel": PartitionSpec("fsdp"),
       },
+      marks=pytest.mark.slow,
     ),
   ],
 )

@@ -132,7 +132,11 @@ def steps_of(config, steps, strengths=None):
 
 
 @pytest.mark.parametrize(
-  "mesh", [(1, 1, 1), (2, 2, 2)], ids=["one device", "eight devices"]
+  "mesh",
+  [
+    pytest.param((1, 1, 1), id="one device"),
+    pytest.param((2, 2, 2), id="eight devices", marks=pytest.mark.slow),
+  ],
 )
 def test_step_is_compiled_once_for_a_run(make_config, mesh):
   data, fsdp, tensor = mesh
