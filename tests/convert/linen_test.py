@@ -185,14 +185,14 @@ def test_what_is_no_model_is_refused():
 
 
 def loss_of(logits, labels):
-  """Cross-entropy of smoothed labels, which has a floor to be compared above."""
+  """Cross-entropy of smoothed labels: its floor is not zero."""
   smooth = optax.smooth_labels(jax.nn.one_hot(labels, 10), 0.1)
   return optax.softmax_cross_entropy(logits, smooth).mean()
 
 
 def train(model, variables, x, labels, *, steps):
   """Returns the mean loss of the last steps."""
-  tx = optax.adam(3e-3)
+  tx = optax.adam(optax.cosine_decay_schedule(5e-3, steps))
   params = variables["params"]
   rest = {n: v for n, v in variables.items() if n != "params"}
 
@@ -228,7 +228,7 @@ def test_converted_model_learns_as_the_float_one(name):
   model, example = MODELS[name]
   variables = jax.jit(model.init)(jax.random.key(0), example)
   ternary, _ = bitlinearize(model, HIDDEN, example)
-  steps = 150
+  steps = 400
   expected = train(model, variables, x, labels, steps=steps)
   found = train(ternary, variables, x, labels, steps=steps)
   assert found < np.log(10) / 2
