@@ -75,8 +75,15 @@ def test_mistakes_are_named():
   rounding = Recipe(Quantizer("absmean", (-1, 1), rounding="stochastic"))
   with pytest.raises(ValueError, match="needs rngs; none were given"):
     bitlinearize(model, rounding)
-  ternary, _ = bitlinearize(model, rounding, rngs=nnx.Rngs(3))
-  assert jnp.isfinite(ternary(ROWS + 1)).all()
+
+
+def test_random_rounding_draws_from_the_keys_given():
+  weights = Quantizer("absmean", (-1, 1), rounding="stochastic")
+  rules = [("embed", Recipe(weights))]
+  keys = nnx.Rngs(3)
+  ternary, _ = bitlinearize(Transformer(nnx.Rngs(0)), rules, rngs=keys)
+  x = jnp.arange(16.0).reshape(2, 8)
+  assert not np.array_equal(ternary.embed(x), ternary.embed(x))
 
 
 def train(model, x, labels, *, steps):

@@ -11,7 +11,13 @@ from bitnet_jax import nnx as bit
 
 X = jax.random.normal(jax.random.key(0), (3, 4, 6))
 IMAGES = jax.random.normal(jax.random.key(1), (2, 6, 6, 8))
-RECIPES = ["b158", "bitlinear", "int4", "trilm"]
+RECIPES = [
+  "b158",
+  *(
+    pytest.param(r, marks=pytest.mark.slow)
+    for r in ("bitlinear", "int4", "trilm")
+  ),
+]
 
 LAYERS = {
   "linear": (nnx.Linear, bit.BitLinear, (6, 5), {}, BitDense(5), X),
