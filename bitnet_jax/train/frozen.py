@@ -4,6 +4,7 @@ Beside the model its folder holds ``config.json`` of the run and the file of its
 vocabulary, so that nothing else is needed but the data.
 """
 
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -55,11 +56,18 @@ def freeze_run(
   with experiment.activate():
     params = freeze_kernels(experiment.problem.layers, state.params)
   variables = {"params": params, **state.variables}
-  output.mkdir(parents=True, exist_ok=True)
-  shutil.copyfile(folder / workdir.CONFIG_FILE, output / workdir.CONFIG_FILE)
-  record = {"run_id": experiment.run_id, "step": step}
-  record |= _text_of(experiment, folder, output)
-  save_frozen(output, variables, experiment.problem.task.model, record)
+  # Moved to its place when it is whole, so that a failure leaves nothing.
+  partial = output.with_name(f".{output.name}.partial")
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  try:
+    shutil.copyfile(folder / workdir.CONFIG_FILE, partial / workdir.CONFIG_FILE)
+    record = {"run_id": experiment.run_id, "step": step}
+    record |= _text_of(experiment, folder, partial)
+    save_frozen(partial, variables, experiment.problem.task.model, record)
+    os.replace(partial, output)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
   return measure_size(variables)
 
 

@@ -65,6 +65,16 @@ def test_nothing_is_overwritten(decoder):
     frozen.freeze_run(decoder / "run", decoder / "run")
 
 
+def test_failure_leaves_nothing(decoder, tmp_path, monkeypatch):
+  def fail(*_):
+    raise OSError("disk full")
+
+  monkeypatch.setattr(frozen, "save_frozen", fail)
+  with pytest.raises(OSError, match="disk full"):
+    frozen.freeze_run(decoder / "run", tmp_path / "frozen")
+  assert not any(tmp_path.iterdir())
+
+
 def test_float_run_is_refused(run, tmp_path):
   _, folder = run(quant__recipe="float", total_steps=1)
   with pytest.raises(ValueError, match="there is nothing to freeze"):
