@@ -69,10 +69,11 @@ class BitLayer:
 def _measured(quantizer, kernel, axes):
   """Measures each of stacked kernels alone, as the layer itself would.
 
-  In one reduction of the stack, terms are added in another order.
+  In one reduction of the stack, terms of a mean are added in another order;
+  other measures are the same in any order.
   """
   stack = kernel.shape[: min(axes)]
-  if not stack:
+  if not stack or quantizer.measure != "absmean":
     return quantizer.measured(kernel, axes=axes)
   alone = tuple(axis - len(stack) for axis in axes)
   found = [
