@@ -3,10 +3,10 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from bitnet_jax.convert import linen
 from bitnet_jax.convert.report import Pairs, Report, check_rules
+from bitnet_jax.layers import bit_layers
 from bitnet_jax.quantizers.recipe import RecipeLike
 
 
@@ -62,13 +62,5 @@ def bitlinearize(
   report = Report()
   found = linen.BitLinearized(model, pairs, report)
   if example or more:
-    key = jax.random.key(0)
-    keys = {"params": key, "dropout": key, "quantize": key}
-    arrays = {n: value for n, value in more.items() if hasattr(value, "shape")}
-    rest = {n: value for n, value in more.items() if n not in arrays}
-    jax.eval_shape(
-      lambda args, kwargs: found.init(keys, *args, **kwargs, **rest),
-      example,
-      arrays,
-    )
+    bit_layers(found, *example, **more)  # Traces it, which fills the report.
   return found, report

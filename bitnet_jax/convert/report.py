@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from bitnet_jax.quantizers.recipe import (
   Recipe,
   RecipeLike,
+  check_used,
   get_recipe,
-  unused_patterns,
 )
 
 Pairs = Sequence[tuple[str, RecipeLike]]
@@ -50,12 +50,7 @@ class Report:
 
   def check_used(self, rules: Pairs) -> None:
     """Raises a ValueError for a rule that decided for no layer."""
-    unused = unused_patterns(rules, list(self.layers))
-    if unused:
-      raise ValueError(
-        f"the rule {unused[0]!r} decides for no layer; the layers are:"
-        f" {', '.join(self.layers)} (the first rule that matches wins)"
-      )
+    check_used(rules, list(self.layers))
 
 
 def check_rules(rules: RecipeLike | Pairs) -> Pairs:

@@ -15,7 +15,7 @@ from bitnet_jax.layers.introspection import (
 from bitnet_jax.models.examples import example_call
 from bitnet_jax.ops.packing import axis_to_pack, pack
 from bitnet_jax.quantizers.quantizer import TERNARY_RANGE
-from bitnet_jax.types import QTensor
+from bitnet_jax.types import Packed, QTensor
 
 
 def freeze(
@@ -87,7 +87,7 @@ def _freeze(layers, kernels):
 def _packed(layer: BitLayer, q: QTensor) -> QTensor:
   assert layer.recipe.weights is not None
   is_ternary = layer.recipe.weights.range == TERNARY_RANGE
-  if not is_ternary or not isinstance(q.qvalue, jax.Array):
+  if not is_ternary or isinstance(q.qvalue, Packed):
     return q
   return dataclasses.replace(
     q, qvalue=pack(q.codes, axis=axis_to_pack(q.shape))

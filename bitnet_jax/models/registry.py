@@ -18,7 +18,7 @@ from bitnet_jax.models.gnn import Gnn, GnnConfig
 from bitnet_jax.models.mlp import Mlp, MlpConfig
 from bitnet_jax.models.vit import Vit, VitConfig
 from bitnet_jax.models.wide_mlp import WideMlp, WideMlpConfig
-from bitnet_jax.quantizers.recipe import Rules, unused_patterns
+from bitnet_jax.quantizers.recipe import Rules, check_used
 
 
 class Family(NamedTuple):
@@ -64,10 +64,4 @@ def check_task(name: str, task: str) -> None:
 
 def check_rules(rules: Rules, layers: Sequence[BitLayer]) -> None:
   """Raises a ValueError for a rule that decides for none of ``layers``."""
-  paths = [layer.path for layer in layers]
-  unused = unused_patterns(rules, paths)
-  if unused:
-    raise ValueError(
-      f"the rule {unused[0]!r} decides for no layer; the layers are:"
-      f" {', '.join(paths)} (the first rule that matches wins)"
-    )
+  check_used(rules, [layer.path for layer in layers])

@@ -151,6 +151,16 @@ def recipe_at(rules: Rules, path: str) -> Recipe:
   )
 
 
+def check_used(rules: Rules, paths: Sequence[str]) -> None:
+  """Raises a ValueError for a rule that decides for none of ``paths``."""
+  unused = unused_patterns(rules, paths)
+  if unused:
+    raise ValueError(
+      f"the rule {unused[0]!r} decides for no layer; the layers are:"
+      f" {', '.join(paths)} (the first rule that matches wins)"
+    )
+
+
 def unused_patterns(rules: Rules, paths: Sequence[str]) -> list[str]:
   """Returns the patterns that decide for none of ``paths``."""
   if isinstance(rules, (Recipe, str)):

@@ -166,7 +166,7 @@ def _continue(writer, ids, stop_id, options, show) -> Written:
   began, tokens = time.monotonic(), 0
   for count, step in enumerate(steps):
     if not count:
-      began, tokens = time.monotonic(), 0
+      began = time.monotonic()
     else:
       tokens += sum(token is not None for token in step)
     for row, token in zip(rows, step, strict=True):
