@@ -5,10 +5,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from bitnet_jax.inference.tensors import flat, to_tensors
+from bitnet_jax.inference.tensors import Kernel, check_frozen, flat
 from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.types import Packed, QTensor
 
@@ -84,22 +83,24 @@ def measure_size(variables: Mapping[str, Any]) -> Size:
   Raises:
     ValueError: if nothing is frozen.
   """
-  leaves, (tensors, stored) = flat(variables), to_tensors(variables)
-  kernels, floats, scales, memory = {}, 0, 0, 0
+  leaves, kernels = flat(variables), {}
+  codes, floats, scales, memory = 0, 0, 0, 0
   for name, leaf in leaves.items():
     if not isinstance(leaf, QTensor):
       floats += leaf.size * leaf.dtype.itemsize
       continue
-    shape, dtype = stored[name].stored
-    weights = math.prod(leaf.shape)
-    bits = 8 * math.prod(shape) * jnp.dtype(dtype).itemsize / weights
+    shape, _ = Kernel.of(leaf).stored  # Of bytes, in either layout.
+    weights, stored = math.prod(leaf.shape), math.prod(shape)
     kernels[name] = KernelSize(
-      weights=weights, bits=bits, entropy=_entropy(unpacked(leaf).codes)
+      weights=weights,
+      bits=8 * stored / weights,
+      entropy=_entropy(unpacked(leaf).codes),
     )
+    codes += stored
     scales += leaf.scale.size * leaf.scale.dtype.itemsize
     held = leaf.qvalue.data if isinstance(leaf.qvalue, Packed) else leaf.codes
     memory += held.size
-  codes = sum(tensors[f"{name}.codes"].nbytes for name in stored)
+  check_frozen(kernels)
   return Size(
     kernels=kernels,
     codes=codes,

@@ -41,6 +41,12 @@ class Kernel:
     if len(self.shape) < 2 or not sizes_of_axes:
       raise ValueError(f"shape is {self.shape}; that is no kernel's")
 
+  @classmethod
+  def of(cls, q: QTensor) -> "Kernel":
+    """Returns how a frozen kernel is written."""
+    is_ternary = isinstance(q.qvalue, Packed)
+    return cls(shape=q.shape, layout=TERNARY if is_ternary else OTHERS)
+
   @property
   def stored(self) -> tuple[tuple[int, ...], Any]:
     """Shape and dtype of the array of codes."""
@@ -69,14 +75,18 @@ def to_tensors(
     if not isinstance(leaf, QTensor):
       tensors[name] = jnp.asarray(leaf)
       continue
+    kernels[name] = Kernel.of(leaf)
     is_ternary = isinstance(leaf.qvalue, Packed)
-    layout = TERNARY if is_ternary else OTHERS
-    kernels[name] = Kernel(shape=leaf.shape, layout=layout)
     tensors[name + CODES] = _to_row(leaf) if is_ternary else leaf.codes
     tensors[name + SCALE] = leaf.scale
+  check_frozen(kernels)
+  return tensors, kernels
+
+
+def check_frozen(kernels: Mapping[str, Any]) -> None:
+  """Raises a ValueError if there are no frozen kernels."""
   if not kernels:
     raise ValueError("the variables hold no frozen kernel; freeze them first")
-  return tensors, kernels
 
 
 def from_tensors(

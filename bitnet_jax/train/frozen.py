@@ -21,6 +21,7 @@ from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.sharding import replicate
 from bitnet_jax.train.state import TrainState
+from bitnet_jax.train.writing import start_id_of
 
 
 def freeze_run(
@@ -76,19 +77,14 @@ def _text_of(experiment: Experiment, folder, output) -> dict[str, Any]:
   problem, data = experiment.problem, experiment.settings.data
   if problem.tokenizer is None:
     return {}
-  found: dict[str, Any] = {
-    "tokenizer": keep_vocabulary(
-      problem.tokenizer,
-      data.tokenizer,
-      output,
-      cache=folder,
-      lowercase=data.lowercase,
-    )
-  }
-  example = problem.train_batch(0)
-  if "inputs" in example:
-    found["start_id"] = int(example["tokens"][0, 0])
-  return found
+  kept = keep_vocabulary(
+    problem.tokenizer,
+    data.tokenizer,
+    output,
+    cache=folder,
+    lowercase=data.lowercase,
+  )
+  return {"tokenizer": kept, "start_id": start_id_of(problem)}
 
 
 def evaluate_frozen(folder: pathlib.Path) -> dict[str, Any]:
@@ -115,7 +111,7 @@ def evaluate_frozen(folder: pathlib.Path) -> dict[str, Any]:
     step = jnp.int32(found.record["step"])
     state = TrainState(step, params, (), variables)
     metrics = runner.measure(experiment, state)
-  evaluation = {**found.record, "metrics": metrics}
-  evaluation.pop("tokenizer", None)
+  named = {key: found.record[key] for key in ("run_id", "step")}
+  evaluation = {**named, "metrics": metrics}
   workdir.write_json(folder / workdir.EVALUATION_FILE, evaluation)
   return evaluation

@@ -17,6 +17,7 @@ from bitnet_jax.models.decoder import Decoder
 from bitnet_jax.models.encoder_decoder import EncoderDecoder
 from bitnet_jax.train import runner
 from bitnet_jax.train.compilation import keep_compiled
+from bitnet_jax.train.tasks.base import Problem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,11 +86,16 @@ def writer_of_run(folder: pathlib.Path, checkpoint: str = "last") -> Writer:
   problem = experiment.problem
   _check_writes(problem.task.model, problem.tokenizer, f"--workdir={folder}")
   assert problem.tokenizer is not None
-  start_id = 0
-  if isinstance(problem.task.model, EncoderDecoder):
-    start_id = int(problem.train_batch(0)["tokens"][0, 0])
   variables = {"params": state.params}
+  start_id = start_id_of(problem)
   return Writer(problem.task.model, variables, problem.tokenizer, start_id)
+
+
+def start_id_of(problem: Problem) -> int:
+  """Returns what an encoder-decoder is to write after; 0 for others."""
+  if not isinstance(problem.task.model, EncoderDecoder):
+    return 0
+  return int(problem.train_batch(0)["tokens"][0, 0])
 
 
 def writer_of_frozen(folder: pathlib.Path) -> Writer:
