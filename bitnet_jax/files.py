@@ -1,7 +1,15 @@
-"""Files that survive a kill."""
+"""Files that survive a kill, and files of strangers."""
 
+import contextlib
+import json
 import os
 import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+# Far more than any description of a model needs.
+LARGEST_JSON = 64 * 2**20
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -12,3 +20,47 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     file.flush()
     os.fsync(file.fileno())
   os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives a folder to fill, which takes its place when it is whole.
+
+  A failure leaves nothing.
+
+  Args:
+    path: the place; empty, or not there.
+
+  Raises:
+    FileExistsError: if there is anything.
+  """
+  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    raise FileExistsError(f"--output={path} exists; choose another folder")
+  partial = path.with_name(f".{path.name}.partial")
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  try:
+    yield partial
+    os.replace(partial, path)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """Returns the object in a JSON file of at most ``LARGEST_JSON`` bytes.
+
+  Raises:
+    FileNotFoundError: if there is none.
+    ValueError: if it is damaged, too large, or no object.
+  """
+  with path.open("rb") as file:
+    text = file.read(LARGEST_JSON + 1)
+  if len(text) > LARGEST_JSON:
+    raise ValueError(f"{path} has more than {LARGEST_JSON} bytes")
+  try:
+    content = json.loads(text)
+  except (RecursionError, ValueError) as error:
+    raise ValueError(f"{path} is damaged: {error}") from error
+  if not isinstance(content, dict):
+    raise ValueError(f"{path} is damaged: it holds no object")
+  return content

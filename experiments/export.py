@@ -3,9 +3,16 @@
 python experiments/export.py --workdir=runs/digits --format=packed \
   --output=frozen/digits
 
-Formats: "packed" is a folder with ternary codes, five to a byte, for
-evaluate.py, generate.py and bitnet_jax.inference.load_frozen. What is written
-is read back and compared. Prints how large it is.
+Forms:
+  packed       ternary codes, five to a byte, for evaluate.py, generate.py and
+               bitnet_jax.inference.load_frozen; prints how large it is
+  hf           a decoder for transformers, packed; hf:bitlinear with reciprocal
+               scales, hf:latent with latent weights in bfloat16
+  gguf         a decoder for llama.cpp; gguf:tq2_0, gguf:tq1_0 or gguf:f16
+  stablehlo    any network as a program with its parameters in it
+  safetensors  latent weights of any network by path, in bfloat16
+
+What is written is read back and compared.
 """
 
 import pathlib
@@ -13,9 +20,8 @@ import sys
 
 from absl import app, flags
 
-from bitnet_jax.train import frozen, runner
-
-FORMATS = {"packed": frozen.freeze_run}
+from bitnet_jax.export.runs import export_run
+from bitnet_jax.train import runner
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run.", required=True
@@ -23,20 +29,19 @@ _WORKDIR = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
   "output", None, "A folder that is not there yet.", required=True
 )
-_FORMAT = flags.DEFINE_enum("format", "packed", list(FORMATS), "Which form.")
+_FORMAT = flags.DEFINE_string("format", "packed", "Which form, see above.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best or a step.")
 
 
 def main(argv):
-  """Writes the model and prints its size."""
+  """Writes the model, and prints what was written."""
   del argv
   folder = pathlib.Path(_WORKDIR.value).expanduser()
   output = pathlib.Path(_OUTPUT.value).expanduser()
   try:
-    size = FORMATS[_FORMAT.value](folder, output, _CHECKPOINT.value)
+    print(export_run(folder, output, _FORMAT.value, _CHECKPOINT.value))
   except (ImportError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")
-  print(size.table())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import collections
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from bitnet_jax.data import textfiles
 from bitnet_jax.data.vocabulary import Vocabulary
@@ -21,6 +22,7 @@ _ROLES = {
   "cls": ("<cls>", "[CLS]"),
   "sep": ("<sep>", "[SEP]"),
 }
+_HIDDEN = "\0"  # in front of names that no text may be taken for
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
 # Stands before the words from which WordPiece is trained. No text of BERT has
 # a character of this kind.
@@ -61,6 +63,18 @@ class _Codec:
   def decode(self, ids: list[int]) -> str:
     """Returns the text of ids."""
     return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+  def describe(self) -> dict[str, Any]:
+    """Returns the content of a `tokenizer.json`, special tokens by name."""
+    description = json.loads(self._tokenizer.to_str())
+    for token in description["added_tokens"]:
+      token["content"] = _shown(token["content"])
+    model = description["model"]
+    if isinstance(model["vocab"], dict):
+      model["vocab"] = {_shown(k): v for k, v in model["vocab"].items()}
+    else:
+      model["vocab"] = [(_shown(k), v) for k, v in model["vocab"]]
+    return description
 
 
 def _parts(document):
@@ -183,12 +197,64 @@ def _special(description):
   return named, unknown
 
 
+def describe(
+  model: Mapping[str, Any],
+  *,
+  added_tokens: Sequence[Mapping[str, Any]] = (),
+  **parts: Any,
+) -> dict[str, Any]:
+  """Returns the content of a `tokenizer.json`.
+
+  Args:
+    model: its model.
+    added_tokens: see ``special_token``.
+    **parts: normalizer, pre_tokenizer and decoder.
+  """
+  return {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": list(added_tokens),
+    **dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor")),
+    "decoder": None,
+    **parts,
+    "model": dict(model),
+  }
+
+
+def special_token(token: int, name: str) -> dict[str, Any]:
+  """Returns a special token as a `tokenizer.json` lists it."""
+  flags = ("single_word", "lstrip", "rstrip", "normalized")
+  about = {"id": token, "content": name, "special": True}
+  return about | dict.fromkeys(flags, False)
+
+
+def describe_bytes() -> dict[str, Any]:
+  """Returns a byte-level BPE without merges: token ``i`` is the byte ``i``."""
+  # As in GPT-2, a byte that prints as a character is that character.
+  printed = {*range(33, 127), *range(161, 173), *range(174, 256)}
+  others = itertools.count(256)
+  characters = [chr(b if b in printed else next(others)) for b in range(256)]
+  rules = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+  return describe(
+    {"type": "BPE", "vocab": dict(zip(characters, range(256), strict=True))}
+    | {"merges": []},
+    pre_tokenizer={**rules, "trim_offsets": True},
+    decoder={**rules, "trim_offsets": True},
+  )
+
+
+def _shown(name):
+  """Returns the name that a token had before ``_hide``."""
+  return name.removeprefix(_HIDDEN)
+
+
 def _hide(description, unknown):
   """Renames special tokens, lest a model that looks for them finds them."""
   model, hidden = description["model"], {}
   for token in description["added_tokens"]:
     if token["special"] and token["content"] != unknown:
-      hidden[token["content"]] = token["content"] = "\0" + token["content"]
+      hidden[token["content"]] = token["content"] = _HIDDEN + token["content"]
   if isinstance(model["vocab"], dict):
     rename = {hidden.get(k, k): v for k, v in model["vocab"].items()}
   else:

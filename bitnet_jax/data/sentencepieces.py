@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bitnet_jax.data import textfiles
+from bitnet_jax.data import pieces, textfiles
 from bitnet_jax.data.vocabulary import Vocabulary
 
 FILE_NAME = "tokenizer.model"
@@ -37,6 +37,53 @@ class _Codec:
   def decode(self, ids: list[int]) -> str:
     """Returns the text of ids."""
     return self._processor.decode(ids)
+
+  def describe(self) -> dict[str, Any]:
+    """Returns the content of a `tokenizer.json` of a unigram vocabulary.
+
+    Raises:
+      ValueError: for other kinds, and for rules that change the text.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    messages: Any = sentencepiece_model_pb2
+    proto = self._processor.serialized_model_proto()
+    model = messages.ModelProto.FromString(proto)
+    rules = model.normalizer_spec
+    if (
+      model.trainer_spec.model_type != model.trainer_spec.UNIGRAM
+      or rules.precompiled_charsmap
+      or rules.add_dummy_prefix
+      or rules.remove_extra_whitespaces
+    ):
+      raise ValueError(
+        "of sentencepiece, only unigram vocabularies that leave the text as it"
+        " is become a tokenizer.json"
+      )
+    special = [
+      pieces.special_token(i, piece.piece)
+      for i, piece in enumerate(model.pieces)
+      if piece.type in (piece.CONTROL, piece.UNKNOWN)
+    ]
+    space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    return pieces.describe(
+      {
+        "type": "Unigram",
+        "unk_id": self._processor.unk_id(),
+        "vocab": [(piece.piece, piece.score) for piece in model.pieces],
+        "byte_fallback": model.trainer_spec.byte_fallback,
+      },
+      added_tokens=special,
+      normalizer=space,
+      decoder={
+        "type": "Sequence",
+        "decoders": [
+          {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+          {"type": "ByteFallback"},
+          {"type": "Fuse"},
+        ],
+      },
+    )
 
 
 def read(path: str) -> Vocabulary:

@@ -6,6 +6,7 @@ import itertools
 import json
 import pathlib
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -293,6 +294,10 @@ class _Bytes:
     """See `Codec`; what is not UTF-8 or no byte becomes U+FFFD."""
     values = (i if i < 256 else 0xFF for i in ids)
     return bytes(values).decode(errors="replace")
+
+  def describe(self) -> dict[str, Any]:
+    """See `Codec`; a byte-level BPE that merges nothing."""
+    return pieces.describe_bytes()
 
 
 def _bytes(num_sentinels):

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 _RECORD = "tokenizer_source.json"
 
@@ -20,6 +20,14 @@ class Codec(Protocol):
 
   def decode(self, ids: list[int]) -> str:
     """Returns the text of ids, none of which is special but the unknown."""
+    ...
+
+  def describe(self) -> dict[str, Any]:
+    """Returns the vocabulary as the content of a `tokenizer.json`.
+
+    Raises:
+      ValueError: such a file cannot say what this codec does.
+    """
     ...
 
 

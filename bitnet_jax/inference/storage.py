@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bitnet_jax.files import write_atomically
+from bitnet_jax.files import read_json, write_atomically
 from bitnet_jax.inference import description
 from bitnet_jax.inference.freeze import freeze
 from bitnet_jax.inference.tensors import (
@@ -26,6 +26,8 @@ from bitnet_jax.inference.tensors import (
   check_finite,
   flat,
   from_tensors,
+  load_tensors,
+  save_tensors,
   to_tensors,
 )
 from bitnet_jax.models.examples import example_call
@@ -33,8 +35,6 @@ from bitnet_jax.types import Packed, QTensor
 
 DESCRIPTION, TENSORS = "model.json", "model.safetensors"
 FORMAT = 1
-# Far more than any model needs; a larger description is not read.
-LARGEST_DESCRIPTION = 64 * 2**20
 _KEYS = {"format", "model", "kernels", "sha256", "record"}
 
 
@@ -74,7 +74,6 @@ def save_frozen(
     ImportError: if ``safetensors`` is not installed.
     OSError: if what was written reads differently.
   """
-  safetensors = _safetensors()
   folder = pathlib.Path(folder).expanduser()
   for name in (DESCRIPTION, TENSORS):
     if (folder / name).exists():
@@ -86,7 +85,7 @@ def save_frozen(
     _check_fits(model, variables)
   folder.mkdir(parents=True, exist_ok=True)
   partial = folder / f".{TENSORS}.partial"
-  safetensors.flax.save_file(tensors, partial)
+  save_tensors(tensors, partial)
   content = {
     "format": FORMAT,
     "model": described,
@@ -135,27 +134,9 @@ def load_frozen(
   return FrozenModel(model, variables, content["record"])
 
 
-def _safetensors() -> Any:
-  """Returns the library, if it is there."""
-  try:
-    import safetensors.flax
-  except ImportError as error:
-    raise ImportError(
-      "frozen models need safetensors: pip install 'bitnet-jax[export]'"
-    ) from error
-  return safetensors
-
-
 def _read_description(path):
-  with path.open("rb") as file:
-    text = file.read(LARGEST_DESCRIPTION + 1)
-  if len(text) > LARGEST_DESCRIPTION:
-    raise ValueError(f"{path} has more than {LARGEST_DESCRIPTION} bytes")
-  try:
-    content = json.loads(text)
-  except (RecursionError, ValueError) as error:
-    raise ValueError(f"{path} is damaged: {error}") from error
-  if not isinstance(content, dict) or content.keys() != _KEYS:
+  content = read_json(path)
+  if content.keys() != _KEYS:
     raise ValueError(
       f"{path} is not the description of a frozen model, which has the keys"
       f" {', '.join(sorted(_KEYS))}"
@@ -169,21 +150,11 @@ def _read_description(path):
 
 
 def _read_tensors(path, sha256):
-  safetensors = _safetensors()
   if _digest(path) != sha256:
     raise ValueError(
       f"{path} is damaged: it is not the file that {DESCRIPTION} speaks of"
     )
-  try:
-    tensors = safetensors.flax.load_file(path)
-  except (
-    safetensors.SafetensorError,
-    KeyError,
-    TypeError,
-    ValueError,
-  ) as error:
-    raise ValueError(f"{path} is damaged: {error}") from error
-  check_finite(tensors)
+  tensors, _ = load_tensors(path)
   return tensors
 
 

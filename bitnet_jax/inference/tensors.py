@@ -1,4 +1,4 @@
-"""Frozen variables as named arrays, and back.
+"""Frozen variables as named arrays, and back; files of named arrays.
 
 A frozen kernel becomes two arrays: its codes, ternary ones in the layout
 "base3", five to a byte, and its scale.
@@ -7,6 +7,7 @@ A frozen kernel becomes two arrays: its codes, ternary ones in the layout
 import dataclasses
 import functools
 import math
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -140,3 +141,58 @@ def check_finite(tensors: Mapping[str, jax.Array]) -> None:
     floats = jnp.issubdtype(tensor.dtype, jnp.floating)
     if floats and not bool(jnp.all(jnp.isfinite(tensor))):
       raise ValueError(f"{name} holds values that are not finite")
+
+
+def save_tensors(
+  tensors: Mapping[str, jax.Array],
+  path: pathlib.Path,
+  metadata: Mapping[str, str] | None = None,
+) -> None:
+  """Writes a file of safetensors.
+
+  Raises:
+    ImportError: if ``safetensors`` is not installed.
+    ValueError: for values that are not finite.
+  """
+  safetensors = _safetensors()
+  check_finite(tensors)
+  safetensors.flax.save_file(
+    dict(tensors), path, None if metadata is None else dict(metadata)
+  )
+
+
+def load_tensors(
+  path: pathlib.Path,
+) -> tuple[dict[str, jax.Array], dict[str, str]]:
+  """Reads a file of safetensors, and what it says beside its arrays.
+
+  Raises:
+    FileNotFoundError: if there is none.
+    ImportError: if ``safetensors`` is not installed.
+    ValueError: if it is damaged, or holds values that are not finite.
+  """
+  safetensors = _safetensors()
+  try:
+    with safetensors.safe_open(path, framework="flax") as file:
+      tensors = {name: file.get_tensor(name) for name in file.keys()}
+      metadata = file.metadata() or {}
+  except (
+    safetensors.SafetensorError,
+    KeyError,
+    TypeError,
+    ValueError,
+  ) as error:
+    raise ValueError(f"{path} is damaged: {error}") from error
+  check_finite(tensors)
+  return tensors, metadata
+
+
+def _safetensors() -> Any:
+  """Returns the library, if it is there."""
+  try:
+    import safetensors.flax
+  except ImportError as error:
+    raise ImportError(
+      "files of models need safetensors: pip install 'bitnet-jax[export]'"
+    ) from error
+  return safetensors

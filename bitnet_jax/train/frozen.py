@@ -4,15 +4,15 @@ Beside the model its folder holds ``config.json`` of the run and the file of its
 vocabulary, so that nothing else is needed but the data.
 """
 
-import os
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bitnet_jax.data.kept import keep_vocabulary
+from bitnet_jax.files import new_folder
 from bitnet_jax.inference.freeze import freeze_kernels
 from bitnet_jax.inference.size import Size, measure_size
 from bitnet_jax.inference.storage import load_frozen, save_frozen
@@ -22,6 +22,46 @@ from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.sharding import replicate
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.writing import start_id_of
+
+
+class FrozenRun(NamedTuple):
+  """A checkpoint of a run, frozen.
+
+  Attributes:
+    experiment: of the run.
+    variables: of its model, frozen.
+    step: number of the checkpoint.
+  """
+
+  experiment: Experiment
+  variables: dict[str, Any]
+  step: int
+
+
+def load_frozen_run(folder: pathlib.Path, checkpoint: str) -> FrozenRun:
+  """Freezes a checkpoint of a run.
+
+  Args:
+    folder: the workdir.
+    checkpoint: "last", "best", or a step.
+
+  Raises:
+    ValueError: if there is no run or no such checkpoint, or if its kernels are
+      in float, or partly still were at that step.
+  """
+  keep_compiled()
+  experiment, state = runner.load_run(folder, checkpoint)
+  step = int(state.step)
+  phase_in = experiment.settings.quant.make_phase_in()
+  if phase_in.strength(step) is not None:
+    full = phase_in.start + phase_in.steps
+    raise ValueError(
+      f"--checkpoint={checkpoint} is step {step}, when quantization is still"
+      f" phased in; it is in full force from step {full} on"
+    )
+  with experiment.activate():
+    params = freeze_kernels(experiment.problem.layers, state.params)
+  return FrozenRun(experiment, {"params": params, **state.variables}, step)
 
 
 def freeze_run(
@@ -39,36 +79,14 @@ def freeze_run(
 
   Raises:
     FileExistsError: if there is anything in ``output``.
-    ValueError: if there is no run or no such checkpoint, or if its kernels are
-      in float, or partly still were at that step.
+    ValueError: see ``load_frozen_run``.
   """
-  if output.exists() and (not output.is_dir() or any(output.iterdir())):
-    raise FileExistsError(f"--output={output} exists; choose another folder")
-  keep_compiled()
-  experiment, state = runner.load_run(folder, checkpoint)
-  step = int(state.step)
-  phase_in = experiment.settings.quant.make_phase_in()
-  if phase_in.strength(step) is not None:
-    full = phase_in.start + phase_in.steps
-    raise ValueError(
-      f"--checkpoint={checkpoint} is step {step}, when quantization is still"
-      f" phased in; it is in full force from step {full} on"
-    )
-  with experiment.activate():
-    params = freeze_kernels(experiment.problem.layers, state.params)
-  variables = {"params": params, **state.variables}
-  # Moved to its place when it is whole, so that a failure leaves nothing.
-  partial = output.with_name(f".{output.name}.partial")
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  try:
+  with new_folder(output) as partial:
+    experiment, variables, step = load_frozen_run(folder, checkpoint)
     shutil.copyfile(folder / workdir.CONFIG_FILE, partial / workdir.CONFIG_FILE)
     record = {"run_id": experiment.run_id, "step": step}
     record |= _text_of(experiment, folder, partial)
     save_frozen(partial, variables, experiment.problem.task.model, record)
-    os.replace(partial, output)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
   return measure_size(variables)
 
 

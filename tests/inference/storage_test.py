@@ -234,7 +234,7 @@ def test_files_that_are_not_there_are_named(saved):
 
 
 def test_endless_description_is_not_read(saved, monkeypatch):
-  monkeypatch.setattr("bitnet_jax.inference.storage.LARGEST_DESCRIPTION", 100)
+  monkeypatch.setattr("bitnet_jax.files.LARGEST_JSON", 100)
   with pytest.raises(ValueError, match="more than 100 bytes"):
     load_frozen(saved)
 

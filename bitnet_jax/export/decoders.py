@@ -1,0 +1,208 @@
+"""Frozen decoders block by block, as other formats hold them."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from bitnet_jax.layers.feed_forward import KINDS
+from bitnet_jax.layers.introspection import bit_layers
+from bitnet_jax.models.decoder import Decoder, DecoderConfig
+from bitnet_jax.models.examples import example_call
+from bitnet_jax.ops.packing import axis_to_pack, pack, unpacked
+from bitnet_jax.quantizers.quantizer import TERNARY_RANGE
+from bitnet_jax.quantizers.recipe import Recipe
+from bitnet_jax.types import QTensor
+
+# The parts of a block that are quantized, and those with a scale only.
+PROJECTIONS = (
+  "attention/query",
+  "attention/key",
+  "attention/value",
+  "attention/out",
+  "feed_forward/gate",
+  "feed_forward/up",
+  "feed_forward/down",
+)
+NORMS = ("attention_norm", "feed_forward_norm")
+SUB_NORMS = ("attention/sub_norm", "feed_forward/sub_norm")
+
+Need = tuple[bool, str]
+Block = dict[str, Any]
+
+
+def refuse(target: str, needs: Iterable[Need]) -> None:
+  """Raises a ValueError that lists the needs of a format that are not met.
+
+  Args:
+    target: name of the format.
+    needs: pairs of whether one is met, and what to say if not.
+  """
+  problems = [problem for met, problem in needs if not met]
+  if problems:
+    raise ValueError(f"{target} cannot hold this model: {'; '.join(problems)}")
+
+
+def check_decoder(target: str, model: Any) -> None:
+  """Raises a ValueError unless the model is a decoder."""
+  name = type(model).__name__
+  refuse(target, [(isinstance(model, Decoder), f"it is a {name}, no Decoder")])
+
+
+def architecture_needs(cfg: DecoderConfig) -> list[Need]:
+  """Returns what every format of Llama-like decoders needs."""
+  gated = [name for name, kind in KINDS.items() if kind.gated]
+  return [
+    (cfg.norm == "rms_norm", f"model.norm is {cfg.norm!r}, not 'rms_norm'"),
+    (
+      cfg.positions == "rotary",
+      f"model.positions is {cfg.positions!r}, not 'rotary'",
+    ),
+    (not cfg.use_bias, "model.use_bias is True, not False"),
+    (
+      cfg.feed_forward in gated,
+      f"model.feed_forward is {cfg.feed_forward!r}, not gated: {gated}",
+    ),
+    (
+      not cfg.sub_norm or cfg.num_heads * cfg.features_of_head == cfg.hidden,
+      f"model.num_heads * model.head_dim is not model.hidden, {cfg.hidden}",
+    ),
+  ]
+
+
+def recipe_needs(
+  model: Decoder, variables: Mapping[str, Any]
+) -> tuple[Recipe, list[Need]]:
+  """Returns the recipe of the projections, and what every format needs of it.
+
+  Args:
+    model: a decoder.
+    variables: of it, frozen or not.
+  """
+  args, kwargs = example_call(model, variables["params"])
+  recipes = {
+    layer.path: layer.recipe for layer in bit_layers(model, *args, **kwargs)
+  }
+  head = recipes.pop("head", None)
+  recipe = next(iter(recipes.values()))
+  kinds = {(r.weights, r.acts, r.norm) for r in recipes.values()}
+  weights = recipe.weights
+  return recipe, [
+    (
+      head is None or head.is_float,
+      "the recipe of head is not 'float' (quant.rules=(('head', 'float'),), or"
+      " model.tie_embeddings=True)",
+    ),
+    (len(kinds) == 1, "the recipes of its projections differ (quant.rules)"),
+    (
+      weights is not None
+      and weights.range == TERNARY_RANGE
+      and weights.axis is None,
+      "its kernels are not ternary with one scale each; quant.recipe"
+      " 'bitnet_2b4t' makes such",
+    ),
+  ]
+
+
+def part_shapes(cfg: DecoderConfig) -> dict[str, tuple[int, ...]]:
+  """Returns the shapes of kernels and norms, by part of a block."""
+  hidden, width, head = cfg.hidden, cfg.mlp_width, cfg.features_of_head
+  queries, keys = cfg.num_heads * head, cfg.num_kv_heads * head
+  return {
+    "attention_norm": (hidden,),
+    "attention/query": (hidden, queries),
+    "attention/key": (hidden, keys),
+    "attention/value": (hidden, keys),
+    "attention/sub_norm": (queries,),
+    "attention/out": (queries, hidden),
+    "feed_forward_norm": (hidden,),
+    "feed_forward/gate": (hidden, width),
+    "feed_forward/up": (hidden, width),
+    "feed_forward/sub_norm": (width,),
+    "feed_forward/down": (width, hidden),
+  }
+
+
+def split(params: Mapping[str, Any], cfg: DecoderConfig) -> list[Block]:
+  """Returns the leaves of each block by path, on the host.
+
+  Kernels are ``QTensor`` with int8 codes [d_in, d_out] and one scale, or
+  arrays where they are not quantized.
+  """
+  if cfg.scan_layers:
+    stacked = _flat(params["blocks"])
+    return [
+      {n: _at(leaf, i) for n, leaf in stacked.items()}
+      for i in range(cfg.num_layers)
+    ]
+  return [
+    {n: _at(leaf, ...) for n, leaf in _flat(params[f"blocks_{i}"]).items()}
+    for i in range(cfg.num_layers)
+  ]
+
+
+def join(blocks: Sequence[Block], rest: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the parameters of a scanned decoder; see ``split``.
+
+  Args:
+    blocks: leaves by path; kernels with int8 codes become packed ones.
+    rest: the other parameters, a tree.
+  """
+  stacked = {}
+  for name in blocks[0]:
+    leaves = [block[name] for block in blocks]
+    leaf = jax.tree.map(lambda *parts: jnp.asarray(np.stack(parts)), *leaves)
+    if isinstance(leaf, QTensor):
+      codes = pack(leaf.codes, axis=axis_to_pack(leaf.shape))
+      leaf = QTensor(codes, leaf.scale)
+    stacked[name] = leaf
+  return {**rest, "blocks": traverse_util.unflatten_dict(stacked, sep="/")}
+
+
+def scanned_model(cfg: DecoderConfig, recipe: Recipe) -> Decoder:
+  """Returns the decoder of these sizes for stacked parameters.
+
+  Unrolled, it would add in another order.
+  """
+  cfg = dataclasses.replace(
+    cfg, scan_layers=True, remat="none", head_dim=cfg.features_of_head
+  )
+  return Decoder(cfg, (("head", "float"), (".*", recipe)))
+
+
+def scanned(params: Mapping[str, Any], cfg: DecoderConfig) -> dict[str, Any]:
+  """Returns the parameters with blocks that are stacked."""
+  rest = {n: leaf for n, leaf in params.items() if not n.startswith("blocks")}
+  return join(split(params, cfg), rest)
+
+
+def _flat(tree):
+  return traverse_util.flatten_dict(dict(tree), sep="/")
+
+
+def _at(leaf, index):
+  if isinstance(leaf, QTensor):
+    leaf = unpacked(jax.tree.map(lambda a: a[index], leaf))
+  else:
+    leaf = leaf[index]
+  return jax.device_get(leaf)
+
+
+def example_logits(
+  model: Decoder, variables: Mapping[str, Any], length: int = 64
+) -> np.ndarray:
+  """Returns logits of a row of different tokens, [1, t, v] in float32."""
+  length = min(length, model.cfg.max_length)
+  rng = np.random.default_rng(0)
+  tokens = rng.integers(0, model.cfg.vocab_size, (1, length), np.int32)
+  return np.asarray(_call(model, variables, tokens), np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _call(model, variables, tokens):
+  return model.apply(variables, tokens)

@@ -1,0 +1,280 @@
+"""Decoders in a file of llama.cpp.
+
+With norms in front of the output projections it is of the architecture
+"bitnet", without them of "llama". Rows of ternary kernels are in blocks of 256
+codes with a scale each, in half precision: 1.69 bits a weight as "tq1_0", 2.06
+as "tq2_0". "bitnet" has a scale in float32 beside each kernel instead, and
+blocks of scale 1; "llama" does not.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitnet_jax import choices
+from bitnet_jax.data.tokenizers import Tokenizer
+from bitnet_jax.export import decoders, gguf_vocabulary
+from bitnet_jax.export.decoders import NORMS, PROJECTIONS, SUB_NORMS, Need
+from bitnet_jax.models.decoder import DecoderConfig
+from bitnet_jax.types import QTensor
+
+TYPES = ("tq2_0", "tq1_0", "f16")
+BLOCK = 256  # codes that share a scale
+_NAMES = {
+  "attention_norm": "attn_norm",
+  "attention/query": "attn_q",
+  "attention/key": "attn_k",
+  "attention/value": "attn_v",
+  "attention/sub_norm": "attn_sub_norm",
+  "attention/out": "attn_output",
+  "feed_forward_norm": "ffn_norm",
+  "feed_forward/gate": "ffn_gate",
+  "feed_forward/up": "ffn_up",
+  "feed_forward/sub_norm": "ffn_sub_norm",
+  "feed_forward/down": "ffn_down",
+}
+_EMBEDDING, _FINAL_NORM, _HEAD = "token_embd", "output_norm", "output"
+
+
+def write_gguf(
+  path: pathlib.Path,
+  model: Any,
+  variables: Mapping[str, Any],
+  *,
+  tokenizer: Tokenizer | None = None,
+  kind: str = "tq2_0",
+  name: str = "bitnet_jax",
+) -> None:
+  """Writes a frozen decoder, reads it back, and compares.
+
+  Args:
+    path: of the file; one that is there is not overwritten.
+    model: a decoder.
+    variables: of it, frozen.
+    tokenizer: of its texts; without, the file takes and gives ids alone.
+    kind: of the kernels, one of ``TYPES``. Embeddings, and an output layer of
+      their own, are in half precision.
+    name: of the model.
+
+  Raises:
+    FileExistsError: if there is such a file.
+    ImportError: if ``gguf`` is not installed.
+    OSError: if what was written reads differently.
+    ValueError: for a model that the format cannot hold, saying why.
+  """
+  choices.check(kind, TYPES, key="type")
+  library = _library()
+  decoders.check_decoder("gguf", model)
+  recipe, needs = decoders.recipe_needs(model, variables)
+  architecture = decoders.architecture_needs(model.cfg)
+  own = _needs(model.cfg, recipe, kind)
+  decoders.refuse("gguf", [*architecture, *needs, *own])
+  if path.exists():
+    raise FileExistsError(f"{path} exists; choose another name")
+  cfg, params = model.cfg, _rounded(model.cfg, variables["params"])
+  writer = library.GGUFWriter(
+    None, "bitnet" if cfg.sub_norm else "llama", use_temp_file=False
+  )
+  _write_sizes(writer, cfg, name)
+  gguf_vocabulary.write(writer, tokenizer, cfg.vocab_size)
+  quantization = library.GGMLQuantizationType[kind.upper()]
+  writer.add_file_type(library.LlamaFileType[f"MOSTLY_{kind.upper()}"])
+  for tensor, array in _tensors(cfg, params):
+    if array.ndim == 1:
+      writer.add_tensor(tensor, np.asarray(array, np.float32))
+    elif array.dtype == np.float16 or kind == "f16":
+      writer.add_tensor(tensor, np.asarray(array, np.float16))
+    else:
+      data = library.quants.quantize(array, quantization)
+      writer.add_tensor(tensor, data, raw_dtype=quantization)
+  partial = path.with_name(f".{path.name}.partial")
+  partial.parent.mkdir(parents=True, exist_ok=True)
+  writer.write_header_to_file(partial)
+  writer.write_kv_data_to_file()
+  writer.write_tensors_to_file()
+  writer.close()
+  os.replace(partial, path)
+  _check(path, model, recipe, params)
+
+
+def _library() -> Any:
+  try:
+    import gguf
+  except ImportError as error:
+    raise ImportError(
+      "files of llama.cpp need gguf: pip install 'bitnet-jax[export]'"
+    ) from error
+  return gguf
+
+
+def _needs(cfg: DecoderConfig, recipe, kind) -> Iterator[Need]:
+  yield (
+    cfg.feed_forward == "swiglu",
+    f"model.feed_forward is {cfg.feed_forward!r}; llama.cpp has 'swiglu'",
+  )
+  yield (
+    not cfg.sub_norm or cfg.tie_embeddings,
+    "model.sub_norm is True and model.tie_embeddings False; with such norms,"
+    " llama.cpp ties them",
+  )
+  yield (
+    recipe.norm is None,
+    f"its recipe has the norm {recipe.norm!r} in front of each product, where"
+    " llama.cpp has none; the recipe 'bitnet_2b4t' works, or quant.norm=None",
+  )
+  acts = recipe.acts
+  yield (
+    acts is None or (acts.measure == "absmax" and acts.largest_code >= 127),
+    "its inputs are rounded to fewer than 8 bits, which llama.cpp does not",
+  )
+  widths = {
+    "model.hidden": cfg.hidden,
+    "model.num_heads * head_dim": cfg.num_heads * cfg.features_of_head,
+    "model.mlp_width": cfg.mlp_width,
+  }
+  for name, width in widths.items():
+    below, rest = width // BLOCK * BLOCK, width % BLOCK
+    near = f"{below} or {below + BLOCK}" if below else f"{BLOCK}"
+    yield (
+      kind == "f16" or not rest,
+      f"{name} is {width}, and rows of {kind} are multiples of {BLOCK}: {near}"
+      " works, or f16",
+    )
+
+
+def _rounded(cfg: DecoderConfig, params: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the parameters as the file holds them, stacked."""
+  params = decoders.scanned(params, cfg)
+
+  def half(leaf):
+    return jnp.float32(jnp.float16(leaf))
+
+  def kernel(leaf):
+    is_codes = isinstance(leaf, QTensor)
+    if not is_codes or cfg.sub_norm:
+      return leaf
+    return dataclasses.replace(leaf, scale=half(leaf.scale))
+
+  blocks = jax.tree.map(
+    kernel, params["blocks"], is_leaf=lambda leaf: isinstance(leaf, QTensor)
+  )
+  tables = {n: params[n] for n in ("embed", "head") if n in params}
+  return {**params, **jax.tree.map(half, tables), "blocks": blocks}
+
+
+def _write_sizes(writer, cfg: DecoderConfig, name: str) -> None:
+  head = cfg.features_of_head
+  writer.add_name(name)
+  writer.add_context_length(cfg.max_length)
+  writer.add_embedding_length(cfg.hidden)
+  writer.add_block_count(cfg.num_layers)
+  writer.add_feed_forward_length(cfg.mlp_width)
+  writer.add_head_count(cfg.num_heads)
+  writer.add_head_count_kv(cfg.num_kv_heads)
+  writer.add_key_length(head)
+  writer.add_value_length(head)
+  writer.add_layer_norm_rms_eps(cfg.norm_eps)
+  writer.add_rope_dimension_count(head)
+  writer.add_rope_freq_base(cfg.rotary_base)
+  writer.add_vocab_size(cfg.vocab_size)
+
+
+def _parts(cfg: DecoderConfig) -> list[str]:
+  return [*PROJECTIONS, *NORMS, *(SUB_NORMS if cfg.sub_norm else ())]
+
+
+def _tensors(
+  cfg: DecoderConfig, params: Mapping[str, Any]
+) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields names and arrays: kernels in float32, tables in half precision."""
+  embedding = params["embed"]["tokens"]["embedding"]
+  yield f"{_EMBEDDING}.weight", np.asarray(embedding, np.float16)
+  yield f"{_FINAL_NORM}.weight", np.asarray(params["final_norm"]["scale"])
+  if not cfg.tie_embeddings:
+    yield f"{_HEAD}.weight", np.asarray(params["head"]["kernel"].T, np.float16)
+  for i, block in enumerate(decoders.split(params, cfg)):
+    for part in _parts(cfg):
+      name = f"blk.{i}.{_NAMES[part]}"
+      if part not in PROJECTIONS:
+        yield f"{name}.weight", block[f"{part}/scale"]
+        continue
+      kernel = block[f"{part}/kernel"]
+      codes = np.asarray(kernel.codes, np.float32).T
+      if cfg.sub_norm:
+        yield f"{name}.weight", codes
+        yield f"{name}.scale", np.asarray(kernel.scale).reshape(1)
+      else:
+        yield f"{name}.weight", _paired(cfg, part, codes * kernel.scale)
+
+
+def _paired(
+  cfg: DecoderConfig, part: str, rows: np.ndarray, *, back: bool = False
+) -> np.ndarray:
+  """Puts the rows that are rotated together next to each other, or back.
+
+  Of "llama", llama.cpp rotates pairs of neighbours; we, the first half of a
+  head's features with the second.
+  """
+  heads = {
+    "attention/query": cfg.num_heads,
+    "attention/key": cfg.num_kv_heads,
+  }.get(part)
+  if heads is None:
+    return rows
+  shape = (heads, -1, 2) if back else (heads, 2, rows.shape[0] // heads // 2)
+  split = rows.reshape(*shape, rows.shape[-1])
+  return np.ascontiguousarray(split.swapaxes(1, 2).reshape(rows.shape))
+
+
+def _check(path, model, recipe, params):
+  """Raises an OSError unless the file holds these parameters."""
+  own = decoders.scanned_model(model.cfg, recipe)
+  ours, theirs = (
+    decoders.example_logits(own, {"params": p})
+    for p in (params, _read(path, model.cfg))
+  )
+  if not np.array_equal(ours, theirs):
+    difference = np.abs(ours - theirs).max()
+    raise OSError(
+      f"{path} was written, but reads as another model: logits differ by up to"
+      f" {difference}"
+    )
+
+
+def _read(path: pathlib.Path, cfg: DecoderConfig) -> dict[str, Any]:
+  """Returns the parameters in a file that ``write_gguf`` wrote."""
+  library = _library()
+  found = {
+    tensor.name: library.quants.dequantize(tensor.data, tensor.tensor_type)
+    for tensor in library.GGUFReader(path).tensors
+  }
+  blocks = []
+  for i in range(cfg.num_layers):
+    block = {}
+    for part in _parts(cfg):
+      name = f"blk.{i}.{_NAMES[part]}"
+      rows = found[f"{name}.weight"]
+      if part not in PROJECTIONS:
+        block[f"{part}/scale"] = rows
+        continue
+      scale = found.get(f"{name}.scale")
+      if scale is None:
+        rows = _paired(cfg, part, rows, back=True)
+        scale = np.abs(rows).max()
+        rows = np.sign(rows)
+      codes = jnp.asarray(rows.T, jnp.int8)
+      block[f"{part}/kernel"] = QTensor(codes, jnp.float32(scale).reshape(1, 1))
+    blocks.append(block)
+  rest: dict[str, Any] = {
+    "embed": {"tokens": {"embedding": found[f"{_EMBEDDING}.weight"]}},
+    "final_norm": {"scale": found[f"{_FINAL_NORM}.weight"]},
+  }
+  if not cfg.tie_embeddings:
+    rest["head"] = {"kernel": found[f"{_HEAD}.weight"].T}
+  return jax.tree.map(jnp.asarray, decoders.join(blocks, rest))

@@ -1,0 +1,237 @@
+"""Decoders in the files of Hugging Face's transformers.
+
+A folder with ``config.json``, ``model.safetensors`` and the files of the
+vocabulary. With norms in front of the output projections it loads as
+``BitNetForCausalLM``, the architecture of BitNet b1.58 2B4T, without them as
+``LlamaForCausalLM``; either with the layers of ``quantization_config``.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitnet_jax import choices
+from bitnet_jax.data.tokenizers import Tokenizer
+from bitnet_jax.export import decoders, hf_layout, vocabulary
+from bitnet_jax.export.hf_import import read_hf
+from bitnet_jax.files import write_atomically
+from bitnet_jax.inference.tensors import save_tensors
+from bitnet_jax.ops.norm import NORM_EPS
+from bitnet_jax.quantizers.recipe import RECIPES
+from bitnet_jax.types import QTensor
+
+
+def write_hf(
+  folder: pathlib.Path,
+  model: Any,
+  variables: Mapping[str, Any],
+  *,
+  tokenizer: Tokenizer | None = None,
+  linear_class: str = "autobitlinear",
+) -> None:
+  """Writes a decoder, reads it back, and compares.
+
+  Args:
+    folder: made if it is not there; files in it are not looked at.
+    model: a decoder.
+    variables: of it: frozen, which writes packed codes; or as they are trained,
+      which writes the latent weights in bfloat16, to be rounded by transformers
+      each time they are used.
+    tokenizer: of its texts.
+    linear_class: one of ``LINEAR_CLASSES``, for packed codes.
+
+  Raises:
+    ImportError: if ``safetensors`` is not installed.
+    OSError: if what was written reads differently.
+    ValueError: for a model that the format cannot hold, saying why.
+  """
+  choices.check(linear_class, hf_layout.LINEAR_CLASSES, key="linear_class")
+  decoders.check_decoder("hf", model)
+  recipe, needs = decoders.recipe_needs(model, variables)
+  is_frozen = any(
+    isinstance(leaf, QTensor)
+    for leaf in jax.tree.leaves(variables, is_leaf=_is_codes)
+  )
+  decoders.refuse(
+    "hf",
+    [
+      *decoders.architecture_needs(model.cfg),
+      *needs,
+      *_needs(model.cfg, recipe, is_frozen),
+    ],
+  )
+  variables = {"params": variables["params"]}
+  if not is_frozen:
+    variables = jax.tree.map(lambda a: a.astype(jnp.bfloat16), variables)
+    linear_class = "autobitlinear"
+  tensors, scales = _to_tensors(
+    model.cfg,
+    variables["params"],
+    has_norm=recipe.norm is not None,
+    is_reciprocal=linear_class == "bitlinear",
+  )
+  config = _config(model.cfg, recipe, linear_class, is_frozen=is_frozen)
+  folder.mkdir(parents=True, exist_ok=True)
+  if tokenizer is not None:
+    config |= _write_vocabulary(folder, tokenizer, model.cfg.max_length)
+  metadata = {"format": "pt"}
+  if scales:
+    metadata[hf_layout.EXACT_SCALES] = json.dumps(scales)
+  save_tensors(tensors, folder / hf_layout.TENSORS, metadata)
+  write_atomically(
+    folder / hf_layout.CONFIG, json.dumps(config, indent=2) + "\n"
+  )
+  _check(folder, model, recipe, variables)
+
+
+def _is_codes(leaf):
+  return isinstance(leaf, QTensor)
+
+
+def _needs(cfg, recipe, is_frozen):
+  widths = {
+    "model.hidden": cfg.hidden,
+    "model.mlp_width": cfg.mlp_width,
+    "num_heads * head_dim": cfg.num_heads * cfg.features_of_head,
+    "num_kv_heads * head_dim": cfg.num_kv_heads * cfg.features_of_head,
+  }
+  for name, width in widths.items():
+    yield width % 4 == 0, f"{name} is {width}, not a multiple of 4"
+  acts = RECIPES["bitnet_2b4t"].acts
+  yield (
+    recipe.acts == acts,
+    "its inputs are not rounded to -127..127 with a scale a token, as the"
+    " recipe 'bitnet_2b4t' does",
+  )
+  yield (
+    recipe.norm in (None, "rms_norm"),
+    f"its recipe has the norm {recipe.norm!r} in front of each product;"
+    " quant.norm='rms_norm' or the recipe 'bitnet_2b4t' works",
+  )
+  yield (
+    is_frozen or recipe.weights == RECIPES["bitnet_2b4t"].weights,
+    "its latent weights are not rounded by their mean, as the recipe"
+    " 'bitnet_2b4t' does",
+  )
+
+
+def _to_tensors(cfg, params, *, has_norm, is_reciprocal):
+  """Returns arrays by name, and the scales where the arrays lose them."""
+  tensors = {
+    hf_layout.EMBEDDING: params["embed"]["tokens"]["embedding"],
+    hf_layout.FINAL_NORM: params["final_norm"]["scale"],
+  }
+  if not cfg.tie_embeddings:
+    tensors[hf_layout.HEAD] = params["head"]["kernel"].T
+  scales = {}
+  for i, block in enumerate(decoders.split(params, cfg)):
+    for part, name in hf_layout.names(cfg, i).items():
+      if part not in decoders.PROJECTIONS:
+        tensors[f"{name}.weight"] = block[f"{part}/scale"]
+        continue
+      kernel = block[f"{part}/kernel"]
+      d_in = kernel.shape[0]
+      if has_norm:
+        tensors[f"{name}.rms_norm.weight"] = np.ones(d_in, np.float32)
+      if not isinstance(kernel, QTensor):
+        tensors[f"{name}.weight"] = kernel.T
+        continue
+      tensors[f"{name}.weight"] = hf_layout.pack(np.asarray(kernel.codes).T)
+      scale = kernel.scale.reshape(1)
+      if is_reciprocal:
+        scales[f"{name}.weight_scale"] = float(scale[0])
+        scale = 1 / scale
+      tensors[f"{name}.weight_scale"] = scale
+  return {n: jnp.asarray(tensors[n]) for n in sorted(tensors)}, scales
+
+
+def _config(cfg, recipe, linear_class, *, is_frozen) -> dict[str, Any]:
+  own = {"model_type": "llama", "mlp_bias": False}
+  own |= {"architectures": ["LlamaForCausalLM"]}
+  if cfg.sub_norm:
+    own = {"model_type": "bitnet", "architectures": ["BitNetForCausalLM"]}
+  return {
+    **own,
+    "vocab_size": cfg.vocab_size,
+    "hidden_size": cfg.hidden,
+    "intermediate_size": cfg.mlp_width,
+    "num_hidden_layers": cfg.num_layers,
+    "num_attention_heads": cfg.num_heads,
+    "num_key_value_heads": cfg.num_kv_heads,
+    "head_dim": cfg.features_of_head,
+    "hidden_act": hf_layout.ACTIVATIONS[cfg.feed_forward],
+    "max_position_embeddings": cfg.max_length,
+    "rms_norm_eps": cfg.norm_eps,
+    "rope_theta": cfg.rotary_base,
+    "rope_parameters": {
+      "rope_type": "default",
+      "rope_theta": cfg.rotary_base,
+    },
+    "tie_word_embeddings": cfg.tie_embeddings,
+    "attention_bias": False,
+    "dtype": cfg.dtype,
+    "torch_dtype": cfg.dtype,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+    "quantization_config": {
+      "quant_method": "bitnet",
+      "linear_class": linear_class,
+      "quantization_mode": "offline" if is_frozen else "online",
+      "modules_to_not_convert": ["lm_head"],
+      "use_rms_norm": recipe.norm is not None,
+      "rms_norm_eps": NORM_EPS,
+    },
+  }
+
+
+def _write_vocabulary(folder, tokenizer, max_length) -> dict[str, Any]:
+  """Writes the files of a vocabulary, and returns what the config says."""
+  description = vocabulary.describe(tokenizer)
+  names = vocabulary.names_of(description)
+  # A text starts after the token that ends another.
+  ids = {
+    "bos": tokenizer.eos_id,
+    "eos": tokenizer.eos_id,
+    "pad": tokenizer.pad_id,
+    "unk": tokenizer.unk_id,
+  }
+  special = {
+    f"{role}_token": names[token]
+    for role, token in ids.items()
+    if token is not None
+  }
+  settings = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_max_length": max_length,
+    "clean_up_tokenization_spaces": False,
+    **special,
+  }
+  for name, content in (
+    ("tokenizer.json", description),
+    ("tokenizer_config.json", settings),
+    ("special_tokens_map.json", special),
+  ):
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    write_atomically(folder / name, text + "\n")
+  return {f"{role}_token_id": ids[role] for role in ("bos", "eos", "pad")}
+
+
+def _check(folder, model, recipe, variables):
+  """Raises an OSError unless the folder holds this model."""
+  own = decoders.scanned_model(model.cfg, recipe)
+  params = decoders.scanned(variables["params"], model.cfg)
+  ours = decoders.example_logits(own, {"params": params})
+  found = read_hf(folder)
+  theirs = decoders.example_logits(found.model, found.variables)
+  if not np.array_equal(ours, theirs):
+    difference = np.abs(ours - theirs).max()
+    raise OSError(
+      f"{folder} was written, but reads as another model: logits differ by up"
+      f" to {difference}"
+    )

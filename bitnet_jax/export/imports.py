@@ -1,0 +1,106 @@
+"""Decoders of others as models of ours."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import jax.numpy as jnp
+
+from bitnet_jax.data.kept import keep_vocabulary
+from bitnet_jax.data.tokenizers import Tokenizer, load_tokenizer
+from bitnet_jax.export.hf_import import HfModel, read_hf
+from bitnet_jax.files import new_folder
+from bitnet_jax.inference.storage import save_frozen
+from bitnet_jax.train import workdir
+from bitnet_jax.train.checkpoint import (
+  CheckpointOptions,
+  Checkpoints,
+  Progress,
+)
+from bitnet_jax.train.state import TrainState, count_params
+
+# Files of vocabularies, and how they are loaded, in the order of preference.
+_VOCABULARIES = {
+  "tokenizer.json": "tokenizers",
+  "tokenizer.model": "sentencepiece",
+}
+
+
+def import_hf(source: pathlib.Path, output: pathlib.Path) -> str:
+  """Reads a decoder of transformers, and writes it as one of ours.
+
+  Packed codes become a frozen model, for generate.py and ``load_frozen``.
+  Latent weights, or those of a network in full precision, become a checkpoint
+  for ``init_from`` of a config, from which training goes on.
+
+  Args:
+    source: folder with ``config.json`` and ``model.safetensors``, and with
+      ``tokenizer.json`` or ``tokenizer.model`` if there is a vocabulary.
+    output: a folder that is empty, or not there.
+
+  Returns:
+    What to tell of it.
+
+  Raises:
+    FileExistsError: if there is anything in ``output``.
+    FileNotFoundError: if a file is not there.
+    ImportError: if a library is not installed.
+    ValueError: for damaged files, and models that are others, saying how.
+  """
+  with new_folder(output) as partial:
+    found = read_hf(source)
+    spec, tokenizer = _find_vocabulary(source)
+    if tokenizer and tokenizer.vocab_size > found.model.cfg.vocab_size:
+      raise ValueError(
+        f"{spec} has {tokenizer.vocab_size} tokens, more than the model, which"
+        f" has {found.model.cfg.vocab_size}"
+      )
+    record: dict[str, Any] = {"imported": source.name}
+    if found.is_frozen:
+      if tokenizer:
+        record["tokenizer"] = keep_vocabulary(
+          tokenizer, spec, partial, cache=partial
+        )
+      save_frozen(partial, found.variables, found.model, record)
+    else:
+      _save_checkpoint(partial, found, spec, tokenizer)
+  count = f"{count_params(found.variables['params']):,} parameters"
+  sizes = json.dumps(dataclasses.asdict(found.model.cfg))
+  kind = "frozen model" if found.is_frozen else "checkpoint for init_from"
+  return f"{kind}, {count}: {sizes}"
+
+
+def _find_vocabulary(source) -> tuple[str, Tokenizer | None]:
+  """Returns the vocabulary in a folder, and what it is loaded by."""
+  for name, kind in _VOCABULARIES.items():
+    if (source / name).exists():
+      spec = f"{kind}:{source / name}"
+      return spec, load_tokenizer(spec, texts=tuple)
+  return "", None
+
+
+def _save_checkpoint(
+  folder: pathlib.Path, found: HfModel, spec: str, tokenizer: Tokenizer | None
+) -> None:
+  """Writes what ``init_from`` reads of a run."""
+  options = CheckpointOptions(
+    keep_last=2, keep_best=0, metric="valid/loss", mode="min"
+  )
+  params: Any = found.variables["params"]
+  state = TrainState(jnp.int32(0), params, (), {})
+  checkpoints = Checkpoints(folder / "checkpoints", options)
+  checkpoints.save(0, state, progress=Progress(), metrics={})
+  checkpoints.wait()
+  fingerprint = f"import {folder.name.strip('.')}"
+  if tokenizer:
+    path = pathlib.Path(spec.partition(":")[2])
+    shutil.copyfile(path, folder / path.name)
+    fingerprint += f" vocabulary {tokenizer.fingerprint}"
+  config = {
+    "model": {"name": "decoder", **dataclasses.asdict(found.model.cfg)},
+    "data": {},
+    "checkpoint": dataclasses.asdict(options),
+  }
+  workdir.claim(folder, config, fingerprint)

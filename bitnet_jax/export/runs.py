@@ -1,0 +1,173 @@
+"""Checkpoints of runs in other people's formats."""
+
+import inspect
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from bitnet_jax import choices
+from bitnet_jax.export import gguf, hf, hf_layout, stablehlo
+from bitnet_jax.files import new_folder
+from bitnet_jax.inference.tensors import load_tensors, save_tensors
+from bitnet_jax.train import frozen, runner, workdir
+from bitnet_jax.train.compilation import keep_compiled
+from bitnet_jax.train.tasks.base import Problem
+
+# The latent weights instead of the codes.
+LATENT = "latent"
+VARIANTS: dict[str, tuple[str, ...]] = {
+  "packed": (),
+  "hf": (*hf_layout.LINEAR_CLASSES, LATENT),
+  "gguf": gguf.TYPES,
+  "stablehlo": (),
+  "safetensors": (),
+}
+
+
+def export_run(
+  folder: pathlib.Path,
+  output: pathlib.Path,
+  form: str,
+  checkpoint: str = "last",
+) -> str:
+  """Writes a checkpoint of a run in another form, and checks what was written.
+
+  Args:
+    folder: the workdir.
+    output: a folder that is empty, or not there.
+    form: a key of ``VARIANTS``, a variant of it behind a colon or the first.
+    checkpoint: "last", "best", or a step.
+
+  Returns:
+    What to tell of it.
+
+  Raises:
+    FileExistsError: if there is anything in ``output``.
+    ImportError: if a library is not installed.
+    OSError: if what was written reads differently.
+    ValueError: for an unknown form, a run or a checkpoint that is not there, or
+      a model that the form cannot hold, saying why.
+  """
+  name, colon, variant = form.partition(":")
+  choices.check(name, VARIANTS, key="--format")
+  if colon:
+    choices.check(variant, VARIANTS[name], key=f"--format={name}:")
+  elif VARIANTS[name]:
+    variant = VARIANTS[name][0]
+  if name == "packed":
+    return frozen.freeze_run(folder, output, checkpoint).table()
+  with new_folder(output) as partial:
+    _WRITERS[name](folder, partial, checkpoint, variant)
+    sizes = {file.name: file.stat().st_size for file in partial.iterdir()}
+  return "\n".join(
+    f"{size:>15,} {file}" for file, size in sorted(sizes.items())
+  )
+
+
+def _write_hf(folder, output, checkpoint, variant):
+  if variant == LATENT:
+    experiment, params = _load(folder, checkpoint)
+    variables, linear_class = {"params": params}, hf_layout.LINEAR_CLASSES[0]
+  else:
+    experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
+    linear_class = variant
+  problem = experiment.problem
+  hf.write_hf(
+    output,
+    problem.task.model,
+    variables,
+    tokenizer=problem.tokenizer,
+    linear_class=linear_class,
+  )
+
+
+def _write_gguf(folder, output, checkpoint, variant):
+  experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
+  gguf.write_gguf(
+    output / f"model-{variant}.gguf",
+    experiment.problem.task.model,
+    variables,
+    tokenizer=experiment.problem.tokenizer,
+    kind=variant,
+    name=folder.name,
+  )
+
+
+def _write_stablehlo(folder, output, checkpoint, variant):
+  del variant
+  experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
+  with experiment.activate():
+    inputs, options = _model_inputs(experiment.problem, variables)
+  model = experiment.problem.task.model
+  stablehlo.write_stablehlo(output, model, variables, inputs, **options)
+
+
+def _write_safetensors(folder, output, checkpoint, variant):
+  """Writes the parameters in bfloat16, by path."""
+  del variant
+  _, params = _load(folder, checkpoint)
+  flat: Mapping[Any, Any] = traverse_util.flatten_dict(params, sep="/")
+  tensors = {name: leaf.astype(jnp.bfloat16) for name, leaf in flat.items()}
+  path = output / "model.safetensors"
+  save_tensors(tensors, path)
+  found, _ = load_tensors(path)
+  if found.keys() != tensors.keys() or not all(
+    np.array_equal(found[name], tensors[name]) for name in tensors
+  ):
+    raise OSError(f"{path} was written, but reads differently")
+  shutil.copyfile(folder / workdir.CONFIG_FILE, output / workdir.CONFIG_FILE)
+
+
+_WRITERS: dict[str, Callable[..., None]] = {
+  "hf": _write_hf,
+  "gguf": _write_gguf,
+  "stablehlo": _write_stablehlo,
+  "safetensors": _write_safetensors,
+}
+
+
+def _load(folder, checkpoint):
+  keep_compiled()
+  experiment, state = runner.load_run(folder, checkpoint)
+  return experiment, state.params
+
+
+def _model_inputs(
+  problem: Problem, variables: Mapping[str, Any]
+) -> tuple[dict[str, jax.Array], dict[str, Any]]:
+  """Returns what the task gives to its model for a batch, by name.
+
+  Arrays, and options that are none; those of training are left out.
+  """
+  params = variables["params"]
+  rest = {n: leaf for n, leaf in variables.items() if n != "params"}
+  found: dict[str, Any] = {}
+
+  def note(next_fun, args, kwargs, context):
+    if not context.module.path and context.method_name == "__call__":
+      call = inspect.signature(type(context.module).__call__)
+      found.update(call.bind(context.module, *args, **kwargs).arguments)
+    return next_fun(*args, **kwargs)
+
+  def given(batch):
+    with nn.intercept_methods(note):
+      problem.task.totals(
+        params,
+        rest,
+        batch,
+        key=jax.random.key(0),
+        deterministic=True,
+        strength=None,
+      )
+    return {n: x for n, x in found.items() if isinstance(x, jax.Array)}
+
+  arrays = jax.jit(given)(problem.train_batch(0))
+  own = {*arrays, "self", "deterministic", "strength"}
+  return arrays, {n: x for n, x in found.items() if n not in own}

@@ -1,0 +1,104 @@
+"""Models as StableHLO, which runs without Flax and without us.
+
+A folder with ``model.jax``, for ``jax.export.deserialize``, ``model.mlirbc``,
+the same as portable bytecode for other runtimes, and ``model.json``, which says
+what goes in and comes out. Parameters are constants of the program, ternary
+ones packed; its one output is what the model returns.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+
+from bitnet_jax.files import write_atomically
+
+PROGRAM, BYTECODE, DESCRIPTION = "model.jax", "model.mlirbc", "model.json"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def write_stablehlo(
+  folder: pathlib.Path,
+  model: Any,
+  variables: Mapping[str, Any],
+  inputs: Mapping[str, Any],
+  *,
+  platforms: Sequence[str] = PLATFORMS,
+  **options: Any,
+) -> None:
+  """Writes a model as a program, reads it back, and compares.
+
+  Args:
+    folder: made if it is not there; files in it are not looked at.
+    model: any Linen module.
+    variables: of it, frozen or not.
+    inputs: arrays of one call, by name. Their first axes may have any size in
+      the program; those of one size here must be of one size there too.
+    platforms: on which the program shall run.
+    **options: of the call, which become part of the program.
+
+  Raises:
+    OSError: if what was written computes something else.
+    ValueError: for a model that does not take inputs of any size.
+  """
+
+  def call(**inputs):
+    return model.apply(variables, **inputs, **options)
+
+  axes, scope = _axes(inputs), jax.export.SymbolicScope()
+
+  def of_any_size(x):
+    shape = ", ".join([axes[x.shape[0]], *map(str, x.shape[1:])])
+    shape = jax.export.symbolic_shape(shape, scope=scope)
+    return jax.ShapeDtypeStruct(shape, x.dtype)
+
+  shapes = {name: of_any_size(x) for name, x in inputs.items()}
+  jitted = jax.jit(call)
+  try:
+    exported = jax.export.export(jitted, platforms=platforms)(**shapes)
+  except (TypeError, jax.errors.JAXTypeError) as error:
+    raise ValueError(
+      f"{type(model).__name__} needs to know the sizes of its inputs: {error}"
+    ) from error
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / PROGRAM).write_bytes(exported.serialize())
+  (folder / BYTECODE).write_bytes(exported.mlir_module_serialized)
+  content = {
+    # In this order, which is that of the names.
+    "inputs": [
+      {"name": name, **_described(x)}
+      for name, x in zip(sorted(inputs), exported.in_avals, strict=True)
+    ],
+    "outputs": [_described(x) for x in exported.out_avals],
+    "platforms": list(exported.platforms),
+    "options": {name: str(value) for name, value in options.items()},
+  }
+  text = json.dumps(content, indent=2) + "\n"
+  write_atomically(folder / DESCRIPTION, text)
+  _check(folder, jitted, inputs)
+
+
+def _axes(inputs) -> dict[int, str]:
+  """Returns names for the sizes of first axes."""
+  sizes = dict.fromkeys(x.shape[0] for x in inputs.values())
+  letters = ["b", *(f"n{i}" for i in range(1, len(sizes)))]
+  return dict(zip(sizes, letters, strict=True))
+
+
+def _described(aval) -> dict[str, Any]:
+  return {"shape": [str(n) for n in aval.shape], "dtype": str(aval.dtype)}
+
+
+def _check(folder, jitted, inputs):
+  """Raises an OSError unless the program in the folder computes the same."""
+  data = bytearray((folder / PROGRAM).read_bytes())
+  found = jax.export.deserialize(data)
+  ours = jax.tree.map(np.asarray, jitted(**inputs))
+  theirs = jax.tree.map(np.asarray, jax.jit(found.call)(**inputs))
+  same = jax.tree.map(np.array_equal, ours, theirs)
+  if not all(jax.tree.leaves(same)):
+    raise OSError(f"{folder / PROGRAM} was written, but computes otherwise")

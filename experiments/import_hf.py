@@ -1,0 +1,42 @@
+"""Reads a decoder of Hugging Face's transformers, Llama-like or BitNet.
+
+python experiments/import_hf.py --source=FOLDER --output=imported/model
+
+Packed ternary codes become a frozen model:
+python experiments/generate.py --frozen=imported/model --prompt="The "
+
+Weights in floats, latent ones or those of a network in full precision, become
+the start of a training in a config with the same sizes and vocabulary:
+--config.init_from=imported/model \
+  --config.data.tokenizer=tokenizers:imported/model/tokenizer.json
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from bitnet_jax.export.imports import import_hf
+from bitnet_jax.train import runner
+
+_SOURCE = flags.DEFINE_string(
+  "source", None, "Folder with config.json.", required=True
+)
+_OUTPUT = flags.DEFINE_string(
+  "output", None, "A folder that is not there yet.", required=True
+)
+
+
+def main(argv):
+  """Writes the model, and prints what it is."""
+  del argv
+  source = pathlib.Path(_SOURCE.value).expanduser()
+  output = pathlib.Path(_OUTPUT.value).expanduser()
+  try:
+    print(import_hf(source, output))
+  except (ImportError, OSError, ValueError) as error:
+    sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=runner.parse_flags)
