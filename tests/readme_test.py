@@ -64,7 +64,11 @@ def test_table_is_the_one_of_the_records():
 
 @pytest.mark.parametrize(
   ("study", "function"),
-  [("node_classification", "tables"), ("language_model", "table")],
+  [
+    ("node_classification", "tables"),
+    ("language_model", "table"),
+    ("text_classification", "table"),
+  ],
 )
 def test_tables_of_a_study_are_those_of_its_records(
   monkeypatch, study, function

@@ -3,11 +3,11 @@
 python experiments/text_classification/run.py --data=DATA --workdir=runs/text
 
 DATA holds the folders text_gcn and tokenizers. Five data sets, three recipes,
-three seeds, one run a core. The settings are those of the authors, but for 20
-epochs at five times the learning rate; --epochs=100 has theirs. Runs that are
-in results.jsonl are skipped, so a stopped study goes on where it was;
-checkpoints of those that are done are deleted. Prints the table of the README;
---table does nothing else.
+three seeds (one for 20ng), one run a core. The settings are those of the
+authors, but for 20 epochs at five times the learning rate; --epochs=100 has
+theirs. Runs that are in results.jsonl are skipped, so a stopped study goes on
+where it was; checkpoints of those that are done are deleted. Prints the table
+of the README; --table does nothing else.
 """
 
 import os
@@ -39,6 +39,8 @@ FILES = {
   "20ng": "20ng.clean",
 }
 RECIPES = ("float", "b158", "b158_median")
+# With the first seed only: it takes as long as three of the others together.
+ONCE = ("20ng",)
 # The authors' settings; in fewer epochs Adam takes as much longer steps.
 EPOCHS, RATE = 100, 1e-3
 RESULTS = pathlib.Path(__file__).parent / "results.jsonl"
@@ -89,9 +91,10 @@ def run_study(data: pathlib.Path, root: pathlib.Path) -> None:
   }
   cases = [
     (name, recipe, seed, _EPOCHS.value)
-    for seed in map(int, _SEEDS.value)
+    for i, seed in enumerate(map(int, _SEEDS.value))
     for name in _SETS.value
     for recipe in _RECIPES.value
+    if not (i and name in ONCE)
   ]
   if _JOB.value is not None:
     cases = cases[_JOB.value :: _JOBS.value]
