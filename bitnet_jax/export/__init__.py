@@ -1,4 +1,6 @@
 """Trained models in other people's formats, checked after writing."""
 
+from bitnet_jax.export.gguf import write_gguf as write_gguf
 from bitnet_jax.export.hf import write_hf as write_hf
 from bitnet_jax.export.hf_import import read_hf as read_hf
+from bitnet_jax.export.stablehlo import write_stablehlo as write_stablehlo

@@ -133,17 +133,17 @@ def split(params: Mapping[str, Any], cfg: DecoderConfig) -> list[Block]:
 
   Kernels are ``QTensor`` with int8 codes [d_in, d_out] and one scale, or
   arrays where they are not quantized.
+
+  Args:
+    params: of a decoder, its blocks stacked or one by one.
+    cfg: its sizes.
   """
-  if cfg.scan_layers:
-    stacked = _flat(params["blocks"])
-    return [
-      {n: _at(leaf, i) for n, leaf in stacked.items()}
-      for i in range(cfg.num_layers)
-    ]
-  return [
-    {n: _at(leaf, ...) for n, leaf in _flat(params[f"blocks_{i}"]).items()}
-    for i in range(cfg.num_layers)
-  ]
+  layers = range(cfg.num_layers)
+  if "blocks" not in params:
+    blocks = [_flat(params[f"blocks_{i}"]) for i in layers]
+    return [{n: _at(leaf, ...) for n, leaf in b.items()} for b in blocks]
+  stacked = _flat(params["blocks"])
+  return [{n: _at(leaf, i) for n, leaf in stacked.items()} for i in layers]
 
 
 def join(blocks: Sequence[Block], rest: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,11 +88,6 @@ def _save_checkpoint(
   options = CheckpointOptions(
     keep_last=2, keep_best=0, metric="valid/loss", mode="min"
   )
-  params: Any = found.variables["params"]
-  state = TrainState(jnp.int32(0), params, (), {})
-  checkpoints = Checkpoints(folder / "checkpoints", options)
-  checkpoints.save(0, state, progress=Progress(), metrics={})
-  checkpoints.wait()
   fingerprint = f"import {folder.name.strip('.')}"
   if tokenizer:
     path = pathlib.Path(spec.partition(":")[2])
@@ -104,3 +99,8 @@ def _save_checkpoint(
     "checkpoint": dataclasses.asdict(options),
   }
   workdir.claim(folder, config, fingerprint)
+  params: Any = found.variables["params"]
+  state = TrainState(jnp.int32(0), params, (), {})
+  checkpoints = Checkpoints(folder / "checkpoints", options)
+  checkpoints.save(0, state, progress=Progress(), metrics={})
+  checkpoints.wait()

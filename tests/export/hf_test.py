@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import random
+import resource
 import shutil
 
 import jax
@@ -14,6 +16,7 @@ from bitnet_jax.data.tokenizers import load_tokenizer
 from bitnet_jax.export import read_hf, write_hf
 from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.types import QTensor
+from tests.corruption import corrupt
 from tests.export.decoder import make, make_frozen
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
@@ -227,3 +230,31 @@ def test_vocabulary_has_what_training_puts_in_front(tmp_path):
   assert found.encode("Hé").ids == [tokenizer.eos_id, *"Hé".encode()]
   config = json.loads((tmp_path / CONFIG).read_text())
   assert config["bos_token_id"] == config["eos_token_id"] == tokenizer.eos_id
+
+
+def check_corrupted(folder, seed):
+  """Corrupts a file; nothing but an error that is meant may come of it."""
+  rng = random.Random(seed)
+  path = folder / rng.choice([CONFIG, TENSORS])
+  original = path.read_bytes()
+  path.write_bytes(corrupt(original, rng))
+  try:
+    read_hf(folder)
+  except (OSError, ValueError):
+    pass
+  finally:
+    path.write_bytes(original)
+
+
+@pytest.mark.slow
+def test_many_corrupted_files_are_errors_within_memory(copied):
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  for seed in range(2000):
+    check_corrupted(copied, seed)
+  grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+  assert grown * 1024 < 1e9
+
+
+def test_corrupted_files_are_errors(copied):
+  for seed in range(40):
+    check_corrupted(copied, seed)

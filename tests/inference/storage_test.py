@@ -19,6 +19,7 @@ from bitnet_jax import BitDense, Recipe
 from bitnet_jax.inference import freeze, load_frozen, save_frozen
 from bitnet_jax.inference.storage import DESCRIPTION, TENSORS
 from bitnet_jax.models.mlp import Mlp, MlpConfig
+from tests.corruption import corrupt
 from tests.inference.freeze_test import MLP, models
 
 RECORD = {"step": 3, "words": ["é"]}
@@ -243,27 +244,6 @@ def test_deep_description_is_damaged(saved):
   (saved / DESCRIPTION).write_text("[" * 100_000)
   with pytest.raises(ValueError, match="is damaged"):
     load_frozen(saved)
-
-
-def corrupt(data, rng):
-  """Changes, cuts or doubles some bytes."""
-  data = bytearray(data)
-  for _ in range(rng.randint(1, 4)):
-    at = rng.randrange(max(len(data), 1))
-    kind = rng.randrange(5)
-    if kind == 0 and data:
-      data[at] = rng.randrange(256)
-    elif kind == 1 and data:
-      data[at] ^= 1 << rng.randrange(8)
-    elif kind == 2:
-      del data[at : at + rng.randint(1, 40)]
-    elif kind == 3:
-      data[at:at] = data[at : at + rng.randint(1, 40)]
-    else:
-      data[at : at + 8] = rng.choice(
-        [b"99999999", b"\xff" * 8, b"null", b"-1", b"[[[[", b"1e999"]
-      )
-  return bytes(data)
 
 
 def check_corrupted(folder, seed):

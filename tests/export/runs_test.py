@@ -1,0 +1,137 @@
+"""Runs in other people's formats, and models of others as runs."""
+
+import json
+import pathlib
+
+import gguf
+import jax.export
+import numpy as np
+import pytest
+
+from bitnet_jax.export.imports import import_hf
+from bitnet_jax.export.runs import VARIANTS, export_run
+from bitnet_jax.inference import Sampling
+from bitnet_jax.inference.tensors import load_tensors
+from bitnet_jax.train import runner, writing
+from bitnet_jax.train.metrics import read_metrics
+from tests.train import tiny
+
+TEXTS = ["the cat sat on the mat", "a dog ate the food of the cat"] * 8
+DECODER = dict(
+  mesh__data=1,
+  model__hidden=32,
+  model__sub_norm=True,
+  model__tie_embeddings=True,
+  quant__recipe="bitnet_2b4t",
+)
+
+
+def train(folder, **overrides):
+  """Returns the folder of a short run."""
+  for split in ("train", "valid"):
+    tiny.write(folder / f"{split}.txt", TEXTS)
+  source = f"file:{folder}/{{split}}.txt"
+  runner.run(tiny.make("decoder", source, **overrides), folder / "run")
+  return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  return train(tmp_path_factory.mktemp("decoder"), **DECODER)
+
+
+def write(writer):
+  options = writing.WritingOptions(max_new_tokens=5, sampling=Sampling())
+  return writing.write(writer, ["the cat", "a dog ate"], options).texts
+
+
+def test_export_to_transformers_comes_back_as_a_model_that_writes(
+  run, tmp_path
+):
+  told = export_run(run, tmp_path / "hf", "hf")
+  assert "model.safetensors" in told
+  told = import_hf(tmp_path / "hf", tmp_path / "back")
+  assert told.startswith("frozen model, ")
+  found = write(writing.writer_of_frozen(tmp_path / "back"))
+  assert found == write(writing.writer_of_run(run))
+
+
+def test_latent_weights_come_back_as_the_start_of_a_run(run, tmp_path):
+  export_run(run, tmp_path / "hf", "hf:latent")
+  told = import_hf(tmp_path / "hf", tmp_path / "back")
+  assert told.startswith("checkpoint for init_from, ")
+  folder = train(
+    tmp_path,
+    **DECODER,
+    model__scan_layers=True,
+    init_from=str(tmp_path / "back"),
+    data__tokenizer=f"tokenizers:{tmp_path / 'back' / 'tokenizer.json'}",
+  )
+  started, fresh = (
+    read_metrics(path)[0]["train/loss"]
+    for path in (folder, run)
+  )
+  assert started < fresh
+
+
+def test_export_to_llama_cpp(run, tmp_path):
+  with pytest.raises(ValueError, match=r"model.hidden is 32.*multiples of 256"):
+    export_run(run, tmp_path / "gguf", "gguf")
+  assert not (tmp_path / "gguf").exists()
+  export_run(run, tmp_path / "gguf", "gguf:f16")
+  fields = gguf.GGUFReader(tmp_path / "gguf" / "model-f16.gguf").fields
+  assert fields["general.architecture"].contents() == "bitnet"
+
+
+def test_export_as_a_program(run, tmp_path):
+  export_run(run, tmp_path / "out", "stablehlo")
+  data = bytearray((tmp_path / "out" / "model.jax").read_bytes())
+  content = json.loads((tmp_path / "out" / "model.json").read_text())
+  inputs = {
+    entry["name"]: np.ones((3, *map(int, entry["shape"][1:])), entry["dtype"])
+    for entry in content["inputs"]
+  }
+  assert "tokens" in inputs
+  logits = jax.export.deserialize(data).call(**inputs)
+  assert logits.shape == (3, 16, 263)
+
+
+def test_export_of_latent_weights(run, tmp_path):
+  export_run(run, tmp_path / "out", "safetensors")
+  tensors, _ = load_tensors(tmp_path / "out" / "model.safetensors")
+  assert {str(array.dtype) for array in tensors.values()} == {"bfloat16"}
+  assert "blocks_0/attention/query/kernel" in tensors
+  assert (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+  ("form", "message"),
+  [
+    ("onnx", "--format is 'onnx', which is not one of: 'packed', 'hf'"),
+    ("gguf:q4_0", "--format=gguf: is 'q4_0', .* 'tq2_0', 'tq1_0', 'f16'"),
+    ("packed:x", "--format=packed: is 'x'"),
+  ],
+)
+def test_unknown_forms_are_errors(tmp_path, form, message):
+  with pytest.raises(ValueError, match=message):
+    export_run(tmp_path / "run", tmp_path / "out", form)
+
+
+@pytest.mark.parametrize("form", VARIANTS)
+def test_nothing_is_overwritten(run, tmp_path, form):
+  (tmp_path / "mine").write_text("mine")
+  with pytest.raises(FileExistsError, match=r"--output=.*choose another"):
+    export_run(run, tmp_path, form)
+  assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_failed_export_leaves_nothing(tmp_path):
+  with pytest.raises(ValueError, match="no run is there"):
+    export_run(pathlib.Path(tmp_path / "run"), tmp_path / "out", "hf")
+  assert not list(tmp_path.iterdir())
+
+
+def test_failed_import_leaves_nothing(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"config\.json"):
+    import_hf(tmp_path / "hf", tmp_path / "out")
+  assert not list(tmp_path.iterdir())
