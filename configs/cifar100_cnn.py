@@ -29,6 +29,12 @@ def get_config(variant: str = "B") -> ml_collections.ConfigDict:
   c.statistics_every = 500
   c.steps_per_dispatch = 1
   c.init_from = config_dict.placeholder(str)
+  c.distill = dict(
+    teacher=config_dict.placeholder(str),
+    weight=0.5,
+    temperature=2.0,
+    features=(),
+  )
   c.task = dict(name="classification", label_smoothing=0.0)
   c.data = dict(
     source="tfds:cifar100",
@@ -63,7 +69,7 @@ def get_config(variant: str = "B") -> ml_collections.ConfigDict:
     bias_in_product=config_dict.placeholder(bool),
     compute=config_dict.placeholder(str),
     backward=config_dict.placeholder(str),
-    phase_in=dict(steps=0, start=0, shape="linear"),
+    phase_in=dict(steps=0, start=0, shape="linear", optimizer="keep"),
   )
   c.optim = dict(
     name="adamw",

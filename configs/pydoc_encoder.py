@@ -30,6 +30,12 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
   c.statistics_every = 100
   c.steps_per_dispatch = 10
   c.init_from = config_dict.placeholder(str)
+  c.distill = dict(
+    teacher=config_dict.placeholder(str),
+    weight=0.5,
+    temperature=2.0,
+    features=(),
+  )
   c.task = dict(
     name="masked_lm",
     label_smoothing=0.0,
@@ -86,7 +92,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     bias_in_product=config_dict.placeholder(bool),
     compute=config_dict.placeholder(str),
     backward=config_dict.placeholder(str),
-    phase_in=dict(steps=0, start=0, shape="linear"),
+    phase_in=dict(steps=0, start=0, shape="linear", optimizer="keep"),
   )
   c.optim = dict(
     name="adamw",

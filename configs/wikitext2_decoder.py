@@ -33,6 +33,12 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
   c.statistics_every = 500
   c.steps_per_dispatch = 25
   c.init_from = config_dict.placeholder(str)
+  c.distill = dict(
+    teacher=config_dict.placeholder(str),
+    weight=0.5,
+    temperature=2.0,
+    features=(),
+  )
   c.task = dict(name="causal_lm", label_smoothing=0.0, z_loss=0.0)
   c.data = dict(
     source="file:data/wikitext2/{split}.txt.xz",
@@ -83,7 +89,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     bias_in_product=config_dict.placeholder(bool),
     compute=config_dict.placeholder(str),
     backward=config_dict.placeholder(str),
-    phase_in=dict(steps=0, start=0, shape="linear"),
+    phase_in=dict(steps=0, start=0, shape="linear", optimizer="keep"),
   )
   c.optim = dict(
     name="adamw",

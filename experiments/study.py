@@ -59,6 +59,8 @@ def _unplaced(result: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(data.get(key), str) and ":" in data[key]:
       scheme, _, path = data[key].partition(":")
       data[key] = f"{scheme}:{pathlib.PurePath(path).name}"
-  if config["init_from"] is not None:
-    config["init_from"] = pathlib.PurePath(config["init_from"]).name
-  return {**result, "config": {**config, "data": data}}
+  distill = dict(config["distill"])
+  for group, key in ((config, "init_from"), (distill, "teacher")):
+    if group[key] is not None:
+      group[key] = pathlib.PurePath(group[key]).name
+  return {**result, "config": {**config, "data": data, "distill": distill}}

@@ -103,6 +103,15 @@ def without_corpus(config: Mapping[str, Any]) -> dict[str, Any]:
   return {**config, "data": data, "total_steps": steps, "total_epochs": None}
 
 
+def _check_alone(config: Mapping[str, Any]) -> None:
+  teacher = config["distill"]["teacher"]
+  if teacher is not None:
+    raise ValueError(
+      f"distill.teacher is {teacher!r}; a step with a teacher is not compiled"
+      " ahead of time, set it to None"
+    )
+
+
 def compile_step(config: Mapping[str, Any], devices: Any) -> Report:
   """Compiles the train step of a config.
 
@@ -114,6 +123,7 @@ def compile_step(config: Mapping[str, Any], devices: Any) -> Report:
     ValueError: for a mistake in the config.
     DoesNotFit: naming the largest buffers.
   """
+  _check_alone(config)
   with backend.compiling_for("tpu"):
     experiment = build(without_corpus(config), devices=devices)
     with experiment.activate():

@@ -18,6 +18,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bitnet_jax import backend, choices
 from bitnet_jax.analysis import chips, flops
 from bitnet_jax.train import optim, records
+from bitnet_jax.train.distillation import (
+  Distillation,
+  distill,
+  find_teacher,
+)
 from bitnet_jax.train.evaluate import evaluate
 from bitnet_jax.train.loop import place_strength
 from bitnet_jax.train.settings import Settings, Site, parse_settings
@@ -27,6 +32,7 @@ from bitnet_jax.train.sharding import (
   batch_sharding,
   batch_shards,
   make_mesh,
+  replicate,
 )
 from bitnet_jax.train.sparse_table import SparseTable
 from bitnet_jax.train.speed import Speed
@@ -37,13 +43,14 @@ from bitnet_jax.train.step import (
   make_train_step,
   make_train_steps,
 )
-from bitnet_jax.train.tasks.base import Problem
+from bitnet_jax.train.tasks.base import Problem, Task
 from bitnet_jax.train.tasks.registry import KINDS
 from bitnet_jax.train.warm_start import (
   EarlierRun,
   check_vocabulary,
   find,
   warm_start,
+  with_earlier,
 )
 
 _INIT, _TRAIN, _EVALUATE = range(3)  # What a key is folded with, by purpose.
@@ -58,6 +65,7 @@ class Experiment:
     config: the resolved config: its length is in ``total_steps``.
     problem: data, model and loss.
     earlier: the run whose parameters this one starts with, if any.
+    teacher: the run that this one learns from, if any.
     mesh: the devices.
     rules: logical axis to mesh axis.
     total_steps: length of the run.
@@ -67,6 +75,7 @@ class Experiment:
   config: dict[str, Any]
   problem: Problem
   earlier: EarlierRun | None
+  teacher: EarlierRun | None
   mesh: Mesh
   rules: AxisRules
   total_steps: int
@@ -77,10 +86,8 @@ class Experiment:
 
   @property
   def fingerprint(self) -> str:
-    """Names data, vocabulary and the parameters of an earlier run."""
-    if self.earlier is None:
-      return self.problem.fingerprint
-    return f"{self.problem.fingerprint} after {self.earlier.fingerprint}"
+    """Names data, vocabulary and the parameters of earlier runs."""
+    return with_earlier(self.problem.fingerprint, self.earlier, self.teacher)
 
   @property
   def whole(self) -> bool:
@@ -140,7 +147,7 @@ class Experiment:
 
   def train_step(self) -> TrainStep:
     """Returns the jitted step, which takes its state over."""
-    return self._jit_step(self._step())
+    return self._jit_step(self._step)
 
   def train_steps(self) -> TrainStep | None:
     """Returns several steps in one program, jitted likewise.
@@ -151,15 +158,16 @@ class Experiment:
     """
     if self.settings.steps_per_dispatch == 1:
       return None
-    step = self._step()
-    if backend.current() == "cpu" and self._convolves(step):
+    if backend.current() == "cpu" and self._convolves():
       logging.warning(
         "steps_per_dispatch is %d, but steps are taken one by one: on CPU,"
         " convolutions are slow in a loop",
         self.settings.steps_per_dispatch,
       )
       return None
-    return self._jit_step(make_train_steps(step, self._sparse_table()))
+    return self._jit_step(
+      lambda task: make_train_steps(self._step(task), self._sparse_table())
+    )
 
   def _sparse_table(self):
     """Returns the table that is updated by rows, if there is one.
@@ -172,14 +180,15 @@ class Experiment:
       self.problem.table, self.settings.optim, self.total_steps
     )
 
-  def _step(self):
+  def _step(self, task: Task):
     options = self.settings.optim
     return make_train_step(
-      self.problem.task,
+      task,
       self.optimizer(),
       optim.learning_rate_schedule(options, self.total_steps),
       accumulate_steps=options.accumulate_steps,
       gradient_dtype=jnp.dtype(options.gradient_dtype),
+      reset_at=self.settings.quant.make_phase_in().resets_at,
       **self.kernels(),
     )
 
@@ -193,16 +202,31 @@ class Experiment:
       shardings = self._made_init[1].params
     return {"layers": self.problem.layers, "shardings": shardings}
 
-  def _jit_step(self, step):
+  def _jit_step(self, make: Callable[[Task], TrainStep]) -> TrainStep:
+    """Jits what is made of the task.
+
+    What a teacher knows is an argument of the program: constants would be
+    copied into it.
+    """
     _, shardings = self._made_init
     out = (shardings, self._everywhere)
-    return jax.jit(step, donate_argnums=0, out_shardings=out)
+    task = self.problem.task
+    if not isinstance(task, Distillation):
+      return jax.jit(make(task), donate_argnums=0, out_shardings=out)
+
+    def step(params, *args):
+      return make(dataclasses.replace(task, params=params))(*args)
+
+    jitted = jax.jit(step, donate_argnums=1, out_shardings=out)
+    params = jax.tree.map(lambda a: replicate(a, self.mesh), task.params)
+    return functools.partial(jitted, params)
 
   @property
   def _everywhere(self):
     return NamedSharding(self.mesh, PartitionSpec())
 
-  def _convolves(self, step):
+  def _convolves(self):
+    step = self._step(self.problem.task)
     with self.activate():
       key = self.train_key()
       state = jax.eval_shape(self._made_init[0], key)
@@ -221,7 +245,8 @@ class Experiment:
     counted = None
     if chips.find(self.mesh.devices.flat[0].device_kind) is not None:
       with self.activate():
-        counted = flops.count(self._step(), *self.step_arguments())
+        step = self._step(self.problem.task)
+        counted = flops.count(step, *self.step_arguments())
     rows = self.settings.data.batch_size
     return Speed(
       examples=rows, tokens=rows * self.problem.tokens, flops=counted
@@ -309,6 +334,10 @@ def build(
   if settings.init_from is not None:
     earlier = find(pathlib.Path(settings.init_from).expanduser())
     check_vocabulary(earlier, problem.fingerprint)
+  teacher = None
+  if settings.distill.teacher is not None:
+    found = find_teacher(pathlib.Path(settings.distill.teacher).expanduser())
+    problem, teacher = distill(problem, found, settings), found.run
   total_steps = settings.count_steps(examples=problem.num_examples)
   if settings.optim.warmup_steps >= total_steps:
     raise ValueError(
@@ -322,6 +351,7 @@ def build(
     config=resolved,
     problem=problem,
     earlier=earlier,
+    teacher=teacher,
     mesh=mesh,
     rules=rules,
     total_steps=total_steps,

@@ -209,3 +209,19 @@ def make_optimizer(
   if options.clip_norm is not None:
     tx = optax.chain(optax.clip_by_global_norm(options.clip_norm), tx)
   return tx
+
+
+def fresh_moments(
+  tx: optax.GradientTransformation, opt_state: Any, params: Any
+) -> Any:
+  """Returns a fresh state of the optimizer that is as far in its schedules."""
+
+  def is_schedule(state):
+    return isinstance(state, optax.ScaleByScheduleState)
+
+  return jax.tree.map(
+    lambda new, old: old if is_schedule(old) else new,
+    tx.init(params),
+    opt_state,
+    is_leaf=is_schedule,
+  )

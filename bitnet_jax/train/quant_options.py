@@ -18,6 +18,7 @@ SCALES = {
   "acts": {"tensor": None, "token": -1},
 }
 PHASE_IN_SHAPES = ("linear", "tanh")
+OPTIMIZER_STATES = ("keep", "reset")
 PHASE_IN_STEEPNESS = 2.5  # tanh(2.5 s / S), as in the authors' forks.
 
 
@@ -68,19 +69,30 @@ class PhaseIn:
     steps: how many it takes; 0 quantizes fully from ``start`` on.
     start: the step before which the strength is 0.
     shape: "linear", or "tanh": ``tanh(2.5 s / steps)``.
+    optimizer: whether the state of the optimizer is to "keep" or to "reset" at
+      ``start``; of a start of 0 it is fresh anyway.
   """
 
   steps: int
   start: int
   shape: str
+  optimizer: str
 
   def __post_init__(self):
     choices.check(self.shape, PHASE_IN_SHAPES, key="quant.phase_in.shape")
+    choices.check(
+      self.optimizer, OPTIMIZER_STATES, key="quant.phase_in.optimizer"
+    )
     if self.steps < 0 or self.start < 0:
       raise ValueError(
         f"quant.phase_in has steps {self.steps} and start {self.start}; neither"
         " may be negative"
       )
+
+  @property
+  def resets_at(self) -> int | None:
+    """The step before which the state of the optimizer is made anew."""
+    return self.start if self.optimizer == "reset" else None
 
   def strength(self, step: int) -> np.float32 | None:
     """Returns the share of quantization in force for the update after ``step``

@@ -40,13 +40,21 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
 
   Args:
     config: resolved config.
-    fingerprint: names data, vocabulary and the run that parameters come from
-      by content, in place of their location.
+    fingerprint: names data, vocabulary and the runs that parameters come from
+      or that teach, by content, in place of their location.
   """
   kept = {k: v for k, v in config.items() if k not in FREE_KEYS}
   located = ("source", "tokenizer", "data_dir")
   data = {k: v for k, v in kept["data"].items() if k not in located}
   kept["data"] = data | {"fingerprint": fingerprint}
+  # What came later names a run only if it is used, so that names stay.
+  distill = dict(kept.pop("distill", {"teacher": None}))
+  if distill.pop("teacher") is not None:
+    kept["distill"] = distill
+  phase_in = kept.get("quant", {}).get("phase_in", {})
+  if phase_in.get("optimizer") == "keep":
+    phase_in = {k: v for k, v in phase_in.items() if k != "optimizer"}
+    kept["quant"] = {**kept["quant"], "phase_in": phase_in}
   return json.loads(json.dumps(kept, sort_keys=True))
 
 

@@ -28,8 +28,11 @@ from bitnet_jax.train.metrics import (
   MetricsWriter,
   SilentWriter,
   TrainMetrics,
+  read_metrics,
 )
 from bitnet_jax.train.state import TrainState, count_params
+from bitnet_jax.train.switch import measure_switch
+from bitnet_jax.train.warm_start import data_of
 
 
 class Interrupted(Exception):
@@ -201,6 +204,8 @@ def _run(
     writer.close()
   splits = [s for s in ("valid", "test") if s in experiment.problem.splits]
   metrics = _measure(experiment, evaluate, splits, state)
+  if multihost.is_primary():
+    metrics |= _measure_switch(experiment, folder)
   result = _result(experiment, state, writer.seconds(), metrics)
   if multihost.is_primary():
     workdir.write_json(folder / workdir.RESULT_FILE, result)
@@ -220,6 +225,14 @@ def _measure(
     for found in (evaluate(split, state), experiment.score(split, state))
     for name, value in found.items()
   }
+
+
+def _measure_switch(
+  experiment: Experiment, folder: pathlib.Path
+) -> dict[str, float]:
+  """Returns what a late start of quantization did to the training loss."""
+  start = experiment.settings.quant.make_phase_in().start
+  return measure_switch(read_metrics(folder), start) if start else {}
 
 
 def _say(message: str) -> None:
@@ -320,9 +333,11 @@ def load_experiment(folder: pathlib.Path) -> Experiment:
     ValueError: if there is no config, or if the data is not that of the run.
   """
   config, fingerprint = workdir.read_config(folder)
-  # The run that it started with need not be there any more.
-  experiment = build({**config, "init_from": None}, folder)
-  found, expected = experiment.fingerprint, fingerprint.partition(" after ")[0]
+  config = workdir.with_later_keys(config)
+  # The runs that it started with or learned from need not be there any more.
+  alone = {"init_from": None, "distill": {**config["distill"], "teacher": None}}
+  experiment = build({**config, **alone}, folder)
+  found, expected = experiment.fingerprint, data_of(fingerprint)
   if found != expected:
     raise ValueError(
       f"data.source is {config['data']['source']!r}, whose content is not what"

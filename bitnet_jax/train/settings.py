@@ -137,6 +137,33 @@ class ProfileOptions:
     check_least("profile", self, start=1, steps=1)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillOptions:
+  """The group ``distill``.
+
+  Attributes:
+    teacher: folder of a run of the same task; ``None`` learns from labels only.
+    weight: share of the teacher in the loss.
+    temperature: of the distributions that are compared.
+    features: paths of modules of both whose outputs shall be equal too.
+  """
+
+  teacher: str | None
+  weight: float
+  temperature: float
+  features: tuple[str, ...]
+
+  def __post_init__(self):
+    if not 0 <= self.weight <= 1:
+      raise ValueError(
+        f"distill.weight is {self.weight}; it must lie in [0, 1]"
+      )
+    if not self.temperature > 0:
+      raise ValueError(
+        f"distill.temperature is {self.temperature}; it must be positive"
+      )
+
+
 # Fields of a model's sizes that the data decides, with stand-ins of their type.
 FROM_DATA = {"num_classes": 2, "vocab_size": 2}
 
@@ -215,6 +242,7 @@ class Settings:
     checkpoint: what is kept.
     early_stopping: when to give up.
     profile: which steps are traced.
+    distill: whom to learn from beside the labels.
   """
 
   seed: int
@@ -236,6 +264,7 @@ class Settings:
   checkpoint: CheckpointOptions
   early_stopping: EarlyStopping
   profile: ProfileOptions
+  distill: DistillOptions
 
   def __post_init__(self):
     if (self.total_steps is None) == (self.total_epochs is None):
@@ -283,6 +312,7 @@ _GROUPS = {
   "optim": OptimOptions,
   "mesh": MeshOptions,
   "checkpoint": CheckpointOptions,
+  "distill": DistillOptions,
   "early_stopping": EarlyStopping,
   "profile": ProfileOptions,
 }

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from bitnet_jax.layers.introspection import BitLayer, with_codes
+from bitnet_jax.train.optim import fresh_moments
 from bitnet_jax.train.sharding import gathered_at_use, shared_codes
 from bitnet_jax.train.sparse_table import SparseTable
 from bitnet_jax.train.state import TrainState
@@ -26,6 +27,7 @@ def make_train_step(
   shardings: Any = None,
   accumulate_steps: int = 1,
   gradient_dtype: Any = None,
+  reset_at: int | None = None,
 ) -> TrainStep:
   """Returns ``step(state, batch, key, strength=None) -> (state, metrics)``.
 
@@ -43,6 +45,7 @@ def make_train_step(
     accumulate_steps: number of parts of a batch.
     gradient_dtype: in which the gradients of quantized kernels are summed over
       devices; ``None`` for that of the parameters.
+    reset_at: step before which the moments of the optimizer are made anew.
   """
 
   def gradient(params, codes, variables, batch, key, strength, weight):
@@ -84,7 +87,14 @@ def make_train_step(
         batch,
         jax.random.split(key, accumulate_steps),
       )
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    opt_state = state.opt_state
+    if reset_at is not None:
+      opt_state = jax.tree.map(
+        lambda fresh, old: jnp.where(state.step == reset_at, fresh, old),
+        fresh_moments(tx, opt_state, state.params),
+        opt_state,
+      )
+    updates, opt_state = tx.update(grads, opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = averages(totals) | {
       "grad_norm": optax.tree.norm(grads),

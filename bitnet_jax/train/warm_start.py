@@ -14,6 +14,8 @@ from bitnet_jax.train.construct import construct
 from bitnet_jax.train.records import run_id
 from bitnet_jax.train.state import TrainState
 
+_AFTER, _TAUGHT_BY = " after ", " taught by "
+
 
 @dataclasses.dataclass(frozen=True)
 class EarlierRun:
@@ -24,12 +26,14 @@ class EarlierRun:
     run_id: its name.
     step: the checkpoint, its last.
     vocabulary: names its vocabulary by content; "" for none.
+    key: what asks for it, for messages.
   """
 
   folder: pathlib.Path
   run_id: str
   step: int
   vocabulary: str
+  key: str = "init_from"
 
   @property
   def fingerprint(self) -> str:
@@ -37,8 +41,12 @@ class EarlierRun:
     return f"{self.run_id}@{self.step}"
 
 
-def find(folder: pathlib.Path) -> EarlierRun:
+def find(folder: pathlib.Path, *, key: str = "init_from") -> EarlierRun:
   """Looks a run up.
+
+  Args:
+    folder: its workdir.
+    key: what asks for it, for messages.
 
   Raises:
     ValueError: if there is no run or no checkpoint.
@@ -46,16 +54,33 @@ def find(folder: pathlib.Path) -> EarlierRun:
   try:
     config, fingerprint = workdir.read_config(folder)
   except workdir.WorkdirError as error:
-    raise ValueError(f"init_from is {folder}: {error}") from error
+    raise ValueError(f"{key} is {folder}: {error}") from error
   steps = _checkpoints(folder, config).steps()
   if not steps:
-    raise ValueError(f"init_from is {folder}, which holds no checkpoint")
+    raise ValueError(f"{key} is {folder}, which holds no checkpoint")
   return EarlierRun(
     folder,
     run_id(config, fingerprint),
     steps[-1],
     vocabulary_of(fingerprint),
+    key,
   )
+
+
+def with_earlier(
+  fingerprint: str, earlier: EarlierRun | None, teacher: EarlierRun | None
+) -> str:
+  """Returns what names data, and the runs that parameters come from."""
+  if earlier is not None:
+    fingerprint += f"{_AFTER}{earlier.fingerprint}"
+  if teacher is not None:
+    fingerprint += f"{_TAUGHT_BY}{teacher.fingerprint}"
+  return fingerprint
+
+
+def data_of(fingerprint: str) -> str:
+  """Returns the part of a fingerprint that names the data."""
+  return fingerprint.partition(_AFTER)[0].partition(_TAUGHT_BY)[0]
 
 
 def vocabulary_of(fingerprint: str) -> str:
@@ -68,7 +93,7 @@ def check_vocabulary(earlier: EarlierRun, fingerprint: str) -> None:
   vocabulary = vocabulary_of(fingerprint)
   if vocabulary and earlier.vocabulary and vocabulary != earlier.vocabulary:
     raise ValueError(
-      f"init_from is {earlier.folder}, whose vocabulary is another:"
+      f"{earlier.key} is {earlier.folder}, whose vocabulary is another:"
       f" {earlier.vocabulary} there, {vocabulary} here; use the tokenizer that"
       " is kept there (data.tokenizer)"
     )
@@ -88,8 +113,7 @@ def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
     ValueError: if nothing is in both, or if something that is has another
       shape, naming it.
   """
-  config, _ = workdir.read_config(earlier.folder)
-  saved = _checkpoints(earlier.folder, config).restore_params(earlier.step)
+  saved = load_params(earlier)
   found: dict[Any, Any] = traverse_util.flatten_dict(saved, sep="/")
   own: dict[Any, Any] = traverse_util.flatten_dict(state.params, sep="/")
   shared = sorted(own.keys() & found.keys())
@@ -117,6 +141,12 @@ def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
   )
   params = traverse_util.unflatten_dict(own, sep="/")
   return TrainState(state.step, params, state.opt_state, state.variables)
+
+
+def load_params(earlier: EarlierRun) -> Any:
+  """Returns the parameters of a run, as NumPy arrays."""
+  config, _ = workdir.read_config(earlier.folder)
+  return _checkpoints(earlier.folder, config).restore_params(earlier.step)
 
 
 def _checkpoints(folder, config):

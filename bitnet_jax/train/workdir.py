@@ -95,6 +95,14 @@ def read_config(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
     raise WorkdirError(f"{path} is damaged: {error}") from error
 
 
+def with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Adds the keys that configs of earlier versions had not."""
+  distill = dict(teacher=None, weight=0.5, temperature=2.0, features=())
+  phase_in = {"optimizer": "keep", **config["quant"]["phase_in"]}
+  quant = {**config["quant"], "phase_in": phase_in}
+  return {"distill": distill, **config, "quant": quant}
+
+
 def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
   """Returns the content of ``result.json``, if it is there."""
   path = folder / RESULT_FILE

@@ -68,8 +68,7 @@ def test_latent_weights_come_back_as_the_start_of_a_run(run, tmp_path):
     data__tokenizer=f"tokenizers:{tmp_path / 'back' / 'tokenizer.json'}",
   )
   started, fresh = (
-    read_metrics(path)[0]["train/loss"]
-    for path in (folder, run)
+    read_metrics(path)[0]["train/loss"] for path in (folder, run)
   )
   assert started < fresh
 

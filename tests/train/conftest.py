@@ -53,7 +53,7 @@ def compile_cache(tmp_path_factory):
   jax.config.update("jax_compilation_cache_dir", None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config():
   """Returns ``make(**overrides)``, the small config with ``__`` for dots."""
 

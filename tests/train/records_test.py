@@ -67,6 +67,22 @@ def test_everything_else_changes_the_id(key, value):
   assert records.run_id(changed(key, value), "f") != expected
 
 
+def test_keys_that_came_later_change_the_id_only_if_they_are_used():
+  expected = records.run_id(CONFIG | {"quant": {"phase_in": {"start": 1}}}, "f")
+
+  def id_of(teacher, optimizer, weight=0.5):
+    phase_in = {"start": 1, "optimizer": optimizer}
+    distill = {"teacher": teacher, "weight": weight}
+    later = {"quant": {"phase_in": phase_in}, "distill": distill}
+    return records.run_id(CONFIG | later, "f")
+
+  assert id_of(None, "keep") == id_of(None, "keep", 0.9) == expected
+  others = {id_of(None, "reset"), id_of("a", "keep"), id_of("a", "keep", 0.9)}
+  assert len(others | {expected}) == 4
+  # The teacher itself is in the fingerprint, by content.
+  assert id_of("a", "keep") == id_of("b", "keep")
+
+
 def test_data_change_the_id():
   assert records.run_id(CONFIG, "f") != records.run_id(CONFIG, "g")
 

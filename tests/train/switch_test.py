@@ -1,0 +1,71 @@
+"""What a late start of quantization does."""
+
+import numpy as np
+import optax
+import pytest
+
+from bitnet_jax.train import runner
+from bitnet_jax.train.metrics import read_metrics
+from bitnet_jax.train.optim import fresh_moments
+from bitnet_jax.train.switch import measure_switch
+
+
+def lines(losses):
+  return [{"step": i + 1, "train/loss": x} for i, x in enumerate(losses)]
+
+
+def test_spike_is_measured_from_the_level_before():
+  losses = [5.0] * 5 + [1.0] * 10 + [4.0, 3.0] + [2.0] * 5 + [0.5] * 20
+  found = measure_switch([*lines(losses), {"step": 9, "valid/loss": 1}], 15)
+  assert found["switch/before"] == 1.0
+  assert found["switch/spike"] == 3.0
+  # Of ten losses, four times 2 and six times 0.5 are above 1, and so is
+  # (3 * 2 + 7 * 0.5) / 10 not.
+  assert found["switch/recovery_steps"] == 7 + 7
+
+
+def test_loss_that_stays_up_has_no_recovery():
+  found = measure_switch(lines([1.0] * 10 + [2.0] * 30), 10)
+  assert found == {"switch/before": 1.0, "switch/spike": 1.0}
+
+
+def test_loss_that_never_rises_has_no_spike():
+  found = measure_switch(lines([1.0] * 10 + [0.5] * 30), 10)
+  assert found["switch/spike"] == 0
+
+
+@pytest.mark.parametrize("start", [0, 40])
+def test_one_side_alone_tells_nothing(start):
+  assert measure_switch(lines([1.0] * 40), start) == {}
+
+
+def test_fresh_moments_keep_the_schedules():
+  params = {"w": np.ones(3, np.float32)}
+  schedule = optax.linear_schedule(1.0, 0.0, 10)
+  tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))
+  state = tx.init(params)
+  for _ in range(3):
+    _, state = tx.update({"w": np.ones(3, np.float32)}, state, params)
+  found = fresh_moments(tx, state, params)
+  assert optax.tree_utils.tree_get(found, "mu")["w"].tolist() == [0, 0, 0]
+  _, (adam, _, schedule_state) = found
+  assert int(adam.count) == 0
+  assert int(schedule_state.count) == 3
+
+
+def test_optimizer_is_reset_at_the_switch_only(make_config, tmp_path):
+  """Equal until the switch, and with a fresh optimizer from there on."""
+  norms = {}
+  for optimizer in ("keep", "reset"):
+    config = make_config(
+      total_steps=8,
+      quant__phase_in__start=4,
+      quant__phase_in__optimizer=optimizer,
+    )
+    result = runner.run(config, tmp_path / optimizer)
+    assert {"switch/before", "switch/spike"} <= result["metrics"].keys()
+    found = read_metrics(tmp_path / optimizer)
+    norms[optimizer] = [m["train/loss"] for m in found if "train/loss" in m]
+  # The first update after the reset shows in the loss of the next step.
+  assert norms["keep"][:5] == norms["reset"][:5]
+  assert norms["keep"][5] != norms["reset"][5]
