@@ -96,7 +96,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     **VARIANTS[variant],
   )
   c.quant = dict(
-    recipe="b158",
+    recipe="bitnet_2b4t" if variant == "2b4t" else "b158",
     rules=(),
     weights=_no_overrides(),
     acts=_no_overrides(),

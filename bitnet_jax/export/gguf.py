@@ -126,7 +126,7 @@ def _needs(cfg: DecoderConfig, recipe, kind) -> Iterator[Need]:
   yield (
     recipe.norm is None,
     f"its recipe has the norm {recipe.norm!r} in front of each product, where"
-    " llama.cpp has none; the recipe 'bitnet_2b4t' works, or quant.norm=None",
+    " llama.cpp has none; the recipe 'bitnet_2b4t' works, or quant.norm='none'",
   )
   acts = recipe.acts
   yield (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 import shutil
 from typing import Any
@@ -13,13 +14,14 @@ from bitnet_jax.data.tokenizers import Tokenizer, load_tokenizer
 from bitnet_jax.export.hf_import import HfModel, read_hf
 from bitnet_jax.files import new_folder
 from bitnet_jax.inference.storage import save_frozen
+from bitnet_jax.inference.tensors import flat
 from bitnet_jax.train import workdir
 from bitnet_jax.train.checkpoint import (
   CheckpointOptions,
   Checkpoints,
   Progress,
 )
-from bitnet_jax.train.state import TrainState, count_params
+from bitnet_jax.train.state import TrainState
 
 # Files of vocabularies, and how they are loaded, in the order of preference.
 _VOCABULARIES = {
@@ -66,7 +68,8 @@ def import_hf(source: pathlib.Path, output: pathlib.Path) -> str:
       save_frozen(partial, found.variables, found.model, record)
     else:
       _save_checkpoint(partial, found, spec, tokenizer)
-  count = f"{count_params(found.variables['params']):,} parameters"
+  leaves = flat(found.variables).values()
+  count = f"{sum(math.prod(leaf.shape) for leaf in leaves):,} parameters"
   sizes = json.dumps(dataclasses.asdict(found.model.cfg))
   kind = "frozen model" if found.is_frozen else "checkpoint for init_from"
   return f"{kind}, {count}: {sizes}"

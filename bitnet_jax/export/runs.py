@@ -102,7 +102,12 @@ def _write_gguf(folder, output, checkpoint, variant):
 
 def _write_stablehlo(folder, output, checkpoint, variant):
   del variant
-  experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
+  experiment, params = _load(folder, checkpoint)
+  variables: Mapping[str, Any] = {"params": params}
+  if any(
+    layer.recipe.weights is not None for layer in experiment.problem.layers
+  ):
+    experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
   with experiment.activate():
     inputs, options = _model_inputs(experiment.problem, variables)
   model = experiment.problem.task.model

@@ -6,6 +6,7 @@ what goes in and comes out. Parameters are constants of the program, ternary
 ones packed; its one output is what the model returns.
 """
 
+import importlib.util
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ def write_stablehlo(
     **options: of the call, which become part of the program.
 
   Raises:
+    ImportError: if ``flatbuffers`` is not installed.
     OSError: if what was written computes something else.
     ValueError: for a model that does not take inputs of any size.
   """
@@ -49,6 +51,7 @@ def write_stablehlo(
   def call(**inputs):
     return model.apply(variables, **inputs, **options)
 
+  _check_installed()
   axes, scope = _axes(inputs), jax.export.SymbolicScope()
 
   def of_any_size(x):
@@ -80,6 +83,14 @@ def write_stablehlo(
   text = json.dumps(content, indent=2) + "\n"
   write_atomically(folder / DESCRIPTION, text)
   _check(folder, jitted, inputs)
+
+
+def _check_installed() -> None:
+  """Raises an ImportError without what JAX needs to write programs."""
+  if importlib.util.find_spec("flatbuffers") is None:
+    raise ImportError(
+      "programs need flatbuffers: pip install 'bitnet-jax[export]'"
+    )
 
 
 def _axes(inputs) -> dict[int, str]:

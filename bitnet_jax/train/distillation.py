@@ -165,6 +165,11 @@ def find_teacher(folder: pathlib.Path) -> Teacher:
   """
   run = warm_start.find(folder, key="distill.teacher")
   config, _ = workdir.read_config(folder)
+  if "task" not in config:
+    raise ValueError(
+      f"distill.teacher is {folder}, which holds parameters to start from"
+      " (init_from), not a run"
+    )
   settings = parse_settings(workdir.with_later_keys(config), KINDS)
   return Teacher(run=run, settings=settings)
 

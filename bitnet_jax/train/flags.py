@@ -21,8 +21,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses the command line; for ``app.run(main, flags_parser=parse_flags)``.
 
   ``--config.total_steps`` overrides the ``total_epochs`` of a config, and the
-  other way round. A mistake ends the program with status 2 and a message that
-  names the key, the value and the nearest keys.
+  other way round; ``--config.KEY=None`` leaves any key open. A mistake ends the
+  program with status 2 and a message that names the key, the value and the
+  nearest keys.
 
   Args:
     argv: the program's name and its arguments.
@@ -32,7 +33,11 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   """
   try:
     _check_config(argv)
-    rest = flags.FLAGS(argv)
+    kept, left_open = _split_none(argv)
+    rest = flags.FLAGS(kept)
+    if left_open:
+      config: Any = flags.FLAGS["config"].value
+      config.update_from_flattened_dict(dict.fromkeys(left_open))
     if len(rest) > 1:
       raise ValueError(f"arguments {rest[1:]} are not flags (--name=value)")
     _let_given_length_rule(argv)
@@ -79,6 +84,26 @@ def _config_flags(
       found[match[1]] = following if match[2] is None else match[2]
   config = found.pop(None, None)
   return config, {key: value for key, value in found.items() if key}
+
+
+def _split_none(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Returns the arguments without ``--config.KEY=None``, and those keys.
+
+  The library takes ``None`` for no key that has a number in the config file.
+  """
+  kept: list[str] = []
+  keys = []
+  for word in argv:
+    match = _CONFIG_FLAG.fullmatch(word)
+    before = _CONFIG_FLAG.fullmatch(kept[-1]) if kept else None
+    if match and match[1] and match[2] == "None":
+      keys.append(match[1])
+    elif word == "None" and before and before[1] and before[2] is None:
+      keys.append(before[1])
+      kept.pop()
+    else:
+      kept.append(word)
+  return kept, keys
 
 
 def _let_given_length_rule(argv: Sequence[str]) -> None:
@@ -136,7 +161,7 @@ def _unknown_key(config, key, value, group) -> str:
 
 
 def _wrong_type(key, value, expected) -> str | None:
-  if value is None or expected is str:
+  if value in (None, "None") or expected is str:
     return None
   parse = {
     bool: flags.BooleanParser().parse,

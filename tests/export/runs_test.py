@@ -60,6 +60,8 @@ def test_latent_weights_come_back_as_the_start_of_a_run(run, tmp_path):
   export_run(run, tmp_path / "hf", "hf:latent")
   told = import_hf(tmp_path / "hf", tmp_path / "back")
   assert told.startswith("checkpoint for init_from, ")
+  with pytest.raises(ValueError, match=r"to start from .init_from., not a run"):
+    runner.evaluate_run(tmp_path / "back")
   folder = train(
     tmp_path,
     **DECODER,
@@ -93,6 +95,13 @@ def test_export_as_a_program(run, tmp_path):
   assert "tokens" in inputs
   logits = jax.export.deserialize(data).call(**inputs)
   assert logits.shape == (3, 16, 263)
+
+
+def test_network_in_full_precision_is_a_program_too(tmp_path):
+  changes = dict(quant__recipe="float", model__tie_embeddings=True)
+  folder = train(tmp_path, **changes, mesh__data=1, total_steps=1)
+  told = export_run(folder, tmp_path / "out", "stablehlo")
+  assert "model.mlirbc" in told
 
 
 def test_export_of_latent_weights(run, tmp_path):

@@ -84,6 +84,29 @@ def test_value_may_be_an_argument_of_its_own(parse):
   assert config["seed"] == 3
 
 
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    ("--config.data.eval_batch_size=None",),
+    ("--config.data.eval_batch_size", "None"),
+    ("-config.data.eval_batch_size=None", "--config.seed=3"),
+  ],
+)
+def test_any_key_may_be_left_open(parse, arguments):
+  config = parse(DIGITS, *arguments)
+  assert config["data"]["eval_batch_size"] is None
+  assert config["seed"] == (
+    3 if len(arguments) == 2 and "seed" in arguments[1] else 0
+  )
+
+
+def test_unknown_key_that_is_left_open_is_named(parse):
+  status, message = parse(DIGITS, "--config.data.batch_siz=None")
+  assert status == 2
+  assert "batch_siz is not a key" in message
+  assert "data.batch_size" in message
+
+
 def test_variant_is_chosen_behind_a_colon(parse):
   assert parse(DIGITS)["model"]["width"] == 128
   assert parse(f"{DIGITS}:B")["model"]["width"] == 512
@@ -158,7 +181,6 @@ def test_epochs_override_the_steps_of_a_config(parse, tmp_path):
       ["--config.data.standardize=maybe"],
       ["--config.data.standardize=maybe", "of type bool"],
     ),
-    (["--config.eval_every=None"], ["of type int, which 'None' is not"]),
     (
       ["--config.early_stopping.patience=long"],
       ["--config.early_stopping.patience=long", "of type int"],
