@@ -12,6 +12,12 @@ from typing import Any
 LARGEST_JSON = 64 * 2**20
 
 
+def cache_folder() -> pathlib.Path:
+  """Returns where things are kept that can be made again."""
+  root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  return pathlib.Path(root) / "bitnet_jax"
+
+
 def write_atomically(path: pathlib.Path, text: str) -> None:
   """Writes a file that is either not there or whole, whatever happens."""
   partial = path.with_name(f"{path.name}.partial")

@@ -23,7 +23,7 @@ class MatMul:
     """See ``Bilinear``."""
     if isinstance(w, Packed):
       if packed_dot.suits(x, w):
-        return packed_dot.dot_one_row(x, w)
+        return packed_dot.dot(x, w)
       w = unpack(w)
     sums = {"precision": precision, "preferred_element_type": dtype}
     rows = math.prod(x.shape[:-1])

@@ -1,43 +1,58 @@
-"""The product of one row with packed codes, which are not unpacked for it."""
+"""Products of few rows with packed codes, which are not unpacked for them."""
 
 import math
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int8, Int32
 
-from bitnet_jax.ops import compute
+from bitnet_jax.ops import compute, native
 from bitnet_jax.ops.packing import LAYOUTS
 from bitnet_jax.types import Packed
 
+# Beyond so many rows, unpacked codes are multiplied as fast by XLA.
+MOST_ROWS_OF_KERNEL = 16
+
 
 def suits(x: Array, w: Packed) -> bool:
-  """Whether ``dot_one_row`` is how to multiply these, traced for a CPU.
+  """Whether ``dot`` is how to multiply these, traced for a CPU.
 
-  A single row is read from memory faster than it is computed with: 2 bits a
+  A few rows are read from memory faster than they are computed with: 2 bits a
   weight, taken apart in registers, instead of 8 that were written before.
   """
-  return (
-    compute.on_cpu()
-    and x.dtype == jnp.int8
-    and math.prod(x.shape[:-1]) == 1
-    and (w.layout, w.axis, w.ndim) == ("quad", -2, 2)
-  )
+  if (
+    not compute.on_cpu()
+    or x.dtype != jnp.int8
+    or (w.layout, w.axis, w.ndim) != ("quad", -2, 2)
+  ):
+    return False
+  rows = math.prod(x.shape[:-1])
+  if 1 <= rows <= MOST_ROWS_OF_KERNEL and native.may_be_used():
+    return True
+  return rows == 1
 
 
-def dot_one_row(x: Int8[Array, "*ones k"], w: Packed) -> Int32[Array, "..."]:
-  """Multiplies one row with packed codes [k, n], exactly.
+def dot(x: Int8[Array, "*few k"], w: Packed) -> Int32[Array, "..."]:
+  """Multiplies few rows with packed codes [k, n], exactly."""
+  rows = x.reshape(-1, x.shape[-1])
+  if native.may_be_used():
+    y = native.packed_dot(rows, w.data)
+  else:
+    y = _dot_one_row(rows[0], w)
+  return y.reshape(*x.shape[:-1], w.shape[-1])
+
+
+def _dot_one_row(row: Int8[Array, "k"], w: Packed) -> Int32[Array, "n"]:
+  """Multiplies one row in the operations of XLA.
 
   A byte holds four neighbours along k, each one more than its code, so that
   ``y = sum_k x[k] * digit[k] - sum_k x[k]``. Four products of an int8 with a
   digit of at most 2 fit 16 bits, of which a register holds twice as many.
   """
   layout = LAYOUTS[w.layout]
-  k, n = w.shape
-  row = jnp.pad(x.reshape(k), (0, -k % layout.codes))
+  row = jnp.pad(row, (0, -len(row) % layout.codes))
   parts = row.reshape(-1, layout.codes).astype(jnp.int16)
   sums = jnp.zeros(w.data.shape, jnp.int16)
   for i in range(layout.codes):
     digits = (w.data >> (2 * i)) & (layout.base - 1)
     sums += parts[:, i, None] * digits.astype(jnp.int16)
-  y = jnp.sum(sums, axis=0, dtype=jnp.int32) - jnp.sum(row, dtype=jnp.int32)
-  return y.reshape(*x.shape[:-1], n)
+  return jnp.sum(sums, axis=0, dtype=jnp.int32) - jnp.sum(row, dtype=jnp.int32)

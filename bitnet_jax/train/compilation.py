@@ -1,18 +1,11 @@
 """Keeps compiled programs from one start to the next."""
 
-import os
-import pathlib
-
 import jax
+
+from bitnet_jax.files import cache_folder
 
 # Programs that compile faster than this, in seconds, are compiled again.
 MIN_SECONDS = 0.2
-
-
-def cache_folder() -> pathlib.Path:
-  """Returns where compiled programs are kept unless something else is set."""
-  root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-  return pathlib.Path(root) / "bitnet_jax" / "compiled"
 
 
 def keep_compiled() -> None:
@@ -23,5 +16,6 @@ def keep_compiled() -> None:
   """
   # pyrefly: ignore[missing-attribute]
   if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+    folder = cache_folder() / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
