@@ -68,6 +68,7 @@ def test_table_is_the_one_of_the_records():
     ("node_classification", "tables"),
     ("language_model", "table"),
     ("text_classification", "table"),
+    ("switch", "table"),
   ],
 )
 def test_tables_of_a_study_are_those_of_its_records(

@@ -109,6 +109,11 @@ def recipe_needs(
   ]
 
 
+def parts(cfg: DecoderConfig) -> list[str]:
+  """Returns the parts of a block that have parameters."""
+  return [*PROJECTIONS, *NORMS, *(SUB_NORMS if cfg.sub_norm else ())]
+
+
 def part_shapes(cfg: DecoderConfig) -> dict[str, tuple[int, ...]]:
   """Returns the shapes of kernels and norms, by part of a block."""
   hidden, width, head = cfg.hidden, cfg.mlp_width, cfg.features_of_head
@@ -165,10 +170,7 @@ def join(blocks: Sequence[Block], rest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scanned_model(cfg: DecoderConfig, recipe: Recipe) -> Decoder:
-  """Returns the decoder of these sizes for stacked parameters.
-
-  Unrolled, it would add in another order.
-  """
+  """Returns the decoder of these sizes for stacked parameters."""
   cfg = dataclasses.replace(
     cfg, scan_layers=True, remat="none", head_dim=cfg.features_of_head
   )
@@ -193,7 +195,30 @@ def _at(leaf, index):
   return jax.device_get(leaf)
 
 
-def example_logits(
+def check_read_back(
+  what: Any,
+  own: tuple[Decoder, Mapping[str, Any]],
+  found: tuple[Decoder, Mapping[str, Any]],
+) -> None:
+  """Raises an OSError unless two decoders compute the same, to the bit.
+
+  Args:
+    what: file or folder, for the message.
+    own: what was written, a scanned model and its parameters.
+    found: what was read.
+  """
+  ours, theirs = (
+    _example_logits(model, {"params": params}) for model, params in (own, found)
+  )
+  if not np.array_equal(ours, theirs):
+    difference = np.abs(ours - theirs).max()
+    raise OSError(
+      f"{what} was written, but reads as another model: logits differ by up to"
+      f" {difference}"
+    )
+
+
+def _example_logits(
   model: Decoder, variables: Mapping[str, Any], length: int = 64
 ) -> np.ndarray:
   """Returns logits of a row of different tokens, [1, t, v] in float32."""

@@ -20,7 +20,7 @@ import numpy as np
 from bitnet_jax import choices
 from bitnet_jax.data.tokenizers import Tokenizer
 from bitnet_jax.export import decoders, gguf_vocabulary
-from bitnet_jax.export.decoders import NORMS, PROJECTIONS, SUB_NORMS, Need
+from bitnet_jax.export.decoders import PROJECTIONS, Need
 from bitnet_jax.models.decoder import DecoderConfig
 from bitnet_jax.types import QTensor
 
@@ -100,7 +100,8 @@ def write_gguf(
   writer.write_tensors_to_file()
   writer.close()
   os.replace(partial, path)
-  _check(path, model, recipe, params)
+  own = decoders.scanned_model(cfg, recipe)
+  decoders.check_read_back(path, (own, params), (own, _read(path, cfg)))
 
 
 def _library() -> Any:
@@ -185,10 +186,6 @@ def _write_sizes(writer, cfg: DecoderConfig, name: str) -> None:
   writer.add_vocab_size(cfg.vocab_size)
 
 
-def _parts(cfg: DecoderConfig) -> list[str]:
-  return [*PROJECTIONS, *NORMS, *(SUB_NORMS if cfg.sub_norm else ())]
-
-
 def _tensors(
   cfg: DecoderConfig, params: Mapping[str, Any]
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -199,7 +196,7 @@ def _tensors(
   if not cfg.tie_embeddings:
     yield f"{_HEAD}.weight", np.asarray(params["head"]["kernel"].T, np.float16)
   for i, block in enumerate(decoders.split(params, cfg)):
-    for part in _parts(cfg):
+    for part in decoders.parts(cfg):
       name = f"blk.{i}.{_NAMES[part]}"
       if part not in PROJECTIONS:
         yield f"{name}.weight", block[f"{part}/scale"]
@@ -232,21 +229,6 @@ def _paired(
   return np.ascontiguousarray(split.swapaxes(1, 2).reshape(rows.shape))
 
 
-def _check(path, model, recipe, params):
-  """Raises an OSError unless the file holds these parameters."""
-  own = decoders.scanned_model(model.cfg, recipe)
-  ours, theirs = (
-    decoders.example_logits(own, {"params": p})
-    for p in (params, _read(path, model.cfg))
-  )
-  if not np.array_equal(ours, theirs):
-    difference = np.abs(ours - theirs).max()
-    raise OSError(
-      f"{path} was written, but reads as another model: logits differ by up to"
-      f" {difference}"
-    )
-
-
 def _read(path: pathlib.Path, cfg: DecoderConfig) -> dict[str, Any]:
   """Returns the parameters in a file that ``write_gguf`` wrote."""
   library = _library()
@@ -257,7 +239,7 @@ def _read(path: pathlib.Path, cfg: DecoderConfig) -> dict[str, Any]:
   blocks = []
   for i in range(cfg.num_layers):
     block = {}
-    for part in _parts(cfg):
+    for part in decoders.parts(cfg):
       name = f"blk.{i}.{_NAMES[part]}"
       rows = found[f"{name}.weight"]
       if part not in PROJECTIONS:

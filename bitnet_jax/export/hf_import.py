@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,7 +19,18 @@ from bitnet_jax.inference.tensors import load_tensors
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
 from bitnet_jax.ops.norm import NORM_EPS
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe
+from bitnet_jax.train.construct import construct
 from bitnet_jax.types import QTensor
+
+# What values of another kind than expected make of the code that reads them.
+_DAMAGE = (
+  AttributeError,
+  KeyError,
+  OverflowError,
+  RecursionError,
+  TypeError,
+  ZeroDivisionError,
+)
 
 
 class HfModel(NamedTuple):
@@ -55,14 +67,14 @@ def read_hf(folder: str | pathlib.Path) -> HfModel:
   config = read_json(folder / hf_layout.CONFIG)
   try:
     cfg, recipe, kind = _read_config(config)
-  except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
-    raise ValueError(
-      f"{folder / hf_layout.CONFIG} lacks something: {error!r}"
-    ) from error
+  except KeyError as error:
+    raise ValueError(f"{folder / hf_layout.CONFIG} lacks {error}") from error
+  except _DAMAGE as error:
+    raise ValueError(f"{folder / hf_layout.CONFIG}: {error!r}") from error
   tensors, metadata = _read_files(folder)
   try:
     params = _from_tensors(cfg, recipe, kind, tensors, metadata)
-  except (KeyError, TypeError) as error:
+  except _DAMAGE as error:
     raise ValueError(f"{folder / hf_layout.TENSORS}: {error!r}") from error
   is_frozen = kind in hf_layout.LINEAR_CLASSES
   model = decoders.scanned_model(cfg, recipe)
@@ -85,7 +97,7 @@ def _read_config(config) -> tuple[DecoderConfig, Recipe, str]:
   dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
   quantization = config.get("quantization_config") or {}
   recipe, kind = _read_quantization(quantization)
-  cfg = DecoderConfig(
+  sizes = dict(
     hidden=config["hidden_size"],
     num_layers=config["num_hidden_layers"],
     num_heads=heads,
@@ -98,7 +110,7 @@ def _read_config(config) -> tuple[DecoderConfig, Recipe, str]:
     sub_norm=model_type,
     use_bias=False,
     positions="rotary",
-    rotary_base=float(rope.get("rope_theta") or config["rope_theta"]),
+    rotary_base=rope.get("rope_theta") or config["rope_theta"],
     max_length=config["max_position_embeddings"],
     dropout=0.0,
     scan_layers=True,
@@ -108,6 +120,13 @@ def _read_config(config) -> tuple[DecoderConfig, Recipe, str]:
     tie_embeddings=config.get("tie_word_embeddings", False),
     vocab_size=config["vocab_size"],
   )
+  cfg = construct(DecoderConfig, sizes, group="")
+  for name, value in (
+    ("rms_norm_eps", cfg.norm_eps),
+    ("rope_theta", cfg.rotary_base),
+  ):
+    if not 0 < value < math.inf:
+      raise ValueError(f"{name} is {value}, which is not positive and finite")
   return cfg, recipe, kind
 
 

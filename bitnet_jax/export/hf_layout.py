@@ -8,7 +8,7 @@ reciprocal if it is "bitlinear".
 
 import numpy as np
 
-from bitnet_jax.export.decoders import NORMS, PROJECTIONS, SUB_NORMS
+from bitnet_jax.export import decoders
 from bitnet_jax.models.decoder import DecoderConfig
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
@@ -42,8 +42,9 @@ _NAMES = {
 
 def names(cfg: DecoderConfig, layer: int) -> dict[str, str]:
   """Returns the names of the parts of a block, by ours."""
-  parts = [*PROJECTIONS, *NORMS, *(SUB_NORMS if cfg.sub_norm else ())]
-  return {part: f"model.layers.{layer}.{_NAMES[part]}" for part in parts}
+  return {
+    part: f"model.layers.{layer}.{_NAMES[part]}" for part in decoders.parts(cfg)
+  }
 
 
 def pack(codes: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Decoders of others as models of ours."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import pathlib
@@ -11,8 +12,9 @@ import jax.numpy as jnp
 
 from bitnet_jax.data.kept import keep_vocabulary
 from bitnet_jax.data.tokenizers import Tokenizer, load_tokenizer
+from bitnet_jax.export import hf_layout
 from bitnet_jax.export.hf_import import HfModel, read_hf
-from bitnet_jax.files import new_folder
+from bitnet_jax.files import new_folder, read_json
 from bitnet_jax.inference.storage import save_frozen
 from bitnet_jax.inference.tensors import flat
 from bitnet_jax.train import workdir
@@ -61,18 +63,31 @@ def import_hf(source: pathlib.Path, output: pathlib.Path) -> str:
       )
     record: dict[str, Any] = {"imported": source.name}
     if found.is_frozen:
+      record |= _ids(source, found.model.cfg.vocab_size)
       if tokenizer:
         record["tokenizer"] = keep_vocabulary(
           tokenizer, spec, partial, cache=partial
         )
       save_frozen(partial, found.variables, found.model, record)
     else:
-      _save_checkpoint(partial, found, spec, tokenizer)
+      name = f"import {_digest(source)}"
+      _save_checkpoint(partial, found, name, spec, tokenizer)
   leaves = flat(found.variables).values()
   count = f"{sum(math.prod(leaf.shape) for leaf in leaves):,} parameters"
   sizes = json.dumps(dataclasses.asdict(found.model.cfg))
   kind = "frozen model" if found.is_frozen else "checkpoint for init_from"
   return f"{kind}, {count}: {sizes}"
+
+
+def _ids(source: pathlib.Path, vocab_size: int) -> dict[str, int]:
+  """Returns what the config says of how texts begin and end."""
+  config, ids = read_json(source / hf_layout.CONFIG), {}
+  for name, key in (("first_id", "bos_token_id"), ("stop_id", "eos_token_id")):
+    token = config.get(key)
+    token = token[0] if isinstance(token, list) and token else token
+    if isinstance(token, int) and 0 <= token < vocab_size:
+      ids[name] = token
+  return ids
 
 
 def _find_vocabulary(source) -> tuple[str, Tokenizer | None]:
@@ -84,14 +99,26 @@ def _find_vocabulary(source) -> tuple[str, Tokenizer | None]:
   return "", None
 
 
+def _digest(source: pathlib.Path) -> str:
+  """Names the arrays in a folder by content."""
+  digest = hashlib.sha256()
+  for path in sorted(source.glob("*.safetensors")):
+    with path.open("rb") as file:
+      digest.update(hashlib.file_digest(file, "sha256").digest())
+  return f"sha256:{digest.hexdigest()}"
+
+
 def _save_checkpoint(
-  folder: pathlib.Path, found: HfModel, spec: str, tokenizer: Tokenizer | None
+  folder: pathlib.Path,
+  found: HfModel,
+  fingerprint: str,
+  spec: str,
+  tokenizer: Tokenizer | None,
 ) -> None:
   """Writes what ``init_from`` reads of a run."""
   options = CheckpointOptions(
     keep_last=2, keep_best=0, metric="valid/loss", mode="min"
   )
-  fingerprint = f"import {folder.name.strip('.')}"
   if tokenizer:
     path = pathlib.Path(spec.partition(":")[2])
     shutil.copyfile(path, folder / path.name)
@@ -101,7 +128,7 @@ def _save_checkpoint(
     "data": {},
     "checkpoint": dataclasses.asdict(options),
   }
-  workdir.claim(folder, config, fingerprint)
+  workdir.write_config(folder, config, fingerprint)
   params: Any = found.variables["params"]
   state = TrainState(jnp.int32(0), params, (), {})
   checkpoints = Checkpoints(folder / "checkpoints", options)

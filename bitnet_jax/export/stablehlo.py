@@ -72,11 +72,16 @@ def write_stablehlo(
   folder.mkdir(parents=True, exist_ok=True)
   (folder / PROGRAM).write_bytes(exported.serialize())
   (folder / BYTECODE).write_bytes(exported.mlir_module_serialized)
+  named = [
+    {"name": name, **_described(x)}
+    for name, x in zip(sorted(inputs), exported.in_avals, strict=True)
+  ]
   content = {
-    # In this order, which is that of the names.
-    "inputs": [
-      {"name": name, **_described(x)}
-      for name, x in zip(sorted(inputs), exported.in_avals, strict=True)
+    "inputs": named,
+    "arguments_of_bytecode": [
+      # Which of the platforms it is, by its place among them.
+      *(["platform_index"] if len(exported.platforms) > 1 else []),
+      *(named[i]["name"] for i in exported.module_kept_var_idx),
     ],
     "outputs": [_described(x) for x in exported.out_avals],
     "platforms": list(exported.platforms),

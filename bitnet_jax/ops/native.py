@@ -67,8 +67,8 @@ def build() -> pathlib.Path:
         f"there is no compiler {compiler!r}; set CXX to one of C++17"
       ) from error
     except subprocess.CalledProcessError as error:
-      last = error.stderr.strip().splitlines()[-1:]
-      raise NativeError(f"{compiler} failed: {' '.join(last)}") from error
+      lines = [line for line in error.stderr.splitlines() if "error" in line]
+      raise NativeError(f"{compiler} failed: {lines[:1]}") from error
     if not _runs_here(ctypes.CDLL(str(made))):
       raise NativeError(
         "this processor lacks AVX-512 with VNNI and VBMI, which it needs"
@@ -85,12 +85,12 @@ def _runs_here(loaded: Any) -> bool:
 @functools.cache
 def is_there() -> bool:
   """Whether the kernel is compiled and runs here; if so, JAX knows it."""
-  path = library()
-  if not path.exists():
-    return False
   try:
+    path = library()
+    if not path.exists():
+      return False
     loaded: Any = ctypes.CDLL(str(path))
-  except OSError:  # Of another kind of processor, in a shared home.
+  except (OSError, RuntimeError):  # No home, or of another kind of processor.
     return False
   if not _runs_here(loaded):
     return False
@@ -137,5 +137,5 @@ def packed_dot(
 if __name__ == "__main__":
   try:
     print(build())
-  except NativeError as error:
+  except (NativeError, OSError, RuntimeError) as error:
     sys.exit(f"error: {error}")

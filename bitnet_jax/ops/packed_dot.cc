@@ -142,7 +142,6 @@ ffi::Error PackedDot(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> x,
   std::vector<int32_t> sums(p.rows, 0);
   for (int64_t r = 0; r < p.rows; ++r) {
     const int8_t* values = p.x + r * 4 * p.quads;
-    sums[r] = 0;
     for (int64_t k = 0; k < 4 * p.quads; ++k) sums[r] += values[k];
   }
   p.sums = sums.data();

@@ -10,7 +10,7 @@ from bitnet_jax.ops.packing import LAYOUTS
 from bitnet_jax.types import Packed
 
 # Beyond so many rows, unpacked codes are multiplied as fast by XLA.
-MOST_ROWS_OF_KERNEL = 16
+MOST_ROWS_OF_KERNEL = 32
 
 
 def suits(x: Array, w: Packed) -> bool:
@@ -26,9 +26,10 @@ def suits(x: Array, w: Packed) -> bool:
   ):
     return False
   rows = math.prod(x.shape[:-1])
-  if 1 <= rows <= MOST_ROWS_OF_KERNEL and native.may_be_used():
-    return True
-  return rows == 1
+  if not isinstance(rows, int):  # Of a program for batches of any size.
+    return False
+  most = MOST_ROWS_OF_KERNEL if native.may_be_used() else 1
+  return 1 <= rows <= most
 
 
 def dot(x: Int8[Array, "*few k"], w: Packed) -> Int32[Array, "..."]:

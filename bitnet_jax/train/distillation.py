@@ -19,6 +19,7 @@ from bitnet_jax.train.settings import FROM_DATA, Settings, parse_settings
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.registry import KINDS
 
+KEY = "distill.teacher"
 LOGITS = ""  # The path of a model itself.
 Outputs = dict[str, jax.Array]
 
@@ -106,7 +107,7 @@ class Distillation:
     expected = jax.lax.stop_gradient(expected)
     student, teacher = found.pop(LOGITS), expected.pop(LOGITS)
     losses = divergence(student, teacher, self.temperature)
-    mask = _mask(batch, losses)
+    mask = _items(batch)
     taught = jnp.sum(losses * mask)
     share = self.weight_of_teacher
     loss = (1 - share) * totals["loss"] + share * taught
@@ -115,8 +116,9 @@ class Distillation:
       squares = jnp.square(
         features.astype(jnp.float32) - expected[path].astype(jnp.float32)
       )
-      squares = jnp.mean(squares, axis=-1)
-      loss = loss + jnp.sum(squares * _mask(batch, squares))
+      # One number for each example, or token, that counts.
+      squares = jnp.mean(squares, axis=tuple(range(mask.ndim, squares.ndim)))
+      loss = loss + jnp.sum(squares * mask)
     return totals | {"loss": loss}, variables
 
   def _watch(self, run) -> tuple[Any, Outputs]:
@@ -135,13 +137,9 @@ class Distillation:
       return run(), found
 
 
-def _mask(batch: base.Batch, like: jax.Array) -> jax.Array:
+def _items(batch: base.Batch) -> jax.Array:
   """Returns which of the examples, or tokens, count."""
-  mask = batch.get("mask")
-  if mask is None:
-    return jnp.ones_like(like)
-  missing = like.ndim - mask.ndim
-  return jnp.broadcast_to(mask.reshape(*mask.shape, *[1] * missing), like.shape)
+  return batch["mask"] if "mask" in batch else base.example_mask(batch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,7 +161,7 @@ def find_teacher(folder: pathlib.Path) -> Teacher:
   Raises:
     ValueError: if there is no run or no checkpoint.
   """
-  run = warm_start.find(folder, key="distill.teacher")
+  run = warm_start.find(folder, key=KEY)
   config, _ = workdir.read_config(folder)
   if "task" not in config:
     raise ValueError(
@@ -171,6 +169,7 @@ def find_teacher(folder: pathlib.Path) -> Teacher:
       " (init_from), not a run"
     )
   settings = parse_settings(workdir.with_later_keys(config), KINDS)
+  settings.quant.make_phase_in().check_in_force(run.step, f"{KEY} {folder}")
   return Teacher(run=run, settings=settings)
 
 
@@ -213,7 +212,12 @@ def distill(problem: base.Problem, teacher: Teacher, settings: Settings) -> Any:
 def _check(taught: Distillation, key: str, batch: Mapping[str, Any]) -> None:
   """Raises a ValueError for a teacher that does not fit."""
   random = jax.eval_shape(lambda: jax.random.key(0))
-  fresh = nn.unbox(jax.eval_shape(taught.teacher.init, random))["params"]
+  try:
+    fresh = nn.unbox(jax.eval_shape(taught.teacher.init, random))["params"]
+  except (IndexError, TypeError, ValueError) as error:
+    raise ValueError(
+      f"{key}, which does not take this data: {error}"
+    ) from error
   expected, found = map(_shapes, (fresh, taught.params))
   if expected != found:
     other = sorted(expected.items() ^ found.items())[0]
@@ -221,6 +225,34 @@ def _check(taught: Distillation, key: str, batch: Mapping[str, Any]) -> None:
       f"{key}, whose parameters do not fit this data: {other[0]} has the shape"
       f" {found.get(other[0])}, not {expected.get(other[0])}"
     )
+  own, theirs, items = _outputs(taught, random, batch)
+  for path in taught.features:
+    for seen, whose in ((own, "student"), (theirs, "teacher")):
+      if path not in seen:
+        raise ValueError(
+          f"distill.features has {path!r}, which the {whose} has not, or not"
+          " called"
+        )
+  for path in own:
+    what = f"the output of {path}" if path else "its output"
+    shapes = [getattr(seen[path], "shape", None) for seen in (theirs, own)]
+    if shapes[0] != shapes[1]:
+      raise ValueError(
+        f"{key}; {what} has the shape {shapes[0]}, the student's {shapes[1]}"
+      )
+    if shapes[0] is None or shapes[0][: items.ndim] != items.shape:
+      raise ValueError(
+        f"{key}; {what} is {shapes[0] or 'no array'}, which does not begin with"
+        f" the shape {items.shape} of what is learned"
+      )
+  if own[LOGITS].shape[-1] < 2:
+    raise ValueError(f"{key}, but a regression has no distribution to learn")
+
+
+def _outputs(
+  taught: Distillation, random: Any, batch: Mapping[str, Any]
+) -> Any:
+  """Returns, as shapes, what student and teacher put out, and the mask."""
 
   def outputs(task, key, batch):
     variables = nn.unbox(task.init(key))
@@ -242,19 +274,7 @@ def _check(taught: Distillation, key: str, batch: Mapping[str, Any]) -> None:
       f"distill.features is {taught.features}; those inside of blocks that are"
       " scanned cannot be seen (model.scan_layers=False)"
     ) from error
-  for path in taught.features:
-    for seen, whose in ((own, "student"), (theirs, "teacher")):
-      if path not in seen:
-        raise ValueError(
-          f"distill.features has {path!r}, which the {whose} has not, or not"
-          " called"
-        )
-  for path in own:
-    if own[path].shape != theirs[path].shape:
-      raise ValueError(
-        f"{key}, whose output {path or 'of logits'} has the shape"
-        f" {theirs[path].shape}; the student's has {own[path].shape}"
-      )
+  return own, theirs, jax.eval_shape(_items, batch)
 
 
 def _shapes(params: Any) -> dict[Any, tuple[int, ...]]:

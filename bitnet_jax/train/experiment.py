@@ -172,9 +172,13 @@ class Experiment:
   def _sparse_table(self):
     """Returns the table that is updated by rows, if there is one.
 
-    Not on several devices, where processes may read a row more than once.
+    Not on several devices, where processes may read a row more than once, nor
+    where the optimizer is reset, which is for all rows at once.
     """
-    if self.problem.table is None or self.mesh.size > 1:
+    resets_at = self.settings.quant.make_phase_in().resets_at
+    if (
+      self.problem.table is None or self.mesh.size > 1 or resets_at is not None
+    ):
       return None
     return SparseTable.make(
       self.problem.table, self.settings.optim, self.total_steps
@@ -218,8 +222,14 @@ class Experiment:
       return make(dataclasses.replace(task, params=params))(*args)
 
     jitted = jax.jit(step, donate_argnums=1, out_shardings=out)
-    params = jax.tree.map(lambda a: replicate(a, self.mesh), task.params)
-    return functools.partial(jitted, params)
+    return functools.partial(jitted, self._placed_teacher)
+
+  @functools.cached_property
+  def _placed_teacher(self):
+    """The parameters of the teacher, on every device."""
+    task: Any = self.problem.task
+    params = task.params
+    return jax.tree.map(lambda a: replicate(a, self.mesh), params)
 
   @property
   def _everywhere(self):

@@ -35,9 +35,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     _check_config(argv)
     kept, left_open = _split_none(argv)
     rest = flags.FLAGS(kept)
-    if left_open:
-      config: Any = flags.FLAGS["config"].value
-      config.update_from_flattened_dict(dict.fromkeys(left_open))
+    _leave_open(left_open)
     if len(rest) > 1:
       raise ValueError(f"arguments {rest[1:]} are not flags (--name=value)")
     _let_given_length_rule(argv)
@@ -90,6 +88,7 @@ def _split_none(argv: Sequence[str]) -> tuple[list[str], list[str]]:
   """Returns the arguments without ``--config.KEY=None``, and those keys.
 
   The library takes ``None`` for no key that has a number in the config file.
+  A value for the same key rules.
   """
   kept: list[str] = []
   keys = []
@@ -103,7 +102,20 @@ def _split_none(argv: Sequence[str]) -> tuple[list[str], list[str]]:
       kept.pop()
     else:
       kept.append(word)
-  return kept, keys
+  _, given = _config_flags(kept)
+  return kept, [key for key in keys if key not in given]
+
+
+def _leave_open(keys: Sequence[str]) -> None:
+  """Sets keys to ``None``; a KeyError for an unknown one, or a group."""
+  for key in keys:
+    *parents, last = key.split(".")
+    group: Any = flags.FLAGS["config"].value
+    for name in parents:
+      group = group[name]
+    if isinstance(group[last], ml_collections.ConfigDict):
+      raise KeyError(key)
+    group[last] = None
 
 
 def _let_given_length_rule(argv: Sequence[str]) -> None:

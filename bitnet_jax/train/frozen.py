@@ -16,7 +16,7 @@ from bitnet_jax.files import new_folder
 from bitnet_jax.inference.freeze import freeze_kernels
 from bitnet_jax.inference.size import Size, measure_size
 from bitnet_jax.inference.storage import load_frozen, save_frozen
-from bitnet_jax.train import runner, workdir
+from bitnet_jax.train import records, runner, workdir
 from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.sharding import replicate
@@ -53,12 +53,7 @@ def load_frozen_run(folder: pathlib.Path, checkpoint: str) -> FrozenRun:
   experiment, state = runner.load_run(folder, checkpoint)
   step = int(state.step)
   phase_in = experiment.settings.quant.make_phase_in()
-  if phase_in.strength(step) is not None:
-    full = phase_in.start + phase_in.steps
-    raise ValueError(
-      f"--checkpoint={checkpoint} is step {step}, when quantization is still"
-      f" phased in; it is in full force from step {full} on"
-    )
+  phase_in.check_in_force(step, f"--checkpoint={checkpoint}")
   with experiment.activate():
     params = freeze_kernels(experiment.problem.layers, state.params)
   return FrozenRun(experiment, {"params": params, **state.variables}, step)
@@ -84,7 +79,8 @@ def freeze_run(
   with new_folder(output) as partial:
     experiment, variables, step = load_frozen_run(folder, checkpoint)
     shutil.copyfile(folder / workdir.CONFIG_FILE, partial / workdir.CONFIG_FILE)
-    record = {"run_id": experiment.run_id, "step": step}
+    run_id = records.run_id(*workdir.read_config(folder))
+    record = {"run_id": run_id, "step": step}
     record |= _text_of(experiment, folder, partial)
     save_frozen(partial, variables, experiment.problem.task.model, record)
   return measure_size(variables)

@@ -214,14 +214,14 @@ def make_optimizer(
 def fresh_moments(
   tx: optax.GradientTransformation, opt_state: Any, params: Any
 ) -> Any:
-  """Returns a fresh state of the optimizer that is as far in its schedules."""
+  """Returns the state of the optimizer with fresh moments; schedules go on."""
 
-  def is_schedule(state):
-    return isinstance(state, optax.ScaleByScheduleState)
+  def has_moments(state):
+    return isinstance(state, optax.ScaleByAdamState)
 
   return jax.tree.map(
-    lambda new, old: old if is_schedule(old) else new,
+    lambda new, old: new if has_moments(old) else old,
     tx.init(params),
     opt_state,
-    is_leaf=is_schedule,
+    is_leaf=has_moments,
   )

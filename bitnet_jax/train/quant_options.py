@@ -94,6 +94,19 @@ class PhaseIn:
     """The step before which the state of the optimizer is made anew."""
     return self.start if self.optimizer == "reset" else None
 
+  def check_in_force(self, step: int, what: str) -> None:
+    """Raises a ValueError for a checkpoint before all of quantization.
+
+    Args:
+      step: of the checkpoint.
+      what: names it, for the message.
+    """
+    if self.strength(step) is not None:
+      raise ValueError(
+        f"{what} is step {step}, when quantization is still phased in; it is in"
+        f" full force from step {self.start + self.steps} on"
+      )
+
   def strength(self, step: int) -> np.float32 | None:
     """Returns the share of quantization in force for the update after ``step``
     others; ``None`` for all of it.

@@ -68,6 +68,7 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     Interrupted: after SIGINT or SIGTERM.
   """
   keep_compiled()
+  multihost.on_primary(lambda: workdir.check_is_run(folder))
   experiment = multihost.primary_first(lambda: build(config, folder))
   multihost.check_agreement(
     {

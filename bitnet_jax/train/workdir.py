@@ -12,6 +12,7 @@ from bitnet_jax.train import records
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 EVALUATION_FILE = "evaluation.json"
+FROZEN_FILE = "model.json"
 _LOCK_FILE = ".lock"
 _FINGERPRINT = "data_fingerprint"
 _OURS = ("metrics.jsonl", "checkpoints", RESULT_FILE)
@@ -55,6 +56,7 @@ def claim(
     WorkdirError: if the folder holds another run, listing the keys that
       differ, or a run without a config. A longer ``total_steps`` goes on.
   """
+  check_is_run(folder)
   if not (folder / CONFIG_FILE).exists():
     remains = [name for name in _OURS if (folder / name).exists()]
     if remains:
@@ -75,8 +77,31 @@ def claim(
         + "; ".join(changed)
         + ". Choose another folder"
       )
-  content = {**config, _FINGERPRINT: fingerprint}
-  write_json(folder / CONFIG_FILE, content)
+  write_config(folder, config, fingerprint)
+
+
+def write_config(
+  folder: pathlib.Path, config: Mapping[str, Any], fingerprint: str
+) -> None:
+  """Writes what ``read_config`` reads."""
+  write_json(folder / CONFIG_FILE, {**config, _FINGERPRINT: fingerprint})
+
+
+def check_is_run(folder: pathlib.Path) -> None:
+  """Raises a WorkdirError for a folder with a model that is no run's.
+
+  Frozen models and imported ones have their vocabulary beside them, which a run
+  would replace by its own.
+  """
+  if (folder / FROZEN_FILE).exists():
+    raise WorkdirError(
+      f"--workdir={folder} holds a frozen model; choose another folder"
+    )
+  if (folder / CONFIG_FILE).exists() and "task" not in read_config(folder)[0]:
+    raise WorkdirError(
+      f"--workdir={folder} holds parameters to start from (init_from), not a"
+      " run; choose another folder"
+    )
 
 
 def read_config(folder: pathlib.Path) -> tuple[dict[str, Any], str]:

@@ -47,12 +47,17 @@ class Writer(NamedTuple):
     variables: of it, frozen or not.
     tokenizer: of its text.
     start_id: what the decoder of an encoder-decoder reads first; 0 for others.
+    first_id: what a decoder reads before a prompt; ``None`` for what ends a
+      text, as in training here.
+    stop_id: what ends a text; ``None`` for the token eos of the vocabulary.
   """
 
   model: Any
   variables: Mapping[str, Any]
   tokenizer: Tokenizer
   start_id: int
+  first_id: int | None = None
+  stop_id: int | None = None
 
 
 class Written(NamedTuple):
@@ -112,7 +117,9 @@ def writer_of_frozen(folder: pathlib.Path) -> Writer:
     tokenizer = load_kept(record["tokenizer"], folder)
   _check_writes(model, tokenizer, f"--frozen={folder}")
   assert tokenizer is not None
-  return Writer(model, variables, tokenizer, record.get("start_id", 0))
+  given = {n: record[n] for n in ("first_id", "stop_id") if n in record}
+  start_id = record.get("start_id", 0)
+  return Writer(model, variables, tokenizer, start_id, **given)
 
 
 def _check_writes(model, tokenizer, where):
@@ -145,7 +152,9 @@ def write(
   for prompt, found in zip(prompts, ids, strict=True):
     if not len(found):
       raise ValueError(f"the prompt {prompt!r} has no token")
-  stop_id = writer.tokenizer.need("eos", purpose="writing")
+  stop_id = writer.stop_id
+  if stop_id is None:
+    stop_id = writer.tokenizer.need("eos", purpose="writing")
   if isinstance(writer.model, Decoder):
     return _continue(writer, ids, stop_id, options, show)
   began = time.monotonic()
@@ -157,7 +166,8 @@ def write(
 
 def _continue(writer, ids, stop_id, options, show) -> Written:
   # As in training, a text starts after the end of another.
-  prompts = [[stop_id, *map(int, found)] for found in ids]
+  first_id = stop_id if writer.first_id is None else writer.first_id
+  prompts = [[first_id, *map(int, found)] for found in ids]
   steps = stream(
     writer.model,
     writer.variables,

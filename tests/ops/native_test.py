@@ -74,13 +74,14 @@ def test_layers_use_it_for_few_rows():
   q = QTensor(jnp.asarray(codes_of(rng, (64, 48))), jnp.ones((1, 1)))
   frozen = QTensor(pack(q.codes), q.scale)
   recipe = RECIPES["bitnet_2b4t"]
-  for shape in ((64,), (2, 3, 64), (16, 64), (17, 64)):
+  most = packed_dot.MOST_ROWS_OF_KERNEL
+  for shape in ((64,), (2, 3, 64), (most, 64), (most + 1, 64)):
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)
 
     def multiply(x, w):
       return bit_dot(x, w, recipe)
 
-    few = x.size // 64 <= packed_dot.MOST_ROWS_OF_KERNEL
+    few = x.size // 64 <= most
     assert calls(multiply, x, frozen) == few
     np.testing.assert_array_equal(
       jax.jit(multiply)(x, frozen), jax.jit(multiply)(x, q)
