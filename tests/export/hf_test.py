@@ -178,7 +178,11 @@ QUERY = "model__layers__0__self_attn__q_proj__weight"
   [
     (dict(model_type="gpt2"), "model_type is 'gpt2'.*'bitnet', 'llama'"),
     (dict(hidden_act="tanh"), "hidden_act is 'tanh'"),
-    (dict(hidden_size="64"), "config.json|hidden"),
+    (dict(hidden_size="64"), "hidden is '64', of type str; it must be"),
+    (dict(rms_norm_eps=-1.0), "rms_norm_eps is -1.0, which is not positive"),
+    (dict(rope_parameters={"rope_theta": 10**400}), "config.json"),
+    (dict(vocab_size=265.5), "vocab_size is 265.5, of type float"),
+    (dict(tie_word_embeddings="no"), "tie_embeddings is 'no', of type str"),
     (dict(hidden_size=1 << 40), "q_proj.weight is uint8"),
     (dict(num_hidden_layers=1 << 40), "num_hidden_layers is 1099511627776"),
     (dict(num_hidden_layers=1), "arrays that the model has not"),

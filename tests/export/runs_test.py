@@ -4,16 +4,20 @@ import json
 import pathlib
 
 import gguf
+import jax
 import jax.export
 import numpy as np
 import pytest
 
+from bitnet_jax.data.tokenizers import load_tokenizer
+from bitnet_jax.export import hf
 from bitnet_jax.export.imports import import_hf
 from bitnet_jax.export.runs import VARIANTS, export_run
 from bitnet_jax.inference import Sampling
 from bitnet_jax.inference.tensors import load_tensors
-from bitnet_jax.train import runner, writing
+from bitnet_jax.train import runner, warm_start, writing
 from bitnet_jax.train.metrics import read_metrics
+from tests.export import decoder
 from tests.train import tiny
 
 TEXTS = ["the cat sat on the mat", "a dog ate the food of the cat"] * 8
@@ -45,6 +49,7 @@ def write(writer):
   return writing.write(writer, ["the cat", "a dog ate"], options).texts
 
 
+@pytest.mark.slow
 def test_export_to_transformers_comes_back_as_a_model_that_writes(
   run, tmp_path
 ):
@@ -54,14 +59,20 @@ def test_export_to_transformers_comes_back_as_a_model_that_writes(
   assert told.startswith("frozen model, ")
   found = write(writing.writer_of_frozen(tmp_path / "back"))
   assert found == write(writing.writer_of_run(run))
+  with pytest.raises(ValueError, match="holds a frozen model; choose another"):
+    runner.run(tiny.make("decoder", "file:x"), tmp_path / "back")
 
 
+@pytest.mark.slow
 def test_latent_weights_come_back_as_the_start_of_a_run(run, tmp_path):
   export_run(run, tmp_path / "hf", "hf:latent")
   told = import_hf(tmp_path / "hf", tmp_path / "back")
   assert told.startswith("checkpoint for init_from, ")
-  with pytest.raises(ValueError, match=r"to start from .init_from., not a run"):
+  message = r"to start from .init_from., not a run"
+  with pytest.raises(ValueError, match=message):
     runner.evaluate_run(tmp_path / "back")
+  with pytest.raises(ValueError, match=message):
+    runner.run(tiny.make("decoder", "file:x"), tmp_path / "back")
   folder = train(
     tmp_path,
     **DECODER,
@@ -73,6 +84,34 @@ def test_latent_weights_come_back_as_the_start_of_a_run(run, tmp_path):
     read_metrics(path)[0]["train/loss"] for path in (folder, run)
   )
   assert started < fresh
+
+
+@pytest.mark.slow
+def test_imports_are_named_by_their_content(tmp_path):
+  names = []
+  for i in range(2):
+    model, variables = decoder.make()
+    scaled = jax.tree.map(lambda a, i=i: a * (1 + i), variables)
+    hf.write_hf(tmp_path / "hf", model, scaled)
+    import_hf(tmp_path / "hf", tmp_path / str(i))
+    names.append(warm_start.find(tmp_path / str(i)).run_id)
+  assert names[0] != names[1]
+
+
+@pytest.mark.slow
+def test_first_token_of_another_config_stands_before_prompts(tmp_path):
+  model, variables = decoder.make_frozen()
+  tokenizer = load_tokenizer("bytes", texts=tuple)
+  hf.write_hf(tmp_path / "hf", model, variables, tokenizer=tokenizer)
+  path = tmp_path / "hf" / "config.json"
+  config = json.loads(path.read_text())
+  ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": [7, 8]}
+  path.write_text(json.dumps(config | ids))
+  import_hf(tmp_path / "hf", tmp_path / "back")
+  writer = writing.writer_of_frozen(tmp_path / "back")
+  assert (writer.first_id, writer.stop_id) == (tokenizer.bos_id, 7)
+  own = writer._replace(first_id=None, stop_id=None)
+  assert write(writer) != write(own)
 
 
 def test_export_to_llama_cpp(run, tmp_path):

@@ -55,6 +55,8 @@ def test_program_takes_batches_of_any_size(tmp_path, frozen):
     {"name": "x", "shape": ["b", "8"], "dtype": "float32"},
   ]
   assert content["outputs"] == [{"shape": ["b", "5"], "dtype": "float32"}]
+  arguments = ["platform_index", "scale", "x"]
+  assert content["arguments_of_bytecode"] == arguments
 
 
 def test_axes_of_other_sizes_have_other_names(tmp_path, frozen):

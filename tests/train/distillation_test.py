@@ -185,6 +185,20 @@ def test_mistakes_are_named(make_config, teacher, overrides, message):
     build(taught(make_config, teacher, **overrides))
 
 
+def test_teacher_that_is_not_yet_ternary_is_refused(make_config, tmp_path):
+  late = make_config(total_steps=4, quant__phase_in__start=6)
+  runner.run(late, tmp_path / "run")
+  with pytest.raises(ValueError, match=r"still phased in; .* from step 6 on"):
+    build(taught(make_config, tmp_path / "run"))
+
+
+def test_data_of_another_shape_are_named(make_config, tmp_path):
+  cnn = make_config("digits_cnn", total_steps=1, eval_every=1)
+  runner.run(cnn, tmp_path / "run")
+  with pytest.raises(ValueError, match="which does not take this data"):
+    build(taught(make_config, tmp_path / "run", config_name="xor_mlp"))
+
+
 def test_missing_teacher_is_named(make_config, tmp_path):
   with pytest.raises(
     ValueError, match=r"distill.teacher is .*nowhere: .*no run"

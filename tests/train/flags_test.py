@@ -100,6 +100,18 @@ def test_any_key_may_be_left_open(parse, arguments):
   )
 
 
+def test_value_of_a_key_that_was_left_open_rules(parse):
+  key = "--config.data.eval_batch_size"
+  config = parse(DIGITS, f"{key}=None", f"{key}=7")
+  assert config["data"]["eval_batch_size"] == 7
+
+
+def test_group_is_not_left_open(parse):
+  status, message = parse(DIGITS, "--config.distill=None")
+  assert status == 2
+  assert "distill is a group; its keys are" in message
+
+
 def test_unknown_key_that_is_left_open_is_named(parse):
   status, message = parse(DIGITS, "--config.data.batch_siz=None")
   assert status == 2

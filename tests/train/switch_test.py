@@ -5,9 +5,11 @@ import optax
 import pytest
 
 from bitnet_jax.train import runner
+from bitnet_jax.train.experiment import build
 from bitnet_jax.train.metrics import read_metrics
 from bitnet_jax.train.optim import fresh_moments
 from bitnet_jax.train.switch import measure_switch
+from tests.train.conftest import CONFIGS
 
 
 def lines(losses):
@@ -42,17 +44,21 @@ def test_one_side_alone_tells_nothing(start):
 def test_fresh_moments_keep_the_schedules():
   params = {"w": np.ones(3, np.float32)}
   schedule = optax.linear_schedule(1.0, 0.0, 10)
-  tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))
+  tx = optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.adamw(schedule, weight_decay=schedule),
+  )
   state = tx.init(params)
   for _ in range(3):
     _, state = tx.update({"w": np.ones(3, np.float32)}, state, params)
   found = fresh_moments(tx, state, params)
   assert optax.tree_utils.tree_get(found, "mu")["w"].tolist() == [0, 0, 0]
-  _, (adam, _, schedule_state) = found
+  adam, *schedules = found[1]
   assert int(adam.count) == 0
-  assert int(schedule_state.count) == 3
+  assert [int(state.count) for state in schedules] == [3, 3]
 
 
+@pytest.mark.slow
 def test_optimizer_is_reset_at_the_switch_only(make_config, tmp_path):
   """Equal until the switch, and with a fresh optimizer from there on."""
   norms = {}
@@ -69,3 +75,16 @@ def test_optimizer_is_reset_at_the_switch_only(make_config, tmp_path):
   # The first update after the reset shows in the loss of the next step.
   assert norms["keep"][:5] == norms["reset"][:5]
   assert norms["keep"][5] != norms["reset"][5]
+
+
+def test_rows_of_a_table_are_not_reset_apart():
+  """Their moments are caught up by the step, which a reset does not follow."""
+  config = runner.load_config(
+    str(CONFIGS / "docstrings_mlp.py"),
+    {"quant.phase_in.start": 4, "quant.phase_in.optimizer": "reset"},
+  )
+  assert build(config)._sparse_table() is None
+  kept = runner.load_config(
+    str(CONFIGS / "docstrings_mlp.py"), {"mesh.data": 1}
+  )
+  assert build(kept)._sparse_table() is not None
