@@ -6,7 +6,7 @@ python experiments/switch/run.py --data=DATA/mnist/mnist.npz \
 A CNN is trained on MNIST in full precision for four epochs. From its checkpoint
 it goes on for two as a ternary one, by the labels alone, with quantization
 phased in, or taught by its own full precision. With the first seed the switch
-is also made within one run of six epochs, where the optimizer is kept, or reset.
+is also made within one run of six epochs; the optimizer is kept, or reset.
 Runs that are in results.jsonl are skipped; --table prints the table of the
 README only.
 """
