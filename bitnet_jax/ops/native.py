@@ -101,7 +101,7 @@ def is_there() -> bool:
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
-  """Traces programs without the kernel, for machines that have none."""
+  """Traces programs without kernels, for machines that have none."""
   token = _portable.set(True)
   try:
     yield
@@ -109,9 +109,14 @@ def portable() -> Iterator[None]:
     _portable.reset(token)
 
 
+def is_portable() -> bool:
+  """Whether programs that are traced now shall run on any machine."""
+  return _portable.get()
+
+
 def may_be_used() -> bool:
   """Whether programs that are traced now may use the kernel."""
-  return not _portable.get() and is_there()
+  return not is_portable() and is_there()
 
 
 def packed_dot(

@@ -5,7 +5,8 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Int8, Int32
 
-from bitnet_jax.ops import compute, native
+from bitnet_jax import backend
+from bitnet_jax.ops import compute, native, packed_dot_tpu
 from bitnet_jax.ops.packing import LAYOUTS
 from bitnet_jax.types import Packed
 
@@ -14,19 +15,21 @@ MOST_ROWS_OF_KERNEL = 32
 
 
 def suits(x: Array, w: Packed) -> bool:
-  """Whether ``dot`` is how to multiply these, traced for a CPU.
+  """Whether ``dot`` is how to multiply these.
 
-  A few rows are read from memory faster than they are computed with: 2 bits a
-  weight, taken apart in registers, instead of 8 that were written before.
+  A few rows are computed with faster than weights are read from memory: 2 bits
+  each, taken apart in registers, instead of 8 that were written before.
   """
+  rows = math.prod(x.shape[:-1])
   if (
-    not compute.on_cpu()
+    not isinstance(rows, int)  # Of a program for batches of any size.
     or x.dtype != jnp.int8
     or (w.layout, w.axis, w.ndim) != ("quad", -2, 2)
   ):
     return False
-  rows = math.prod(x.shape[:-1])
-  if not isinstance(rows, int):  # Of a program for batches of any size.
+  if _on_tpu():
+    return packed_dot_tpu.suits(rows, *w.shape)
+  if not compute.on_cpu():
     return False
   most = MOST_ROWS_OF_KERNEL if native.may_be_used() else 1
   return 1 <= rows <= most
@@ -35,11 +38,18 @@ def suits(x: Array, w: Packed) -> bool:
 def dot(x: Int8[Array, "*few k"], w: Packed) -> Int32[Array, "..."]:
   """Multiplies few rows with packed codes [k, n], exactly."""
   rows = x.reshape(-1, x.shape[-1])
-  if native.may_be_used():
+  if _on_tpu():
+    y = packed_dot_tpu.packed_dot(rows, w.data)
+  elif native.may_be_used():
     y = native.packed_dot(rows, w.data)
   else:
     y = _dot_one_row(rows[0], w)
   return y.reshape(*x.shape[:-1], w.shape[-1])
+
+
+def _on_tpu() -> bool:
+  """Whether programs may use the kernel for TPU, and are traced for one."""
+  return backend.current() == "tpu" and not native.is_portable()
 
 
 def _dot_one_row(row: Int8[Array, "k"], w: Packed) -> Int32[Array, "n"]:

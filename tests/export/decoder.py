@@ -55,6 +55,16 @@ def make(recipe="bitnet_2b4t", **sizes):
   return model, init(jax.random.key(0))
 
 
+def make_shapes(recipe="bitnet_2b4t", **sizes):
+  """Returns a decoder and the shapes of its variables."""
+  cfg = DecoderConfig(**(SIZES | sizes))
+  rules = () if cfg.tie_embeddings else (("head", "float"),)
+  model = Decoder(cfg, (*rules, (".*", recipe)))
+  tokens = jnp.zeros((1, 4), jnp.int32)
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), tokens))
+  return model, nn.unbox(shapes)
+
+
 def make_frozen(recipe="bitnet_2b4t", **sizes):
   """Returns the same, frozen."""
   model, variables = make(recipe, **sizes)

@@ -7,7 +7,7 @@ import pytest
 from bitnet_jax.data.tokenizers import load_tokenizer
 from bitnet_jax.export import write_gguf
 from bitnet_jax.ops.packing import unpacked
-from tests.export.decoder import BITNET, LLAMA, make_frozen
+from tests.export.decoder import BITNET, LLAMA, make_frozen, make_shapes
 
 
 def arrays(path):
@@ -92,13 +92,14 @@ def test_other_vocabularies_are_refused(tmp_path, bitnet):
 def test_what_the_format_cannot_hold_is_refused(
   tmp_path, recipe, sizes, message
 ):
-  model, variables = make_frozen(recipe, **(BITNET | sizes))
+  model, variables = make_shapes(recipe, **(BITNET | sizes))
   path = tmp_path / "m.gguf"
   with pytest.raises(ValueError, match=f"gguf cannot hold .*{message}"):
     write_gguf(path, model, variables)
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_rows_of_any_length_are_written_in_half_precision(tmp_path):
   sizes = BITNET | dict(hidden=64, mlp_width=96)
   write_gguf(tmp_path / "m.gguf", *make_frozen(**sizes), kind="f16")

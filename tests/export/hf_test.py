@@ -17,7 +17,7 @@ from bitnet_jax.export import read_hf, write_hf
 from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.types import QTensor
 from tests.corruption import corrupt
-from tests.export.decoder import make, make_frozen
+from tests.export.decoder import make, make_frozen, make_shapes
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 
@@ -152,7 +152,7 @@ def test_several_files_are_read(copied):
 def test_what_the_format_cannot_hold_is_refused(
   tmp_path, recipe, sizes, message
 ):
-  model, variables = make(recipe, **sizes)
+  model, variables = make_shapes(recipe, **sizes)
   with pytest.raises(
     ValueError, match=f"hf cannot hold this model: .*{message}"
   ):

@@ -114,6 +114,7 @@ def test_first_token_of_another_config_stands_before_prompts(tmp_path):
   assert write(writer) != write(own)
 
 
+@pytest.mark.slow
 def test_export_to_llama_cpp(run, tmp_path):
   with pytest.raises(ValueError, match=r"model.hidden is 32.*multiples of 256"):
     export_run(run, tmp_path / "gguf", "gguf")
@@ -136,6 +137,7 @@ def test_export_as_a_program(run, tmp_path):
   assert logits.shape == (3, 16, 263)
 
 
+@pytest.mark.slow
 def test_network_in_full_precision_is_a_program_too(tmp_path):
   changes = dict(quant__recipe="float", model__tie_embeddings=True)
   folder = train(tmp_path, **changes, mesh__data=1, total_steps=1)

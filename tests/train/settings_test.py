@@ -350,14 +350,18 @@ def test_lists_of_json_are_taken_for_tuples(make_config):
   assert settings.axis_rules() == (("a", ("b",)),)
 
 
+def phase_in(steps, start, shape):
+  return PhaseIn(steps=steps, start=start, shape=shape, optimizer="keep")
+
+
 @pytest.mark.parametrize(
   ("phase_in", "expected"),
   [
-    (PhaseIn(steps=0, start=0, shape="linear"), [None, None, None]),
-    (PhaseIn(steps=0, start=1, shape="linear"), [0, None, None]),
-    (PhaseIn(steps=4, start=0, shape="linear"), [0, 0.25, 0.5, 0.75, None]),
-    (PhaseIn(steps=2, start=1, shape="linear"), [0, 0, 0.5, None, None]),
-    (PhaseIn(steps=2, start=0, shape="tanh"), [0, np.tanh(1.25), None]),
+    (phase_in(0, 0, "linear"), [None, None, None]),
+    (phase_in(0, 1, "linear"), [0, None, None]),
+    (phase_in(4, 0, "linear"), [0, 0.25, 0.5, 0.75, None]),
+    (phase_in(2, 1, "linear"), [0, 0, 0.5, None, None]),
+    (phase_in(2, 0, "tanh"), [0, np.tanh(1.25), None]),
   ],
 )
 def test_strength_by_step(phase_in, expected):

@@ -6,7 +6,13 @@ import pytest
 
 from bitnet_jax.train import workdir
 
-CONFIG = {"total_steps": 10, "seed": 0, "data": {"source": "a"}, "mesh": 1}
+CONFIG = {
+  "total_steps": 10,
+  "seed": 0,
+  "task": {"name": "a"},
+  "data": {"source": "a"},
+  "mesh": 1,
+}
 
 
 def test_config_is_written_and_read_back(tmp_path):
