@@ -26,6 +26,12 @@ def write(writer: Any, tokenizer: Tokenizer | None, vocab_size: int) -> None:
     writer.add_tokenizer_model("none")
     return
   description = vocabulary.describe(tokenizer)
+  model = description["model"]
+  if model["type"] != "BPE" or not _is_byte_level(description):
+    raise ValueError(
+      f"gguf cannot hold a vocabulary {model['type']}, which llama.cpp reads"
+      " differently; 'bytes', 'bpe' and 'gpt2:...' work"
+    )
   names = vocabulary.names_of(description)
   special = {t["id"] for t in description["added_tokens"] if t["special"]}
   kinds = [
@@ -34,17 +40,10 @@ def write(writer: Any, tokenizer: Tokenizer | None, vocab_size: int) -> None:
   ]
   if tokenizer.unk_id is not None:
     kinds[tokenizer.unk_id] = _UNKNOWN
-  model = description["model"]
-  if model["type"] == "BPE" and _is_byte_level(description):
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
-    writer.add_token_merges(merges or [_NO_MERGE])
-  else:
-    raise ValueError(
-      f"gguf cannot hold a vocabulary {model['type']}, which llama.cpp reads"
-      " differently; 'bytes', 'bpe' and 'gpt2:...' work"
-    )
+  merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+  writer.add_tokenizer_model("gpt2")
+  writer.add_tokenizer_pre("gpt-2")
+  writer.add_token_merges(merges or [_NO_MERGE])
   writer.add_token_list(
     [names.get(i, f"<unused_{i}>") for i in range(vocab_size)]
   )
