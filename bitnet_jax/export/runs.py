@@ -73,8 +73,9 @@ def export_run(
 
 def _write_hf(folder, output, checkpoint, variant):
   if variant == LATENT:
-    experiment, params = _load(folder, checkpoint)
-    variables, linear_class = {"params": params}, hf_layout.LINEAR_CLASSES[0]
+    experiment, state = _load(folder, checkpoint)
+    variables = {"params": state.params}
+    linear_class = hf_layout.LINEAR_CLASSES[0]
   else:
     experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
     linear_class = variant
@@ -102,12 +103,11 @@ def _write_gguf(folder, output, checkpoint, variant):
 
 def _write_stablehlo(folder, output, checkpoint, variant):
   del variant
-  experiment, params = _load(folder, checkpoint)
-  variables: Mapping[str, Any] = {"params": params}
-  if any(
-    layer.recipe.weights is not None for layer in experiment.problem.layers
-  ):
-    experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
+  experiment, state = _load(folder, checkpoint)
+  layers = experiment.problem.layers
+  variables: Mapping[str, Any] = {"params": state.params, **state.variables}
+  if any(layer.recipe.weights is not None for layer in layers):
+    variables = frozen.freeze_state(experiment, state, checkpoint).variables
   with experiment.activate():
     inputs, options = _model_inputs(experiment.problem, variables)
   model = experiment.problem.task.model
@@ -117,8 +117,8 @@ def _write_stablehlo(folder, output, checkpoint, variant):
 def _write_safetensors(folder, output, checkpoint, variant):
   """Writes the parameters in bfloat16, by path."""
   del variant
-  _, params = _load(folder, checkpoint)
-  flat: Mapping[Any, Any] = traverse_util.flatten_dict(params, sep="/")
+  _, state = _load(folder, checkpoint)
+  flat: Mapping[Any, Any] = traverse_util.flatten_dict(state.params, sep="/")
   tensors = {name: leaf.astype(jnp.bfloat16) for name, leaf in flat.items()}
   path = output / "model.safetensors"
   save_tensors(tensors, path)
@@ -140,8 +140,7 @@ _WRITERS: dict[str, Callable[..., None]] = {
 
 def _load(folder, checkpoint):
   keep_compiled()
-  experiment, state = runner.load_run(folder, checkpoint)
-  return experiment, state.params
+  return runner.load_run(folder, checkpoint)
 
 
 def _model_inputs(

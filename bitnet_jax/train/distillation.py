@@ -162,13 +162,11 @@ def find_teacher(folder: pathlib.Path) -> Teacher:
     ValueError: if there is no run or no checkpoint.
   """
   run = warm_start.find(folder, key=KEY)
-  config, _ = workdir.read_config(folder)
-  if "task" not in config:
-    raise ValueError(
-      f"distill.teacher is {folder}, which holds parameters to start from"
-      " (init_from), not a run"
-    )
-  settings = parse_settings(workdir.with_later_keys(config), KINDS)
+  try:
+    config, _ = workdir.read_run(folder)
+  except workdir.WorkdirError as error:
+    raise ValueError(f"{KEY}: {error}") from error
+  settings = parse_settings(config, KINDS)
   settings.quant.make_phase_in().check_in_force(run.step, f"{KEY} {folder}")
   return Teacher(run=run, settings=settings)
 

@@ -15,9 +15,10 @@ import optax
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bitnet_jax import backend, choices
+from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops
 from bitnet_jax.train import optim, records
+from bitnet_jax.train.checks import check_batch, check_evaluation
 from bitnet_jax.train.distillation import (
   Distillation,
   distill,
@@ -327,7 +328,7 @@ def build(
   rules = settings.axis_rules()
   mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
   kind = KINDS[settings.task.name]
-  _check_batch(settings, 1 if kind.whole else batch_shards(mesh))
+  check_batch(settings, 1 if kind.whole else batch_shards(mesh))
   settings.quant.make_rules()
   settings.quant.make_phase_in()
   # Devices that are not here belong to no process of ours.
@@ -339,7 +340,7 @@ def build(
     process_count=process_count,
   )
   problem = kind.build(settings, site)
-  _check_evaluation(settings, problem)
+  check_evaluation(settings, problem)
   earlier = None
   if settings.init_from is not None:
     earlier = find(pathlib.Path(settings.init_from).expanduser())
@@ -366,40 +367,3 @@ def build(
     rules=rules,
     total_steps=total_steps,
   )
-
-
-def _check_evaluation(settings: Settings, problem: Problem) -> None:
-  metric = settings.checkpoint.metric
-  names = [f"valid/{name}" for name in problem.metric_names]
-  choices.check(metric, names, key="checkpoint.metric")
-  if settings.eval_every and "valid" not in problem.splits:
-    raise ValueError(
-      f"eval_every is {settings.eval_every}, but {settings.data.source} has no"
-      " validation split and data.valid_fraction is 0; set one of them"
-    )
-  if not settings.eval_every:
-    for key, value in (
-      ("checkpoint.keep_best", settings.checkpoint.keep_best),
-      ("early_stopping.patience", settings.early_stopping.patience),
-    ):
-      if value:
-        raise ValueError(
-          f"{key} is {value}, which needs evaluations, but eval_every is"
-          f" {settings.eval_every}"
-        )
-
-
-def _check_batch(settings: Settings, shards: int) -> None:
-  """Checks that batches split evenly over devices and accumulation."""
-  data, parts = settings.data, settings.optim.accumulate_steps
-  if data.batch_size % (shards * parts):
-    raise ValueError(
-      f"data.batch_size is {data.batch_size}, which is not a multiple of"
-      f" {shards} (shards of the mesh) x {parts} (optim.accumulate_steps);"
-      " set mesh.data to use fewer devices"
-    )
-  if data.rows_of_evaluation % shards:
-    raise ValueError(
-      f"data.eval_batch_size is {data.rows_of_evaluation}, which is not a"
-      f" multiple of the {shards} shards of the mesh"
-    )

@@ -50,7 +50,13 @@ def load_frozen_run(folder: pathlib.Path, checkpoint: str) -> FrozenRun:
       in float, or partly still were at that step.
   """
   keep_compiled()
-  experiment, state = runner.load_run(folder, checkpoint)
+  return freeze_state(*runner.load_run(folder, checkpoint), checkpoint)
+
+
+def freeze_state(
+  experiment: Experiment, state: TrainState, checkpoint: str
+) -> FrozenRun:
+  """Freezes what was loaded; see ``load_frozen_run``."""
   step = int(state.step)
   phase_in = experiment.settings.quant.make_phase_in()
   phase_in.check_in_force(step, f"--checkpoint={checkpoint}")

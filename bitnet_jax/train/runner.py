@@ -333,12 +333,7 @@ def load_experiment(folder: pathlib.Path) -> Experiment:
   Raises:
     ValueError: if there is no config, or if the data is not that of the run.
   """
-  config, fingerprint = workdir.read_config(folder)
-  if "task" not in config:
-    raise workdir.WorkdirError(
-      f"{folder} holds parameters to start from (init_from), not a run"
-    )
-  config = workdir.with_later_keys(config)
+  config, fingerprint = workdir.read_run(folder)
   # The runs that it started with or learned from need not be there any more.
   alone = {"init_from": None, "distill": {**config["distill"], "teacher": None}}
   experiment = build({**config, **alone}, folder)

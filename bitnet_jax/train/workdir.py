@@ -56,7 +56,6 @@ def claim(
     WorkdirError: if the folder holds another run, listing the keys that
       differ, or a run without a config. A longer ``total_steps`` goes on.
   """
-  check_is_run(folder)
   if not (folder / CONFIG_FILE).exists():
     remains = [name for name in _OURS if (folder / name).exists()]
     if remains:
@@ -97,10 +96,26 @@ def check_is_run(folder: pathlib.Path) -> None:
     raise WorkdirError(
       f"--workdir={folder} holds a frozen model; choose another folder"
     )
-  if (folder / CONFIG_FILE).exists() and "task" not in read_config(folder)[0]:
+  if (folder / CONFIG_FILE).exists():
+    _check_trained(folder, read_config(folder)[0])
+
+
+def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
+  """Returns what ``read_config`` does, with the keys that came later.
+
+  Raises:
+    WorkdirError: also for parameters that were imported.
+  """
+  config, fingerprint = read_config(folder)
+  _check_trained(folder, config)
+  return with_later_keys(config), fingerprint
+
+
+def _check_trained(folder, config):
+  if "task" not in config:
     raise WorkdirError(
-      f"--workdir={folder} holds parameters to start from (init_from), not a"
-      " run; choose another folder"
+      f"{folder} holds parameters to start from (init_from), not a run; choose"
+      " another folder"
     )
 
 

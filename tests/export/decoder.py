@@ -36,11 +36,15 @@ BITNET = GGUF | dict(tie_embeddings=True)
 LLAMA = GGUF | dict(sub_norm=False)
 
 
-def make(recipe="bitnet_2b4t", **sizes):
-  """Returns a decoder and its variables, with norms that are not all one."""
+def _model(recipe, sizes):
   cfg = DecoderConfig(**(SIZES | sizes))
   rules = () if cfg.tie_embeddings else (("head", "float"),)
-  model = Decoder(cfg, (*rules, (".*", recipe)))
+  return Decoder(cfg, (*rules, (".*", recipe)))
+
+
+def make(recipe="bitnet_2b4t", **sizes):
+  """Returns a decoder and its variables, with norms that are not all one."""
+  model = _model(recipe, sizes)
 
   @jax.jit
   def init(key):
@@ -57,9 +61,7 @@ def make(recipe="bitnet_2b4t", **sizes):
 
 def make_shapes(recipe="bitnet_2b4t", **sizes):
   """Returns a decoder and the shapes of its variables."""
-  cfg = DecoderConfig(**(SIZES | sizes))
-  rules = () if cfg.tie_embeddings else (("head", "float"),)
-  model = Decoder(cfg, (*rules, (".*", recipe)))
+  model = _model(recipe, sizes)
   tokens = jnp.zeros((1, 4), jnp.int32)
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), tokens))
   return model, nn.unbox(shapes)

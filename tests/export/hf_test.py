@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import tokenizers
 
 from bitnet_jax.data.tokenizers import load_tokenizer
 from bitnet_jax.export import read_hf, write_hf
@@ -229,8 +230,7 @@ def test_missing_files_are_named(copied):
 def test_vocabulary_has_what_training_puts_in_front(tmp_path):
   tokenizer = load_tokenizer("bytes", texts=tuple, num_sentinels=2)
   write_hf(tmp_path, *make_frozen(), tokenizer=tokenizer)
-  library = pytest.importorskip("tokenizers")
-  found = library.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+  found = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
   assert found.encode("Hé").ids == [tokenizer.eos_id, *"Hé".encode()]
   config = json.loads((tmp_path / CONFIG).read_text())
   assert config["bos_token_id"] == config["eos_token_id"] == tokenizer.eos_id
