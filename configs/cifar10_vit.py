@@ -8,7 +8,8 @@ import ml_collections
 from ml_collections import config_dict
 
 VARIANTS = {
-  "S": dict(hidden=128, num_layers=6, num_heads=4, mlp_width=512),
+  "S": dict(hidden=64, num_layers=4, num_heads=4, mlp_width=256),
+  "M": dict(hidden=128, num_layers=6, num_heads=4, mlp_width=512),
   "B": dict(hidden=256, num_layers=8, num_heads=8, mlp_width=1024),
 }
 
@@ -19,7 +20,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.total_steps = config_dict.placeholder(int)
-  c.total_epochs = 60
+  c.total_epochs = 20
   c.log_every = 50
   c.eval_every = 500
   c.checkpoint_every = 500
@@ -60,7 +61,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     positions="learned",
     rotary_base=10_000.0,
     max_length=64,
-    dropout=0.1,
+    dropout=0.0,
     scan_layers=True,
     remat="none",
     dtype="float32",
