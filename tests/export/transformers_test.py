@@ -40,24 +40,32 @@ def logits_of(model, tokens):
     return model(torch.tensor(tokens).long()).logits.numpy()
 
 
-def sensitivity(model, tokens, expected):
-  """How far logits move when the embeddings do by one ulp."""
+def moved_logits_of(model, tokens):
+  """The same once the embeddings have moved by one ulp."""
   embeddings = model.get_input_embeddings().weight.data
   moved = torch.nextafter(embeddings, torch.full_like(embeddings, 1e9))
   embeddings.copy_(moved)
-  return np.abs(logits_of(model, tokens) - expected).max()
+  return logits_of(model, tokens)
+
+
+def distance(found, expected):
+  """Returns the largest difference of logits, and the share of equal argmax."""
+  equal = found.argmax(-1) == expected.argmax(-1)
+  return np.abs(found - expected).max(), equal.mean()
 
 
 def compare(folder, model, variables, tokens, **options):
-  """Returns differences of logits, theirs to an ulp, and share of argmax."""
+  """Returns differences of logits, ours and of an ulp, and share of argmax."""
   write_hf(folder, model, variables, **options)
   found = load(folder)
   theirs = logits_of(found, tokens)
   ours = np.asarray(jax.jit(model.apply)(variables, tokens))
-  ulp = sensitivity(found, tokens, theirs)
-  difference = np.abs(ours - theirs).max()
-  agreement = (ours.argmax(-1) == theirs.argmax(-1)).mean()
-  print(f"{difference:.2g}, an ulp {ulp:.2g}, argmax {agreement:.4f}")
+  difference, agreement = distance(ours, theirs)
+  ulp, own = distance(moved_logits_of(found, tokens), theirs)
+  print(
+    f"{difference:.2g}, argmax {agreement:.4f};"
+    f" transformers itself, an ulp apart: {ulp:.2g}, {own:.4f}"
+  )
   return difference, ulp, agreement
 
 
@@ -65,12 +73,12 @@ def compare(folder, model, variables, tokens, **options):
 @pytest.mark.parametrize("sizes", [{}, SWIGLU, SWIGLU | dict(sub_norm=False)])
 def test_logits_differ_no_more_than_by_rounding(tmp_path, sizes, linear_class):
   model, variables = decoder.make_frozen(**WIDE, **sizes)
-  tokens = np.random.default_rng(0).integers(0, 256, (8, 64), np.int32)
+  tokens = np.random.default_rng(0).integers(0, 256, (32, 64), np.int32)
   difference, ulp, agreement = compare(
     tmp_path, model, variables, tokens, linear_class=linear_class
   )
   assert difference <= 3 * ulp
-  assert agreement >= 0.97
+  assert agreement >= 0.98
 
 
 def test_latent_weights_are_rounded_as_ours_are(tmp_path):
