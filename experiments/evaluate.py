@@ -12,7 +12,7 @@ import sys
 
 from absl import app, flags
 
-from bitnet_jax.train import frozen, runner
+from bitnet_jax.train import bucket, frozen, runner
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
 _FROZEN = flags.DEFINE_string("frozen", None, "Folder of a frozen model.")
@@ -25,8 +25,7 @@ def main(argv):
   try:
     run, model = _WORKDIR.value, _FROZEN.value
     if run is not None and model is None:
-      folder = pathlib.Path(run).expanduser()
-      found = runner.evaluate_run(folder, _CHECKPOINT.value)
+      found = runner.evaluate_run(bucket.place(run), _CHECKPOINT.value)
     elif model is not None and run is None:
       found = frozen.evaluate_frozen(pathlib.Path(model).expanduser())
     else:

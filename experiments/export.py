@@ -21,7 +21,7 @@ import sys
 from absl import app, flags
 
 from bitnet_jax.export.runs import export_run
-from bitnet_jax.train import runner
+from bitnet_jax.train import bucket, runner
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run.", required=True
@@ -36,9 +36,9 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best or a step.")
 def main(argv):
   """Writes the model, and prints what was written."""
   del argv
-  folder = pathlib.Path(_WORKDIR.value).expanduser()
   output = pathlib.Path(_OUTPUT.value).expanduser()
   try:
+    folder = bucket.place(_WORKDIR.value)
     print(export_run(folder, output, _FORMAT.value, _CHECKPOINT.value))
   except (ImportError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")

@@ -16,7 +16,7 @@ import sys
 from absl import app, flags
 
 from bitnet_jax.inference import Sampling
-from bitnet_jax.train import runner, writing
+from bitnet_jax.train import bucket, runner, writing
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
 _FROZEN = flags.DEFINE_string("frozen", None, "Folder of a frozen model.")
@@ -88,8 +88,7 @@ def _options():
 def _writer():
   run, model = _WORKDIR.value, _FROZEN.value
   if run is not None and model is None:
-    folder = pathlib.Path(run).expanduser()
-    return writing.writer_of_run(folder, _CHECKPOINT.value)
+    return writing.writer_of_run(bucket.place(run), _CHECKPOINT.value)
   if model is not None and run is None:
     return writing.writer_of_frozen(pathlib.Path(model).expanduser())
   raise ValueError("give --workdir or --frozen, one of them")

@@ -10,13 +10,12 @@ elsewhere say --coordinator=HOST:PORT --num_processes=N --process_id=I.
 """
 
 import json
-import pathlib
 import sys
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from bitnet_jax.train import multihost, runner
+from bitnet_jax.train import bucket, multihost, runner
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file, with an optional :VARIANT.", lock_config=True
@@ -55,9 +54,7 @@ def main(argv):
         num_processes=_NUM_PROCESSES.value,
         process_id=_PROCESS_ID.value,
       )
-    result = runner.run(
-      _CONFIG.value.to_dict(), pathlib.Path(_WORKDIR.value).expanduser()
-    )
+    result = runner.run(_CONFIG.value.to_dict(), bucket.place(_WORKDIR.value))
   except runner.Interrupted as stop:
     print(stop, file=sys.stderr)
     sys.exit(128 + stop.signal)

@@ -10,10 +10,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import os
-import pathlib
 import re
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,10 +18,10 @@ import jax
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 from absl import logging
+from etils import epath
 
 from bitnet_jax import choices
-from bitnet_jax.files import write_atomically
-from bitnet_jax.train import multihost
+from bitnet_jax.train import bucket, multihost
 from bitnet_jax.train.state import TrainState
 
 FORMAT = 1
@@ -93,12 +90,12 @@ class Checkpoints:
   """The checkpoints of one run.
 
   Attributes:
-    directory: where they are.
+    directory: where they are, absolute, perhaps in a bucket.
     options: what is kept.
   """
 
-  def __init__(self, directory: pathlib.Path, options: CheckpointOptions):
-    self.directory = directory.absolute()  # orbax refuses relative paths.
+  def __init__(self, directory: epath.PathLike, options: CheckpointOptions):
+    self.directory = epath.Path(directory)
     self.options = options
     self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
     self._finishing: concurrent.futures.Future[None] | None = None
@@ -169,7 +166,7 @@ class Checkpoints:
       "sha256": _sums(folder),
     }
     seal = {"content": content, "sha256": _digest(content)}
-    write_atomically(folder / SEAL, json.dumps(seal, indent=1))
+    bucket.write_text(folder / SEAL, json.dumps(seal, indent=1))
     kept = {*self.steps()[-self.options.keep_last :]}
     kept |= {*self._ranked()[: self.options.keep_best]}
     for old in set(self.steps()) - kept:
@@ -242,7 +239,7 @@ class Checkpoints:
     loaded: Any = ocp.load(str(self._folder(step) / "state"), abstract)
     return loaded
 
-  def _folder(self, step: int) -> pathlib.Path:
+  def _folder(self, step: int) -> epath.Path:
     return self.directory / f"{step:06d}"
 
   def _ranked(self) -> list[int]:
@@ -264,23 +261,23 @@ class Checkpoints:
       if not path.is_dir():
         continue
       if path.name.startswith("removing-"):
-        shutil.rmtree(path)
+        path.rmtree()
       elif not _STEP_NAME.fullmatch(path.name) or (path / SEAL).is_file():
         continue
       elif (path / "state").is_dir():
         _set_aside(path, f"{path / SEAL} is missing, as if it was cut short")
       else:
         logging.warning("%s was cut short while it was saved; removed", path)
-        shutil.rmtree(path)
+        path.rmtree()
 
-  def _remove(self, folder: pathlib.Path) -> None:
+  def _remove(self, folder: epath.Path) -> None:
     """Removes a checkpoint; one rename, so that it is never half there."""
     doomed = folder.with_name(f"removing-{folder.name}")
-    os.replace(folder, doomed)
-    shutil.rmtree(doomed)
+    folder.rename(doomed)
+    doomed.rmtree()
 
 
-def find_damage(folder: pathlib.Path) -> str | None:
+def find_damage(folder: epath.Path) -> str | None:
   """Says what is wrong with a checkpoint, naming the file, or ``None``."""
   content = _read_content(folder)
   if content is None:
@@ -299,7 +296,7 @@ def find_damage(folder: pathlib.Path) -> str | None:
   return None
 
 
-def read_progress(folder: pathlib.Path) -> Progress:
+def read_progress(folder: epath.Path) -> Progress:
   """Returns the progress stored with a whole checkpoint."""
   content = _read_content(folder)
   assert content is not None
@@ -310,7 +307,7 @@ def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _read_content(folder: pathlib.Path) -> dict[str, Any] | None:
+def _read_content(folder: epath.Path) -> dict[str, Any] | None:
   """Returns what the seal says, or ``None`` if it cannot be trusted."""
   try:
     seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
@@ -326,23 +323,24 @@ def _digest(content: Any) -> str:
   ).hexdigest()
 
 
-def _sums(folder: pathlib.Path) -> dict[str, str]:
+def _sums(folder: epath.Path) -> dict[str, str]:
   """Returns the SHA-256 sum of every file but the seal, by relative path."""
   sums = {}
-  for path in sorted(folder.rglob("*")):
-    if path.is_file() and path != folder / SEAL:
+  for path in bucket.files(folder):
+    if path != folder / SEAL:
       with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
+        opened: Any = file
+        digest = hashlib.file_digest(opened, "sha256")
       sums[path.relative_to(folder).as_posix()] = digest.hexdigest()
   return sums
 
 
-def _set_aside(folder: pathlib.Path, damage: str) -> None:
+def _set_aside(folder: epath.Path, damage: str) -> None:
   """Renames a checkpoint that cannot be used, so that nothing is lost."""
   n = 0
   while (aside := folder.with_name(f"damaged-{folder.name}-{n}")).exists():
     n += 1
-  os.replace(folder, aside)
+  folder.rename(aside)
   logging.warning(
     "checkpoint %s is not used: %s; it is now %s", folder.name, damage, aside
   )

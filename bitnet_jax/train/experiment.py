@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops
-from bitnet_jax.train import optim, records
+from bitnet_jax.train import bucket, optim, records
 from bitnet_jax.train.checks import check_batch, check_evaluation
 from bitnet_jax.train.distillation import (
   Distillation,
@@ -343,11 +343,11 @@ def build(
   check_evaluation(settings, problem)
   earlier = None
   if settings.init_from is not None:
-    earlier = find(pathlib.Path(settings.init_from).expanduser())
+    earlier = find(bucket.place(settings.init_from))
     check_vocabulary(earlier, problem.fingerprint)
   teacher = None
   if settings.distill.teacher is not None:
-    found = find_teacher(pathlib.Path(settings.distill.teacher).expanduser())
+    found = find_teacher(bucket.place(settings.distill.teacher))
     problem, teacher = distill(problem, found, settings), found.run
   total_steps = settings.count_steps(examples=problem.num_examples)
   if settings.optim.warmup_steps >= total_steps:

@@ -15,6 +15,7 @@ import tensorboardX
 import tqdm
 
 from bitnet_jax.files import write_atomically
+from bitnet_jax.train import bucket
 from bitnet_jax.train.speed import Speed
 
 METRICS_FILE = "metrics.jsonl"
@@ -47,7 +48,7 @@ class MetricsWriter:
 
   def __init__(self, workdir: pathlib.Path, *, restored_step: int):
     """Opens the files, dropping whatever lies beyond ``restored_step``."""
-    path = workdir / METRICS_FILE
+    self._folder, path = workdir, workdir / METRICS_FILE
     kept = [r for r in read_metrics(workdir) if r["step"] <= restored_step]
     write_atomically(path, "".join(_line(r) for r in kept))
     self.start_time = kept[-1]["time"] if kept else 0.0
@@ -82,6 +83,7 @@ class MetricsWriter:
     self._file.flush()
     os.fsync(self._file.fileno())
     self._events.flush()
+    bucket.send(self._folder)
 
   def seconds(self) -> float:
     """Returns the seconds since the run began, earlier starts included."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import tqdm
 
-from bitnet_jax.train import multihost, records, workdir
+from bitnet_jax.train import bucket, multihost, records, workdir
 from bitnet_jax.train.checkpoint import Checkpoints, Progress
 from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment, build
@@ -69,7 +69,7 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
   """
   keep_compiled()
   multihost.on_primary(lambda: workdir.check_is_run(folder))
-  experiment = multihost.primary_first(lambda: build(config, folder))
+  experiment = multihost.primary_first(lambda: _build_in(folder, config))
   multihost.check_agreement(
     {
       "config": experiment.config,
@@ -84,7 +84,7 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     Interrupt() as interrupt,
   ):
     checkpoints = Checkpoints(
-      folder / "checkpoints", experiment.settings.checkpoint
+      bucket.checkpoint_folder(folder), experiment.settings.checkpoint
     )
     state, progress = experiment.init(), Progress()
     restored = checkpoints.restore_latest(state)
@@ -99,6 +99,16 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
       _say(f"{folder} holds this run, finished")
       return finished
     return _run(experiment, folder, checkpoints, state, progress, interrupt)
+
+
+def _build_in(folder: pathlib.Path, config: Mapping[str, Any]) -> Experiment:
+  """Builds with the vocabulary that the first process left for all."""
+  if multihost.is_primary():
+    experiment = build(config, folder)
+    bucket.send(folder)
+    return experiment
+  bucket.fetch(folder)
+  return build(config, folder)
 
 
 @contextlib.contextmanager
@@ -320,7 +330,7 @@ def load_run(
   """
   experiment = load_experiment(folder)
   checkpoints = Checkpoints(
-    folder / "checkpoints", experiment.settings.checkpoint
+    bucket.checkpoint_folder(folder), experiment.settings.checkpoint
   )
   step = _choose_step(checkpoints, checkpoint)
   with experiment.activate():

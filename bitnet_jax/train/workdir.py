@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bitnet_jax.files import write_atomically
-from bitnet_jax.train import records
+from bitnet_jax.train import bucket, records
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
@@ -15,7 +15,7 @@ EVALUATION_FILE = "evaluation.json"
 FROZEN_FILE = "model.json"
 _LOCK_FILE = ".lock"
 _FINGERPRINT = "data_fingerprint"
-_OURS = ("metrics.jsonl", "checkpoints", RESULT_FILE)
+_OURS = ("metrics.jsonl", RESULT_FILE)
 
 
 class WorkdirError(ValueError):
@@ -58,6 +58,8 @@ def claim(
   """
   if not (folder / CONFIG_FILE).exists():
     remains = [name for name in _OURS if (folder / name).exists()]
+    if bucket.checkpoint_folder(folder).exists():
+      remains.append(bucket.CHECKPOINTS)
     if remains:
       raise WorkdirError(
         f"--workdir={folder} holds {', '.join(remains)} but no {CONFIG_FILE};"
@@ -92,6 +94,11 @@ def check_is_run(folder: pathlib.Path) -> None:
   Frozen models and imported ones have their vocabulary beside them, which a run
   would replace by its own.
   """
+  if folder.parts[:1] == ("gs:",):
+    raise WorkdirError(
+      f"--workdir={folder} is an address, not a path; make it a folder of this"
+      " machine with bitnet_jax.train.bucket.place"
+    )
   if (folder / FROZEN_FILE).exists():
     raise WorkdirError(
       f"--workdir={folder} holds a frozen model; choose another folder"
@@ -155,5 +162,6 @@ def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-  """Writes an indented JSON file, whole or not at all."""
+  """Writes an indented JSON file of a run, whole or not at all."""
   write_atomically(path, json.dumps(content, indent=2) + "\n")
+  bucket.send(path.parent)

@@ -2,10 +2,11 @@
 # Trains on all hosts of a Cloud TPU slice; again, it goes on where it stopped.
 #
 #   TPU=NAME ZONE=us-west4-a experiments/launch/tpu_pod.sh \
-#     --config=configs/bitnet_decoder.py:700M --workdir=/mnt/runs/700M
+#     --config=configs/bitnet_decoder.py:700M --workdir=gs://BUCKET/700M
 #
 # The repository lies in ~/bitnet_jax on every host (docs/cloud.md), and the
-# workdir on what all hosts see. DRY_RUN=1 prints the command instead.
+# workdir in a bucket, or on a disk that all hosts see. DRY_RUN=1 prints the
+# command instead.
 set -euo pipefail
 
 : "${TPU:?name of the TPU}" "${ZONE:?its zone}"
