@@ -69,13 +69,11 @@ def test_table_is_the_one_of_the_records():
     ("language_model", "table"),
     ("text_classification", "table"),
     ("switch", "table"),
+    ("translation", "table"),
   ],
 )
-def test_tables_of_a_study_are_those_of_its_records(
-  monkeypatch, study, function
-):
+def test_tables_of_a_study_are_those_of_its_records(study, function):
   folder = ROOT / "experiments" / study
-  monkeypatch.syspath_prepend(folder.parent)
   tables = runpy.run_path(str(folder / "run.py"))[function]()
   shown = (folder / "README.md").read_text(encoding="utf-8")
   assert f"<!-- tables -->\n{tables}\n<!-- end -->" in shown

@@ -33,8 +33,10 @@ class MatMul:
       two = jnp.pad(x.reshape(1, -1), ((0, 1), (0, 0)))
       y = jax.lax.dot_general(two, w, (((1,), (0,)), ((), ())), **sums)
       return y[0].reshape(*x.shape[:-1], -1)
-    contracted = (((x.ndim - 1,), (0,)), ((), ()))
-    return jax.lax.dot_general(x, w, contracted, **sums)
+    flat = _as_rows(x)
+    contracted = (((flat.ndim - 1,), (0,)), ((), ()))
+    y = jax.lax.dot_general(flat, w, contracted, **sums)
+    return y.reshape(*x.shape[:-1], w.shape[-1])
 
   def input_gradient(self, g, w, x, *, precision):
     """See ``Bilinear``."""
@@ -50,6 +52,7 @@ class MatMul:
   def weight_gradient(self, g, x, w, *, precision):
     """See ``Bilinear``."""
     x = x.dequantize().astype(g.dtype) if isinstance(x, QTensor) else x
+    x, g = _as_rows(x), _as_rows(g)
     tokens = tuple(range(g.ndim - 1))
     dtype = _sum_dtype(g)
     if w.dtype == jnp.bfloat16 and not compute.on_cpu():
@@ -141,6 +144,16 @@ def bit_dot(
     precision=precision,
     dtype=dtype,
   )
+
+
+def _as_rows(x):
+  """Flattens the leading axes for XLA's CPU backend.
+
+  It copies an operand whose contracted axes are several, and multiplies the
+  copy slower.
+  """
+  rows = math.prod(x.shape[:-1])
+  return x.reshape(rows, x.shape[-1]) if compute.on_cpu() else x
 
 
 def _sum_dtype(codes_or_floats):

@@ -12,10 +12,9 @@ import pathlib
 import sys
 
 import numpy as np
-import study
 from absl import app, flags
 
-from bitnet_jax.train import records, runner
+from bitnet_jax.train import records, runner, study
 from bitnet_jax.train.experiment import build
 
 CONFIGS = (

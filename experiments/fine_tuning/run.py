@@ -12,11 +12,10 @@ are skipped; --table prints the table of the README only.
 import pathlib
 import sys
 
-import study
 from absl import app, flags
 
 from bitnet_jax.data import labelled
-from bitnet_jax.train import records, runner
+from bitnet_jax.train import records, runner, study
 
 PRETRAINING = "configs/wikitext2_encoder.py"
 FINE_TUNING = "configs/glue_encoder.py:sst2"

@@ -12,10 +12,9 @@ import pathlib
 import statistics
 import sys
 
-import study
 from absl import app, flags
 
-from bitnet_jax.train import records, runner
+from bitnet_jax.train import records, runner, study
 
 NETWORKS = {
   "cnn": "configs/cifar10_cnn.py",

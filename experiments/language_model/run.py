@@ -14,10 +14,9 @@ import sys
 from typing import Any
 
 import numpy as np
-import study
 from absl import app, flags
 
-from bitnet_jax.train import records, runner
+from bitnet_jax.train import records, runner, study
 from bitnet_jax.train.experiment import build
 
 CONFIG = "configs/wikitext2_decoder.py"

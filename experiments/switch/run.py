@@ -14,10 +14,9 @@ README only.
 import pathlib
 import sys
 
-import study
 from absl import app, flags
 
-from bitnet_jax.train import records, runner
+from bitnet_jax.train import records, runner, study
 
 CONFIG = "configs/mnist_cnn.py"
 BEFORE, AFTER = 4, 2  # epochs

@@ -13,10 +13,9 @@ import pathlib
 import statistics
 import sys
 
-import study
 from absl import app, flags
 
-from bitnet_jax.train import records, runner, scores
+from bitnet_jax.train import records, runner, scores, study
 
 CONFIG = "configs/multi30k_encoder_decoder.py"
 RECIPES = ("float", "b158")

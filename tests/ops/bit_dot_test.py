@@ -432,3 +432,19 @@ def test_qtensor_is_codes_times_scale():
   q = QTensor(jnp.array([[1, -1]], jnp.int8), jnp.array([[0.5]]))
   np.testing.assert_array_equal(q.dequantize(), [[0.5, -0.5]])
   assert q.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("recipe", ["float", "b158"])
+def test_products_contract_a_single_axis_on_cpu(recipe):
+  def loss(x, w):
+    return jnp.sum(bit_dot(x, w, recipe))
+
+  jaxpr = jax.make_jaxpr(jax.grad(loss, (0, 1)))(
+    jnp.ones((2, 3, 8)), jnp.ones((8, 4))
+  )
+  axes = [
+    eqn.params["dimension_numbers"][0]
+    for eqn in equations(jaxpr.jaxpr, "dot_general")
+  ]
+  assert len(axes) == 3
+  assert all(len(left) == len(right) == 1 for left, right in axes)
