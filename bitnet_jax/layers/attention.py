@@ -50,7 +50,8 @@ def rotate(
   frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
   angles = jnp.multiply.outer(positions.astype(jnp.float32), frequencies)
   angles = angles[:, :, None]  # The same for all heads.
-  cos, sin = jnp.cos(angles), jnp.sin(angles)
+  # Else compilers fuse them into what follows, once for each head.
+  cos, sin = jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   rotated = (first * cos - second * sin, second * cos + first * sin)
   return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
