@@ -66,7 +66,7 @@ def get_config(variant: str = "gcn") -> ml_collections.ConfigDict:
   )
   c.quant = dict(
     recipe="b158",
-    rules=(("head", "float"),),
+    rules=() if variant == "sgc" else (("head", "float"),),
     weights=_no_overrides(),
     acts=_no_overrides(),
     norm=config_dict.placeholder(str),

@@ -224,6 +224,11 @@ def test_label_smoothing_is_for_training_alone():
       lambda: karate(quant__rules=(("layer_0", "float"),)),
       r"the rule 'layer_0' decides for no layer.* layer_0/dense, head/dense",
     ),
+    (
+      lambda: karate(quant__rules=((".*", "float"),)),
+      r"quant.recipe is 'b158', but quant.rules leave it none of the layers"
+      r" \(.*head/dense\); take 'float', or fewer rules",
+    ),
   ],
 )
 def test_what_does_not_fit_is_named(config, message):

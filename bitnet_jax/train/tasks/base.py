@@ -114,7 +114,8 @@ def find_layers(
     **more: likewise, by keyword.
 
   Raises:
-    ValueError: for inputs that the model does not take, or an unused rule.
+    ValueError: for inputs that the model does not take, an unused rule, or no
+      layer for the recipe.
   """
   try:
     layers = bit_layers(model, *inputs, **more)
@@ -124,7 +125,15 @@ def find_layers(
       f"model.name is {settings.model.name!r}, which does not take inputs of"
       f" the shape {shapes} that {settings.data.source} has: {error}"
     ) from error
-  registry.check_rules(settings.quant.rules, layers)
+  quant = settings.quant
+  registry.check_rules(quant.rules, layers)
+  is_float = quant.make_recipe().is_float
+  if not is_float and all(layer.recipe.is_float for layer in layers):
+    raise ValueError(
+      f"quant.recipe is {quant.recipe!r}, but quant.rules leave it none of the"
+      f" layers ({', '.join(layer.path for layer in layers)}); take 'float', or"
+      " fewer rules"
+    )
   return layers
 
 
