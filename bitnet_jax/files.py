@@ -39,7 +39,10 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
   Raises:
     FileExistsError: if there is anything.
+    ValueError: for an address in a bucket.
   """
+  if path.parts[:1] == ("gs:",):
+    raise ValueError(f"--output={path} must be a folder of this machine")
   if path.exists() and (not path.is_dir() or any(path.iterdir())):
     raise FileExistsError(f"--output={path} exists; choose another folder")
   partial = path.with_name(f".{path.name}.partial")

@@ -32,7 +32,7 @@ def main(argv):
       raise ValueError("give --workdir or --frozen, one of them")
     print(json.dumps(found))
   except (ImportError, OSError, ValueError) as error:
-    sys.exit(f"error: {error}")
+    sys.exit(bucket.with_addresses(f"error: {error}"))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main(argv):
     folder = bucket.place(_WORKDIR.value)
     print(export_run(folder, output, _FORMAT.value, _CHECKPOINT.value))
   except (ImportError, OSError, ValueError) as error:
-    sys.exit(f"error: {error}")
+    sys.exit(bucket.with_addresses(f"error: {error}"))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main(argv):
       _show(f"{prompts[0]}|")
     written = writing.write(writer, prompts, options, _show if shows else None)
   except (ImportError, OSError, ValueError) as error:
-    sys.exit(f"error: {error}")
+    sys.exit(bucket.with_addresses(f"error: {error}"))
   for prompt, text in zip(prompts, written.texts, strict=True):
     if _JSON.value:
       print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False))

@@ -59,7 +59,7 @@ def main(argv):
     print(stop, file=sys.stderr)
     sys.exit(128 + stop.signal)
   except (FloatingPointError, ImportError, OSError, ValueError) as error:
-    sys.exit(f"error: {error}")
+    sys.exit(bucket.with_addresses(f"error: {error}"))
   if multihost.is_primary():
     print(json.dumps(result["metrics"]))
 

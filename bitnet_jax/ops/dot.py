@@ -147,13 +147,14 @@ def bit_dot(
 
 
 def _as_rows(x):
-  """Flattens the leading axes for XLA's CPU backend.
+  """Flattens the leading axes for XLA's CPU backend, if none may be split.
 
-  It copies an operand whose contracted axes are several, and multiplies the
-  copy slower.
+  Where several axes are contracted, as in the gradient of the weights, it
+  copies an operand and multiplies the copy slower.
   """
-  rows = math.prod(x.shape[:-1])
-  return x.reshape(rows, x.shape[-1]) if compute.on_cpu() else x
+  if not compute.on_cpu() or jax.device_count() > 1:
+    return x
+  return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _sum_dtype(codes_or_floats):

@@ -1,15 +1,15 @@
 """Folders of runs in Google Cloud Storage: ``gs://bucket/folder``.
 
 A process works in a folder of its machine with what is small: config, metrics,
-events, vocabulary. That is fetched when it starts, and copied back whenever it
-is made durable. Checkpoints, which may lie on many machines in parts, are
-written to the bucket itself. No lock keeps a second run out of the same folder.
+events, vocabulary. What of it a run needs is fetched when it starts, and what
+has changed is copied back whenever it is made durable. Checkpoints, which may
+lie on many machines in parts, are written to the bucket itself. No lock keeps a
+second run out of the same folder.
 """
 
 import atexit
 import contextlib
 import dataclasses
-import importlib.util
 import os
 import pathlib
 import shutil
@@ -54,10 +54,11 @@ def place(address: str) -> pathlib.Path:
     OSError: if the bucket cannot be read.
     ValueError: for an address of another kind, or one without a folder.
   """
-  if "://" not in address:
+  if "://" not in address and not address.startswith("gs:"):
     return pathlib.Path(address).expanduser()
   bucket, _, name = address.removeprefix(SCHEME).strip("/").partition("/")
-  if not address.startswith(SCHEME) or not bucket or not name:
+  inside = bool(bucket and name) and ".." not in name.split("/")
+  if not address.startswith(SCHEME) or not inside:
     raise ValueError(f"{address!r} is neither a path nor gs://BUCKET/FOLDER")
   _check_installed(address)
   scratch = pathlib.Path(tempfile.mkdtemp(prefix="bitnet_jax-"))
@@ -72,28 +73,29 @@ def place(address: str) -> pathlib.Path:
 def checkpoint_folder(folder: pathlib.Path) -> epath.Path:
   """Returns where the checkpoints of a run are."""
   remote = _remotes.get(folder)
-  root = remote.root if remote else epath.Path(folder.absolute())
-  return root / CHECKPOINTS
+  return (remote.root if remote else epath.Path(folder)) / CHECKPOINTS
 
 
 def fetch(folder: pathlib.Path) -> None:
-  """Copies the small files of a run from its bucket, if it is in one.
+  """Copies the files of a run from its bucket, if it is in one.
+
+  Those of folders in it are events, which are only added to, and checkpoints.
 
   Raises:
-    OSError: if the bucket cannot be read.
+    OSError: if the bucket cannot be read, or if a file has the name.
   """
   remote = _remotes.get(folder)
   if remote is None:
     return
-  with _speaking_of(remote.root):
+  with speaking_of(remote.root):
     if not remote.root.exists():
       return
-    for source in files(remote.root, but=CHECKPOINTS):
-      name = source.relative_to(remote.root).as_posix()
-      target = folder / name
-      target.parent.mkdir(parents=True, exist_ok=True)
+    if not remote.root.is_dir():
+      raise NotADirectoryError("it is a file")
+    for source in files(remote.root, deep=False):
+      target = folder / source.name
       target.write_bytes(source.read_bytes())
-      remote.sent[name] = _version(target)
+      remote.sent[source.name] = _version(target)
 
 
 def send(folder: pathlib.Path) -> None:
@@ -105,7 +107,7 @@ def send(folder: pathlib.Path) -> None:
   remote = _remotes.get(folder)
   if remote is None:
     return
-  with _speaking_of(remote.root):
+  with speaking_of(remote.root):
     for source in files(epath.Path(folder)):
       name = source.relative_to(folder).as_posix()
       version = _version(source)
@@ -118,26 +120,52 @@ def send(folder: pathlib.Path) -> None:
 
 def write_text(path: epath.Path, text: str) -> None:
   """Writes a file that is either not there or whole, in a bucket or not."""
-  if f"{path}".startswith(SCHEME):
+  if is_in_bucket(path):
     path.write_text(text)  # An object appears when all of it is there.
   else:
     write_atomically(pathlib.Path(path), text)
 
 
-def files(root: epath.Path, *, but: str | None = None) -> Iterator[epath.Path]:
-  """Yields all files of a folder and its folders, in order.
-
-  Args:
-    root: the folder.
-    but: name in it of what is left out.
-  """
+def files(root: epath.Path, *, deep: bool = True) -> Iterator[epath.Path]:
+  """Yields the files of a folder, in order, and if ``deep`` of its folders."""
   for path in sorted(root.iterdir()):
-    if path.name == but:
-      continue
     if path.is_dir():
-      yield from files(path)
-    else:
+      yield from files(path) if deep else ()
+    # An empty object that stands for a folder is listed in it.
+    elif path.name != root.name or path.exists():
       yield path
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+  """Returns a path from the root, as orbax wants it, or an address as it is."""
+  return epath.Path(path if is_in_bucket(path) else os.path.abspath(path))
+
+
+def is_in_bucket(path: epath.PathLike) -> bool:
+  """Whether a path is an address."""
+  return f"{path}".startswith(SCHEME)
+
+
+def with_addresses(text: str) -> str:
+  """Returns a message in which folders of ``place`` have their addresses."""
+  for folder, remote in _remotes.items():
+    text = text.replace(f"{folder}", f"{remote.root}")
+  return text
+
+
+@contextlib.contextmanager
+def speaking_of(root: epath.Path) -> Iterator[None]:
+  """Names an address in errors, which come from several libraries.
+
+  Raises:
+    OSError: for any error, if the path is in a bucket.
+  """
+  try:
+    yield
+  except Exception as error:
+    if is_in_bucket(root):
+      raise OSError(f"{root} cannot be used: {error}") from error
+    raise
 
 
 def _version(path: Any) -> tuple[int, int]:
@@ -146,8 +174,6 @@ def _version(path: Any) -> tuple[int, int]:
 
 
 def _check_installed(address):
-  if importlib.util.find_spec("tensorflow") is not None:
-    return
   try:
     import fsspec
     import gcsfs  # noqa: F401
@@ -157,12 +183,3 @@ def _check_installed(address):
     ) from error
   # What others write, orbax among them, is to be seen at once.
   fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
-
-
-@contextlib.contextmanager
-def _speaking_of(root):
-  """Names the folder in errors, which come from several libraries."""
-  try:
-    yield
-  except Exception as error:
-    raise OSError(f"{root} cannot be used: {error}") from error

@@ -27,6 +27,8 @@ from bitnet_jax.train.state import TrainState
 FORMAT = 1
 SEAL = "seal.json"
 MODES = ("max", "min")
+# Threads that read a checkpoint for its sums, and bytes that each takes.
+_READERS, _PART = 8, 2**24
 _STEP_NAME = re.compile(r"\d{6,}")
 
 
@@ -95,14 +97,14 @@ class Checkpoints:
   """
 
   def __init__(self, directory: epath.PathLike, options: CheckpointOptions):
-    self.directory = epath.Path(directory)
+    self.directory = bucket.absolute(directory)
     self.options = options
     self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
     self._finishing: concurrent.futures.Future[None] | None = None
 
   def steps(self) -> list[int]:
     """Returns the steps with a sealed checkpoint, in order."""
-    if not self.directory.is_dir():
+    if not self.directory.exists():
       return []
     return sorted(
       int(path.name)
@@ -141,9 +143,10 @@ class Checkpoints:
       response = ocp.save_async(str(self._folder(step) / "state"), tree)
 
     def finish():
-      response.result()
-      if multihost.is_primary():
-        self._seal(step, progress, metrics)
+      with bucket.speaking_of(self.directory):
+        response.result()
+        if multihost.is_primary():
+          self._seal(step, progress, metrics)
 
     # A thread, since reading all of it again for its sums takes a while.
     self._finishing = self._thread.submit(finish)
@@ -183,7 +186,8 @@ class Checkpoints:
     Returns:
       State and progress; ``None`` if there is no checkpoint.
     """
-    step = multihost.on_primary(self._find_latest)
+    with bucket.speaking_of(self.directory):
+      step = multihost.on_primary(self._find_latest)
     if step is None:
       return None
     return self._load(step, state), read_progress(self._folder(step))
@@ -255,23 +259,27 @@ class Checkpoints:
 
   def _clean_up(self) -> None:
     """Removes what a killed save or removal left, and says what it was."""
-    if not self.directory.is_dir():
+    if not self.directory.exists():
       return
+    for path in sorted(self.directory.glob("removing-*")):
+      # In a bucket files are renamed one by one.
+      self._folder(int(path.name.removeprefix("removing-"))).rmtree(
+        missing_ok=True
+      )
+      path.rmtree()
     for path in sorted(self.directory.iterdir()):
       if not path.is_dir():
         continue
-      if path.name.startswith("removing-"):
-        path.rmtree()
-      elif not _STEP_NAME.fullmatch(path.name) or (path / SEAL).is_file():
+      if not _STEP_NAME.fullmatch(path.name) or (path / SEAL).is_file():
         continue
-      elif (path / "state").is_dir():
+      if _is_saved(path / "state"):
         _set_aside(path, f"{path / SEAL} is missing, as if it was cut short")
       else:
         logging.warning("%s was cut short while it was saved; removed", path)
         path.rmtree()
 
   def _remove(self, folder: epath.Path) -> None:
-    """Removes a checkpoint; one rename, so that it is never half there."""
+    """Removes a checkpoint; renamed first, so that none is left half there."""
     doomed = folder.with_name(f"removing-{folder.name}")
     folder.rename(doomed)
     doomed.rmtree()
@@ -312,7 +320,7 @@ def _read_content(folder: epath.Path) -> dict[str, Any] | None:
   try:
     seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
     content, digest = seal["content"], seal["sha256"]
-  except (OSError, ValueError, KeyError, TypeError):
+  except (FileNotFoundError, ValueError, KeyError, TypeError):
     return None
   return content if digest == _digest(content) else None
 
@@ -325,14 +333,29 @@ def _digest(content: Any) -> str:
 
 def _sums(folder: epath.Path) -> dict[str, str]:
   """Returns the SHA-256 sum of every file but the seal, by relative path."""
-  sums = {}
-  for path in bucket.files(folder):
-    if path != folder / SEAL:
-      with path.open("rb") as file:
-        opened: Any = file
-        digest = hashlib.file_digest(opened, "sha256")
-      sums[path.relative_to(folder).as_posix()] = digest.hexdigest()
-  return sums
+  paths = [path for path in bucket.files(folder) if path != folder / SEAL]
+  with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+    sums = pool.map(_sum, paths)
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return dict(zip(names, sums, strict=True))
+
+
+def _sum(path: epath.Path) -> str:
+  digest = hashlib.sha256()
+  with path.open("rb") as file:
+    while part := file.read(_PART):
+      digest.update(part)
+  return digest.hexdigest()
+
+
+def _is_saved(state: epath.Path) -> bool:
+  """Whether orbax has written all of what it saved.
+
+  Only then it gives a folder its name, and in a bucket it adds a file.
+  """
+  if bucket.is_in_bucket(state):
+    return (state / "commit_success.txt").exists()
+  return state.is_dir()
 
 
 def _set_aside(folder: epath.Path, damage: str) -> None:

@@ -69,7 +69,7 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
   """
   keep_compiled()
   multihost.on_primary(lambda: workdir.check_is_run(folder))
-  experiment = multihost.primary_first(lambda: _build_in(folder, config))
+  experiment = multihost.primary_first(lambda: _build_in(config, folder))
   multihost.check_agreement(
     {
       "config": experiment.config,
@@ -101,7 +101,7 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     return _run(experiment, folder, checkpoints, state, progress, interrupt)
 
 
-def _build_in(folder: pathlib.Path, config: Mapping[str, Any]) -> Experiment:
+def _build_in(config: Mapping[str, Any], folder: pathlib.Path) -> Experiment:
   """Builds with the vocabulary that the first process left for all."""
   if multihost.is_primary():
     experiment = build(config, folder)
@@ -248,7 +248,7 @@ def _measure_switch(
 
 def _say(message: str) -> None:
   if multihost.is_primary():
-    tqdm.tqdm.write(message, file=sys.stderr)
+    tqdm.tqdm.write(bucket.with_addresses(message), file=sys.stderr)
 
 
 def _result(

@@ -96,8 +96,8 @@ def check_is_run(folder: pathlib.Path) -> None:
   """
   if folder.parts[:1] == ("gs:",):
     raise WorkdirError(
-      f"--workdir={folder} is an address, not a path; make it a folder of this"
-      " machine with bitnet_jax.train.bucket.place"
+      f"--workdir={folder} is an address, where a folder of this machine is"
+      " needed; in Python, bitnet_jax.train.bucket.place makes one of it"
     )
   if (folder / FROZEN_FILE).exists():
     raise WorkdirError(

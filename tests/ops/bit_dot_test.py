@@ -435,16 +435,22 @@ def test_qtensor_is_codes_times_scale():
 
 
 @pytest.mark.parametrize("recipe", ["float", "b158"])
-def test_products_contract_a_single_axis_on_cpu(recipe):
-  def loss(x, w):
-    return jnp.sum(bit_dot(x, w, recipe))
+def test_products_contract_a_single_axis_on_one_cpu(monkeypatch, recipe):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(2, 3, 8)), jnp.float32)
+  w = jnp.asarray(rng.normal(size=(8, 4)), jnp.float32)
 
-  jaxpr = jax.make_jaxpr(jax.grad(loss, (0, 1)))(
-    jnp.ones((2, 3, 8)), jnp.ones((8, 4))
-  )
-  axes = [
-    eqn.params["dimension_numbers"][0]
-    for eqn in equations(jaxpr.jaxpr, "dot_general")
-  ]
+  def step(x, w):
+    return jax.value_and_grad(lambda *a: jnp.sum(bit_dot(*a, recipe) ** 2))(
+      x, w
+    )
+
+  expected = step(x, w)
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  jaxpr = jax.make_jaxpr(lambda *a: step(*a))(x, w)
+  dots = [*equations(jaxpr.jaxpr, "dot_general")]
+  axes = [eqn.params["dimension_numbers"][0] for eqn in dots]
   assert len(axes) == 3
   assert all(len(left) == len(right) == 1 for left, right in axes)
+  for found, wanted in zip(step(x, w), expected, strict=True):
+    np.testing.assert_allclose(found, wanted, 1e-6)

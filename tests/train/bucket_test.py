@@ -4,6 +4,7 @@ import logging
 import pathlib
 import shutil
 
+import fsspec
 import jax
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gcp_storage_emulator.server import create_server
 
 from bitnet_jax.inference import Sampling
 from bitnet_jax.train import bucket, runner, warm_start, writing
+from bitnet_jax.train.checkpoint import CheckpointOptions, Checkpoints
 from tests.train import multihost_test, tiny
 
 TEXTS = ["the cat sat on the mat", "a dog ate the food of the cat"] * 8
@@ -128,6 +130,52 @@ def test_damage_is_set_aside(runs):
 
 
 @pytest.mark.slow
+def test_what_a_kill_left_is_removed(runs):
+  folder, _ = runs
+  address = "gs://bucket/killed"
+  runner.run(config_of(folder), bucket.place(address))
+  checkpoints = epath.Path(address) / "checkpoints"
+  left = ("000003/state/d/x", "removing-000002/seal.json", "000001/state/d/x")
+  for name in (*left, "removing-000001/seal.json"):
+    (checkpoints / name).write_text("{}")
+  result = runner.run(config_of(folder), bucket.place(address))
+  assert result["step"] == 4
+  assert names(checkpoints) == ["000004"]
+
+
+def test_folder_that_a_console_made_is_a_folder(storage):
+  files = fsspec.filesystem("gcs")
+  for name in ("made/", "made/config.json"):
+    files.pipe(f"bucket/{name}", b"")
+  folder = bucket.place("gs://bucket/made")
+  assert [path.name for path in folder.iterdir()] == ["config.json"]
+  with pytest.raises(OSError, match=r"config.json cannot be used: it is a fi"):
+    bucket.place("gs://bucket/made/config.json")
+
+
+def test_failure_of_a_bucket_is_no_missing_checkpoint(storage, monkeypatch):
+  def fail(path):
+    raise OSError(f"Forbidden: {path}")
+
+  folder = bucket.place("gs://bucket/forbidden")
+  options = CheckpointOptions(keep_last=2, keep_best=0, metric="m", mode="max")
+  checkpoints = Checkpoints(bucket.checkpoint_folder(folder), options)
+  assert checkpoints.restore_latest(None) is None
+  monkeypatch.setattr(type(checkpoints.directory), "exists", fail)
+  with pytest.raises(OSError, match=r"gs://bucket/forbidden/checkpoints can"):
+    checkpoints.restore_latest(None)
+
+
+@pytest.mark.slow
+def test_messages_name_the_address(storage):
+  folder = bucket.place("gs://bucket/typo")
+  with pytest.raises(ValueError, match="no run is there") as caught:
+    runner.evaluate_run(folder)
+  text = bucket.with_addresses(f"{caught.value}")
+  assert text.startswith("gs://bucket/typo/config.json does not exist")
+
+
+@pytest.mark.slow
 def test_processes_share_a_bucket(storage, tmp_path):
   changes = {"total_steps": 4, "checkpoint_every": 2}
   address = "gs://bucket/shared"
@@ -138,7 +186,9 @@ def test_processes_share_a_bucket(storage, tmp_path):
   assert set(names(f"{address}/checkpoints")) == {"000002", "000004"}
 
 
-@pytest.mark.parametrize("address", ["gs://bucket", "gs://", "s3://a/b"])
+@pytest.mark.parametrize(
+  "address", ["gs://bucket", "gs://", "s3://a/b", "gs:/a/b", "gs://a/../b"]
+)
 def test_other_addresses_are_refused(address):
   with pytest.raises(ValueError, match=r"neither a path nor gs://BUCKET/FOLD"):
     bucket.place(address)
@@ -152,5 +202,5 @@ def test_missing_bucket_is_named(storage, tmp_path):
 
 
 def test_address_taken_for_a_path_is_refused():
-  with pytest.raises(ValueError, match=r"gs:/a/b is an address.*bucket\.place"):
+  with pytest.raises(ValueError, match=r"gs:/a/b is an address.*bucket"):
     runner.run({}, pathlib.Path("gs://a/b"))
