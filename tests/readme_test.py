@@ -70,6 +70,7 @@ def test_table_is_the_one_of_the_records():
     ("text_classification", "table"),
     ("switch", "table"),
     ("translation", "table"),
+    ("families", "table"),
   ],
 )
 def test_tables_of_a_study_are_those_of_its_records(study, function):
