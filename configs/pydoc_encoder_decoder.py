@@ -24,7 +24,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     raise ValueError(f"variant is {variant!r}, not one of {list(VARIANTS)}")
   c = ml_collections.ConfigDict()
   c.seed = 0
-  c.total_steps = 800
+  c.total_steps = 450
   c.total_epochs = config_dict.placeholder(int)
   c.log_every = 50
   c.eval_every = 100
