@@ -71,6 +71,7 @@ def test_table_is_the_one_of_the_records():
     ("switch", "table"),
     ("translation", "table"),
     ("families", "table"),
+    ("images", "table"),
   ],
 )
 def test_tables_of_a_study_are_those_of_its_records(study, function):
