@@ -43,6 +43,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     mask_rate=0.15,
     mask_share=0.8,
     random_share=0.1,
+    predictions=config_dict.placeholder(int),
   )
   c.data = dict(
     source="embedded:pydoc",

@@ -19,7 +19,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     raise ValueError(f"variant is {variant!r}, not one of {list(VARIANTS)}")
   c = ml_collections.ConfigDict()
   c.seed = 0
-  c.total_steps = 20000
+  c.total_steps = 6000
   c.total_epochs = config_dict.placeholder(int)
   c.log_every = 100
   c.eval_every = 2000
@@ -40,6 +40,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     mask_rate=0.15,
     mask_share=0.8,
     random_share=0.1,
+    predictions=16,
   )
   c.data = dict(
     source="file:data/wikitext2/{split}.txt.xz",
@@ -52,7 +53,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
     data_dir=config_dict.placeholder(str),
     tokenizer="wordpiece",
     vocab_size=8000,
-    lowercase=config_dict.placeholder(bool),
+    lowercase=True,
     documents="whole",
     marker="<|endoftext|>",
     column="text",

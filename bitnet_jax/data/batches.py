@@ -2,7 +2,8 @@
 
 One naming for all that transformers read: "tokens" is what the model (or its
 decoder) reads, "targets" what it has to say at each of them, "mask" (float32)
-how much each target counts. "segment_ids" number the documents of a row from 1,
+how much each target counts; "places", where there are any, are the tokens that
+targets and mask are of. "segment_ids" number the documents of a row from 1,
 0 for padding, "positions" count from 0 in each of them, "type_ids" tell the
 texts of a pair apart. What an encoder reads for a decoder is "inputs", with
 "input_mask", 1 for tokens and 0 for padding. Rows that are classified have

@@ -24,6 +24,8 @@ class Masked:
     rate: share of the tokens that are chosen.
     mask_share: share of the chosen that become `mask_id`.
     random_share: share of the chosen that become any token.
+    predictions: how many tokens of a row are chosen at most; `None` for any
+      number.
   """
 
   rows: sequences.Packed
@@ -33,6 +35,7 @@ class Masked:
   rate: float
   mask_share: float
   random_share: float
+  predictions: int | None
 
   @property
   def num_words(self) -> int:
@@ -46,6 +49,8 @@ class Masked:
     """Returns the batch of the rows with tokens hidden.
 
     "targets" are the tokens as they were, and "mask" is 1 where one was chosen.
+    With a number of `predictions` both are of the tokens at "places" only,
+    int32 [rows, predictions]: the chosen ones in order, then any others.
     """
     batch = self.rows.batch(indices, words[:, :0])
     tokens = batch["tokens"]
@@ -53,15 +58,27 @@ class Masked:
     chance = batches.uniform(chance)
     open_ = (batch["segment_ids"] > 0) & ~self.special[tokens]
     chosen = open_ & (chance < self.rate)
+    if self.predictions is not None:
+      # Of too many the ones with the smallest words stay, which are any.
+      order = np.argsort(np.where(chosen, other, np.uint64(2**64 - 1)), axis=1)
+      rank = np.argsort(order, axis=1)
+      chosen &= rank < self.predictions
     masked = chance < self.rate * self.mask_share
     kept = chance >= self.rate * (self.mask_share + self.random_share)
     others = self.ordinary[other % np.uint64(len(self.ordinary))]
     hidden = np.where(masked, np.int32(self.mask_id), others)
-    return batch | {
-      "tokens": np.where(chosen & ~kept, hidden, tokens),
-      "targets": tokens,
-      "mask": chosen.astype(np.float32),
-    }
+    guessed: Batch = {"targets": tokens, "mask": chosen.astype(np.float32)}
+    if self.predictions is not None:
+      order = np.argsort(~chosen, axis=1, kind="stable")
+      places = order[:, : self.predictions]
+      guessed = {
+        name: np.take_along_axis(array, places, axis=1)
+        for name, array in guessed.items()
+      }
+      guessed["places"] = places.astype(np.int32)
+    return (
+      batch | {"tokens": np.where(chosen & ~kept, hidden, tokens)} | guessed
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,6 +184,7 @@ def masked(
   rate: float = 0.15,
   mask_share: float = 0.8,
   random_share: float = 0.1,
+  predictions: int | None = None,
 ) -> Masked:
   """Hides tokens of rows: the masked language model of BERT.
 
@@ -179,6 +197,8 @@ def masked(
     rate: in (0, 1].
     mask_share: share of the chosen that become the mask.
     random_share: share of the chosen that become any token; together at most 1.
+    predictions: how many tokens of a row are chosen at most, of more a random
+      part; a model then makes logits of as many only. `None` for any number.
 
   Raises:
     ValueError: an argument is out of range.
@@ -195,6 +215,11 @@ def masked(
       "mask_share and random_share must not be negative, nor more than 1"
       f" together; they are {mask_share!r} and {random_share!r}"
     )
+  if predictions is not None and not 1 <= predictions <= rows.seq_len:
+    raise ValueError(
+      f"predictions must be in 1..{rows.seq_len}, the length of a row; it is"
+      f" {predictions!r}"
+    )
   special = np.zeros(tokenizer.vocab_size, bool)
   special[tokenizer.special_ids] = True
   return Masked(
@@ -205,6 +230,7 @@ def masked(
     rate=rate,
     mask_share=mask_share,
     random_share=random_share,
+    predictions=predictions,
   )
 
 

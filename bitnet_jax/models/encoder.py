@@ -63,10 +63,11 @@ class Encoder(nn.Module):
     segment_ids: Int[Array, "b t"] | None = None,
     type_ids: Int[Array, "b t"] | None = None,
     positions: Int[Array, "b t"] | None = None,
+    places: Int[Array, "b k"] | None = None,
     deterministic: bool = True,
     strength: ArrayLike | None = None,
   ) -> Float[Array, "b *t outputs"]:
-    """Returns logits, [b, t, v] or [b, num_classes].
+    """Returns logits, [b, t, v], or [b, k, v] for places, or [b, num_classes].
 
     Args:
       tokens: ids.
@@ -74,13 +75,18 @@ class Encoder(nn.Module):
         sees its own document only. ``None`` for one document.
       type_ids: below ``num_types``; by default 0.
       positions: of the tokens in their documents; by default 0, 1, ...
+      places: indices of the tokens whose logits a masked language model is to
+        return, each below t; by default all.
       deterministic: whether dropout is off.
       strength: share of quantization in force, see ``BitDense``.
 
     Raises:
-      ValueError: for sequences longer than the model.
+      ValueError: for sequences longer than the model, and for places if there
+        are classes of a whole sequence.
     """
     cfg = self.cfg
+    if places is not None and cfg.num_classes is not None:
+      raise ValueError("places are of a model of tokens; this has num_classes")
     transformer.check_length(cfg, tokens.shape[1])
     embed = embedding.TokenEmbedding(cfg, cfg.vocab_size, name="embed")
     x = embed(tokens, positions, deterministic=deterministic)
@@ -109,6 +115,8 @@ class Encoder(nn.Module):
     x, _ = transformer.run_blocks(blocks, x, context)
     x = transformer.make_norm(cfg, "final_norm")(x)
     if cfg.num_classes is None:
+      if places is not None:
+        x = jnp.take_along_axis(x, places[..., None], axis=1)
       x = nn.gelu(self._dense("transform")(x, strength=strength))
       logits = embed.attend(transformer.make_norm(cfg, "transform_norm")(x))
       bias: Any = self.param(

@@ -31,6 +31,11 @@ EXAMPLES = {
   "masked": masking.masked(
     sequences.encoder_rows(DOCUMENTS, TOKENIZER, seq_len=32), TOKENIZER
   ),
+  "places": masking.masked(
+    sequences.encoder_rows(DOCUMENTS, TOKENIZER, seq_len=32),
+    TOKENIZER,
+    predictions=6,
+  ),
   "spans": masking.span_corruption(DOCUMENTS, TOKENIZER, input_len=30),
   "pairs": rows.sequence_pairs(
     DOCUMENTS, ragged(60, seed=1), TOKENIZER, input_len=50, target_len=40
@@ -42,7 +47,7 @@ EXAMPLES = {
     seq_len=100,
   ),
 }
-RANDOM = ("masked", "spans")
+RANDOM = ("masked", "places", "spans")
 
 
 @pytest.fixture(params=EXAMPLES)
@@ -62,7 +67,8 @@ def test_batches_are_arrays_of_known_names_and_dtypes(examples):
   (first, *_) = batches.eval_batches(examples, batch_size=4)
   for batch in (train[0], first):
     known = {"inputs", "input_mask", "tokens", "targets", "mask", "labels"}
-    assert batch.keys() <= known | {"segment_ids", "positions", "type_ids"}
+    known |= {"segment_ids", "positions", "type_ids", "places"}
+    assert batch.keys() <= known
     for name, array in batch.items():
       assert array.dtype == (np.float32 if name == "mask" else np.int32), name
       assert len(array) == 4

@@ -64,6 +64,35 @@ def test_shares_are_options():
   np.testing.assert_allclose(kept["mask"].mean(), 0.5, atol=0.03)
 
 
+def test_predictions_bound_what_is_chosen_of_a_row():
+  before, all_of_them = masked_rows()
+  _, after = masked_rows(predictions=16)
+  rows, places = np.arange(len(before["tokens"]))[:, None], after["places"]
+  assert places.shape == after["targets"].shape == after["mask"].shape
+  assert places.shape[1] == 16
+  np.testing.assert_array_equal(
+    after["targets"], before["tokens"][rows, places]
+  )
+  chosen = np.zeros(before["tokens"].shape, bool)
+  chosen[rows, places] = after["mask"] == 1
+  # No place twice, and as many as there would be, up to the bound.
+  assert all(len(set(row)) == 16 for row in places)
+  free = all_of_them["mask"] == 1
+  assert (free.sum(1) > 16).any()
+  np.testing.assert_array_equal(chosen.sum(1), np.minimum(free.sum(1), 16))
+  assert not (chosen & ~free).any()
+  np.testing.assert_array_equal(
+    after["tokens"],
+    np.where(chosen, all_of_them["tokens"], before["tokens"]),
+  )
+  # Of too many neither the first nor the last ones stay, nor other shares.
+  dropped = free & ~chosen
+  assert dropped[:, :64].sum() > 10
+  assert dropped[:, 64:].sum() > 10
+  is_mask = after["tokens"][chosen] == TOKENIZER.mask_id
+  np.testing.assert_allclose(is_mask.mean(), 0.8, atol=0.025)
+
+
 def restored(inputs, targets, sentinels):
   """Puts the spans of targets where the sentinels of inputs are."""
   spans, current = {}, None
@@ -172,6 +201,8 @@ def test_start_is_bos_or_else_pad():
     (dict(rate=1.1), "rate must be in"),
     (dict(mask_share=0.8, random_share=0.3), "nor more than 1 together"),
     (dict(mask_share=-0.1), "must not be negative"),
+    (dict(predictions=0), "predictions must be in 1..128, .* it is 0"),
+    (dict(predictions=129), "predictions must be in 1..128, .* it is 129"),
   ],
 )
 def test_impossible_shares_are_errors(options, message):

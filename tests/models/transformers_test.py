@@ -442,3 +442,10 @@ def test_patches_are_squares_of_the_image():
 def test_bad_size_is_named(change, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(make("decoder").cfg, **change)
+
+
+def test_classifier_has_no_places():
+  (tokens,) = inputs_of("classifier")
+  model = make("classifier", "float")
+  with pytest.raises(ValueError, match="places are of a model of tokens"):
+    jax.eval_shape(lambda t: model.init(jax.random.key(0), t, places=t), tokens)

@@ -260,6 +260,32 @@ def test_chosen_tokens_are_what_counts_and_the_same_each_time(source, stubs):
   assert (first["mask"] != later["mask"]).any()
 
 
+def test_logits_of_the_chosen_tokens_alone_give_the_same_loss(source):
+  few, every = (
+    build(
+      tiny.make("encoder", source, task__predictions=n, quant__recipe="float")
+    )
+    for n in (16, None)
+  )
+  with few.activate():
+    state = few.init()
+
+    def totals(experiment):
+      batch = experiment.problem.train_batch(0)
+      task = experiment.problem.task
+      run = functools.partial(
+        task.totals, key=jax.random.key(0), deterministic=True, strength=None
+      )
+      return jax.jit(run)(state.params, {}, batch)[0], batch
+
+    (expected, whole), (found, batch) = totals(every), totals(few)
+  # Of as many as a row has tokens none is left out.
+  assert batch["places"].shape == whole["tokens"].shape
+  assert found["weight"] > 10
+  for name in expected:
+    np.testing.assert_allclose(found[name], expected[name], FLOAT32)
+
+
 def test_spans_are_only_scored_per_token(source, stubs):
   problem = build(tiny.make("encoder_decoder", source)).problem
   assert problem.metric_names == ("accuracy", "loss", "perplexity")
@@ -432,6 +458,16 @@ BAD = {
     "encoder",
     {"task__mask_rate": 0.0},
     r"task.mask_rate is 0.0; it must lie in \(0, 1\]",
+  ),
+  "predictions": (
+    "encoder",
+    {"task__predictions": 0},
+    r"task.predictions is 0; it must be at least 1",
+  ),
+  "predictions of a row": (
+    "encoder",
+    {"task__predictions": 17},
+    r"task.predictions is 17, but a row has 16 tokens \(data.seq_len\)",
   ),
   "mask share": (
     "encoder",

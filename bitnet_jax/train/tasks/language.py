@@ -88,11 +88,16 @@ class MaskingOptions(TokenOptions):
     mask_rate: share of the tokens that are to be guessed.
     mask_share: share of these that are hidden by the token mask.
     random_share: share of these that are hidden by any token; the rest stay.
+    predictions: how many tokens of a row are to be guessed at most. The head
+      then costs as many logits a row, in place of ``data.seq_len``; about
+      one and a half times ``mask_rate`` of the row is rarely too few. ``None``
+      for any number.
   """
 
   mask_rate: float
   mask_share: float
   random_share: float
+  predictions: int | None
 
   def __post_init__(self):
     super().__post_init__()
@@ -106,6 +111,8 @@ class MaskingOptions(TokenOptions):
         f"task.mask_share is {self.mask_share} and task.random_share is"
         f" {self.random_share}; together they must be at most 1"
       )
+    if self.predictions is not None:
+      check_least("task", self, predictions=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -259,6 +266,11 @@ def build_masked(settings: Settings, site: Site) -> base.Problem:
   data: DocumentOptions = settings.data
   options: MaskingOptions = settings.task.options
   check_least("data", data, seq_len=3)
+  if options.predictions is not None and options.predictions > data.seq_len:
+    raise ValueError(
+      f"task.predictions is {options.predictions}, but a row has"
+      f" {data.seq_len} tokens (data.seq_len)"
+    )
 
   def examples(documents: Ragged, tokenizer: Tokenizer) -> Examples:
     rows = sequences.encoder_rows(
@@ -273,6 +285,7 @@ def build_masked(settings: Settings, site: Site) -> base.Problem:
       rate=options.mask_rate,
       mask_share=options.mask_share,
       random_share=options.random_share,
+      predictions=options.predictions,
     )
 
   return _build(

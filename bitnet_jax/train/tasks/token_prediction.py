@@ -37,7 +37,7 @@ def arguments(
   if "inputs" in batch:
     inputs = (batch["inputs"], batch["tokens"])
     return inputs, {"input_mask": batch["input_mask"]}
-  known = ("segment_ids", "type_ids", "positions")
+  known = ("segment_ids", "type_ids", "positions", "places")
   return (batch["tokens"],), {n: batch[n] for n in known if n in batch}
 
 
