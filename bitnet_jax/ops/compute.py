@@ -23,6 +23,9 @@ CPU_MIN_CHANNELS = 4
 CPU_MIN_LARGER_CHANNELS = 17
 # From so many on, a weight gradient is faster one window position at a time.
 CPU_MIN_CHANNELS_BY_TAP = 8
+# From so many columns on a copy is worth it that transposes a float32 array for
+# a product; a copy of codes, or for a product in bfloat16 or int8, always is.
+CPU_MIN_COLUMNS_COPIED = 128
 
 # Backends whose int8 products have been seen to compile.
 _WITH_INT8 = ("cpu", "gpu", "tpu")
@@ -97,13 +100,16 @@ def float_dtype_of_codes() -> Any:
   return jnp.float32 if on_cpu() else jnp.bfloat16
 
 
-def gradient_dtype(dtype: Any, precision: Any) -> Any:
+def gradient_dtype(recipe: Recipe, dtype: Any, precision: Any) -> Any:
   """Returns the dtype of the factors of products in the backward pass.
 
-  float32; but on GPU bfloat16, summed in float32, where the layer computes in
-  bfloat16 and asks for no more precision: what ``nn.Dense`` multiplies there.
-  TPUs multiply float32 factors like that of themselves.
+  float32 unless the recipe says bfloat16; but on GPU bfloat16, summed in
+  float32, where the layer computes in bfloat16 and asks for no more precision:
+  what ``nn.Dense`` multiplies there. TPUs multiply float32 factors like that of
+  themselves.
   """
+  if recipe.backward == "bfloat16":
+    return jnp.bfloat16
   default = precision in (None, jax.lax.Precision.DEFAULT)
   if backend.current() == "gpu" and dtype == jnp.bfloat16 and default:
     return jnp.bfloat16

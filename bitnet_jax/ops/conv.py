@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from bitnet_jax.ops import compute
+from bitnet_jax.ops.dot import transposed_dot
 from bitnet_jax.ops.packing import unpack
 from bitnet_jax.ops.product import quantized_product
 from bitnet_jax.quantizers.recipe import RecipeLike, get_recipe
@@ -54,7 +55,7 @@ class Convolution:
 
   def input_gradient(self, g, w, x, *, precision):
     """See ``Bilinear``; codes are multiplied as floats here."""
-    g, w = _without_codes(g), _without_codes(w)
+    g, w = _as_floats(g), _as_floats(w)
     x = jax.ShapeDtypeStruct(x.shape, g.dtype)
     product = functools.partial(self, precision=precision, dtype=jnp.float32)
     (dx,) = jax.linear_transpose(lambda x: product(x, w), x)(g)
@@ -62,12 +63,13 @@ class Convolution:
 
   def weight_gradient(self, g, x, w, *, precision):
     """See ``Bilinear``; likewise."""
-    g = _without_codes(g)
     if compute.on_cpu() and self._goes_by_tap(w):
+      g = g.astype(jnp.float32) if g.dtype == jnp.int8 else g
       if isinstance(x, QTensor):
-        g, x = g * x.scale, x.qvalue
+        g, x = g * x.scale, x.codes
       return self._weight_gradient_by_tap(g, x, w, precision)
-    x = x.dequantize() if isinstance(x, QTensor) else _without_codes(x)
+    g = _as_floats(g)
+    x = x.dequantize() if isinstance(x, QTensor) else _as_floats(x)
     w = jax.ShapeDtypeStruct(w.shape, g.dtype)
     product = functools.partial(self, precision=precision, dtype=jnp.float32)
     (dw,) = jax.linear_transpose(lambda w: product(x.astype(g.dtype), w), w)(g)
@@ -102,12 +104,11 @@ class Convolution:
       seen = jax.lax.slice(seen, (0,) * x.ndim, seen.shape, steps)
       # A barrier, since XLA makes it slow when it fuses what follows.
       seen = jax.lax.optimization_barrier(seen.astype(g.dtype))
-      return None, jax.lax.dot_general(
+      return None, transposed_dot(
         seen.reshape(-1, x.shape[-1]),
         g_rows,
-        (((0,), (0,)), ((), ())),
         precision=precision,
-        preferred_element_type=jnp.float32,
+        dtype=jnp.float32,
       )
 
     _, taps = jax.lax.scan(tap, None, jnp.arange(math.prod(window)))
@@ -223,8 +224,11 @@ def bit_conv(
   )
 
 
-def _without_codes(array):
-  return array.astype(jnp.float32) if array.dtype == jnp.int8 else array
+def _as_floats(array):
+  """Casts codes to float32, and what CPUs convolve in that only."""
+  if array.dtype == jnp.int8 or compute.on_cpu():
+    return array.astype(jnp.float32)
+  return array
 
 
 def _pairs(padding):

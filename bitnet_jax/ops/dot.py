@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import layout
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from bitnet_jax.ops import compute, packed_dot
@@ -33,7 +34,7 @@ class MatMul:
       two = jnp.pad(x.reshape(1, -1), ((0, 1), (0, 0)))
       y = jax.lax.dot_general(two, w, (((1,), (0,)), ((), ())), **sums)
       return y[0].reshape(*x.shape[:-1], -1)
-    flat = _as_rows(x)
+    flat = _flat(x) if _on_one_cpu() else x
     contracted = (((flat.ndim - 1,), (0,)), ((), ()))
     y = jax.lax.dot_general(flat, w, contracted, **sums)
     return y.reshape(*x.shape[:-1], w.shape[-1])
@@ -51,19 +52,10 @@ class MatMul:
 
   def weight_gradient(self, g, x, w, *, precision):
     """See ``Bilinear``."""
-    x = x.dequantize().astype(g.dtype) if isinstance(x, QTensor) else x
-    x, g = _as_rows(x), _as_rows(g)
-    tokens = tuple(range(g.ndim - 1))
     dtype = _sum_dtype(g)
     if w.dtype == jnp.bfloat16 and not compute.on_cpu():
       dtype = w.dtype
-    return jax.lax.dot_general(
-      x,
-      g,
-      ((tokens, tokens), ((), ())),
-      precision=precision,
-      preferred_element_type=dtype,
-    )
+    return transposed_dot(x, g, precision=precision, dtype=dtype)
 
   def act_axes(self, quantizer, x):
     """See ``Bilinear``."""
@@ -101,10 +93,10 @@ def bit_dot(
   as int8 into int32, the scales applied one after the other in float32. The
   gradient is straight-through: ``dx = (g * scale_w) . codes_w^T`` and
   ``dw = (codes_x * scale_x)^T . g``, in float32 unless the recipe's
-  ``backward`` is "int8". What is kept for it are the
-  int8 codes and the scales, besides an operand that the recipe leaves in float
-  and, for ``ste="clipped"``, one boolean mask an operand. Reverse mode only:
-  ``jax.jvp`` raises a TypeError.
+  ``backward`` says otherwise. What is kept for it are the int8 codes and the
+  scales, besides an operand that the recipe leaves in float and, for
+  ``ste="clipped"``, one boolean mask an operand. Reverse mode only: ``jax.jvp``
+  raises a TypeError.
 
   The norm of the recipe is not applied here but by ``normalize``, before.
 
@@ -146,14 +138,60 @@ def bit_dot(
   )
 
 
-def _as_rows(x):
-  """Flattens the leading axes for XLA's CPU backend, if none may be split.
+def transposed_dot(
+  x: Array | QTensor, g: Array, *, precision: Any, dtype: Any
+) -> Array:
+  """Returns ``x^T g``, [k, n], as weight gradients are.
 
-  Where several axes are contracted, as in the gradient of the weights, it
-  copies an operand and multiplies the copy slower.
+  Args:
+    x: [*batch, k].
+    g: [*batch, n]; ``x`` is cast to its dtype.
+    precision: of float32.
+    dtype: of the sums.
   """
-  if not compute.on_cpu() or jax.device_count() > 1:
-    return x
+  if _on_one_cpu():
+    x, g = jax.tree.map(_flat, (x, g))
+  rows = rows_of_x = tuple(range(g.ndim - 1))
+  if _on_one_cpu() and _copies(x, g):
+    x, rows_of_x = jax.tree.map(_transposed, x), (1,)
+  x = x.dequantize() if isinstance(x, QTensor) else x
+  return jax.lax.dot_general(
+    x.astype(g.dtype),
+    g,
+    ((rows_of_x, rows), ((), ())),
+    precision=precision,
+    preferred_element_type=dtype,
+  )
+
+
+def _copies(x, g):
+  """Whether XLA's CPU backend multiplies faster by a copy of ``x^T``.
+
+  It multiplies a transposed operand as float32, whatever it is, and not at its
+  fastest.
+  """
+  if isinstance(x, QTensor) or g.dtype != jnp.float32:
+    return True
+  return x.shape[-1] >= compute.CPU_MIN_COLUMNS_COPIED
+
+
+def _transposed(x):
+  """Transposes a matrix in memory, before what follows."""
+  x = layout.with_layout_constraint(x.T, layout.Layout((0, 1)))
+  return jax.lax.optimization_barrier(x)
+
+
+def _on_one_cpu():
+  """Whether axes may be flattened without regard to how devices share them."""
+  return compute.on_cpu() and jax.device_count() == 1
+
+
+def _flat(x):
+  """Flattens the leading axes.
+
+  Where several are contracted, XLA's CPU backend copies an operand and
+  multiplies the copy slower.
+  """
   return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 

@@ -244,6 +244,9 @@ def _gradient_masks(spec, x, w):
 
 def _backward(spec, residuals, g):
   x, w, x_mask, w_mask, (x_token, w_token, bias_token), g_key = residuals
+  if compute.on_cpu():
+    # Else XLA quantizes anew in each product, out of floats that it keeps.
+    x, w = map(jax.lax.optimization_barrier, (x, w))
   # What is kept from the forward pass may be packed, and stays so until here.
   w = unpacked(w) if isinstance(w, QTensor) else w
   g = g.astype(jnp.float32)
@@ -275,11 +278,12 @@ def _masked(gradient, mask):
 def _transpose_floats(spec, g, x, w, w_dtype, g_key):
   """Returns both gradients; one that nobody needs is never computed."""
   del g_key
-  dtype = compute.gradient_dtype(spec.dtype, spec.precision)
+  dtype = compute.gradient_dtype(spec.recipe, spec.dtype, spec.precision)
   w_values, g_scaled, dx_scale = w, g, None
+  in_float32 = compute.on_cpu() and dtype == jnp.float32
   if isinstance(w, QTensor) and w.scale.size > 1:
     w_values, g_scaled = w.qvalue, g * _along_last(w.scale, g)
-  elif isinstance(w, QTensor) and compute.on_cpu():
+  elif isinstance(w, QTensor) and in_float32:
     w_values = w.dequantize()  # Exact for ternary codes, and less than g or dx.
   elif isinstance(w, QTensor):
     # Codes are exact in any float, which their multiples are not. The scale is
@@ -291,6 +295,8 @@ def _transpose_floats(spec, g, x, w, w_dtype, g_key):
     jax.ShapeDtypeStruct(x.shape, dtype),
     precision=spec.precision,
   )
+  if isinstance(x, QTensor) and spec.recipe.backward == "bfloat16":
+    g, x = g * x.scale, x.codes  # Likewise.
   dw = spec.product.weight_gradient(
     g.astype(dtype),
     x if isinstance(x, QTensor) else x.astype(dtype),

@@ -14,7 +14,7 @@ from bitnet_jax.quantizers.quantizer import TERNARY_RANGE, Quantizer
 NORMS = (None, "layer_norm", "rms_norm")
 STE = ("identity", "clipped")
 COMPUTE = ("auto", "int8", "float")
-BACKWARD = ("float", "int8")
+BACKWARD = ("float", "bfloat16", "int8")
 
 TERNARY = Quantizer("absmean", TERNARY_RANGE)
 TERNARY_MEDIAN = Quantizer("absmedian", TERNARY_RANGE)
@@ -38,9 +38,11 @@ class Recipe:
       is scaled, as the authors' PyTorch layer does, instead of after.
     compute: "int8" or "float" products, which give the same bits; "auto" takes
       the faster one for backend and shape.
-    backward: products of the backward pass in "float", which is exact, or in
-      "int8": the cotangent is rounded stochastically to 8 bits, with a scale a
-      row, which saves time, adds noise, and needs a key.
+    backward: products of the backward pass in "float", which is exact; in
+      "bfloat16", to which the cotangent is rounded, which codes are exact in,
+      with sums in float32; or in "int8": the cotangent is rounded
+      stochastically to 8 bits, with a scale a row, which adds noise and needs a
+      key.
 
   Raises:
     ValueError: on construction, naming the field, its value and the choices.

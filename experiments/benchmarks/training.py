@@ -1,5 +1,6 @@
 """Suites of whole runs: step, start."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -17,7 +18,7 @@ import optax
 
 from benchmarks.timing import Case, Run
 from benchmarks.torch_baseline import Torch
-from bitnet_jax import BitDense
+from bitnet_jax import RECIPES, BitDense, Recipe
 from bitnet_jax.layers import bit_layers
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
 from bitnet_jax.train import runner
@@ -32,9 +33,20 @@ from bitnet_jax.train.tasks.token_prediction import (
 )
 
 ROOT = pathlib.Path(__file__).parents[2]
-RECIPES = ("float", "b158", "b158_median")
-# Name in a case, and of the layer in PyTorch that does the same.
-TORCH = {"float": "Linear", "b158": "AbsMean", "b158_median": "AbsMedian"}
+ROUNDED = "b158, gradients bfloat16"
+# Name in a case: name of a recipe, and its backward products.
+KINDS = {
+  "float": ("float", "float"),
+  "b158": ("b158", "float"),
+  "b158_median": ("b158_median", "float"),
+  ROUNDED: ("b158", "bfloat16"),
+}
+# Layers in PyTorch, and the kinds by whose times theirs are divided.
+TORCH = {
+  "Linear": ("float",),
+  "AbsMean": ("b158", ROUNDED),
+  "AbsMedian": ("b158_median",),
+}
 BLOCKS, WIDTH, HIDDEN, TOKENS = 4, 256, 1024, 2048
 # A decoder with rotary positions, gated feed-forward layers and RMS norms, all
 # of its linear layers quantized, as in "BitNet b1.58 Reloaded".
@@ -94,7 +106,7 @@ class Stack(nn.Module):
     recipe: of all layers.
   """
 
-  recipe: str
+  recipe: Recipe
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -127,7 +139,7 @@ class Regression:
     return {"loss": jnp.sum(error**2), "weight": weight}, variables
 
 
-def decoder_step(recipe: str) -> Run:
+def decoder_step(recipe: Recipe) -> Run:
   """Returns what times a training step of a decoder."""
   sizes = DecoderConfig(
     hidden=WIDTH,
@@ -166,7 +178,7 @@ def decoder_step(recipe: str) -> Run:
   return task_step(task, bit_layers(model, batch["tokens"]), batch)
 
 
-def stack_step(recipe: str) -> Run:
+def stack_step(recipe: Recipe) -> Run:
   """Returns what times a training step of a ``Stack``."""
   model = Stack(recipe)
   keys = jax.random.split(jax.random.key(0), 2)
@@ -194,15 +206,22 @@ def step(torch: Torch | None) -> Iterator[Case]:
   with tempfile.TemporaryDirectory() as folder:
     source = images(pathlib.Path(folder))
 
-    def of_config(name: str) -> Callable[[str], Run]:
+    def of_config(name: str) -> Callable[[str, str], Run]:
       given = {"data.source": f"file:{source}"}
-      return lambda recipe: config_step(name, given | {"quant.recipe": recipe})
+      return lambda recipe, backward: config_step(
+        name, given | {"quant.recipe": recipe, "quant.backward": backward}
+      )
+
+    def of_recipe(make: Callable[[Recipe], Run]) -> Callable[[str, str], Run]:
+      return lambda recipe, backward: make(
+        dataclasses.replace(RECIPES[recipe], backward=backward)
+      )
 
     cases = {
       "MNIST MLP": of_config("mnist_mlp"),
       "MNIST CNN": of_config("mnist_cnn"),
-      "feed-forward stack": stack_step,
-      "decoder": decoder_step,
+      "feed-forward stack": of_recipe(stack_step),
+      "decoder": of_recipe(decoder_step),
     }
     in_torch: dict[str, dict[str, Any]] = {
       "MNIST MLP": dict(kind="mlp", sizes=[784, 128, 10], batch=128),
@@ -220,12 +239,12 @@ def step(torch: Torch | None) -> Iterator[Case]:
       ),
     }
     for name, make in cases.items():
-      runs = {recipe: make(recipe) for recipe in RECIPES}
-      ratios = [("b158", "float"), ("b158_median", "b158")]
+      runs = {kind: make(*how) for kind, how in KINDS.items()}
+      ratios = [("b158", "float"), ("b158_median", "b158"), (ROUNDED, "float")]
       if torch and name in in_torch:
-        for recipe, layer in TORCH.items():
+        for layer, kinds in TORCH.items():
           runs[f"torch {layer}"] = torch.make(**in_torch[name], layer=layer)
-          ratios.append((f"torch {layer}", recipe))
+          ratios += [(f"torch {layer}", kind) for kind in kinds]
       yield Case(f"step of the {name}", runs, ratios)
 
 

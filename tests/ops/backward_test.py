@@ -1,4 +1,4 @@
-"""Tests of gradients by products of integers."""
+"""Tests of gradients by products of integers, and of bfloat16."""
 
 import dataclasses
 
@@ -92,3 +92,86 @@ def test_a_key_is_asked_for():
 def test_recipe_that_cannot_is_refused(field, value):
   with pytest.raises(ValueError, match="backward is 'int"):
     dataclasses.replace(INT8, **{field: value})
+
+
+BFLOAT16 = {
+  "tensor": Recipe(backward="bfloat16"),
+  "axis": dataclasses.replace(PER_CHANNEL, backward="bfloat16"),
+  "clipped": Recipe(backward="bfloat16", ste="clipped"),
+}
+
+
+@pytest.fixture(params=(1, 8), ids=("one device", "eight devices"))
+def devices(request, monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: request.param)
+
+
+def transposed(product, recipe, x, w, g):
+  """Both gradients for a cotangent."""
+  return jax.vjp(lambda x, w: product(x, w, recipe), x, w)[1](g)
+
+
+def rounded(g, scale):
+  """The cotangent whose multiple by ``scale`` is exact in bfloat16."""
+  return (g * scale).astype(jnp.bfloat16).astype(jnp.float32) / scale
+
+
+@pytest.mark.parametrize("name", BFLOAT16)
+@pytest.mark.parametrize(
+  "product, x_shape, w_shape", PRODUCTS.values(), ids=PRODUCTS
+)
+def test_bfloat16_rounds_the_cotangent_and_nothing_else(
+  product, x_shape, w_shape, name, devices
+):
+  recipe = BFLOAT16[name]
+  assert not recipe.needs_key
+  exact = dataclasses.replace(recipe, backward="float")
+  x, w, g = draw((x_shape, w_shape, (*x_shape[:-1], w_shape[-1])))
+  per_token = -1 if product is bit_dot else tuple(range(1, x.ndim))
+  of_x = jnp.max(jnp.abs(x), per_token, keepdims=True) / 128
+  of_w = 1.0
+  if name == "axis":
+    of_w = jnp.mean(jnp.abs(w), tuple(range(w.ndim - 1)))
+    of_w = jnp.broadcast_to(of_w.reshape((1,) * (g.ndim - 1) + (-1,)), g.shape)
+  dx, dw = transposed(product, recipe, x, w, g)
+  plain = transposed(product, exact, x, w, g)
+  for found, expected, unrounded in (
+    (dx, transposed(product, exact, x, w, rounded(g, of_w))[0], plain[0]),
+    (dw, transposed(product, exact, x, w, rounded(g, of_x))[1], plain[1]),
+  ):
+    largest = jnp.max(jnp.abs(expected))
+    np.testing.assert_allclose(found, expected, atol=1e-5 * largest)
+    off = jnp.max(jnp.abs(found - unrounded)) / largest
+    assert 1e-5 < off < 2**-8
+
+
+@pytest.mark.parametrize("backward", ("float", "bfloat16"))
+def test_gradients_of_each_example_are_those_of_it_alone(backward, devices):
+  x, w, g = draw(((3, 5, 8), (8, 6), (3, 5, 6)))
+  recipe = Recipe(backward=backward)
+
+  def of_one(x, g):
+    return transposed(bit_dot, recipe, x, w, g)
+
+  many = jax.vmap(of_one)(x, g)
+  alone = [of_one(*pair) for pair in zip(x, g, strict=True)]
+  jax.tree.map(
+    lambda found, *one_by_one: np.testing.assert_allclose(
+      found, jnp.stack(one_by_one), atol=1e-5
+    ),
+    many,
+    *alone,
+  )
+
+
+def test_products_of_the_backward_pass_are_of_bfloat16(devices):
+  x, w, g = draw(((16, 8), (8, 6), (16, 6)))
+  jaxpr = jax.make_jaxpr(
+    lambda: transposed(bit_dot, BFLOAT16["tensor"], x, w, g)
+  )()
+  forward, *backward = equations(jaxpr.jaxpr, "dot_general")
+  assert forward.invars[0].aval.dtype == jnp.int8
+  assert len(backward) == 2
+  for eqn in backward:
+    assert [v.aval.dtype for v in eqn.invars] == [jnp.bfloat16] * 2
+    assert eqn.outvars[0].aval.dtype == jnp.float32

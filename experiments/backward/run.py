@@ -1,10 +1,10 @@
-"""What do gradients cost that are rounded to int8 before they are multiplied?
+"""What do gradients cost that are rounded before they are multiplied?
 
-python experiments/int8_backward/run.py --data=DATA/mnist/mnist.npz \
-  --workdir=runs/int8-backward
+python experiments/backward/run.py --data=DATA/mnist/mnist.npz \
+  --workdir=runs/backward
 
-Four networks under ``b158``, with the backward products in float and in int8,
-three seeds each; those on MNIST for three epochs. Runs that are in
+Four networks under ``b158``, with backward products in float, bfloat16 and
+int8, three seeds each; those on MNIST for three epochs. Runs that are in
 results.jsonl are skipped. Prints the table of docs/performance.md; --table does
 nothing else.
 """
@@ -23,7 +23,7 @@ CONFIGS = {
   "mnist_mlp": {"total_epochs": 3},
   "mnist_cnn": {"total_epochs": 3},
 }
-BACKWARD = ("float", "int8")
+BACKWARD = ("float", "bfloat16", "int8")
 SEEDS = range(3)
 RESULTS = pathlib.Path(__file__).parent / "results.jsonl"
 
@@ -35,8 +35,8 @@ _TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT
 def table() -> str:
   """Returns the results as Markdown, a row for each network."""
   rows = [
-    "| network | data | float: mean (lowest to highest) | int8 |",
-    "|---|---|---:|---:|",
+    "| network | data | float: mean (lowest to highest) | bfloat16 | int8 |",
+    "|---|---|---:|---:|---:|",
   ]
   runs = records.group(
     records.load(RESULTS), "model.name", "data.source", "quant.backward"
