@@ -41,7 +41,7 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     FileExistsError: if there is anything.
     ValueError: for an address in a bucket.
   """
-  if path.parts[:1] == ("gs:",):
+  if is_address(path):
     raise ValueError(f"--output={path} must be a folder of this machine")
   if path.exists() and (not path.is_dir() or any(path.iterdir())):
     raise FileExistsError(f"--output={path} exists; choose another folder")
@@ -53,6 +53,11 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     os.replace(partial, path)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def is_address(path: pathlib.Path) -> bool:
+  """Whether a path was an address in a bucket, ``gs://bucket/folder``."""
+  return path.parts[:1] == ("gs:",)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

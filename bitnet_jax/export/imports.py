@@ -17,7 +17,7 @@ from bitnet_jax.export.hf_import import HfModel, read_hf
 from bitnet_jax.files import new_folder, read_json
 from bitnet_jax.inference.storage import save_frozen
 from bitnet_jax.inference.tensors import flat
-from bitnet_jax.train import bucket, workdir
+from bitnet_jax.train import workdir
 from bitnet_jax.train.checkpoint import (
   CheckpointOptions,
   Checkpoints,
@@ -131,6 +131,6 @@ def _save_checkpoint(
   workdir.write_config(folder, config, fingerprint)
   params: Any = found.variables["params"]
   state = TrainState(jnp.int32(0), params, (), {})
-  checkpoints = Checkpoints(bucket.checkpoint_folder(folder), options)
+  checkpoints = Checkpoints.of_run(folder, options)
   checkpoints.save(0, state, progress=Progress(), metrics={})
   checkpoints.wait()

@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -101,6 +102,13 @@ class Checkpoints:
     self.options = options
     self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
     self._finishing: concurrent.futures.Future[None] | None = None
+
+  @classmethod
+  def of_run(
+    cls, folder: pathlib.Path, options: CheckpointOptions
+  ) -> "Checkpoints":
+    """Returns those of a workdir, which may be in a bucket."""
+    return cls(bucket.checkpoint_folder(folder), options)
 
   def steps(self) -> list[int]:
     """Returns the steps with a sealed checkpoint, in order."""
@@ -210,10 +218,7 @@ class Checkpoints:
       ValueError: if there is none of that step, or if it is damaged, naming
         the file.
     """
-    choices.check(step, self.steps(), key="checkpoint")
-    damage = find_damage(self._folder(step))
-    if damage is not None:
-      raise ValueError(f"the checkpoint is damaged: {damage}")
+    self._check_whole(step)
     return self._load(step, state)
 
   def restore_params(self, step: int) -> Any:
@@ -225,22 +230,30 @@ class Checkpoints:
       ValueError: if there is none of that step, or if it is damaged, naming
         the file.
     """
-    choices.check(step, self.steps(), key="checkpoint")
-    damage = find_damage(self._folder(step))
+    self._check_whole(step)
+    path = str(self._folder(step) / "state")
+    with bucket.speaking_of(self.directory):
+      saved: Any = ocp.metadata(path).metadata
+      wanted = jax.tree.map(lambda leaf: ocp.PLACEHOLDER, saved)
+      wanted["params"] = jax.tree.map(
+        lambda leaf: np.empty(leaf.shape, leaf.dtype), saved["params"]
+      )
+      loaded: Any = ocp.load(path, wanted)
+    return loaded["params"]
+
+  def _check_whole(self, step):
+    """Raises a ValueError for a step without a whole checkpoint."""
+    with bucket.speaking_of(self.directory):
+      steps = self.steps()
+      damage = find_damage(self._folder(step)) if step in steps else None
+    choices.check(step, steps, key="checkpoint")
     if damage is not None:
       raise ValueError(f"the checkpoint is damaged: {damage}")
-    path = str(self._folder(step) / "state")
-    saved: Any = ocp.metadata(path).metadata
-    wanted = jax.tree.map(lambda leaf: ocp.PLACEHOLDER, saved)
-    wanted["params"] = jax.tree.map(
-      lambda leaf: np.empty(leaf.shape, leaf.dtype), saved["params"]
-    )
-    loaded: Any = ocp.load(path, wanted)
-    return loaded["params"]
 
   def _load(self, step: int, state: TrainState) -> TrainState:
     abstract: Any = jax.tree.map(_abstract, state)
-    loaded: Any = ocp.load(str(self._folder(step) / "state"), abstract)
+    with bucket.speaking_of(self.directory):
+      loaded: Any = ocp.load(str(self._folder(step) / "state"), abstract)
     return loaded
 
   def _folder(self, step: int) -> epath.Path:

@@ -83,9 +83,7 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     experiment.activate(),
     Interrupt() as interrupt,
   ):
-    checkpoints = Checkpoints(
-      bucket.checkpoint_folder(folder), experiment.settings.checkpoint
-    )
+    checkpoints = Checkpoints.of_run(folder, experiment.settings.checkpoint)
     state, progress = experiment.init(), Progress()
     restored = checkpoints.restore_latest(state)
     if restored is None:
@@ -329,9 +327,7 @@ def load_run(
       if the data is not that of the run.
   """
   experiment = load_experiment(folder)
-  checkpoints = Checkpoints(
-    bucket.checkpoint_folder(folder), experiment.settings.checkpoint
-  )
+  checkpoints = Checkpoints.of_run(folder, experiment.settings.checkpoint)
   step = _choose_step(checkpoints, checkpoint)
   with experiment.activate():
     return experiment, checkpoints.restore(step, experiment.init())

@@ -8,7 +8,7 @@ import jax
 from absl import logging
 from flax import traverse_util
 
-from bitnet_jax.train import bucket, workdir
+from bitnet_jax.train import workdir
 from bitnet_jax.train.checkpoint import CheckpointOptions, Checkpoints
 from bitnet_jax.train.construct import construct
 from bitnet_jax.train.records import run_id
@@ -153,4 +153,4 @@ def _checkpoints(folder, config):
   options = construct(
     CheckpointOptions, config["checkpoint"], group="checkpoint"
   )
-  return Checkpoints(bucket.checkpoint_folder(folder), options)
+  return Checkpoints.of_run(folder, options)

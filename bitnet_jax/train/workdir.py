@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from bitnet_jax.files import write_atomically
+from bitnet_jax.files import is_address, write_atomically
 from bitnet_jax.train import bucket, records
 
 CONFIG_FILE = "config.json"
@@ -94,7 +94,7 @@ def check_is_run(folder: pathlib.Path) -> None:
   Frozen models and imported ones have their vocabulary beside them, which a run
   would replace by its own.
   """
-  if folder.parts[:1] == ("gs:",):
+  if is_address(folder):
     raise WorkdirError(
       f"--workdir={folder} is an address, where a folder of this machine is"
       " needed; in Python, bitnet_jax.train.bucket.place makes one of it"

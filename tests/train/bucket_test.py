@@ -159,11 +159,16 @@ def test_failure_of_a_bucket_is_no_missing_checkpoint(storage, monkeypatch):
 
   folder = bucket.place("gs://bucket/forbidden")
   options = CheckpointOptions(keep_last=2, keep_best=0, metric="m", mode="max")
-  checkpoints = Checkpoints(bucket.checkpoint_folder(folder), options)
+  checkpoints = Checkpoints.of_run(folder, options)
   assert checkpoints.restore_latest(None) is None
   monkeypatch.setattr(type(checkpoints.directory), "exists", fail)
-  with pytest.raises(OSError, match=r"gs://bucket/forbidden/checkpoints can"):
-    checkpoints.restore_latest(None)
+  for read in (
+    checkpoints.restore_latest,
+    lambda state: checkpoints.restore(2, state),
+    lambda state: checkpoints.restore_params(2),
+  ):
+    with pytest.raises(OSError, match=r"gs://bucket/forbidden/checkpoints can"):
+      read(None)
 
 
 @pytest.mark.slow
