@@ -42,17 +42,6 @@ def command_of(program, config, overrides, *arguments):
   return [str(word) for word in (*words, *values)]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compile_cache(tmp_path_factory):
-  """Compiles each program once: most runs differ in their data alone."""
-  folder = tmp_path_factory.mktemp("compiled")
-  jax.config.update("jax_compilation_cache_dir", str(folder))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-  jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-  yield
-  jax.config.update("jax_compilation_cache_dir", None)
-
-
 @pytest.fixture(scope="session")
 def make_config():
   """Returns ``make(**overrides)``, the small config with ``__`` for dots."""
