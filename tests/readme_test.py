@@ -81,6 +81,13 @@ def test_tables_of_a_study_are_those_of_its_records(study, function):
   assert f"<!-- tables -->\n{tables}\n<!-- end -->" in shown
 
 
+def test_table_of_rounded_gradients_is_that_of_its_records():
+  path = ROOT / "experiments" / "backward" / "run.py"
+  table = runpy.run_path(str(path))["table"]()
+  shown = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+  assert f"<!-- table: backward -->\n{table}\n<!-- end -->" in shown
+
+
 def test_configs_are_all_mentioned_in_the_changelog_or_named_by_themselves():
   for config in pathlib.Path(ROOT / "configs").glob("*.py"):
     assert f"configs/{config.name}" in config.read_text(encoding="utf-8")

@@ -170,6 +170,8 @@ def _model_inputs(
         deterministic=True,
         strength=None,
       )
+    # Which logits a training step needs is no concern of a program's.
+    found.pop("places", None)
     return {n: x for n, x in found.items() if isinstance(x, jax.Array)}
 
   arrays = jax.jit(given)(problem.train_batch(0))

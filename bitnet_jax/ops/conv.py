@@ -57,7 +57,7 @@ class Convolution:
     """See ``Bilinear``; codes are multiplied as floats here."""
     g, w = _as_floats(g), _as_floats(w)
     x = jax.ShapeDtypeStruct(x.shape, g.dtype)
-    product = functools.partial(self, precision=precision, dtype=jnp.float32)
+    product = functools.partial(self, precision=precision, dtype=g.dtype)
     (dx,) = jax.linear_transpose(lambda x: product(x, w), x)(g)
     return dx
 
@@ -71,7 +71,7 @@ class Convolution:
     g = _as_floats(g)
     x = x.dequantize() if isinstance(x, QTensor) else _as_floats(x)
     w = jax.ShapeDtypeStruct(w.shape, g.dtype)
-    product = functools.partial(self, precision=precision, dtype=jnp.float32)
+    product = functools.partial(self, precision=precision, dtype=g.dtype)
     (dw,) = jax.linear_transpose(lambda w: product(x.astype(g.dtype), w), w)(g)
     return dw
 

@@ -39,10 +39,9 @@ class Recipe:
     compute: "int8" or "float" products, which give the same bits; "auto" takes
       the faster one for backend and shape.
     backward: products of the backward pass in "float", which is exact; in
-      "bfloat16", to which the cotangent is rounded, which codes are exact in,
-      with sums in float32; or in "int8": the cotangent is rounded
-      stochastically to 8 bits, with a scale a row, which adds noise and needs a
-      key.
+      "bfloat16", to which the cotangent is rounded, and in which codes are
+      exact; or in "int8": the cotangent is rounded stochastically to 8 bits,
+      with a scale a row, which adds noise and needs a key.
 
   Raises:
     ValueError: on construction, naming the field, its value and the choices.

@@ -163,7 +163,7 @@ def speaking_of(root: epath.Path) -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    if is_in_bucket(root):
+    if is_in_bucket(root) and not f"{error}".startswith(f"{root} "):
       raise OSError(f"{root} cannot be used: {error}") from error
     raise
 

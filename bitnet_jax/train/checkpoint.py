@@ -112,13 +112,14 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the steps with a sealed checkpoint, in order."""
-    if not self.directory.exists():
-      return []
-    return sorted(
-      int(path.name)
-      for path in self.directory.iterdir()
-      if _STEP_NAME.fullmatch(path.name) and (path / SEAL).is_file()
-    )
+    with bucket.speaking_of(self.directory):
+      if not self.directory.exists():
+        return []
+      return sorted(
+        int(path.name)
+        for path in self.directory.iterdir()
+        if _STEP_NAME.fullmatch(path.name) and (path / SEAL).is_file()
+      )
 
   def best_step(self) -> int | None:
     """Returns the step of the best checkpoint that is kept, if any."""
@@ -198,7 +199,9 @@ class Checkpoints:
       step = multihost.on_primary(self._find_latest)
     if step is None:
       return None
-    return self._load(step, state), read_progress(self._folder(step))
+    state = self._load(step, state)
+    with bucket.speaking_of(self.directory):
+      return state, read_progress(self._folder(step))
 
   def _find_latest(self) -> int | None:
     """Returns the newest step that is whole."""
@@ -243,10 +246,9 @@ class Checkpoints:
 
   def _check_whole(self, step):
     """Raises a ValueError for a step without a whole checkpoint."""
+    choices.check(step, self.steps(), key="checkpoint")
     with bucket.speaking_of(self.directory):
-      steps = self.steps()
-      damage = find_damage(self._folder(step)) if step in steps else None
-    choices.check(step, steps, key="checkpoint")
+      damage = find_damage(self._folder(step))
     if damage is not None:
       raise ValueError(f"the checkpoint is damaged: {damage}")
 

@@ -202,7 +202,14 @@ def distill(problem: base.Problem, teacher: Teacher, settings: Settings) -> Any:
     settings.distill.temperature,
     settings.distill.features,
   )
-  _check(taught, key, problem.train_batch(0))
+  batch = problem.train_batch(0)
+  if "places" in batch and taught.features:
+    raise ValueError(
+      f"distill.features is {taught.features}, which needs all tokens of a row,"
+      f" but task.predictions is {batch['places'].shape[1]}; make one of them"
+      " empty, () or None"
+    )
+  _check(taught, key, batch)
   # All rows of a table are needed where the teacher has a table too.
   return dataclasses.replace(problem, task=taught, table=None)
 

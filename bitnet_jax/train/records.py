@@ -55,6 +55,9 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
   if phase_in.get("optimizer") == "keep":
     phase_in = {k: v for k, v in phase_in.items() if k != "optimizer"}
     kept["quant"] = {**kept["quant"], "phase_in": phase_in}
+  task = kept.get("task", {})
+  if "predictions" in task and task["predictions"] is None:
+    kept["task"] = {k: v for k, v in task.items() if k != "predictions"}
   return json.loads(json.dumps(kept, sort_keys=True))
 
 

@@ -147,7 +147,10 @@ def with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
   distill = dict(teacher=None, weight=0.5, temperature=2.0, features=())
   phase_in = {"optimizer": "keep", **config["quant"]["phase_in"]}
   quant = {**config["quant"], "phase_in": phase_in}
-  return {"distill": distill, **config, "quant": quant}
+  task = config["task"]
+  if task["name"] == "masked_lm":
+    task = {"predictions": None, **task}
+  return {"distill": distill, **config, "quant": quant, "task": task}
 
 
 def read_result(folder: pathlib.Path) -> dict[str, Any] | None:

@@ -10,12 +10,11 @@ nothing else.
 """
 
 import pathlib
-import statistics
 import sys
 
 from absl import app, flags
 
-from bitnet_jax.train import records, runner
+from bitnet_jax.train import records, runner, study
 
 CONFIGS = {
   "digits_mlp": {},
@@ -32,45 +31,35 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.")
 _TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT003
 
 
-def table() -> str:
-  """Returns the results as Markdown, a row for each network."""
-  rows = [
-    "| network | data | float: mean (lowest to highest) | bfloat16 | int8 |",
-    "|---|---|---:|---:|---:|",
-  ]
-  runs = records.group(
-    records.load(RESULTS), "model.name", "data.source", "quant.backward"
-  )
-  for name, source in dict.fromkeys(case[:2] for case in runs):
-    cells = []
-    for backward in BACKWARD:
-      percent = [
-        100 * run["metrics"]["test/accuracy"]
-        for run in runs[name, source, backward]
-      ]
-      cells.append(
-        f"{statistics.mean(percent):.2f} % ({min(percent):.2f} to"
-        f" {max(percent):.2f})"
-      )
-    rows.append(f"| {name} | `{source}` | {' | '.join(cells)} |")
-  return "\n".join(rows)
-
-
-def run_study(data: str, root: pathlib.Path) -> None:
-  """Runs what is not in the results."""
-  done = {record["run_id"] for record in records.load(RESULTS)}
+def cases(data: str) -> list[study.Case]:
+  """Returns the runs."""
+  found = []
   for name, changes in CONFIGS.items():
+    if name.startswith("mnist"):
+      changes = changes | {"data.source": f"file:{data}"}
     for seed in SEEDS:
       for backward in BACKWARD:
         overrides = changes | {"quant.backward": backward, "seed": seed}
-        if name.startswith("mnist"):
-          overrides["data.source"] = f"file:{data}"
-        config = runner.load_config(f"configs/{name}.py", overrides)
-        result = runner.run(config, root / f"{name}-{backward}-{seed}")
-        if name.startswith("mnist"):
-          result["config"]["data"]["source"] = "file:mnist.npz"
-        if result["run_id"] not in done:
-          records.append(RESULTS, result)
+        case = f"{name}-{backward}-{seed}"
+        found.append(study.Case(case, f"configs/{name}.py", overrides))
+  return found
+
+
+def table() -> str:
+  """Returns the test accuracy as Markdown, a row for each network."""
+  rows = [
+    "| config | float: mean (lowest to highest) | bfloat16 | int8 |",
+    "|---|---:|---:|---:|",
+  ]
+  results = records.load(RESULTS)
+  for name in CONFIGS:
+    row = [f"`{name}`"]
+    for backward in BACKWARD:
+      runs = [r for r in results if r["case"].startswith(f"{name}-{backward}-")]
+      accuracy = [run["metrics"]["test/accuracy"] for run in runs]
+      row.append(study.percent(accuracy) if runs else "not run")
+    rows.append(f"| {' | '.join(row)} |")
+  return "\n".join(rows)
 
 
 def main(argv):
@@ -79,7 +68,8 @@ def main(argv):
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
       sys.exit("error: give --data and --workdir, or --table")
-    run_study(_DATA.value, pathlib.Path(_WORKDIR.value))
+    root = pathlib.Path(_WORKDIR.value)
+    study.run_missing(cases(_DATA.value), RESULTS, root)
   print(table())
 
 

@@ -1,5 +1,6 @@
 """Runs in other people's formats, and models of others as runs."""
 
+import functools
 import json
 import pathlib
 
@@ -16,6 +17,7 @@ from bitnet_jax.export.runs import VARIANTS, export_run
 from bitnet_jax.inference import Sampling
 from bitnet_jax.inference.tensors import load_tensors
 from bitnet_jax.train import runner, warm_start, writing
+from bitnet_jax.train.experiment import build
 from bitnet_jax.train.metrics import read_metrics
 from tests.export import decoder
 from tests.train import tiny
@@ -184,3 +186,22 @@ def test_failed_import_leaves_nothing(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"config\.json"):
     import_hf(tmp_path / "hf", tmp_path / "out")
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_predictions_are_a_matter_of_training_alone(tmp_path):
+  source = tiny.write(tmp_path / "lines.txt", ["some words of it"] * 40)
+  make = functools.partial(tiny.make, "encoder", source, task__predictions=4)
+  runner.run(make(), tmp_path / "run")
+  export_run(tmp_path / "run", tmp_path / "out", "stablehlo")
+  data = bytearray((tmp_path / "out" / "model.jax").read_bytes())
+  content = json.loads((tmp_path / "out" / "model.json").read_text())
+  inputs = {
+    entry["name"]: np.ones((3, *map(int, entry["shape"][1:])), entry["dtype"])
+    for entry in content["inputs"]
+  }
+  assert "places" not in inputs
+  assert jax.export.deserialize(data).call(**inputs).shape[:2] == (3, 16)
+  teacher = dict(distill__teacher=str(tmp_path / "run"))
+  with pytest.raises(ValueError, match=r"final_norm.* task.predictions is 4"):
+    build(make(distill__features=("final_norm",), **teacher))

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitnet_jax import RECIPES, Quantizer, Recipe
+from bitnet_jax import RECIPES, Quantizer, Recipe, backend
 from bitnet_jax.ops import bit_conv, bit_dot
+from bitnet_jax.quantizers.recipe import INT8_PER_TOKEN
 from tests.jaxprs import equations
 
 INT8 = dataclasses.replace(RECIPES["b158"], backward="int8")
+PER_TENSOR = Quantizer("absmax", (-128, 127))
 PER_CHANNEL = Recipe(Quantizer("absmean", (-1, 1), axis=0), backward="int8")
 
 
@@ -175,3 +177,44 @@ def test_products_of_the_backward_pass_are_of_bfloat16(devices):
   for eqn in backward:
     assert [v.aval.dtype for v in eqn.invars] == [jnp.bfloat16] * 2
     assert eqn.outvars[0].aval.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("backward", ("float", "bfloat16", "int8"))
+@pytest.mark.parametrize("columns", (8, 160))
+@pytest.mark.parametrize("acts", (INT8_PER_TOKEN, PER_TENSOR, None))
+def test_one_device_computes_what_several_do(
+  monkeypatch, acts, columns, backward
+):
+  if acts is None and backward != "float":
+    pytest.skip("needs codes of both operands")
+  recipe = Recipe(acts=acts, backward=backward)
+  x, w, g = draw(((2, 3, columns), (columns, 6), (2, 3, 6)))
+  key = jax.random.key(3)
+
+  def run(count):
+    monkeypatch.setattr(jax, "device_count", lambda: count)
+    return jax.vjp(lambda x, w: bit_dot(x, w, recipe, key=key), x, w)[1](g)
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), run(1), run(8)
+  )
+
+
+@pytest.mark.parametrize("name", ("cpu", "gpu", "tpu"))
+@pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16))
+@pytest.mark.parametrize("backward", ("float", "bfloat16"))
+@pytest.mark.parametrize("product", ("dot", "conv"))
+def test_gradients_have_the_types_of_the_operands_on_every_backend(
+  product, backward, dtype, name
+):
+  apply, x_shape, w_shape = PRODUCTS[product]
+  recipe = Recipe(backward=backward)
+  x, w = jnp.zeros(x_shape, dtype), jnp.zeros(w_shape, dtype)
+
+  def loss(x, w):
+    return jnp.sum(apply(x, w, recipe).astype(jnp.float32))
+
+  with backend.compiling_for(name):
+    dx, dw = jax.eval_shape(jax.grad(loss, (0, 1)), x, w)
+  assert (dx.shape, dx.dtype) == (x_shape, dtype)
+  assert (dw.shape, dw.dtype) == (w_shape, dtype)
