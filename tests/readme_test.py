@@ -72,6 +72,7 @@ def test_table_is_the_one_of_the_records():
     ("translation", "table"),
     ("families", "table"),
     ("images", "table"),
+    ("fine_tuning", "table"),
   ],
 )
 def test_tables_of_a_study_are_those_of_its_records(study, function):

@@ -29,11 +29,15 @@ KILLS = 10
 
 
 def start(folder):
-  """Starts the program as a user would, with optimizations on."""
+  """Starts the program as a user would, with optimizations on.
+
+  It compiles each time, so that there is time to interrupt it.
+  """
+  env = {"PYTHONPATH": str(ROOT), "JAX_ENABLE_COMPILATION_CACHE": "false"}
   return subprocess.Popen(
     command_of("train.py", "digits_mlp.py", OVERRIDES, f"--workdir={folder}"),
     cwd=ROOT,
-    env={**os.environ, "PYTHONPATH": str(ROOT)},
+    env={**os.environ, **env},
     stderr=subprocess.PIPE,
     stdout=subprocess.DEVNULL,
     text=True,
