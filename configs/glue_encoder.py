@@ -66,6 +66,7 @@ def get_config(variant: str = "sst2") -> ml_collections.ConfigDict:
   c.model = dict(
     name="encoder",
     num_types=2,
+    pooling="mean",
     head_dim=config_dict.placeholder(int),
     feed_forward="swiglu",
     norm="rms_norm",

@@ -64,6 +64,7 @@ def get_config(variant: str = "S") -> ml_collections.ConfigDict:
   c.model = dict(
     name="encoder",
     num_types=2,
+    pooling="first",
     head_dim=config_dict.placeholder(int),
     feed_forward="swiglu",
     norm="rms_norm",

@@ -7,11 +7,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from bitnet_jax import choices
 from bitnet_jax.layers import BitDense
 from bitnet_jax.layers.attention import make_mask
 from bitnet_jax.models import embedding, sizes, transformer
 from bitnet_jax.models.transformer import Context
 from bitnet_jax.quantizers.recipe import Rules, recipe_at
+
+POOLINGS = ("first", "mean")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,11 +30,13 @@ class EncoderConfig(transformer.TransformerConfig):
   """
 
   num_types: int
+  pooling: str
   vocab_size: int
   num_classes: int | None
 
   def __post_init__(self):
     super().__post_init__()
+    choices.check(self.pooling, POOLINGS, key="model.pooling")
     sizes.check_positive(vocab_size=self.vocab_size)
     if self.num_types < 0:
       raise ValueError(
@@ -43,8 +48,8 @@ class Encoder(nn.Module):
   """A stack of blocks with attention both ways, and a head.
 
   The head of a masked language model is ``transform`` and then the embeddings
-  themselves, with a bias; that of a classifier is ``pooler`` on the first
-  token and then ``head``.
+  themselves, with a bias; that of a classifier is ``pooler`` on what is
+  pooled of the tokens and then ``head``.
 
   Attributes:
     cfg: sizes.
@@ -127,7 +132,8 @@ class Encoder(nn.Module):
       )
       logits = logits + bias.astype(logits.dtype)[None, None]
       return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
-    x = jnp.tanh(self._dense("pooler")(x[:, 0], strength=strength))
+    x = x[:, 0] if cfg.pooling == "first" else _mean(x, segment_ids)
+    x = jnp.tanh(self._dense("pooler")(x, strength=strength))
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
     head = embedding.make_head(cfg, cfg.num_classes, self.recipe, name="head")
     return head(x, strength=strength)
@@ -141,3 +147,11 @@ class Encoder(nn.Module):
       name=name,
       **self.cfg.dtypes,
     )
+
+
+def _mean(x, segment_ids):
+  """Returns the mean over the tokens that are not padding."""
+  if segment_ids is None:
+    return jnp.mean(x, axis=1)
+  mask = (segment_ids > 0).astype(x.dtype)[..., None]
+  return jnp.sum(x * mask, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)

@@ -12,6 +12,7 @@ import ml_collections
 from absl import flags, logging
 
 from bitnet_jax import choices
+from bitnet_jax.train.allocation import keep_memory
 
 LENGTHS = ("total_steps", "total_epochs")
 _CONFIG_FLAG = re.compile(r"--?config(?:\.([\w.]+))?(?:=(.*))?", re.DOTALL)
@@ -23,7 +24,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   ``--config.total_steps`` overrides the ``total_epochs`` of a config, and the
   other way round; ``--config.KEY=None`` leaves any key open. A mistake ends the
   program with status 2 and a message that names the key, the value and the
-  nearest keys.
+  nearest keys. On CPU memory is kept from step to step, see ``keep_memory``.
 
   Args:
     argv: the program's name and its arguments.
@@ -42,6 +43,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     if flags.FLAGS["verbosity"].using_default_value:
       # orbax logs dozens of lines a save; --verbosity=0 shows them.
       logging.set_verbosity(logging.WARNING)
+    keep_memory()
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     _fail(_explain(argv) or str(error))
   except flags.Error as error:

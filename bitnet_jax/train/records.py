@@ -34,6 +34,9 @@ PACKAGES = (
   "orbax-checkpoint",
 )
 
+# Keys that came later, with the values that stand for what was before.
+_LATER_KEYS = (("task", "predictions", None), ("model", "pooling", "first"))
+
 
 def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
   """Returns what identifies a run: its config without what is free, as JSON.
@@ -55,9 +58,9 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
   if phase_in.get("optimizer") == "keep":
     phase_in = {k: v for k, v in phase_in.items() if k != "optimizer"}
     kept["quant"] = {**kept["quant"], "phase_in": phase_in}
-  task = kept.get("task", {})
-  if "predictions" in task and task["predictions"] is None:
-    kept["task"] = {k: v for k, v in task.items() if k != "predictions"}
+  for group, key, before in _LATER_KEYS:
+    if kept.get(group, {}).get(key, "") == before:
+      kept[group] = {k: v for k, v in kept[group].items() if k != key}
   return json.loads(json.dumps(kept, sort_keys=True))
 
 

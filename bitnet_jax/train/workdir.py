@@ -150,7 +150,11 @@ def with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
   task = config["task"]
   if task["name"] == "masked_lm":
     task = {"predictions": None, **task}
-  return {"distill": distill, **config, "quant": quant, "task": task}
+  model = config["model"]
+  if model["name"] == "encoder":
+    model = {"pooling": "first", **model}
+  later = {"quant": quant, "task": task, "model": model}
+  return {"distill": distill, **config, **later}
 
 
 def read_result(folder: pathlib.Path) -> dict[str, Any] | None:

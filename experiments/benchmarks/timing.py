@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -83,12 +84,19 @@ def timed(f: Callable[..., Any], *args: Any) -> Run:
 
 
 def measure(case: Case, rounds: int) -> Timings:
-  """Times what is in a case in turn, ``rounds`` times over."""
+  """Times what is in a case in turn, ``rounds`` times over.
+
+  Each round has an order of its own, since what was timed before may leave
+  memory or threads that slow the next one down.
+  """
+  order = list(case.runs)
+  draw = random.Random(0)
   calls = {name: _calls(run) for name, run in case.runs.items()}
   times: dict[str, list[float]] = {name: [] for name in case.runs}
   for _ in range(rounds):
-    for name, run in case.runs.items():
-      times[name].append(1e3 * run(calls[name]) / calls[name])
+    draw.shuffle(order)
+    for name in order:
+      times[name].append(1e3 * case.runs[name](calls[name]) / calls[name])
   return Timings(
     {name: Quartiles.of(values) for name, values in times.items()},
     {

@@ -1,12 +1,14 @@
 """PyTorch's times, from another Python, between our own."""
 
 import json
+import os
 import pathlib
 import subprocess
 import time
 from typing import Any
 
 from benchmarks.timing import Run
+from bitnet_jax.train.allocation import tunables
 
 WORKER = pathlib.Path(__file__).with_name("torch_worker.py")
 # Seconds for which PyTorch's threads may wait for more work at full speed,
@@ -22,7 +24,7 @@ class Torch:
   """
 
   def __init__(self, python: str, threads: int):
-    """Starts the process.
+    """Starts the process, which gets its memory as ours does.
 
     Raises:
       RuntimeError: if it does not start, with what it said.
@@ -33,6 +35,7 @@ class Torch:
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
+      env={"GLIBC_TUNABLES": tunables(), **os.environ},
     )
     self.version = self._answer()["torch"]
 

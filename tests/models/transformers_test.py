@@ -52,12 +52,22 @@ FAMILIES = {
   "encoder": (
     Encoder,
     EncoderConfig,
-    {"num_types": 2, "vocab_size": VOCAB, "num_classes": None},
+    {
+      "num_types": 2,
+      "pooling": "first",
+      "vocab_size": VOCAB,
+      "num_classes": None,
+    },
   ),
   "classifier": (
     Encoder,
     EncoderConfig,
-    {"num_types": 0, "vocab_size": VOCAB, "num_classes": 3},
+    {
+      "num_types": 0,
+      "pooling": "mean",
+      "vocab_size": VOCAB,
+      "num_classes": 3,
+    },
   ),
   "encoder_decoder": (
     EncoderDecoder,
@@ -442,6 +452,45 @@ def test_patches_are_squares_of_the_image():
 def test_bad_size_is_named(change, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(make("decoder").cfg, **change)
+
+
+def test_classifier_reads_the_first_token_or_the_mean_of_all_but_padding():
+  tokens = ids(0, 1, 6)
+  segments = jnp.asarray([[1, 1, 1, 1, 0, 0]])
+  model = make("classifier", "float", num_layers=1)
+  variables = init(model, tokens)
+  kernel = variables["params"]["pooler"]["kernel"]
+
+  def outputs_of(segment_ids, **changes):
+    """Returns the logits, and what came out of the last norm."""
+    classifier = make("classifier", "float", num_layers=1, **changes)
+    logits, state = classifier.apply(
+      variables,
+      tokens,
+      segment_ids=segment_ids,
+      capture_intermediates=lambda m, _: m.name in ("final_norm", "pooler"),
+    )
+    found = state["intermediates"]
+    return logits, found["final_norm"]["__call__"][0], found["pooler"]
+
+  for segment_ids, length in ((segments, 4), (None, 6)):
+    for pooling, pooled in (
+      ("first", lambda x: x[:, 0]),
+      ("mean", lambda x: x.mean(axis=1)),
+    ):
+      logits, x, result = outputs_of(segment_ids, pooling=pooling)
+      assert logits.shape == (1, 3)
+      np.testing.assert_allclose(
+        result["__call__"][0],
+        pooled(x[:, :length]) @ kernel,
+        rtol=1e-5,
+        atol=1e-6,
+      )
+
+
+def test_unknown_pooling_is_named():
+  with pytest.raises(ValueError, match=r"pooling is 'max', .*'first', 'mean'"):
+    dataclasses.replace(make("classifier").cfg, pooling="max")
 
 
 def test_classifier_has_no_places():

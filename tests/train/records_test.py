@@ -79,12 +79,15 @@ def test_keys_that_came_later_change_the_id_only_if_they_are_used():
   assert id_of(None, "keep") == id_of(None, "keep", 0.9) == expected
   others = {id_of(None, "reset"), id_of("a", "keep"), id_of("a", "keep", 0.9)}
   assert len(others | {expected}) == 4
-  masked = {"task": {"name": "masked_lm"}}
-  named = [
-    records.run_id(CONFIG | {"task": masked["task"] | later}, "f")
-    for later in ({}, {"predictions": None}, {"predictions": 9})
-  ]
-  assert named[0] == named[1] != named[2]
+  for group, key, before, used in (
+    ("task", "predictions", None, 9),
+    ("model", "pooling", "first", "mean"),
+  ):
+    named = [
+      records.run_id(CONFIG | {group: {"name": "encoder", **later}}, "f")
+      for later in ({}, {key: before}, {key: used})
+    ]
+    assert named[0] == named[1] != named[2]
   # The teacher itself is in the fingerprint, by content.
   assert id_of("a", "keep") == id_of("b", "keep")
 
