@@ -56,7 +56,7 @@ def test_tunables_do_the_same():
   "variables",
   [
     {"JAX_PLATFORMS": "cpu", "MALLOC_ARENA_MAX": "8"},
-    {"JAX_PLATFORMS": "cpu", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+    {"JAX_PLATFORMS": "cpu", "GLIBC_TUNABLES": "glibc.malloc.arena_test=2"},
     {"JAX_PLATFORMS": "cuda,cpu"},
   ],
 )
