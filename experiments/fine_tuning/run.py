@@ -4,11 +4,13 @@ python experiments/fine_tuning/run.py --data=DATA --workdir=runs/sst2
 
 DATA holds the folders wikitext2 and glue_small. In each of two recipes an
 encoder is pre-trained on WikiText-2 and fine-tuned on SST-2, and the same is
-trained on SST-2 from scratch with the same vocabulary; beside them TF-IDF with
-logistic regression. Accuracy on the dev split. Runs that are in results.jsonl
-are skipped; --table prints the table of the README only.
+trained on SST-2 from scratch with the same vocabulary; classes are read from
+the mean of the tokens, or from the first one. Beside them TF-IDF with logistic
+regression. Accuracy on the dev split. Runs that are in results.jsonl are
+skipped; --table prints the table of the README only.
 """
 
+import itertools
 import pathlib
 import sys
 
@@ -20,6 +22,7 @@ from bitnet_jax.train import records, runner, study
 PRETRAINING = "configs/wikitext2_encoder.py"
 FINE_TUNING = "configs/glue_encoder.py:sst2"
 RECIPES = ("float", "b158")
+POOLINGS = ("mean", "first")
 HERE = pathlib.Path(__file__).parent
 RESULTS, BASELINE = HERE / "results.jsonl", HERE / "tfidf.jsonl"
 
@@ -41,19 +44,21 @@ def cases(data: pathlib.Path, root: pathlib.Path) -> list[study.Case]:
         name, PRETRAINING, {"data.source": text, "quant.recipe": recipe}
       )
     )
-    for seed in _SEEDS.value:
+    for pooling, seed in itertools.product(POOLINGS, _SEEDS.value):
       overrides = {
         "data.source": source,
         "data.tokenizer": f"tokenizers:{root / name / 'tokenizer.json'}",
         "data.vocab_size": None,
         "data.lowercase": None,
+        "model.pooling": pooling,
         "quant.recipe": recipe,
         "seed": int(seed),
       }
       tuned = overrides | {"init_from": str(root / name)}
+      run = f"{pooling}-{recipe}-{seed}"
       found += [
-        study.Case(f"pretrained-{recipe}-{seed}", FINE_TUNING, tuned),
-        study.Case(f"scratch-{recipe}-{seed}", FINE_TUNING, overrides),
+        study.Case(f"pretrained-{run}", FINE_TUNING, tuned),
+        study.Case(f"scratch-{run}", FINE_TUNING, overrides),
       ]
   return found
 
@@ -79,22 +84,28 @@ def run_baseline(data: pathlib.Path) -> None:
 
 def table() -> str:
   """Returns the results as Markdown."""
-  rows = ["| model | recipe | dev accuracy | minutes |", "|---|---|---:|---:|"]
+  rows = [
+    "| model | classes from | recipe | dev accuracy | minutes |",
+    "|---|---|---|---:|---:|",
+  ]
   rows += [
-    "| TF-IDF and logistic regression | |"
+    "| TF-IDF and logistic regression | | |"
     f" {study.percent([r['metrics']['valid/accuracy']])} | |"
     for r in records.load(BASELINE)
   ]
   results = records.load(RESULTS)
-  for start in ("scratch", "pretrained"):
-    for recipe in RECIPES:
-      runs = [r for r in results if r["case"].startswith(f"{start}-{recipe}-")]
-      if runs:
-        accuracy = study.percent(r["metrics"]["valid/accuracy"] for r in runs)
-        minutes = sum(r["wall_time_s"] for r in runs) / 60 / len(runs)
-        rows.append(
-          f"| encoder, {start} | `{recipe}` | {accuracy} | {minutes:.0f} |"
-        )
+  for pooling, start, recipe in itertools.product(
+    POOLINGS, ("scratch", "pretrained"), RECIPES
+  ):
+    case = f"{start}-{pooling}-{recipe}-"
+    runs = [r for r in results if r["case"].startswith(case)]
+    if runs:
+      accuracy = study.percent(r["metrics"]["valid/accuracy"] for r in runs)
+      minutes = sum(r["wall_time_s"] for r in runs) / 60 / len(runs)
+      rows.append(
+        f"| encoder, {start} | {pooling} | `{recipe}` | {accuracy} |"
+        f" {minutes:.0f} |"
+      )
   return "\n".join(rows)
 
 
