@@ -10,9 +10,9 @@ import sys
 import jax
 
 # Options of glibc's malloc: their names in GLIBC_TUNABLES, their numbers for
-# mallopt, and values. All threads share what is kept, nothing has pages of its
-# own that would be given back, nothing is given back, and what is got is got
-# 64 MiB at least at a time.
+# mallopt, and values. Two arenas serve all threads (others can hold no large
+# array, and are given back when they are empty), no array has a mapping of its
+# own, nothing below 2 GiB is given back, and the heap grows by 64 MiB or more.
 _OPTIONS = {
   "arena_max": (-8, 2),
   "mmap_max": (-4, 0),
