@@ -24,7 +24,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   ``--config.total_steps`` overrides the ``total_epochs`` of a config, and the
   other way round; ``--config.KEY=None`` leaves any key open. A mistake ends the
   program with status 2 and a message that names the key, the value and the
-  nearest keys. On CPU memory is kept from step to step, see ``keep_memory``.
+  nearest keys. On CPU memory is kept from step to step, see ``keep_memory``,
+  unless the config is of a network of convolutions, which that slows down.
 
   Args:
     argv: the program's name and its arguments.
@@ -43,12 +44,18 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     if flags.FLAGS["verbosity"].using_default_value:
       # orbax logs dozens of lines a save; --verbosity=0 shows them.
       logging.set_verbosity(logging.WARNING)
-    keep_memory()
+    if not _of_convolutions():
+      keep_memory()
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     _fail(_explain(argv) or str(error))
   except flags.Error as error:
     _fail(_explain(argv) or str(error))
   return rest
+
+
+def _of_convolutions() -> bool:
+  config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+  return config is not None and config.get("model", {}).get("name") == "cnn"
 
 
 def _fail(message: str) -> NoReturn:

@@ -23,8 +23,13 @@ DIGITS = f"--config={CONFIGS / 'digits_mlp.py'}"
 
 @pytest.fixture
 def parse(monkeypatch, capsys):
-  """Returns ``parse(*arguments)``: the config, or (status, message)."""
+  """Returns ``parse(*arguments)``: the config, or (status, message).
+
+  ``parse.kept`` says for each call that kept memory that it did.
+  """
   before = logging.get_verbosity()
+  kept = []
+  monkeypatch.setattr(flags, "keep_memory", lambda: kept.append(True))
 
   def parse(*arguments):
     values = absl_flags.FlagValues()
@@ -45,6 +50,7 @@ def parse(monkeypatch, capsys):
       return error.code, shown.removeprefix("error: ").strip()
     return values["config"].value.to_dict()
 
+  parse.kept = kept
   yield parse
   logging.set_verbosity(before)
 
@@ -75,6 +81,13 @@ def test_any_key_is_a_flag(parse, argument, path, expected):
     value = value[name]
   assert value == expected
   assert type(value) is type(expected)
+
+
+def test_memory_is_kept_but_for_convolutions(parse):
+  parse(f"--config={CONFIGS / 'digits_cnn.py'}")
+  assert not parse.kept
+  parse(DIGITS)
+  assert parse.kept == [True]
 
 
 def test_value_may_be_an_argument_of_its_own(parse):
