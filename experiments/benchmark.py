@@ -21,7 +21,10 @@ With --torch_python, PyTorch and the package bitlinear of that Python are timed
 too, in a process of their own between the others. All variants are timed in
 turn, so that noise hits them alike; printed are medians with quartiles, of
 times and of the ratios of times of the same round. --output adds a JSON line
-for each case, --plot draws the ratios.
+for each case, --plot draws the ratios. --table prints the ratios of such files
+side by side as Markdown and times nothing:
+
+python experiments/benchmark.py --suite=dense --table=first.jsonl,second.jsonl
 """
 
 import dataclasses
@@ -29,12 +32,14 @@ import json
 import os
 import pathlib
 import platform
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from absl import app, flags
 from benchmarks import layers, memory, meshes, serving, tpu, training
+from benchmarks.tables import table
 from benchmarks.timing import Case, Timings, measure
 from benchmarks.torch_baseline import Torch
 
@@ -64,6 +69,7 @@ _CASE = flags.DEFINE_string("case", "", "Only cases with this in their name.")
 _REPEATS = flags.DEFINE_integer("repeats", 21, "Timed rounds.", lower_bound=3)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON lines are added to this.")
 _PLOT = flags.DEFINE_string("plot", None, "The ratios are drawn into this.")
+_TABLE = flags.DEFINE_list("table", None, "Only print these files, by runs.")
 _TORCH = flags.DEFINE_string("torch_python", None, "A Python with PyTorch.")
 
 
@@ -131,6 +137,12 @@ def read() -> None:
 def main(argv):
   """Runs one suite and prints its table."""
   del argv
+  if _TABLE.value:
+    try:
+      print(table(_SUITE.value, [pathlib.Path(f) for f in _TABLE.value]))
+    except ValueError as error:
+      sys.exit(f"error: {error}")
+    return
   print(
     f"jax {jax.__version__}, {records.device()}, {platform.machine()},"
     f" {os.cpu_count()} cores"

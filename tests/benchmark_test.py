@@ -49,6 +49,33 @@ def test_times_are_printed_recorded_and_drawn(tmp_path):
   assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_runs_stand_side_by_side_in_a_table(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / "experiments")
+  from benchmarks.tables import table
+
+  def write(name, median, ratios=("new / old",)):
+    quartiles = dict(q1=median / 2, median=median, q3=2 * median)
+    record = {
+      "suite": "dense",
+      "case": "small",
+      "milliseconds": {"new": {"median": 1234.5}, "old": {"median": 12.34}},
+      "ratios": dict.fromkeys(ratios, quartiles),
+    }
+    path = tmp_path / name
+    path.write_text(json.dumps(record) + "\n")
+    return path
+
+  first, second = write("first", 0.5), write("second", 0.04)
+  assert table("dense", [first, second]).splitlines()[2] == (
+    "| small | new / old | 1,234 / 12.3 | 0.50 (0.25 to 1.00)"
+    " | 0.04 (0.02 to 0.08) |"
+  )
+  with pytest.raises(ValueError, match=r"no times of the suite .conv.*first"):
+    table("conv", [first])
+  with pytest.raises(ValueError, match=r"second lacks \['new / old'\]"):
+    table("dense", [first, write("second", 1.0, ("old / new",))])
+
+
 @pytest.mark.slow
 def test_layers_keep_less_than_simulated_quantization(tmp_path):
   records = tmp_path / "records.jsonl"
