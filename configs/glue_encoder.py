@@ -101,7 +101,7 @@ def get_config(variant: str = "sst2") -> ml_collections.ConfigDict:
   )
   c.optim = dict(
     name="adamw",
-    learning_rate=0.0005,
+    learning_rate=0.001,
     schedule="cosine",
     warmup_steps=200,
     final_fraction=0.0,
