@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from bitnet_jax.ops import compute
-from bitnet_jax.ops.dot import transposed_dot
+from bitnet_jax.ops.dot import transposed_dot, transposes_first
 from bitnet_jax.ops.packing import unpack
 from bitnet_jax.ops.product import quantized_product
 from bitnet_jax.quantizers.recipe import RecipeLike, get_recipe
@@ -102,13 +102,13 @@ class Convolution:
       )
       steps = (1, *self.strides, 1)
       seen = jax.lax.slice(seen, (0,) * x.ndim, seen.shape, steps)
+      seen = seen.reshape(-1, x.shape[-1])
+      if not transposes_first(seen, g_rows):  # Codes are less to transpose.
+        seen = seen.astype(g.dtype)
       # A barrier, since XLA makes it slow when it fuses what follows.
-      seen = jax.lax.optimization_barrier(seen.astype(g.dtype))
+      seen = jax.lax.optimization_barrier(seen)
       return None, transposed_dot(
-        seen.reshape(-1, x.shape[-1]),
-        g_rows,
-        precision=precision,
-        dtype=jnp.float32,
+        seen, g_rows, precision=precision, dtype=jnp.float32
       )
 
     _, taps = jax.lax.scan(tap, None, jnp.arange(math.prod(window)))

@@ -152,7 +152,7 @@ def transposed_dot(
   if _on_one_cpu():
     x, g = jax.tree.map(_flat, (x, g))
   rows = rows_of_x = tuple(range(g.ndim - 1))
-  if _on_one_cpu() and _copies(x, g):
+  if transposes_first(x, g):
     x, rows_of_x = jax.tree.map(_transposed, x), (1,)
   x = x.dequantize() if isinstance(x, QTensor) else x
   return jax.lax.dot_general(
@@ -164,12 +164,14 @@ def transposed_dot(
   )
 
 
-def _copies(x, g):
-  """Whether XLA's CPU backend multiplies faster by a copy of ``x^T``.
+def transposes_first(x: Array | QTensor, g: Array) -> bool:
+  """Says whether ``transposed_dot`` multiplies a copy of ``x^T``.
 
-  It multiplies a transposed operand as float32, whatever it is, and not at its
-  fastest.
+  XLA's CPU backend multiplies a transposed operand as float32, whatever it is,
+  and not at its fastest.
   """
+  if not _on_one_cpu():
+    return False
   if isinstance(x, QTensor) or g.dtype != jnp.float32:
     return True
   return x.shape[-1] >= compute.CPU_MIN_COLUMNS_COPIED
