@@ -62,7 +62,10 @@ def edit_tensors(folder, **values):
   "sizes",
   [
     {},
-    {"sub_norm": False, "feed_forward": "geglu", "tie_embeddings": True},
+    pytest.param(
+      {"sub_norm": False, "feed_forward": "geglu", "tie_embeddings": True},
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_what_is_written_reads_as_the_same_codes(tmp_path, linear_class, sizes):

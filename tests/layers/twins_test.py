@@ -135,6 +135,7 @@ def test_arguments_are_those_of_the_twin_in_their_order(ours, twin):
       assert f.default == defaults[f.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_parameters_are_those_of_the_twin(case):
   ours, twin, x = layers(case, "b158")

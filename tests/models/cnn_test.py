@@ -52,7 +52,14 @@ def test_overfits_one_batch(overfit, recipe):
   assert losses[-1] < 0.3
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 5, 7, 2), (2, 2, 3, 1)])
+@pytest.mark.parametrize(
+  "shape",
+  [
+    (1, 5, 7, 2),
+    pytest.param((2, 4, 6, 3), marks=pytest.mark.slow),
+    pytest.param((2, 2, 3, 1), marks=pytest.mark.slow),
+  ],
+)
 def test_pooling_equals_that_of_flax_with_its_gradient(shape):
   # Distinct values: where they tie, the gradients may differ.
   values = np.random.default_rng(0).permutation(np.prod(shape))

@@ -118,6 +118,7 @@ def rounded(g, scale):
   return (g * scale).astype(jnp.bfloat16).astype(jnp.float32) / scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BFLOAT16)
 @pytest.mark.parametrize(
   "product, x_shape, w_shape", PRODUCTS.values(), ids=PRODUCTS

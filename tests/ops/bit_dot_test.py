@@ -167,6 +167,7 @@ def test_scales_come_from_the_operands_before_the_cast():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", ((), (1,), (0,), (2, 3, 4)), ids=str)
 @pytest.mark.parametrize("d_in", (1, 7))
 def test_any_number_of_tokens_gives_the_product_of_each(batch, d_in):

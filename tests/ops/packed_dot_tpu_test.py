@@ -12,7 +12,12 @@ from tests.jaxprs import equations
 
 
 @pytest.mark.parametrize(
-  ("rows", "k", "n"), [(1, 512, 128), (33, 1536, 384), (130, 512, 640)]
+  ("rows", "k", "n"),
+  [
+    (1, 512, 128),
+    pytest.param(33, 1536, 384, marks=pytest.mark.slow),
+    pytest.param(130, 512, 640, marks=pytest.mark.slow),
+  ],
 )
 def test_products_are_exact(rows, k, n):
   rng = np.random.default_rng(rows)

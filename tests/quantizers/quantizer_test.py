@@ -118,6 +118,7 @@ def test_measure_below_eps_is_raised_to_it():
   np.testing.assert_array_equal(q.qvalue, [0, -1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", (np.nan, np.inf, -np.inf))
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("measure", MEASURES)
