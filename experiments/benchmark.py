@@ -44,6 +44,7 @@ from benchmarks.timing import Case, Timings, measure
 from benchmarks.torch_baseline import Torch
 
 from bitnet_jax.train import records, runner
+from bitnet_jax.train.allocation import keep_memory
 
 SUITES: dict[str, Callable[[Torch | None], Iterator[Case]]] = {
   "dense": layers.dense,
@@ -92,6 +93,7 @@ def write(case: str, results: dict[str, Any], torch: Torch | None) -> None:
     "repeats": _REPEATS.value,
     "device": records.device(),
     "cores": os.cpu_count(),
+    "memory_kept": keep_memory(),
     "versions": records.versions()
     | {"torch": None if torch is None else torch.version},
     "commit": records.commit(),
@@ -152,7 +154,9 @@ def main(argv):
     return
   torch = None
   if _TORCH.value:
-    torch = Torch(_TORCH.value, threads=os.cpu_count() or 1)
+    torch = Torch(
+      _TORCH.value, threads=os.cpu_count() or 1, keeps_memory=keep_memory()
+    )
     print(f"torch {torch.version}")
   all_timings = {}
   for case in SUITES[_SUITE.value](torch):

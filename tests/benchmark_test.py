@@ -72,6 +72,8 @@ def test_runs_stand_side_by_side_in_a_table(tmp_path, monkeypatch):
   )
   with pytest.raises(ValueError, match=r"no times of the suite .conv.*first"):
     table("conv", [first])
+  with pytest.raises(ValueError, match=r"third does not exist"):
+    table("dense", [first, tmp_path / "third"])
   with pytest.raises(ValueError, match=r"second lacks \['new / old'\]"):
     table("dense", [first, write("second", 1.0, ("old / new",))])
 

@@ -24,13 +24,15 @@ class EncoderConfig(transformer.TransformerConfig):
   Attributes:
     num_types: kinds of segments that have embeddings of their own, such as the
       two sentences of a pair; 0 for none.
+    pooling: what the pooler reads of the tokens: "first", or the "mean" of all;
+      "first" where every token has logits.
     vocab_size: number of tokens.
     num_classes: outputs for a whole sequence, 1 for a number; ``None`` for
       logits of every token, as masked language models have.
   """
 
   num_types: int
-  pooling: str
+  pooling: str = "first"  # Which earlier descriptions of models lack.
   vocab_size: int
   num_classes: int | None
 
@@ -38,6 +40,11 @@ class EncoderConfig(transformer.TransformerConfig):
     super().__post_init__()
     choices.check(self.pooling, POOLINGS, key="model.pooling")
     sizes.check_positive(vocab_size=self.vocab_size)
+    if self.num_classes is None and self.pooling != "first":
+      raise ValueError(
+        f"model.pooling is {self.pooling!r}, but nothing is pooled where every"
+        " token has logits; it must be 'first' there"
+      )
     if self.num_types < 0:
       raise ValueError(
         f"model.num_types is {self.num_types}; it must not be negative"

@@ -10,9 +10,10 @@ import sys
 import jax
 
 # Options of glibc's malloc: their names in GLIBC_TUNABLES, their numbers for
-# mallopt, and values. Two arenas serve all threads (others can hold no large
-# array, and are given back when they are empty), no array has a mapping of its
-# own, nothing below 2 GiB is given back, and the heap grows by 64 MiB or more.
+# mallopt, and values. Two arenas serve all threads. In the first no array has
+# a mapping of its own, nothing below 2 GiB is given back, and it grows by
+# 64 MiB or more. The other can hold no array above 64 MiB, which get mappings
+# of their own all the same, and is given back when it is empty.
 _OPTIONS = {
   "arena_max": (-8, 2),
   "mmap_max": (-4, 0),

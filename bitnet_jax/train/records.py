@@ -34,8 +34,12 @@ PACKAGES = (
   "orbax-checkpoint",
 )
 
-# Keys that came later, with the values that stand for what was before.
-_LATER_KEYS = (("task", "predictions", None), ("model", "pooling", "first"))
+# Keys that came later: the group, the name in it that has the key, the key, and
+# the value that stands for what was before.
+LATER_KEYS = (
+  ("task", "masked_lm", "predictions", None),
+  ("model", "encoder", "pooling", "first"),
+)
 
 
 def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
@@ -58,7 +62,7 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
   if phase_in.get("optimizer") == "keep":
     phase_in = {k: v for k, v in phase_in.items() if k != "optimizer"}
     kept["quant"] = {**kept["quant"], "phase_in": phase_in}
-  for group, key, before in _LATER_KEYS:
+  for group, _, key, before in LATER_KEYS:
     if kept.get(group, {}).get(key, "") == before:
       kept[group] = {k: v for k, v in kept[group].items() if k != key}
   return json.loads(json.dumps(kept, sort_keys=True))

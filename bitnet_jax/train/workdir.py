@@ -147,14 +147,11 @@ def with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
   distill = dict(teacher=None, weight=0.5, temperature=2.0, features=())
   phase_in = {"optimizer": "keep", **config["quant"]["phase_in"]}
   quant = {**config["quant"], "phase_in": phase_in}
-  task = config["task"]
-  if task["name"] == "masked_lm":
-    task = {"predictions": None, **task}
-  model = config["model"]
-  if model["name"] == "encoder":
-    model = {"pooling": "first", **model}
-  later = {"quant": quant, "task": task, "model": model}
-  return {"distill": distill, **config, **later}
+  found = {"distill": distill, **config, "quant": quant}
+  for group, name, key, before in records.LATER_KEYS:
+    if found[group]["name"] == name:
+      found[group] = {key: before, **found[group]}
+  return found
 
 
 def read_result(folder: pathlib.Path) -> dict[str, Any] | None:

@@ -43,10 +43,12 @@ def table(suite: str, files: Sequence[pathlib.Path]) -> str:
 
 
 def _cases(suite: str, file: pathlib.Path) -> dict[str, Mapping]:
+  if not file.is_file():
+    raise ValueError(f"{file} does not exist")
   return {
     record["case"]: record
     for record in records.load(file)
-    if record["suite"] == suite and "ratios" in record
+    if record.get("suite") == suite and "ratios" in record
   }
 
 

@@ -23,19 +23,25 @@ class Torch:
     version: of PyTorch.
   """
 
-  def __init__(self, python: str, threads: int):
-    """Starts the process, which gets its memory as ours does.
+  def __init__(self, python: str, threads: int, *, keeps_memory: bool):
+    """Starts the process.
+
+    Args:
+      python: the interpreter.
+      threads: how many PyTorch gets.
+      keeps_memory: whether memory is kept as ``keep_memory`` does.
 
     Raises:
       RuntimeError: if it does not start, with what it said.
     """
+    kept = {"GLIBC_TUNABLES": tunables()} if keeps_memory else {}
     self._process = subprocess.Popen(
       [python, str(WORKER), str(threads)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
-      env={"GLIBC_TUNABLES": tunables(), **os.environ},
+      env={**kept, **os.environ},
     )
     self.version = self._answer()["torch"]
 

@@ -1,5 +1,6 @@
 """Frozen models on disk: whole, refused, or called damaged."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -17,6 +18,7 @@ from safetensors.flax import load_file, save_file
 
 from bitnet_jax import BitDense, Recipe
 from bitnet_jax.inference import freeze, load_frozen, save_frozen
+from bitnet_jax.inference.description import build
 from bitnet_jax.inference.storage import DESCRIPTION, TENSORS
 from bitnet_jax.models.mlp import Mlp, MlpConfig
 from tests.corruption import corrupt
@@ -89,6 +91,14 @@ class Other(nn.Module):
   @nn.compact
   def __call__(self, x):
     return BitDense(3, name="dense")(x)
+
+
+def test_encoder_of_before_poolings_reads_the_first_token():
+  model = models()["classifier scanned"][0]("b158")
+  sizes = dataclasses.asdict(model.cfg)
+  assert sizes.pop("pooling") == "mean"
+  content = {"name": "encoder", "sizes": sizes, "recipes": []}
+  assert build(content, largest=10**6).cfg.pooling == "first"
 
 
 def test_model_of_another_is_given_when_it_is_read(tmp_path):

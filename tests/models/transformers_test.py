@@ -491,6 +491,8 @@ def test_classifier_reads_the_first_token_or_the_mean_of_all_but_padding():
 def test_unknown_pooling_is_named():
   with pytest.raises(ValueError, match=r"pooling is 'max', .*'first', 'mean'"):
     dataclasses.replace(make("classifier").cfg, pooling="max")
+  with pytest.raises(ValueError, match=r"pooling is 'mean', .*'first' there"):
+    dataclasses.replace(make("encoder").cfg, pooling="mean")
 
 
 def test_classifier_has_no_places():
