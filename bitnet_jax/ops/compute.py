@@ -23,8 +23,9 @@ CPU_MIN_CHANNELS = 4
 CPU_MIN_LARGER_CHANNELS = 17
 # From so many on, a weight gradient is faster one window position at a time.
 CPU_MIN_CHANNELS_BY_TAP = 8
-# From so many columns on a copy is worth it that transposes a float32 array for
-# a product; a copy of codes, or for a product in bfloat16 or int8, always is.
+# From so many columns on a copy is worth it that transposes a float32 array, or
+# what a window of a convolution sees, for a product in float32; a copy of other
+# codes, or for a product in bfloat16 or int8, always is.
 CPU_MIN_COLUMNS_COPIED = 128
 
 # Backends whose int8 products have been seen to compile.

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -31,6 +32,7 @@ def tunables() -> str:
   )
 
 
+@functools.cache
 def keep_memory() -> bool:
   """Has glibc keep what is freed, if JAX has CPUs alone.
 
