@@ -78,6 +78,17 @@ def test_runs_stand_side_by_side_in_a_table(tmp_path, monkeypatch):
     table("dense", [first, write("second", 1.0, ("old / new",))])
 
 
+@pytest.mark.parametrize("suite", ("dense", "conv", "median", "step"))
+def test_tables_of_the_page_are_those_of_the_records(suite, monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / "experiments")
+  from benchmarks.tables import table
+
+  records = ROOT / "docs" / "performance"
+  files = [records / "first.jsonl", records / "second.jsonl"]
+  page = records.with_suffix(".md").read_text(encoding="utf-8")
+  assert f"\n{table(suite, files)}\n\n" in page
+
+
 @pytest.mark.slow
 def test_layers_keep_less_than_simulated_quantization(tmp_path):
   records = tmp_path / "records.jsonl"
