@@ -11,12 +11,12 @@ import sys
 import jax
 
 # Options of glibc's malloc: their names in GLIBC_TUNABLES, their numbers for
-# mallopt, and values. Two arenas serve all threads. In the first no array has
-# a mapping of its own, nothing below 2 GiB is given back, and it grows by
-# 64 MiB or more. The other can hold no array above 64 MiB, which get mappings
-# of their own all the same, and is given back when it is empty.
+# mallopt, and values. One arena serves all threads, since no other can hold an
+# array above 64 MiB, as a step's is: it would get a mapping of its own each
+# time. In the one no array has a mapping of its own, nothing below 2 GiB is
+# given back, and it grows by 64 MiB or more.
 _OPTIONS = {
-  "arena_max": (-8, 2),
+  "arena_max": (-8, 1),
   "mmap_max": (-4, 0),
   "trim_threshold": (-1, 2**31 - 1),
   "top_pad": (-2, 2**26),
@@ -38,8 +38,10 @@ def keep_memory() -> bool:
 
   XLA frees the arrays of a step at its end. By default glibc gives large ones
   back to the system, so that each step gets them anew, page by page, which
-  takes up to a third of its time. To be called before anything runs in JAX,
-  whose threads otherwise have memory of their own by then.
+  takes up to a third of its time. Threads then wait for one another to get
+  memory, so that steps of small arrays, and convolutions, take longer. To be
+  called before anything runs in JAX, whose threads otherwise have memory of
+  their own by then.
 
   Nothing is done on other systems, if ``GLIBC_TUNABLES``, ``MALLOC_...`` or
   ``LD_PRELOAD`` are set, or if JAX has a plugin for another platform.

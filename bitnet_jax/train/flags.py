@@ -12,6 +12,8 @@ import ml_collections
 from absl import flags, logging
 
 from bitnet_jax import choices
+from bitnet_jax.models.registry import MODELS
+from bitnet_jax.models.transformer import TransformerConfig
 from bitnet_jax.train.allocation import keep_memory
 
 LENGTHS = ("total_steps", "total_epochs")
@@ -24,8 +26,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   ``--config.total_steps`` overrides the ``total_epochs`` of a config, and the
   other way round; ``--config.KEY=None`` leaves any key open. A mistake ends the
   program with status 2 and a message that names the key, the value and the
-  nearest keys. On CPU memory is kept from step to step, see ``keep_memory``,
-  unless the config is of a network of convolutions, which that slows down.
+  nearest keys. If the config is of a transformer, memory is kept from step to
+  step on CPU, see ``keep_memory``.
 
   Args:
     argv: the program's name and its arguments.
@@ -44,7 +46,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     if flags.FLAGS["verbosity"].using_default_value:
       # orbax logs dozens of lines a save; --verbosity=0 shows them.
       logging.set_verbosity(logging.WARNING)
-    if not _of_convolutions():
+    if _of_transformer():
       keep_memory()
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     _fail(_explain(argv) or str(error))
@@ -53,9 +55,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   return rest
 
 
-def _of_convolutions() -> bool:
+def _of_transformer() -> bool:
   config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
-  return config is not None and config.get("model", {}).get("name") == "cnn"
+  name = config.get("model", {}).get("name") if config else None
+  return name in MODELS and issubclass(MODELS[name].config, TransformerConfig)
 
 
 def _fail(message: str) -> NoReturn:

@@ -18,6 +18,7 @@ from absl import app, flags
 
 from bitnet_jax.data import labelled
 from bitnet_jax.train import records, runner, study
+from bitnet_jax.train.allocation import keep_memory
 
 PRETRAINING = "configs/wikitext2_encoder.py"
 FINE_TUNING = "configs/glue_encoder.py:sst2"
@@ -123,6 +124,7 @@ def main(argv):
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
       sys.exit("error: give --data and --workdir, or --table")
+    keep_memory()
     data, root = pathlib.Path(_DATA.value), pathlib.Path(_WORKDIR.value)
     if not records.load(BASELINE):
       run_baseline(data)

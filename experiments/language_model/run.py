@@ -3,7 +3,8 @@
 python experiments/language_model/run.py --data=DATA/wikitext2 \
   --workdir=runs/wikitext2
 
-Three recipes under one budget, beside two baselines of the same pieces: their
+Three recipes under one budget, and ``b158`` with gradients rounded to bfloat16
+before they are multiplied, beside two baselines of the same pieces: their
 frequencies, and a bigram model interpolated with them (weights by expectation
 maximization on the last tenth of the training text). Runs that are in
 results.jsonl are skipped; --table prints the table of the README only.
@@ -17,14 +18,19 @@ import numpy as np
 from absl import app, flags
 
 from bitnet_jax.train import records, runner, study
+from bitnet_jax.train.allocation import keep_memory
 from bitnet_jax.train.experiment import build
 
 CONFIG = "configs/wikitext2_decoder.py"
 HERE = pathlib.Path(__file__).parent
 RESULTS, BASELINES = HERE / "results.jsonl", HERE / "baselines.jsonl"
+# Names of runs: name of a recipe, and its backward products.
+KINDS = {recipe: (recipe, "float") for recipe in study.RECIPES}
+KINDS["b158_bfloat16"] = ("b158", "bfloat16")
 
 _DATA = flags.DEFINE_string("data", None, "Folder of train.txt.xz and so on.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.")
+_KINDS = flags.DEFINE_multi_enum("kind", [*KINDS], [*KINDS], "Which runs.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Which seeds.")
 _STEPS = flags.DEFINE_integer("steps", None, "Length, if not the config's.")
 _TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT003
@@ -35,15 +41,23 @@ def cases(data: str) -> list[study.Case]:
   overrides: dict[str, Any] = {"data.source": f"file:{data}/{{split}}.txt.xz"}
   if _STEPS.value is not None:
     overrides["total_steps"] = _STEPS.value
-  return [
-    study.Case(
-      f"{recipe}-{seed}",
-      CONFIG,
-      overrides | {"quant.recipe": recipe, "seed": int(seed)},
-    )
-    for seed in _SEEDS.value
-    for recipe in study.RECIPES
-  ]
+  found = []
+  for seed in _SEEDS.value:
+    for kind in _KINDS.value:
+      recipe, backward = KINDS[kind]
+      found.append(
+        study.Case(
+          f"{kind}-{seed}",
+          CONFIG,
+          overrides
+          | {
+            "quant.recipe": recipe,
+            "quant.backward": backward,
+            "seed": int(seed),
+          },
+        )
+      )
+  return found
 
 
 def bigram_likelihood(
@@ -135,6 +149,7 @@ def main(argv):
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
       sys.exit("error: give --data and --workdir, or --table")
+    keep_memory()
     root = pathlib.Path(_WORKDIR.value)
     study.run_missing(cases(_DATA.value), RESULTS, root)
     if not records.load(BASELINES):

@@ -16,6 +16,7 @@ import sys
 from absl import app, flags
 
 from bitnet_jax.train import records, runner, scores, study
+from bitnet_jax.train.allocation import keep_memory
 
 CONFIG = "configs/multi30k_encoder_decoder.py"
 RECIPES = ("float", "b158")
@@ -90,6 +91,7 @@ def main(argv):
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
       sys.exit("error: give --data and --workdir, or --table")
+    keep_memory()
     if not records.load(COPY):
       score_copy(pathlib.Path(_DATA.value))
     root = pathlib.Path(_WORKDIR.value)

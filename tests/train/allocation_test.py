@@ -11,9 +11,10 @@ pytestmark = pytest.mark.skipif(
   platform.libc_ver()[0] != "glibc", reason="is about glibc"
 )
 
-# Prints what was said, and the page faults of one array and of the next.
+# Prints what was said, and the page faults of one array and of the next, in a
+# thread that is not the first, as those of XLA.
 PROGRAM = """
-import resource, sys
+import resource, sys, threading
 import numpy as np
 said = None
 if "keep" in sys.argv:
@@ -21,9 +22,11 @@ if "keep" in sys.argv:
   said = keep_memory()
 def faults():
   before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-  np.ones(2**23)  # 64 MiB.
+  np.ones(2**24)  # 128 MiB.
   return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(said, faults(), faults())
+thread = threading.Thread(target=lambda: print(said, faults(), faults()))
+thread.start()
+thread.join()
 """
 
 

@@ -83,11 +83,13 @@ def test_any_key_is_a_flag(parse, argument, path, expected):
   assert type(value) is type(expected)
 
 
-def test_memory_is_kept_but_for_convolutions(parse):
-  parse(f"--config={CONFIGS / 'digits_cnn.py'}")
+def test_memory_is_kept_for_transformers_alone(parse):
+  for name in ("digits_cnn", "digits_mlp", "karate_gnn"):
+    parse(f"--config={CONFIGS / name}.py")
   assert not parse.kept
-  parse(DIGITS)
-  assert parse.kept == [True]
+  for name in ("digits_vit", "pydoc_decoder", "pydoc_encoder_decoder"):
+    parse(f"--config={CONFIGS / name}.py")
+  assert len(parse.kept) == 3
 
 
 def test_value_may_be_an_argument_of_its_own(parse):
