@@ -18,6 +18,8 @@ from bitnet_jax.layers.projections import (
 from bitnet_jax.quantizers.recipe import Rules
 
 _PROJECTIONS = ("query", "key", "value")
+# Blocks of queries in causal attention of that many tokens or more.
+_BLOCKS, _LONG = 4, 256
 
 
 @flax.struct.dataclass
@@ -82,6 +84,46 @@ def make_mask(
     same = (key == query) & (key > 0)
     seen = same if seen is None else seen & same
   return None if seen is None else seen[:, None]
+
+
+def attend(
+  query: Float[Array, "b t h k"],
+  keys: Float[Array, "b s kv_heads k"],
+  values: Float[Array, "b s kv_heads k"],
+  *,
+  mask: Bool[Array, "b 1 #t s"] | None = None,
+  is_causal: bool = False,
+) -> Float[Array, "b t h k"]:
+  """Returns ``jax.nn.dot_product_attention``.
+
+  Causal attention of many tokens is computed in blocks of queries, each with
+  the keys up to its end, which leaves out 3/8 of the work: what is masked.
+
+  Args:
+    query: what asks; ``h`` is a multiple of ``kv_heads``.
+    keys: one for each value.
+    values: what is averaged.
+    mask: which keys each query sees.
+    is_causal: whether each query sees the keys up to its own place only.
+  """
+  t = query.shape[1]
+  if not is_causal or t < _LONG or t % _BLOCKS or keys.shape[1] != t:
+    return jax.nn.dot_product_attention(
+      query, keys, values, mask=mask, is_causal=is_causal
+    )
+  found = []
+  for start in range(0, t, t // _BLOCKS):
+    end = start + t // _BLOCKS
+    seen = jnp.tri(end - start, end, start, dtype=bool)[None, None]
+    if mask is not None:
+      rows = slice(None) if mask.shape[2] == 1 else slice(start, end)
+      seen &= mask[:, :, rows, :end]
+    found.append(
+      jax.nn.dot_product_attention(
+        query[:, start:end], keys[:, :end], values[:, :end], mask=seen
+      )
+    )
+  return jnp.concatenate(found, axis=1)
 
 
 class Attention(nn.Module):
@@ -176,7 +218,7 @@ class Attention(nn.Module):
           for old, new in ((cache.keys, keys), (cache.values, values))
         )
       cache = AttentionCache(keys, values)
-    y = jax.nn.dot_product_attention(
+    y = attend(
       query,
       keys.astype(query.dtype),
       values.astype(query.dtype),

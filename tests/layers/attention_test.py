@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitnet_jax import RECIPES
-from bitnet_jax.layers.attention import Attention, make_mask, rotate
+from bitnet_jax.layers.attention import Attention, attend, make_mask, rotate
 from bitnet_jax.layers.feed_forward import KINDS, FeedForward
 from tests.jaxprs import equations
 
@@ -42,6 +42,30 @@ def reference(params, x, memory, mask):
     weights = np.exp(np.where(mask, scores, -np.inf))
     heads.append(weights / weights.sum(-1, keepdims=True) @ value)
   return np.concatenate(heads, -1) @ kernels["out"]
+
+
+@pytest.mark.parametrize("has_documents", [False, True])
+def test_blocks_of_queries_attend_as_all_at_once(has_documents):
+  t = 256
+  x = [normal(i, 2, t, heads, 4) for i, heads in enumerate((4, 2, 2))]
+  segments = jnp.asarray(np.arange(t) // 100 + 1)[None].repeat(2, 0)
+  mask = make_mask(segments=(segments, segments)) if has_documents else None
+  weight = normal(3, 2, t, 4, 4)
+
+  def outcome(attention):
+    def total(*x):
+      y = attention(*x, mask=mask, is_causal=True)
+      return jnp.sum(y * weight), y
+
+    f = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))
+    return f(*x), f.lower(*x).compile().cost_analysis()["flops"]
+
+  blocks, work = outcome(attend)
+  whole, all_work = outcome(jax.nn.dot_product_attention)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), blocks, whole
+  )
+  assert work < 0.75 * all_work
 
 
 @pytest.mark.parametrize(
