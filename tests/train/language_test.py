@@ -17,6 +17,7 @@ from bitnet_jax.train.tasks.token_prediction import (
   TokenOptions,
   TokenPrediction,
   arguments,
+  most_likely,
 )
 from tests.train import tiny
 from tests.train.conftest import final_state, first_losses, lines_without_time
@@ -194,6 +195,14 @@ def test_smoothing_and_z_loss_are_for_training_only():
       plain | {name: both[name]}, deterministic=False, mask=MASK
     )
     assert abs(trained["loss"] - evaluated["loss"]) > 0.01
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_most_likely_is_the_first_of_the_largest(dtype):
+  # Few values, so that there are ties.
+  logits = np.random.default_rng(0).integers(-3, 3, (4, 50, 9))
+  logits = jnp.asarray(logits, dtype).at[0, 0].set(-jnp.inf)
+  np.testing.assert_array_equal(most_likely(logits), jnp.argmax(logits, -1))
 
 
 def test_batch_without_a_target_has_no_loss_rather_than_nan():

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from bitnet_jax.train.losses import check_smoothing, cross_entropy
 from bitnet_jax.train.settings import check_least
@@ -28,6 +29,22 @@ class TokenOptions:
   def __post_init__(self):
     check_smoothing(self.label_smoothing)
     check_least("task", self, z_loss=0)
+
+
+def most_likely(
+  logits: Float[Array, "*batch vocab"],
+) -> Int[Array, "*batch"]:
+  """Returns ``jnp.argmax(logits, -1)``, and ``vocab`` where there is a NaN.
+
+  XLA's CPU backend looks for an index one element after the other, but for a
+  maximum or a minimum at many at once.
+
+  Args:
+    logits: a row for each prediction.
+  """
+  best = jnp.max(logits, axis=-1, keepdims=True)
+  ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+  return jnp.min(jnp.where(logits == best, ids, logits.shape[-1]), axis=-1)
 
 
 def arguments(
@@ -116,7 +133,7 @@ class TokenPrediction(TokenTask):
         "z_loss": self.options.z_loss,
       }
     losses = cross_entropy(logits, batch["targets"], **extras)
-    hits = jnp.argmax(logits, -1) == batch["targets"]
+    hits = most_likely(logits) == batch["targets"]
     totals = {
       "loss": jnp.sum(losses * batch["mask"]),
       "accuracy": jnp.sum(hits * batch["mask"]),
