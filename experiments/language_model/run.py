@@ -121,6 +121,12 @@ def run_baselines(case: study.Case, root: pathlib.Path) -> None:
     records.append(BASELINES, {"case": name, "metrics": found})
 
 
+def place(case: str) -> tuple[int, str]:
+  """Returns where a run stands in the table: by its kind, then by its seed."""
+  kind, _, seed = case.rpartition("-")
+  return list(KINDS).index(kind), seed
+
+
 def table() -> str:
   """Returns the results as Markdown."""
   rows = [
@@ -128,7 +134,8 @@ def table() -> str:
     " minutes |",
     "|---|---:|---:|---:|---:|---:|",
   ]
-  for record in records.load(BASELINES) + records.load(RESULTS):
+  runs = sorted(records.load(RESULTS), key=lambda run: place(run["case"]))
+  for record in records.load(BASELINES) + runs:
     metrics = record["metrics"]
     size, minutes = "", ""
     if "num_params" in record:
