@@ -172,8 +172,9 @@ def main(argv):
       _TORCH.value, threads=os.cpu_count() or 1, keeps_memory=keeps_memory()
     )
     print(f"torch {torch.version}")
-  all_timings = {}
+  all_timings, names = {}, []
   for case in SUITES[_SUITE.value](torch):
+    names.append(case.name)
     if _CASE.value and not any(part in case.name for part in _CASE.value):
       continue
     print(case.name, flush=True)
@@ -182,6 +183,11 @@ def main(argv):
     write(case.name, dataclasses.asdict(timings), torch)
   if torch:
     torch.close()
+  if not all_timings:
+    sys.exit(
+      f"error: --case={','.join(_CASE.value)} is in no name of a case of"
+      f" {_SUITE.value}; there are: {'; '.join(names)}"
+    )
   if _PLOT.value:
     plot(all_timings, pathlib.Path(_PLOT.value))
 

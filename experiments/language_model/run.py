@@ -45,18 +45,9 @@ def cases(data: str) -> list[study.Case]:
   for seed in _SEEDS.value:
     for kind in _KINDS.value:
       recipe, backward = KINDS[kind]
-      found.append(
-        study.Case(
-          f"{kind}-{seed}",
-          CONFIG,
-          overrides
-          | {
-            "quant.recipe": recipe,
-            "quant.backward": backward,
-            "seed": int(seed),
-          },
-        )
-      )
+      quant = {"quant.recipe": recipe, "quant.backward": backward}
+      changes = overrides | quant | {"seed": int(seed)}
+      found.append(study.Case(f"{kind}-{seed}", CONFIG, changes))
   return found
 
 

@@ -44,12 +44,16 @@ def reference(params, x, memory, mask):
   return np.concatenate(heads, -1) @ kernels["out"]
 
 
-@pytest.mark.parametrize("has_documents", [False, True])
-def test_blocks_of_queries_attend_as_all_at_once(has_documents):
+@pytest.mark.parametrize("masked", [None, "documents", "padding"])
+def test_blocks_of_queries_attend_as_all_at_once(masked):
   t = 256
   x = [normal(i, 2, t, heads, 4) for i, heads in enumerate((4, 2, 2))]
   segments = jnp.asarray(np.arange(t) // 100 + 1)[None].repeat(2, 0)
-  mask = make_mask(segments=(segments, segments)) if has_documents else None
+  mask = {
+    None: None,
+    "documents": make_mask(segments=(segments, segments)),
+    "padding": jnp.broadcast_to(jnp.arange(t) < 200, (2, 1, 1, t)),
+  }[masked]
   weight = normal(3, 2, t, 4, 4)
 
   def outcome(attention):
