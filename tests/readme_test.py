@@ -7,11 +7,21 @@ import runpy
 import jax
 import jax.numpy as jnp
 import pytest
+from absl import flags
 
 import bitnet_jax
 from tests.readme_commands import README, commands
 
 ROOT = README.parent
+
+
+def run_path(path):
+  """Runs a program's file; its flags, which others have too, are dropped."""
+  before = set(flags.FLAGS)
+  found = runpy.run_path(path)
+  for name in set(flags.FLAGS) - before:
+    delattr(flags.FLAGS, name)
+  return found
 
 
 def text():
@@ -55,7 +65,7 @@ def test_folders_of_the_layout_exist():
 
 
 def test_table_is_the_one_of_the_records():
-  table = runpy.run_path(str(ROOT / "experiments/mnist/run.py"))["table"]()
+  table = run_path(str(ROOT / "experiments/mnist/run.py"))["table"]()
   (shown,) = re.findall(
     r"<!-- table: mnist -->\n(.*?)\n<!-- end -->", text(), re.DOTALL
   )
@@ -77,14 +87,14 @@ def test_table_is_the_one_of_the_records():
 )
 def test_tables_of_a_study_are_those_of_its_records(study, function):
   folder = ROOT / "experiments" / study
-  tables = runpy.run_path(str(folder / "run.py"))[function]()
+  tables = run_path(str(folder / "run.py"))[function]()
   shown = (folder / "README.md").read_text(encoding="utf-8")
   assert f"<!-- tables -->\n{tables}\n<!-- end -->" in shown
 
 
 def test_table_of_rounded_gradients_is_that_of_its_records():
   path = ROOT / "experiments" / "backward" / "run.py"
-  table = runpy.run_path(str(path))["table"]()
+  table = run_path(str(path))["table"]()
   shown = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
   assert f"<!-- table: backward -->\n{table}\n<!-- end -->" in shown
 
