@@ -26,7 +26,9 @@ RESULTS = pathlib.Path(__file__).parent / "results.jsonl"
 _DATA = flags.DEFINE_string("data", None, "The file of images.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.")
 _NETWORKS = flags.DEFINE_list("networks", list(NETWORKS), "Which networks.")
+_RECIPES = flags.DEFINE_list("recipes", list(RECIPES), "Which recipes.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Which seeds.")
+_RATES = flags.DEFINE_list("learning_rates", ["0.001"], "Which, at their peak.")
 _TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT003
 
 
@@ -34,35 +36,39 @@ def cases(data: str) -> list[study.Case]:
   """Returns the runs."""
   return [
     study.Case(
-      f"{network}-{recipe}-{seed}",
+      f"{network}-{recipe}-{rate}-{seed}",
       NETWORKS[network],
       {
         "data.source": f"file:{data}",
         "quant.recipe": recipe,
+        "optim.learning_rate": float(rate),
         "seed": int(seed),
         "data.random_crop": 4,
         "data.random_flip": True,
       },
     )
     for seed in _SEEDS.value
+    for rate in _RATES.value
     for network in _NETWORKS.value
-    for recipe in RECIPES
+    for recipe in _RECIPES.value
   ]
 
 
 def table() -> str:
   """Returns the results as Markdown."""
   rows = [
-    "| network | recipe | parameters | runs | test accuracy | minutes a run |",
-    "|---|---|---:|---:|---:|---:|",
+    "| network | recipe | learning rate | parameters | runs | test accuracy |"
+    " minutes a run |",
+    "|---|---|---:|---:|---:|---:|---:|",
   ]
-  runs = records.group(records.load(RESULTS), "model.name", "quant.recipe")
-  for (network, recipe), found in runs.items():
+  keys = ("model.name", "quant.recipe", "optim.learning_rate")
+  runs = records.group(records.load(RESULTS), *keys)
+  for (network, recipe, rate), found in runs.items():
     accuracy = study.percent(run["metrics"]["test/accuracy"] for run in found)
     minutes = statistics.median(run["wall_time_s"] for run in found) / 60
     rows.append(
-      f"| {network} | `{recipe}` | {found[0]['num_params']:,} | {len(found)} |"
-      f" {accuracy} | {minutes:.0f} |"
+      f"| {network} | `{recipe}` | {rate:g} | {found[0]['num_params']:,} |"
+      f" {len(found)} | {accuracy} | {minutes:.0f} |"
     )
   return "\n".join(rows)
 
