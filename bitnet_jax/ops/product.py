@@ -22,8 +22,11 @@ from bitnet_jax.types import Packed, QTensor
 
 # The name of results for ``jax.checkpoint_policies.save_only_these_names``.
 PRODUCT = "bit_product"
-# How a cotangent is rounded under backward="int8".
-GRADIENT = Quantizer("absmax", (-127, 127), axis=-1, rounding="stochastic")
+# How a cotangent is rounded under backward="int8". Those of a mean over many
+# examples are far below the floor of other operands.
+GRADIENT = Quantizer(
+  "absmax", (-127, 127), axis=-1, eps=1e-30, rounding="stochastic"
+)
 
 
 @runtime_checkable

@@ -74,6 +74,15 @@ def test_products_of_the_backward_pass_are_int8_too():
     assert eqn.outvars[0].aval.dtype == jnp.int32
 
 
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_small_cotangents_lose_no_more_than_large_ones(product):
+  apply, x_shape, w_shape = PRODUCTS[product]
+  x, w, g = draw((x_shape, w_shape, (*x_shape[:-1], w_shape[-1])))
+  _, vjp = jax.vjp(lambda x, w: apply(x, w, INT8, key=jax.random.key(2)), x, w)
+  for small, large in zip(vjp(g * 2.0**-40), vjp(g), strict=True):
+    np.testing.assert_array_equal(small * 2.0**40, large)
+
+
 def test_forward_is_the_same():
   x, w = draw(((16, 8), (8, 6)))
   np.testing.assert_array_equal(
