@@ -44,6 +44,7 @@ from benchmarks.tables import table
 from benchmarks.timing import Case, Timings, measure
 from benchmarks.torch_baseline import Torch
 
+from bitnet_jax.ops import kernels
 from bitnet_jax.train import records, runner
 from bitnet_jax.train.allocation import keep_memory
 
@@ -107,6 +108,7 @@ def write(case: str, results: dict[str, Any], torch: Torch | None) -> None:
     "device": records.device(),
     "cores": os.cpu_count(),
     "memory_kept": keeps_memory(),
+    "kernels": kernels.is_there(),
     "versions": records.versions()
     | {"torch": None if torch is None else torch.version},
     "commit": records.commit(),
@@ -161,7 +163,8 @@ def main(argv):
   keeps_memory()
   print(
     f"jax {jax.__version__}, {records.device()}, {platform.machine()},"
-    f" {os.cpu_count()} cores"
+    f" {os.cpu_count()} cores, kernels"
+    f" {'compiled' if kernels.is_there() else 'not compiled'}"
   )
   if _SUITE.value in READINGS:
     read()

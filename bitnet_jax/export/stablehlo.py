@@ -17,7 +17,7 @@ import jax.export
 import numpy as np
 
 from bitnet_jax.files import write_atomically
-from bitnet_jax.ops import native
+from bitnet_jax.ops import kernels
 
 PROGRAM, BYTECODE, DESCRIPTION = "model.jax", "model.mlirbc", "model.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -63,7 +63,7 @@ def write_stablehlo(
   shapes = {name: of_any_size(x) for name, x in inputs.items()}
   jitted = jax.jit(call)
   try:
-    with native.portable():
+    with kernels.portable():
       exported = jax.export.export(jitted, platforms=platforms)(**shapes)
   except Exception as error:  # of several kinds, some of them private
     raise ValueError(

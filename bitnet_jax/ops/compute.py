@@ -27,6 +27,9 @@ CPU_MIN_CHANNELS_BY_TAP = 8
 # what a window of a convolution sees, for a product in float32; a copy of other
 # codes, or for a product in bfloat16 or int8, always is.
 CPU_MIN_COLUMNS_COPIED = 128
+# From so many columns and terms on the kernel that looks sums up is faster than
+# XLA's product of float32 and ternary codes, whatever the number of rows.
+CPU_MIN_COLUMNS_LOOKED_UP = 8
 
 # Backends whose int8 products have been seen to compile.
 _WITH_INT8 = ("cpu", "gpu", "tpu")

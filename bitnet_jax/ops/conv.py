@@ -55,7 +55,8 @@ class Convolution:
 
   def input_gradient(self, g, w, x, *, precision):
     """See ``Bilinear``; codes are multiplied as floats here."""
-    g, w = _as_floats(g), _as_floats(w)
+    w = w.dequantize() if isinstance(w, QTensor) else _as_floats(w)
+    g = _as_floats(g)
     x = jax.ShapeDtypeStruct(x.shape, g.dtype)
     product = functools.partial(self, precision=precision, dtype=g.dtype)
     (dx,) = jax.linear_transpose(lambda x: product(x, w), x)(g)

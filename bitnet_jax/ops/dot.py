@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.experimental import layout
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from bitnet_jax.ops import compute, packed_dot
+from bitnet_jax.ops import compute, kernels, packed_dot
 from bitnet_jax.ops.packing import unpack
 from bitnet_jax.ops.product import quantized_product
 from bitnet_jax.quantizers.recipe import RecipeLike, get_recipe
@@ -41,7 +41,11 @@ class MatMul:
 
   def input_gradient(self, g, w, x, *, precision):
     """See ``Bilinear``."""
-    del x
+    if isinstance(w, QTensor):
+      if _looks_sums_up(g, w):
+        dx = kernels.ternary_dot(_flat(g), w.codes, w.scale.reshape(()))
+        return dx.reshape(x.shape)
+      w = w.dequantize()
     return jax.lax.dot_general(
       g,
       w,
@@ -175,6 +179,16 @@ def transposes_first(x: Array | QTensor, g: Array) -> bool:
   if isinstance(x, QTensor) or g.dtype != jnp.float32:
     return True
   return x.shape[-1] >= compute.CPU_MIN_COLUMNS_COPIED
+
+
+def _looks_sums_up(g: Array, w: QTensor) -> bool:
+  """Whether a kernel multiplies rows with ternary codes."""
+  return (
+    _on_one_cpu()
+    and kernels.may_be_used()
+    and all(isinstance(n, int) for n in g.shape)  # Batches of any size: not.
+    and min(w.shape) >= compute.CPU_MIN_COLUMNS_LOOKED_UP
+  )
 
 
 def _transposed(x):

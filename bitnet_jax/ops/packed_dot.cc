@@ -8,13 +8,11 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <thread>
 #include <vector>
 
+#include "tiles.h"
 #include "xla/ffi/api/ffi.h"
 
 #define BITNET_TARGET \
@@ -105,31 +103,6 @@ void MultiplyTile(const Product& p, int64_t tile) {
   MultiplyRows<1>(p, row, first, end);
 }
 
-// Runs all tiles on the threads of a pool and on this one.
-void MultiplyTiles(ffi::ThreadPool& pool, const Product& p) {
-  struct Shared {
-    std::atomic<int64_t> next{0}, done{0};
-  };
-  const int64_t tiles = (p.columns + kWidest - 1) / kWidest;
-  auto shared = std::make_shared<Shared>();
-  // A thread that comes late finds no tile, and touches nothing else.
-  auto work = [shared, tiles, p] {
-    int64_t tile;
-    while ((tile = shared->next.fetch_add(1)) < tiles) {
-      MultiplyTile(p, tile);
-      shared->done.fetch_add(1, std::memory_order_release);
-    }
-  };
-  const int64_t threads = std::min<int64_t>(pool.num_threads(), tiles);
-  for (int64_t i = 1; i < threads; ++i) {
-    pool.Schedule(std::decay_t<decltype(work)>(work));
-  }
-  work();
-  while (shared->done.load(std::memory_order_acquire) < tiles) {
-    std::this_thread::yield();
-  }
-}
-
 ffi::Error PackedDot(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> x,
                      ffi::Buffer<ffi::U8> w,
                      ffi::ResultBuffer<ffi::S32> y) {
@@ -145,15 +118,17 @@ ffi::Error PackedDot(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> x,
     for (int64_t k = 0; k < 4 * p.quads; ++k) sums[r] += values[k];
   }
   p.sums = sums.data();
-  MultiplyTiles(pool, p);
+  const int64_t tiles = (p.columns + kWidest - 1) / kWidest;
+  bitnet::RunTiles(pool, tiles, [p](int64_t tile) { MultiplyTile(p, tile); });
   return ffi::Error::Success();
 }
 
 }  // namespace
 
-// Whether this processor has the instructions.
+// Whether this processor has the instructions of all kernels.
 extern "C" int bitnet_runs_here() {
-  return __builtin_cpu_supports("avx512bw") &&
+  return __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vbmi") &&
          __builtin_cpu_supports("avx512vnni");

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int8, Int32
 
 from bitnet_jax import backend
-from bitnet_jax.ops import compute, native, packed_dot_tpu
+from bitnet_jax.ops import compute, kernels, packed_dot_tpu
 from bitnet_jax.ops.packing import LAYOUTS
 from bitnet_jax.types import Packed
 
@@ -31,7 +31,7 @@ def suits(x: Array, w: Packed) -> bool:
     return packed_dot_tpu.suits(rows, *w.shape)
   if not compute.on_cpu():
     return False
-  most = MOST_ROWS_OF_KERNEL if native.may_be_used() else 1
+  most = MOST_ROWS_OF_KERNEL if kernels.may_be_used() else 1
   return 1 <= rows <= most
 
 
@@ -40,8 +40,8 @@ def dot(x: Int8[Array, "*few k"], w: Packed) -> Int32[Array, "..."]:
   rows = x.reshape(-1, x.shape[-1])
   if _on_tpu():
     y = packed_dot_tpu.packed_dot(rows, w.data)
-  elif native.may_be_used():
-    y = native.packed_dot(rows, w.data)
+  elif kernels.may_be_used():
+    y = kernels.packed_dot(rows, w.data)
   else:
     y = _dot_one_row(rows[0], w)
   return y.reshape(*x.shape[:-1], w.shape[-1])
@@ -49,7 +49,7 @@ def dot(x: Int8[Array, "*few k"], w: Packed) -> Int32[Array, "..."]:
 
 def _on_tpu() -> bool:
   """Whether programs may use the kernel for TPU, and are traced for one."""
-  return backend.current() == "tpu" and not native.is_portable()
+  return backend.current() == "tpu" and not kernels.is_portable()
 
 
 def _dot_one_row(row: Int8[Array, "k"], w: Packed) -> Int32[Array, "n"]:

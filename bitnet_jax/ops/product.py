@@ -43,9 +43,17 @@ class Bilinear(Protocol):
     ...
 
   def input_gradient(
-    self, g: Array, w: Array, x: jax.ShapeDtypeStruct, *, precision: Any
+    self,
+    g: Array,
+    w: Array | QTensor,
+    x: jax.ShapeDtypeStruct,
+    *,
+    precision: Any,
   ) -> Array:
-    """Transposes by ``x``; the sums are int32 for int8 codes, else float32."""
+    """Transposes by ``x``; the sums are int32 for int8 codes, else float32.
+
+    Ternary codes may still have a scale to them, if that is a single one.
+    """
     ...
 
   def weight_gradient(
@@ -287,14 +295,15 @@ def _transpose_floats(spec, g, x, w, w_dtype, g_key):
   if isinstance(w, QTensor) and w.scale.size > 1:
     w_values, g_scaled = w.qvalue, g * _along_last(w.scale, g)
   elif isinstance(w, QTensor) and in_float32:
-    w_values = w.dequantize()  # Exact for ternary codes, and less than g or dx.
+    # Exact for ternary codes, and less than g or dx.
+    w_values = w if spec.recipe.weights.largest_code == 1 else w.dequantize()
   elif isinstance(w, QTensor):
     # Codes are exact in any float, which their multiples are not. The scale is
     # then part of whatever reads dx.
     w_values, dx_scale = w.qvalue, w.scale.reshape(())
   dx = spec.product.input_gradient(
     g_scaled.astype(dtype),
-    w_values.astype(dtype),
+    w_values if isinstance(w_values, QTensor) else w_values.astype(dtype),
     jax.ShapeDtypeStruct(x.shape, dtype),
     precision=spec.precision,
   )

@@ -11,7 +11,7 @@ from benchmarks.baselines import FakeConv, FakeDense, NormConv
 from benchmarks.timing import Case, Run, jitted
 from benchmarks.torch_baseline import Torch
 from bitnet_jax import RECIPES, BitConv, BitDense, Recipe
-from bitnet_jax.ops import bit_conv, bit_dot
+from bitnet_jax.ops import bit_conv, bit_dot, kernels
 from bitnet_jax.quantizers.measures import MEASURES
 
 # Tokens, d_in, d_out.
@@ -31,6 +31,10 @@ PRODUCTS = (
 CONVOLUTIONS = (
   *CONVS,
   *((128, 16, 4, 32), (128, 14, 16, 16), (128, 14, 16, 32), (128, 7, 32, 64)),
+)
+LOOKED_UP = (
+  *((2048, 1024, 4096), (2048, 256, 1024), (2048, 1024, 256), (2048, 256, 256)),
+  *((128, 512, 512), (128, 128, 16), (1, 1024, 1024), (1024, 8, 256)),
 )
 MEDIANS = ((100, 1000), (1000, 1000), (1000, 4000))
 
@@ -81,6 +85,10 @@ def dense(torch: Torch | None) -> Iterator[Case]:
       ("b158, bfloat16", "nn.Dense, bfloat16"),
       ("forward, b158", "forward, nn.Dense"),
     ]
+    if kernels.is_there():
+      with kernels.portable():
+        runs["b158, XLA alone"] = step(layers["b158"], x, g)
+      ratios.append(("b158, XLA alone", "nn.Dense"))
     if torch:
       for name in ("Linear", "AbsMean", "AbsMedian"):
         runs[f"torch {name}"] = torch.make(
@@ -153,6 +161,8 @@ def compute(torch: Torch | None) -> Iterator[Case]:
       for name, recipe in recipes.items()
     }
     yield Case(f"dot {rows} x {d_in} x {d_out}", runs, ratios)
+  if kernels.is_there():
+    yield from looked_up()
   for batch, side, c_in, c_out in CONVOLUTIONS:
     x = jax.random.normal(jax.random.key(0), (batch, side, side, c_in))
     x = base.acts.quantize(x, axes=(1, 2, 3))
@@ -167,6 +177,19 @@ def compute(torch: Torch | None) -> Iterator[Case]:
       for name, recipe in recipes.items()
     }
     yield Case(f"conv {batch} x {side}x{side}, {c_in} to {c_out}", runs, ratios)
+
+
+def looked_up() -> Iterator[Case]:
+  """Products of the backward pass by the kernel that looks sums up."""
+  for rows, d_in, d_out in LOOKED_UP:
+    g = jax.random.normal(jax.random.key(0), (rows, d_out))
+    w = jax.random.randint(jax.random.key(1), (d_in, d_out), -1, 2, jnp.int8)
+    runs = {
+      "kernel": jitted(kernels.ternary_dot, g, w, jnp.float32(1)),
+      "float": jitted(lambda g, w: g @ w.astype(g.dtype).T, g, w),
+    }
+    name = f"gradient by the input, {rows} x {d_in} x {d_out}"
+    yield Case(name, runs, [("kernel", "float")])
 
 
 def median(torch: Torch | None) -> Iterator[Case]:

@@ -22,6 +22,7 @@ from bitnet_jax import RECIPES, BitDense, Recipe
 from bitnet_jax.layers import bit_layers
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
 from bitnet_jax.train import runner
+from bitnet_jax.ops import kernels
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.sharding import place_batch
 from bitnet_jax.train.state import TrainState
@@ -34,6 +35,7 @@ from bitnet_jax.train.tasks.token_prediction import (
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROUNDED = "b158, gradients bfloat16"
+ALONE = "b158, XLA alone"  # Where there are kernels, what is gained by them.
 # Name in a case: name of a recipe, and its backward products.
 KINDS = {
   "float": ("float", "float"),
@@ -241,10 +243,16 @@ def step(torch: Torch | None) -> Iterator[Case]:
     for name, make in cases.items():
       runs = {kind: make(*how) for kind, how in KINDS.items()}
       ratios = [("b158", "float"), ("b158_median", "b158"), (ROUNDED, "float")]
+      if kernels.is_there():
+        with kernels.portable():
+          runs[ALONE] = make(*KINDS["b158"])
+        ratios.append((ALONE, "float"))
       if torch and name in in_torch:
         for layer, kinds in TORCH.items():
           runs[f"torch {layer}"] = torch.make(**in_torch[name], layer=layer)
           ratios += [(f"torch {layer}", kind) for kind in kinds]
+        if ALONE in runs:
+          ratios.append(("torch AbsMean", ALONE))
       yield Case(f"step of the {name}", runs, ratios)
 
 

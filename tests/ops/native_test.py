@@ -1,4 +1,4 @@
-"""The optional kernel in C++."""
+"""The optional kernels in C++."""
 
 import shutil
 
@@ -8,36 +8,44 @@ import numpy as np
 import pytest
 
 from bitnet_jax import RECIPES, QTensor
-from bitnet_jax.ops import bit_dot, native, pack, packed_dot
+from bitnet_jax.ops import (
+  bit_conv,
+  bit_dot,
+  compute,
+  kernels,
+  native,
+  pack,
+  packed_dot,
+)
 from tests.jaxprs import equations
 
 COMPILER = shutil.which("g++")
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory):
-  """Compiles it; where it cannot run, its tests have nothing to say."""
+def compiled(tmp_path_factory):
+  """Compiles them; where they cannot run, their tests have nothing to say."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    native.is_there.cache_clear()
+    kernels.is_there.cache_clear()
     try:
       native.build()
     except native.NativeError as error:
       if COMPILER and "lacks" not in str(error):
         raise
       pytest.skip(str(error))
-    assert native.is_there()
+    assert kernels.is_there()
     yield
-  native.is_there.cache_clear()
+  kernels.is_there.cache_clear()
 
 
 @pytest.fixture
 def none(tmp_path, monkeypatch):
   """An empty cache folder."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  native.is_there.cache_clear()
+  kernels.is_there.cache_clear()
   yield tmp_path
-  native.is_there.cache_clear()
+  kernels.is_there.cache_clear()
 
 
 def codes_of(rng, shape):
@@ -45,30 +53,31 @@ def codes_of(rng, shape):
 
 
 def calls(function, *args):
-  return len(list(equations(jax.make_jaxpr(function)(*args).jaxpr, "ffi_call")))
+  jaxpr = jax.make_jaxpr(lambda *args: function(*args))(*args)  # Traced anew.
+  return len(list(equations(jaxpr.jaxpr, "ffi_call")))
 
 
 # Rows in fours, twos and ones; columns of whole and of partial registers.
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16])
 @pytest.mark.parametrize("shape", [(4, 1), (8, 16), (33, 70), (128, 300)])
-@pytest.mark.usefixtures("kernel")
+@pytest.mark.usefixtures("compiled")
 def test_products_are_exact(rows, shape):
   rng = np.random.default_rng(rows)
   codes = codes_of(rng, shape)
   x = rng.integers(-128, 128, (rows, shape[0])).astype(np.int8)
-  found = jax.jit(native.packed_dot)(x, pack(jnp.asarray(codes)).data)
+  found = jax.jit(kernels.packed_dot)(x, pack(jnp.asarray(codes)).data)
   np.testing.assert_array_equal(found, x.astype(np.int64) @ codes)
 
 
-@pytest.mark.usefixtures("kernel")
+@pytest.mark.usefixtures("compiled")
 def test_extremes_do_not_overflow():
   x = np.full((2, 4096), -128, np.int8)
   data = pack(jnp.ones((4096, 20), jnp.int8)).data
-  found = jax.jit(native.packed_dot)(x, data)
+  found = jax.jit(kernels.packed_dot)(x, data)
   np.testing.assert_array_equal(found, -128 * 4096)
 
 
-@pytest.mark.usefixtures("kernel")
+@pytest.mark.usefixtures("compiled")
 def test_layers_use_it_for_few_rows():
   rng = np.random.default_rng(0)
   q = QTensor(jnp.asarray(codes_of(rng, (64, 48))), jnp.ones((1, 1)))
@@ -88,30 +97,131 @@ def test_layers_use_it_for_few_rows():
     )
 
 
-@pytest.mark.usefixtures("kernel")
+@pytest.mark.usefixtures("compiled")
 def test_it_runs_under_vmap():
   rng = np.random.default_rng(0)
   codes = codes_of(rng, (3, 8, 5))
   x = rng.integers(-128, 128, (3, 2, 8)).astype(np.int8)
   data = jax.vmap(lambda c: pack(c).data)(jnp.asarray(codes))
-  found = jax.jit(jax.vmap(native.packed_dot))(x, data)
+  found = jax.jit(jax.vmap(kernels.packed_dot))(x, data)
   np.testing.assert_array_equal(found, x.astype(np.int64) @ codes)
 
 
-@pytest.mark.usefixtures("kernel")
+# Rows in fours and ones; terms in threes of threes, in threes, and what is
+# left; columns of whole and of partial registers and tiles.
+@pytest.mark.parametrize("rows", [0, 1, 4, 7, 65])
+@pytest.mark.parametrize(
+  "columns, terms", [(1, 1), (16, 2), (20, 9), (513, 14), (1030, 64)]
+)
+@pytest.mark.usefixtures("compiled")
+def test_products_of_whole_numbers_are_exact(rows, columns, terms):
+  rng = np.random.default_rng(rows)
+  codes = codes_of(rng, (columns, terms))
+  x = rng.integers(-999, 1000, (rows, terms)).astype(np.float32)
+  found = jax.jit(kernels.ternary_dot)(x, codes, jnp.float32(0.25))
+  np.testing.assert_array_equal(found, x @ codes.T.astype(np.float32) / 4)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_rows_depend_on_no_other_row():
+  rng = np.random.default_rng(0)
+  codes = codes_of(rng, (40, 70))
+  x = rng.normal(size=(75, 70)).astype(np.float32)
+  multiply = jax.jit(kernels.ternary_dot)
+  together = multiply(x, codes, jnp.float32(0.1))
+  expected = 0.1 * x.astype(np.float64) @ codes.T
+  np.testing.assert_allclose(together, expected, atol=1e-5)
+  for rows in (slice(1), slice(3, 50), slice(70, 75)):
+    alone = multiply(x[rows], codes, jnp.float32(0.1))
+    np.testing.assert_array_equal(alone, together[rows])
+  x[2, 5], x[4, 6], x[6, 7] = np.nan, np.inf, -np.inf
+  found = multiply(x, codes, jnp.float32(0.1))
+  bad = [2, 4, 6]
+  assert not np.isfinite(found[bad, :]).any()
+  good = np.delete(np.arange(75), bad)
+  np.testing.assert_array_equal(found[good, :], together[good, :])
+
+
+def weight_shape_and_product(kind):
+  if kind == "dot":
+    return (32, 24), bit_dot
+  geometry = dict(window_strides=(1,), padding="SAME")
+  return (3, 32, 24), lambda *args: bit_conv(*args, **geometry)
+
+
+@pytest.mark.parametrize("kind", ["dot", "conv"])
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"float"}))
+@pytest.mark.usefixtures("compiled")
+def test_gradients_by_the_input_look_sums_up(name, kind, monkeypatch):
+  recipe, rng = RECIPES[name], np.random.default_rng(0)
+  shape, product = weight_shape_and_product(kind)
+  w = jnp.asarray(rng.normal(size=shape), jnp.float32)
+  x = jnp.asarray(rng.normal(size=(2, 5, 32)), jnp.float32)
+  g = jnp.asarray(rng.normal(size=(2, 5, 24)), jnp.float32)
+
+  def gradients(x, w, g):
+    return jax.vjp(lambda x, w: product(x, w, recipe), x, w)[1](g)
+
+  assert calls(gradients, x, w, g) == 0  # Not where devices share the rows.
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  ternary = recipe.weights.range == (-1, 1)
+  assert calls(gradients, x, w, g) == (ternary and kind == "dot")
+  with kernels.portable():
+    assert calls(gradients, x, w, g) == 0
+    expected = jax.jit(gradients)(x, w, g)
+  found = jax.jit(lambda *args: gradients(*args))(x, w, g)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_gradients_of_a_stack_of_layers_look_sums_up(monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  rng = np.random.default_rng(0)
+  w = jnp.asarray(rng.normal(size=(3, 32, 32)), jnp.float32)
+  x = jnp.asarray(rng.normal(size=(4, 6, 32)), jnp.float32)
+
+  def loss(x, w):
+    def layer(x, w):
+      return x + bit_dot(x, w, "b158"), None
+
+    return jnp.sum(jax.lax.scan(layer, x, w)[0] ** 2)
+
+  one_by_one = jax.vmap(jax.grad(loss, (0, 1)), (0, None))
+  assert calls(one_by_one, x, w) > 0
+  found = jax.jit(one_by_one)(x, w)
+  with kernels.portable():
+    expected = jax.jit(lambda *args: one_by_one(*args))(x, w)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_narrow_products_are_left_to_xla(monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  narrow = compute.CPU_MIN_COLUMNS_LOOKED_UP - 1
+
+  def gradient(x, w):
+    return jax.grad(lambda x: jnp.sum(bit_dot(x, w, "b158")))(x)
+
+  for shape, expected in (((narrow, 32), 0), ((narrow + 1, 32), 1)):
+    assert calls(gradient, jnp.ones((4, shape[0])), jnp.ones(shape)) == expected
+
+
+@pytest.mark.usefixtures("compiled")
 def test_portable_programs_do_without():
   frozen = QTensor(pack(jnp.ones((8, 4), jnp.int8)), jnp.ones((1, 1)))
 
   def multiply(x):
     return bit_dot(x, frozen, RECIPES["bitnet_2b4t"])
 
-  with native.portable():
+  with kernels.portable():
     assert calls(multiply, jnp.ones((1, 8))) == 0
-  assert calls(lambda x: multiply(x), jnp.ones((1, 8))) == 1
+  assert calls(multiply, jnp.ones((1, 8))) == 1
 
 
 def test_nothing_needs_it(none):
-  assert not native.is_there()
+  assert not kernels.is_there()
   frozen = QTensor(pack(jnp.ones((8, 4), jnp.int8)), jnp.ones((1, 1)))
   y = bit_dot(jnp.ones((1, 8)), frozen, RECIPES["bitnet_2b4t"])
   np.testing.assert_allclose(y, 8, rtol=1e-6)
@@ -125,7 +235,7 @@ def test_missing_compiler_is_named(none, monkeypatch):
 
 
 def test_library_of_another_processor_is_left_alone(none):
-  path = native.library()
+  path = kernels.library()
   path.parent.mkdir(parents=True)
   path.write_bytes(b"not a library")
-  assert not native.is_there()
+  assert not kernels.is_there()

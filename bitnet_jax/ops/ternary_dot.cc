@@ -1,0 +1,210 @@
+// Products of float32 rows with ternary codes,
+// y[m, k] = scale * sum_n x[m, n] codes[k, n].
+//
+// Three codes have 27 values, so three neighbours of a row have 27 sums, which fill
+// two registers: one instruction looks up those of 16 columns of the result. With
+// the addition that follows it does what takes three instructions that multiply and
+// add. Sums are of float32, in an order that depends on the number of terms alone.
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "tiles.h"
+#include "xla/ffi/api/ffi.h"
+
+#define BITNET_TARGET __attribute__((target("avx512f,avx512dq")))
+
+namespace {
+
+namespace ffi = xla::ffi;
+
+constexpr int64_t kLanes = 16;     // columns of a register
+constexpr int64_t kWidest = 512;   // columns whose sums stay in the first cache
+constexpr int64_t kTileRows = 32;  // rows of a tile
+constexpr int kRows = 4;           // rows that share what is loaded
+constexpr int kTriples = 3;        // triples between load and store of a sum
+
+struct Product {
+  const float* x;          // [rows, terms]
+  const int8_t* codes;     // [columns, terms]
+  float scale;
+  uint8_t* triples;        // [groups, padded], places of them
+  float* y;                // [rows, columns]
+  int64_t rows, terms, columns;
+  int64_t groups, padded;  // terms in threes, columns in whole registers
+};
+
+// Three codes as one number from -13 to 13, the first counting least.
+int8_t TripleOf(const int8_t* codes) {
+  return codes[0] + 3 * codes[1] + 9 * codes[2];
+}
+
+// Where the sum of a triple is looked up: those of negative triples are in the
+// second register, and are those of the positive ones with the other sign.
+uint8_t PlaceOf(int8_t triple) { return triple < 0 ? kLanes - triple : triple; }
+
+// The codes of the triples from 0 on.
+using Digits = std::array<std::array<float, kLanes>, 3>;
+constexpr Digits DigitsOfTriples() {
+  Digits digits{};
+  for (int triple = 0; triple <= 13; ++triple) {
+    digits[0][triple] = (triple + 1) % 3 - 1;
+    digits[1][triple] = (triple + 4) / 3 % 3 - 1;
+    digits[2][triple] = (triple + 13) / 9 - 1;
+  }
+  return digits;
+}
+alignas(64) constexpr Digits kDigits = DigitsOfTriples();
+
+// Packs the codes of kLanes columns.
+BITNET_TARGET void PackColumns(const Product& p, int64_t first) {
+  const int64_t there = std::min(kLanes, p.columns - first);
+  const int64_t whole = p.terms / 3;
+  std::vector<uint8_t> packed(kLanes * p.groups);
+  for (int64_t i = 0; i < there; ++i) {
+    const int8_t* codes = p.codes + (first + i) * p.terms;
+    uint8_t* column = packed.data() + i * p.groups;
+    for (int64_t q = 0; q < whole; ++q) {
+      column[q] = PlaceOf(TripleOf(codes + 3 * q));
+    }
+    if (whole < p.groups) {
+      int8_t last[3] = {};
+      std::copy(codes + 3 * whole, codes + p.terms, last);
+      column[whole] = PlaceOf(TripleOf(last));
+    }
+  }
+  for (int64_t q = 0; q < p.groups; ++q) {
+    uint8_t* triples = p.triples + q * p.padded + first;
+    for (int64_t i = 0; i < kLanes; ++i) triples[i] = packed[i * p.groups + q];
+  }
+}
+
+// Sums of up to kRows rows. Rows that begin a power of two apart are slow.
+using Sums = float[kRows][kWidest + kLanes];
+
+// Adds a few triples of terms to the sums of kUsedRows rows. Values of x are
+// `apart` from row to row; triples are those of the first column.
+template <int kUsedRows, int kUsedTriples>
+BITNET_TARGET void AddTriples(const Product& p, const float* x, int64_t apart,
+                              const uint8_t* triples, int64_t width,
+                              Sums& sums) {
+  const __m512 negative = _mm512_set1_ps(-0.0f);
+  __m512 low[kUsedRows][kUsedTriples], high[kUsedRows][kUsedTriples];
+  for (int m = 0; m < kUsedRows; ++m) {
+    for (int q = 0; q < kUsedTriples; ++q) {
+      const float* values = x + m * apart + 3 * q;
+      __m512 sum = _mm512_setzero_ps();
+      for (int i = 0; i < 3; ++i) {
+        sum = _mm512_fmadd_ps(_mm512_set1_ps(values[i]),
+                              _mm512_load_ps(kDigits[i].data()), sum);
+      }
+      low[m][q] = sum;
+      high[m][q] = _mm512_xor_ps(sum, negative);
+    }
+  }
+  for (int64_t k = 0; k < width; k += kLanes) {
+    __m512i triple[kUsedTriples];
+    for (int q = 0; q < kUsedTriples; ++q) {
+      triple[q] = _mm512_cvtepu8_epi32(_mm_loadu_si128(
+          reinterpret_cast<const __m128i*>(triples + q * p.padded + k)));
+    }
+    for (int m = 0; m < kUsedRows; ++m) {
+      __m512 sum = _mm512_load_ps(&sums[m][k]);
+      for (int q = 0; q < kUsedTriples; ++q) {
+        sum = _mm512_add_ps(
+            sum, _mm512_permutex2var_ps(low[m][q], triple[q], high[m][q]));
+      }
+      _mm512_store_ps(&sums[m][k], sum);
+    }
+  }
+}
+
+template <int kUsedRows>
+BITNET_TARGET int64_t MultiplyRows(const Product& p, int64_t row, int64_t end) {
+  alignas(64) Sums sums;
+  const int64_t whole = p.terms / 3;
+  for (; row + kUsedRows <= end; row += kUsedRows) {
+    const float* x = p.x + row * p.terms;
+    float last[kUsedRows][3] = {};  // what is left of each row, and zeros
+    for (int m = 0; m < kUsedRows; ++m) {
+      std::copy(x + m * p.terms + 3 * whole, x + (m + 1) * p.terms, last[m]);
+    }
+    for (int64_t first = 0; first < p.padded; first += kWidest) {
+      const int64_t width = std::min(kWidest, p.padded - first);
+      const uint8_t* triples = p.triples + first;
+      for (int m = 0; m < kUsedRows; ++m) std::fill_n(sums[m], width, 0.0f);
+      int64_t q = 0;
+      for (; q + kTriples <= whole; q += kTriples) {
+        AddTriples<kUsedRows, kTriples>(p, x + 3 * q, p.terms,
+                                        triples + q * p.padded, width, sums);
+      }
+      for (; q < whole; ++q) {
+        AddTriples<kUsedRows, 1>(p, x + 3 * q, p.terms, triples + q * p.padded,
+                                 width, sums);
+      }
+      if (q < p.groups) {
+        AddTriples<kUsedRows, 1>(p, last[0], 3, triples + q * p.padded, width,
+                                 sums);
+      }
+      const int64_t there = std::min(width, p.columns - first);
+      for (int m = 0; m < kUsedRows; ++m) {
+        float* y = p.y + (row + m) * p.columns + first;
+        for (int64_t k = 0; k < there; ++k) y[k] = p.scale * sums[m][k];
+      }
+    }
+  }
+  return row;
+}
+
+void MultiplyTile(const Product& p, int64_t tile) {
+  const int64_t end = std::min((tile + 1) * kTileRows, p.rows);
+  const int64_t row = MultiplyRows<kRows>(p, tile * kTileRows, end);
+  MultiplyRows<1>(p, row, end);
+}
+
+ffi::Error TernaryDot(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x,
+                      ffi::Buffer<ffi::S8> codes, ffi::BufferR0<ffi::F32> scale,
+                      ffi::ResultBuffer<ffi::F32> y) {
+  const auto of_x = x.dimensions(), of_codes = codes.dimensions();
+  if (of_x.size() != 2 || of_codes.size() != 2 || of_x[1] != of_codes[1]) {
+    return ffi::Error::InvalidArgument("x and codes differ in their terms");
+  }
+  Product p{};
+  p.x = x.typed_data();
+  p.codes = codes.typed_data();
+  p.scale = scale.typed_data()[0];
+  p.y = y->typed_data();
+  p.rows = of_x[0];
+  p.terms = of_x[1];
+  p.columns = of_codes[0];
+  p.groups = (p.terms + 2) / 3;
+  p.padded = (p.columns + kLanes - 1) / kLanes * kLanes;
+  const std::unique_ptr<uint8_t[]> triples(
+      new (std::nothrow) uint8_t[p.groups * p.padded]);
+  if (triples == nullptr) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "no memory for packed codes");
+  }
+  p.triples = triples.get();
+  bitnet::RunTiles(pool, p.padded / kLanes,
+                   [p](int64_t tile) { PackColumns(p, tile * kLanes); });
+  bitnet::RunTiles(pool, (p.rows + kTileRows - 1) / kTileRows,
+                   [p](int64_t tile) { MultiplyTile(p, tile); });
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(bitnet_ternary_dot, TernaryDot,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::S8>>()
+                                  .Arg<ffi::BufferR0<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>());
