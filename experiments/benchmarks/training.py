@@ -21,8 +21,8 @@ from benchmarks.torch_baseline import Torch
 from bitnet_jax import RECIPES, BitDense, Recipe
 from bitnet_jax.layers import bit_layers
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
-from bitnet_jax.train import runner
 from bitnet_jax.ops import kernels
+from bitnet_jax.train import runner
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.sharding import place_batch
 from bitnet_jax.train.state import TrainState
