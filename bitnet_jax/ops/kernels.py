@@ -28,6 +28,7 @@ FOLDER = pathlib.Path(__file__).parent
 SOURCES = ("packed_dot.cc", "ternary_dot.cc")
 _HEADER = "tiles.h"
 _PACKED_DOT, _TERNARY_DOT = "bitnet_packed_dot", "bitnet_ternary_dot"
+_registered: set[str] = set()
 _portable: contextvars.ContextVar[bool] = contextvars.ContextVar(
   "portable", default=False
 )
@@ -59,9 +60,11 @@ def is_there() -> bool:
     return False
   if not run_here(loaded):
     return False
-  for target in (_PACKED_DOT, _TERNARY_DOT):
+  # JAX takes one library in a process, and any of these sources will do.
+  for target in {_PACKED_DOT, _TERNARY_DOT} - _registered:
     handler = jax.ffi.pycapsule(getattr(loaded, target))
     jax.ffi.register_ffi_target(target, handler, platform="cpu")
+    _registered.add(target)
   return True
 
 

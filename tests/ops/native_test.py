@@ -220,6 +220,20 @@ def test_portable_programs_do_without():
   assert calls(multiply, jnp.ones((1, 8))) == 1
 
 
+@pytest.mark.usefixtures("compiled")
+def test_a_process_may_find_a_second_copy(tmp_path, monkeypatch):
+  first = kernels.library()
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  second = kernels.library()
+  second.parent.mkdir(parents=True)
+  shutil.copy(first, second)
+  kernels.is_there.cache_clear()
+  assert kernels.is_there()
+  data = pack(jnp.ones((8, 4), jnp.int8)).data
+  found = jax.jit(kernels.packed_dot)(jnp.ones((1, 8), jnp.int8), data)
+  np.testing.assert_array_equal(found, 8)
+
+
 def test_nothing_needs_it(none):
   assert not kernels.is_there()
   frozen = QTensor(pack(jnp.ones((8, 4), jnp.int8)), jnp.ones((1, 1)))
