@@ -30,6 +30,9 @@ CPU_MIN_COLUMNS_COPIED = 128
 # From so many columns and terms on the kernel that looks sums up is faster than
 # XLA's product of float32 and ternary codes, whatever the number of rows.
 CPU_MIN_COLUMNS_LOOKED_UP = 8
+# The outputs that it takes for a convolution to be, too, in which an input or
+# output must also have CPU_MIN_LARGER_CHANNELS.
+CPU_MIN_OUTPUTS_LOOKED_UP = 16
 
 # Backends whose int8 products have been seen to compile.
 _WITH_INT8 = ("cpu", "gpu", "tpu")

@@ -8,10 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from bitnet_jax.ops import compute
-from bitnet_jax.ops.dot import transposed_dot, transposes_first
+from bitnet_jax.ops import compute, kernels
+from bitnet_jax.ops.dot import (
+  looks_sums_up,
+  transposed_dot,
+  transposes_first,
+)
 from bitnet_jax.ops.packing import unpack
 from bitnet_jax.ops.product import quantized_product
 from bitnet_jax.quantizers.recipe import RecipeLike, get_recipe
@@ -54,13 +59,56 @@ class Convolution:
     )
 
   def input_gradient(self, g, w, x, *, precision):
-    """See ``Bilinear``; codes are multiplied as floats here."""
+    """See ``Bilinear``; codes are multiplied as floats by XLA."""
+    if isinstance(w, QTensor) and self._looks_sums_up(g, w):
+      return self._look_sums_up(g, w, x.shape)
     w = w.dequantize() if isinstance(w, QTensor) else _as_floats(w)
     g = _as_floats(g)
     x = jax.ShapeDtypeStruct(x.shape, g.dtype)
     product = functools.partial(self, precision=precision, dtype=g.dtype)
     (dx,) = jax.linear_transpose(lambda x: product(x, w), x)(g)
     return dx
+
+  def _looks_sums_up(self, g, w):
+    return (
+      self.groups == 1
+      and w.shape[-1] >= compute.CPU_MIN_OUTPUTS_LOOKED_UP
+      and max(w.shape[-2:]) >= compute.CPU_MIN_LARGER_CHANNELS
+      and looks_sums_up(g, w)
+    )
+
+  def _look_sums_up(self, g, w, shape):
+    """The gradient by an input of this shape, by the kernel for CPUs."""
+    batch, *space, c_in = shape
+    c_out = g.shape[-1]
+    dx = kernels.ternary_conv_transpose(
+      g.reshape(batch, -1, c_out),
+      w.codes.reshape(-1, c_in, c_out),
+      w.scale.reshape(()),
+      jnp.asarray(self._places(space, g.shape[1:-1], w.shape[:-2])),
+      size=math.prod(space),
+    )
+    return dx.reshape(shape)
+
+  def _places(self, space, space_out, window):
+    """Returns which input an output meets at a place of the window.
+
+    int32 [outputs, places], all three flattened; -1 where that is padding.
+    """
+    places = np.zeros((1, 1), np.int32)
+    padding = self._padding(space, window)
+    dilations = self._dilations(len(space))
+    for n, n_out, size, stride, (low, _), (of_x, of_window) in zip(
+      space, space_out, window, self.strides, padding, dilations, strict=True
+    ):
+      at = np.arange(n_out)[:, None] * stride - low
+      at = at + np.arange(size) * of_window
+      at = np.where(at % of_x, -1, at // of_x)
+      at = np.where(at < n, at, -1)
+      outer, at = places[:, None, :, None], at[:, None, :]
+      places = np.where(np.minimum(outer, at) < 0, -1, outer * n + at)
+      places = places.reshape(math.prod(places.shape[:2]), -1)
+    return places.astype(np.int32)
 
   def weight_gradient(self, g, x, w, *, precision):
     """See ``Bilinear``; likewise."""
@@ -86,9 +134,9 @@ class Convolution:
     XLA's CPU convolution with the shapes of a weight gradient takes two to
     three times as long.
     """
-    x = self._pad(x, w)
     window = w.shape[:-2]
-    dilation = self.rhs_dilation or (1,) * len(window)
+    dilations = self._dilations(len(window))
+    x = self._pad(x, window)
     reach = [
       (n - 1) * stride + 1
       for n, stride in zip(g.shape[1:-1], self.strides, strict=True)
@@ -97,7 +145,7 @@ class Convolution:
 
     def tap(_, i):
       start = jnp.unravel_index(i, window)
-      start = [k * d for k, d in zip(start, dilation, strict=True)]
+      start = [k * d for k, (_, d) in zip(start, dilations, strict=True)]
       seen = jax.lax.dynamic_slice(
         x, (0, *start, 0), (x.shape[0], *reach, x.shape[-1])
       )
@@ -115,25 +163,39 @@ class Convolution:
     _, taps = jax.lax.scan(tap, None, jnp.arange(math.prod(window)))
     return taps.reshape(w.shape)
 
-  def _pad(self, x, w):
+  def _pad(self, x, window):
     """Returns ``x`` as the window sees it: dilated, and padded with zeros."""
-    dilation = self.lhs_dilation or (1,) * (x.ndim - 2)
-    padding = self.padding
-    if isinstance(padding, str):
-      seen = [
-        (n - 1) * d + 1 for n, d in zip(x.shape[1:-1], dilation, strict=True)
-      ]
-      rhs_dilation = self.rhs_dilation or (1,) * (x.ndim - 2)
-      reach = [
-        (n - 1) * d + 1 for n, d in zip(w.shape, rhs_dilation, strict=False)
-      ]
-      padding = jax.lax.padtype_to_pads(seen, reach, self.strides, padding)
+    space = x.shape[1:-1]
     config = [
-      (low, high, d - 1)
-      for (low, high), d in zip(padding, dilation, strict=True)
+      (low, high, dilation - 1)
+      for (low, high), (dilation, _) in zip(
+        self._padding(space, window), self._dilations(len(space)), strict=True
+      )
     ]
     return jax.lax.pad(
       x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)]
+    )
+
+  def _padding(self, space, window):
+    """Returns what is added before and after each axis."""
+    if not isinstance(self.padding, str):
+      return self.padding
+    seen, reach = zip(
+      *(
+        ((n - 1) * of_x + 1, (size - 1) * of_window + 1)
+        for n, size, (of_x, of_window) in zip(
+          space, window, self._dilations(len(space)), strict=True
+        )
+      ),
+      strict=True,
+    )
+    return jax.lax.padtype_to_pads(seen, reach, self.strides, self.padding)
+
+  def _dilations(self, axes):
+    """Returns those of input and window for each of so many axes."""
+    ones = (1,) * axes
+    return tuple(
+      zip(self.lhs_dilation or ones, self.rhs_dilation or ones, strict=True)
     )
 
   def act_axes(self, quantizer, x):

@@ -42,7 +42,7 @@ class MatMul:
   def input_gradient(self, g, w, x, *, precision):
     """See ``Bilinear``."""
     if isinstance(w, QTensor):
-      if _looks_sums_up(g, w):
+      if looks_sums_up(g, w):
         dx = kernels.ternary_dot(_flat(g), w.codes, w.scale.reshape(()))
         return dx.reshape(x.shape)
       w = w.dequantize()
@@ -181,13 +181,13 @@ def transposes_first(x: Array | QTensor, g: Array) -> bool:
   return x.shape[-1] >= compute.CPU_MIN_COLUMNS_COPIED
 
 
-def _looks_sums_up(g: Array, w: QTensor) -> bool:
+def looks_sums_up(g: Array, w: QTensor) -> bool:
   """Whether a kernel multiplies rows with ternary codes."""
   return (
     _on_one_cpu()
     and kernels.may_be_used()
     and all(isinstance(n, int) for n in g.shape)  # Batches of any size: not.
-    and min(w.shape) >= compute.CPU_MIN_COLUMNS_LOOKED_UP
+    and min(w.shape[-2:]) >= compute.CPU_MIN_COLUMNS_LOOKED_UP
   )
 
 

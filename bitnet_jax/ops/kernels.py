@@ -27,7 +27,10 @@ from bitnet_jax.files import cache_folder
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = ("packed_dot.cc", "ternary_dot.cc")
 _HEADER = "tiles.h"
-_PACKED_DOT, _TERNARY_DOT = "bitnet_packed_dot", "bitnet_ternary_dot"
+_PACKED_DOT = "bitnet_packed_dot"
+_TERNARY_DOT = "bitnet_ternary_dot"
+_TERNARY_CONV_TRANSPOSE = "bitnet_ternary_conv_transpose"
+_TARGETS = (_PACKED_DOT, _TERNARY_DOT, _TERNARY_CONV_TRANSPOSE)
 _registered: set[str] = set()
 _portable: contextvars.ContextVar[bool] = contextvars.ContextVar(
   "portable", default=False
@@ -61,7 +64,7 @@ def is_there() -> bool:
   if not run_here(loaded):
     return False
   # JAX takes one library in a process, and any of these sources will do.
-  for target in {_PACKED_DOT, _TERNARY_DOT} - _registered:
+  for target in set(_TARGETS) - _registered:
     handler = jax.ffi.pycapsule(getattr(loaded, target))
     jax.ffi.register_ffi_target(target, handler, platform="cpu")
     _registered.add(target)
@@ -124,3 +127,31 @@ def ternary_dot(
     vmap_method="sequential",
   )
   return call(x, codes, scale)
+
+
+def ternary_conv_transpose(
+  x: Float32[Array, "batch positions n"],
+  codes: Int8[Array, "window k n"],
+  scale: Float32[Array, ""],
+  places: Int32[Array, "positions window"],
+  *,
+  size: int,
+) -> Float32[Array, "batch size k"]:
+  """Transposes a convolution by its input, if ``is_there()``.
+
+  Examples do not depend on one another.
+
+  Args:
+    x: cotangents of the outputs.
+    codes: -1, 0 or 1, for each place of the window.
+    scale: of the codes.
+    places: which input an output meets at a place of the window; negative where
+      that is padding.
+    size: how many inputs an example has.
+  """
+  call = jax.ffi.ffi_call(
+    _TERNARY_CONV_TRANSPOSE,
+    jax.ShapeDtypeStruct((x.shape[0], size, codes.shape[1]), jnp.float32),
+    vmap_method="sequential",
+  )
+  return call(x, codes, scale, places)

@@ -1,5 +1,7 @@
 // Products of float32 rows with ternary codes,
-// y[m, k] = scale * sum_n x[m, n] codes[k, n].
+// y[m, k] = scale * sum_n x[m, n] codes[k, n],
+// and the same with blocks of columns added up at places: convolutions by their
+// input, transposed.
 //
 // Three codes have 27 values, so three neighbours of a row have 27 sums, which fill
 // two registers: one instruction looks up those of 16 columns of the result. With
@@ -25,7 +27,7 @@ namespace {
 namespace ffi = xla::ffi;
 
 constexpr int64_t kLanes = 16;     // columns of a register
-constexpr int64_t kWidest = 512;   // columns whose sums stay in the first cache
+constexpr int64_t kWidest = 1152;  // columns whose sums stay in the first cache
 constexpr int64_t kTileRows = 32;  // rows of a tile
 constexpr int kRows = 4;           // rows that share what is loaded
 constexpr int kTriples = 3;        // triples between load and store of a sum
@@ -33,9 +35,7 @@ constexpr int kTriples = 3;        // triples between load and store of a sum
 struct Product {
   const float* x;          // [rows, terms]
   const int8_t* codes;     // [columns, terms]
-  float scale;
-  uint8_t* triples;        // [groups, padded], places of them
-  float* y;                // [rows, columns]
+  uint8_t* triples;        // [groups, padded], where they are looked up
   int64_t rows, terms, columns;
   int64_t groups, padded;  // terms in threes, columns in whole registers
 };
@@ -125,8 +125,10 @@ BITNET_TARGET void AddTriples(const Product& p, const float* x, int64_t apart,
   }
 }
 
-template <int kUsedRows>
-BITNET_TARGET int64_t MultiplyRows(const Product& p, int64_t row, int64_t end) {
+// Calls put(row, first, end, sums) for each row and each run of columns.
+template <int kUsedRows, typename Put>
+BITNET_TARGET int64_t MultiplyRows(const Product& p, int64_t row, int64_t end,
+                                   const Put& put) {
   alignas(64) Sums sums;
   const int64_t whole = p.terms / 3;
   for (; row + kUsedRows <= end; row += kUsedRows) {
@@ -152,37 +154,59 @@ BITNET_TARGET int64_t MultiplyRows(const Product& p, int64_t row, int64_t end) {
         AddTriples<kUsedRows, 1>(p, last[0], 3, triples + q * p.padded, width,
                                  sums);
       }
-      const int64_t there = std::min(width, p.columns - first);
+      const int64_t last_column = std::min(first + width, p.columns);
       for (int m = 0; m < kUsedRows; ++m) {
-        float* y = p.y + (row + m) * p.columns + first;
-        for (int64_t k = 0; k < there; ++k) y[k] = p.scale * sums[m][k];
+        put(row + m, first, last_column, sums[m]);
       }
     }
   }
   return row;
 }
 
-void MultiplyTile(const Product& p, int64_t tile) {
-  const int64_t end = std::min((tile + 1) * kTileRows, p.rows);
-  const int64_t row = MultiplyRows<kRows>(p, tile * kTileRows, end);
-  MultiplyRows<1>(p, row, end);
+template <typename Put>
+void MultiplyTile(const Product& p, int64_t row, int64_t end, const Put& put) {
+  row = MultiplyRows<kRows>(p, row, end, put);
+  MultiplyRows<1>(p, row, end, put);
 }
 
-ffi::Error TernaryDot(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x,
-                      ffi::Buffer<ffi::S8> codes, ffi::BufferR0<ffi::F32> scale,
-                      ffi::ResultBuffer<ffi::F32> y) {
-  const auto of_x = x.dimensions(), of_codes = codes.dimensions();
-  if (of_x.size() != 2 || of_codes.size() != 2 || of_x[1] != of_codes[1]) {
-    return ffi::Error::InvalidArgument("x and codes differ in their terms");
+// Writes sums where they belong.
+struct PutRow {
+  float scale;
+  float* y;  // [rows, columns]
+  int64_t columns;
+
+  BITNET_TARGET void operator()(int64_t row, int64_t first, int64_t end,
+                                const float* sums) const {
+    float* values = y + row * columns;
+    for (int64_t k = first; k < end; ++k) values[k] = scale * sums[k - first];
   }
-  Product p{};
-  p.x = x.typed_data();
-  p.codes = codes.typed_data();
-  p.scale = scale.typed_data()[0];
-  p.y = y->typed_data();
-  p.rows = of_x[0];
-  p.terms = of_x[1];
-  p.columns = of_codes[0];
+};
+
+// Adds the sums of each block of columns to what is at its place.
+struct AddBlocks {
+  float scale;
+  float* y;               // [rows, size]
+  const int32_t* places;  // [rows, blocks], of a row of y, negative for none
+  int64_t blocks, size;
+
+  BITNET_TARGET void operator()(int64_t row, int64_t first, int64_t end,
+                                const float* sums) const {
+    for (int64_t k = first, next; k < end; k = next) {
+      const int64_t block = k / size;
+      next = std::min(end, (block + 1) * size);
+      const int64_t place = places[row * blocks + block];
+      if (place < 0) continue;
+      float* values = y + place * size + k - block * size;
+      for (int64_t i = 0; i < next - k; ++i) {
+        values[i] += scale * sums[k - first + i];
+      }
+    }
+  }
+};
+
+// Packs the codes, and calls run(product) with them.
+template <typename Run>
+ffi::Error WithTriples(ffi::ThreadPool& pool, Product p, const Run& run) {
   p.groups = (p.terms + 2) / 3;
   p.padded = (p.columns + kLanes - 1) / kLanes * kLanes;
   const std::unique_ptr<uint8_t[]> triples(
@@ -194,9 +218,64 @@ ffi::Error TernaryDot(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x,
   p.triples = triples.get();
   bitnet::RunTiles(pool, p.padded / kLanes,
                    [p](int64_t tile) { PackColumns(p, tile * kLanes); });
-  bitnet::RunTiles(pool, (p.rows + kTileRows - 1) / kTileRows,
-                   [p](int64_t tile) { MultiplyTile(p, tile); });
+  run(p);
   return ffi::Error::Success();
+}
+
+ffi::Error TernaryDot(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x,
+                      ffi::Buffer<ffi::S8> codes, ffi::BufferR0<ffi::F32> scale,
+                      ffi::ResultBuffer<ffi::F32> y) {
+  const auto of_x = x.dimensions(), of_codes = codes.dimensions();
+  if (of_x.size() != 2 || of_codes.size() != 2 || of_x[1] != of_codes[1]) {
+    return ffi::Error::InvalidArgument("x and codes differ in their terms");
+  }
+  Product product{};
+  product.x = x.typed_data();
+  product.codes = codes.typed_data();
+  product.rows = of_x[0];
+  product.terms = of_x[1];
+  product.columns = of_codes[0];
+  const PutRow put{scale.typed_data()[0], y->typed_data(), product.columns};
+  return WithTriples(pool, product, [&](const Product& p) {
+    bitnet::RunTiles(
+        pool, (p.rows + kTileRows - 1) / kTileRows, [p, put](int64_t tile) {
+          const int64_t row = tile * kTileRows;
+          MultiplyTile(p, row, std::min(row + kTileRows, p.rows), put);
+        });
+  });
+}
+
+ffi::Error TernaryConvTranspose(
+    ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::S8> codes,
+    ffi::BufferR0<ffi::F32> scale, ffi::Buffer<ffi::S32> places,
+    ffi::ResultBuffer<ffi::F32> y) {
+  const auto of_x = x.dimensions(), of_codes = codes.dimensions();
+  const auto of_places = places.dimensions(), of_y = y->dimensions();
+  if (of_x.size() != 3 || of_codes.size() != 3 || of_places.size() != 2 ||
+      of_y.size() != 3 || of_x[0] != of_y[0] || of_x[1] != of_places[0] ||
+      of_x[2] != of_codes[2] || of_codes[0] != of_places[1] ||
+      of_codes[1] != of_y[2]) {
+    return ffi::Error::InvalidArgument("shapes do not fit one another");
+  }
+  Product product{};
+  product.x = x.typed_data();
+  product.codes = codes.typed_data();
+  product.rows = of_x[1];
+  product.terms = of_x[2];
+  product.columns = of_codes[0] * of_codes[1];
+  const AddBlocks add{scale.typed_data()[0], y->typed_data(),
+                      places.typed_data(), of_codes[0], of_codes[1]};
+  const int64_t size = of_y[1] * of_y[2];
+  return WithTriples(pool, product, [&](const Product& p) {
+    bitnet::RunTiles(pool, of_x[0], [p, add, size](int64_t example) {
+      Product of_example = p;
+      of_example.x += example * p.rows * p.terms;
+      AddBlocks to_example = add;
+      to_example.y += example * size;
+      std::fill_n(to_example.y, size, 0.0f);
+      MultiplyTile(of_example, 0, p.rows, to_example);
+    });
+  });
 }
 
 }  // namespace
@@ -207,4 +286,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(bitnet_ternary_dot, TernaryDot,
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Arg<ffi::Buffer<ffi::S8>>()
                                   .Arg<ffi::BufferR0<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(bitnet_ternary_conv_transpose,
+                              TernaryConvTranspose,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::S8>>()
+                                  .Arg<ffi::BufferR0<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>());

@@ -111,7 +111,7 @@ def test_it_runs_under_vmap():
 # left; columns of whole and of partial registers and tiles.
 @pytest.mark.parametrize("rows", [0, 1, 4, 7, 65])
 @pytest.mark.parametrize(
-  "columns, terms", [(1, 1), (16, 2), (20, 9), (513, 14), (1030, 64)]
+  "columns, terms", [(1, 1), (16, 2), (20, 9), (1153, 14), (2310, 64)]
 )
 @pytest.mark.usefixtures("compiled")
 def test_products_of_whole_numbers_are_exact(rows, columns, terms):
@@ -164,14 +164,77 @@ def test_gradients_by_the_input_look_sums_up(name, kind, monkeypatch):
 
   assert calls(gradients, x, w, g) == 0  # Not where devices share the rows.
   monkeypatch.setattr(jax, "device_count", lambda: 1)
-  ternary = recipe.weights.range == (-1, 1)
-  assert calls(gradients, x, w, g) == (ternary and kind == "dot")
+  assert calls(gradients, x, w, g) == (recipe.weights.range == (-1, 1))
   with kernels.portable():
     assert calls(gradients, x, w, g) == 0
     expected = jax.jit(gradients)(x, w, g)
   found = jax.jit(lambda *args: gradients(*args))(x, w, g)
   for a, b in zip(found, expected, strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def transposed(shape, w, geometry, **options):
+  """Returns dx of a convolution, as a function of g, and the shape of g."""
+  geometry = {"padding": "VALID", "window_strides": (1,) * (w.ndim - 2)} | (
+    geometry
+  )
+  q = QTensor(
+    jnp.asarray(w),
+    jnp.full((1,) * w.ndim, 0.25),
+    latent=jnp.asarray(w, jnp.float32),
+  )
+
+  def product(x):
+    return bit_conv(x, q, "b158", **geometry, **options)
+
+  x = jnp.ones(shape)
+  return lambda g: jax.vjp(product, x)[1](g)[0], jax.eval_shape(product, x)
+
+
+@pytest.mark.parametrize(
+  "window, geometry",
+  [
+    ((5,), {"padding": "SAME", "window_strides": (2,)}),
+    ((1, 1), {"window_strides": (1, 2)}),
+    ((3, 3), {"padding": "SAME"}),
+    ((3, 3), {"padding": "SAME", "window_strides": (2, 3)}),
+    ((2, 3), {"padding": ((0, 4), (3, 0)), "rhs_dilation": (3, 1)}),
+    ((2, 2), {"padding": ((1, 2), (0, 1)), "lhs_dilation": (2, 3)}),
+    ((3, 3), {"padding": ((-1, 2), (2, -2)), "lhs_dilation": (3, 1)}),
+    ((2, 1, 3), {"padding": "SAME", "window_strides": (1, 1, 2)}),
+  ],
+)
+@pytest.mark.usefixtures("compiled")
+def test_convolutions_of_whole_numbers_are_transposed_exactly(
+  window, geometry, monkeypatch
+):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  rng = np.random.default_rng(0)
+  w = codes_of(rng, (*window, 18, 17))
+  dx, y = transposed((3, *(9, 8, 7)[: len(window)], 18), w, geometry)
+  g = jnp.asarray(rng.integers(-999, 1000, y.shape), jnp.float32)
+  assert calls(dx, g) == 1
+  found = jax.jit(lambda g: dx(g))(g)
+  with kernels.portable():
+    expected = jax.jit(lambda g: dx(g))(g)
+  np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_gradients_of_an_image_depend_on_no_other(monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  rng = np.random.default_rng(0)
+  w = codes_of(rng, (3, 3, 70, 40))
+  g = rng.normal(size=(5, 4, 6, 40)).astype(np.float32)
+  together = jax.jit(transposed((5, 6, 8, 70), w, {})[0])(g)
+  for images in (slice(1), slice(2, 5)):
+    dx, _ = transposed((len(g[images]), 6, 8, 70), w, {})
+    np.testing.assert_array_equal(jax.jit(dx)(g[images]), together[images])
+  g[1, 0, 0, 0] = np.nan
+  found = jax.jit(transposed((5, 6, 8, 70), w, {})[0])(g)
+  np.testing.assert_array_equal(found[2:], together[2:])
+  assert not np.isfinite(found[1, :3, :3]).any()
+  assert np.isfinite(found[1, 3:]).all()
 
 
 @pytest.mark.usefixtures("compiled")
@@ -206,6 +269,28 @@ def test_narrow_products_are_left_to_xla(monkeypatch):
 
   for shape, expected in (((narrow, 32), 0), ((narrow + 1, 32), 1)):
     assert calls(gradient, jnp.ones((4, shape[0])), jnp.ones(shape)) == expected
+
+
+@pytest.mark.parametrize(
+  "channels, groups, expected",
+  [
+    ((18, 16), 1, 1),
+    ((8, 17), 1, 1),
+    ((18, 15), 1, 0),
+    ((16, 16), 1, 0),
+    ((7, 32), 1, 0),
+    ((36, 36), 2, 0),
+  ],
+)
+@pytest.mark.usefixtures("compiled")
+def test_narrow_and_grouped_convolutions_are_left_to_xla(
+  channels, groups, expected, monkeypatch
+):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  c_in, c_out = channels
+  w = np.ones((3, c_in // groups, c_out), np.int8)
+  dx, y = transposed((2, 8, c_in), w, {}, feature_group_count=groups)
+  assert calls(dx, jnp.ones(y.shape)) == expected
 
 
 @pytest.mark.usefixtures("compiled")
