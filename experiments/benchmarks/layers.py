@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from benchmarks.baselines import FakeConv, FakeDense, NormConv
 from benchmarks.timing import Case, Run, jitted
 from benchmarks.torch_baseline import Torch
-from bitnet_jax import RECIPES, BitConv, BitDense, Recipe
+from bitnet_jax import RECIPES, BitConv, BitDense, QTensor, Recipe
 from bitnet_jax.ops import bit_conv, bit_dot, kernels
+from bitnet_jax.ops.conv import Convolution
 from bitnet_jax.quantizers.measures import MEASURES
 
 # Tokens, d_in, d_out.
@@ -36,6 +37,7 @@ LOOKED_UP = (
   *((2048, 1024, 4096), (2048, 256, 1024), (2048, 1024, 256), (2048, 256, 256)),
   *((128, 512, 512), (128, 128, 16), (1, 1024, 1024), (1024, 8, 256)),
 )
+CONVOLUTIONS_LOOKED_UP = (*CONVS[2:], *CONVOLUTIONS[-2:])
 MEDIANS = ((100, 1000), (1000, 1000), (1000, 4000))
 
 
@@ -126,18 +128,20 @@ def conv(torch: Torch | None) -> Iterator[Case]:
     ahead = {
       f"forward, {n}": forward(layers[n], x) for n in ("nn.Conv", "b158")
     }
-    yield Case(
-      f"conv {batch} x {side}x{side}, {c_in} to {c_out}",
-      runs | ahead,
-      [
-        ("b158", "nn.Conv"),
-        ("b158, norm=None", "nn.Conv"),
-        ("b158", "norm, nn.Conv"),
-        ("b158", "fake"),
-        ("b158, bfloat16", "nn.Conv, bfloat16"),
-        ("forward, b158", "forward, nn.Conv"),
-      ],
-    )
+    ratios = [
+      ("b158", "nn.Conv"),
+      ("b158, norm=None", "nn.Conv"),
+      ("b158", "norm, nn.Conv"),
+      ("b158", "fake"),
+      ("b158, bfloat16", "nn.Conv, bfloat16"),
+      ("forward, b158", "forward, nn.Conv"),
+    ]
+    if kernels.is_there():
+      with kernels.portable():
+        runs["b158, XLA alone"] = step(layers["b158"], x, g)
+      ratios.append(("b158, XLA alone", "nn.Conv"))
+    name = f"conv {batch} x {side}x{side}, {c_in} to {c_out}"
+    yield Case(name, runs | ahead, ratios)
 
 
 def compute(torch: Torch | None) -> Iterator[Case]:
@@ -190,6 +194,30 @@ def looked_up() -> Iterator[Case]:
     }
     name = f"gradient by the input, {rows} x {d_in} x {d_out}"
     yield Case(name, runs, [("kernel", "float")])
+  for batch, side, c_in, c_out in CONVOLUTIONS_LOOKED_UP:
+    g = jax.random.normal(jax.random.key(0), (batch, side, side, c_out))
+    w = jax.random.randint(jax.random.key(1), (3, 3, c_in, c_out), -1, 2)
+    w = QTensor(w.astype(jnp.int8), jnp.ones((1, 1, 1, 1)))
+
+    def gradient(g, w, c_in=c_in):
+      product = Convolution(
+        strides=(1, 1),
+        padding="SAME",
+        lhs_dilation=None,
+        rhs_dilation=None,
+        groups=1,
+      )
+      x = jax.ShapeDtypeStruct((*g.shape[:-1], c_in), g.dtype)
+      return product.input_gradient(g, w, x, precision=None)
+
+    runs = {"kernel": jitted(lambda g, w, f=gradient: f(g, w), g, w)}
+    with kernels.portable():
+      runs["float"] = jitted(gradient, g, w)
+    yield Case(
+      f"gradient by the input, {batch} x {side}x{side}, {c_in} to {c_out}",
+      runs,
+      [("kernel", "float")],
+    )
 
 
 def median(torch: Torch | None) -> Iterator[Case]:
