@@ -57,7 +57,10 @@ def edit_tensors(folder, **values):
   safetensors.numpy.save_file(tensors, folder / TENSORS)
 
 
-@pytest.mark.parametrize("linear_class", ["autobitlinear", "bitlinear"])
+@pytest.mark.parametrize(
+  "linear_class",
+  [pytest.param("autobitlinear", marks=pytest.mark.slow), "bitlinear"],
+)
 @pytest.mark.parametrize(
   "sizes",
   [

@@ -74,7 +74,13 @@ def test_products_of_the_backward_pass_are_int8_too():
     assert eqn.outvars[0].aval.dtype == jnp.int32
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize(
+  "product",
+  [
+    pytest.param(name, marks=[pytest.mark.slow] * (name != "dot"))
+    for name in PRODUCTS
+  ],
+)
 def test_small_cotangents_lose_no_more_than_large_ones(product):
   apply, x_shape, w_shape = PRODUCTS[product]
   x, w, g = draw((x_shape, w_shape, (*x_shape[:-1], w_shape[-1])))

@@ -20,6 +20,7 @@ from bitnet_jax.ops import (
 from tests.jaxprs import equations
 
 COMPILER = shutil.which("g++")
+QUICK_RECIPES = ("b158", "int4")
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,13 @@ def weight_shape_and_product(kind):
 
 
 @pytest.mark.parametrize("kind", ["dot", "conv"])
-@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"float"}))
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK_RECIPES))
+    for name in sorted(RECIPES.keys() - {"float"})
+  ],
+)
 @pytest.mark.usefixtures("compiled")
 def test_gradients_by_the_input_look_sums_up(name, kind, monkeypatch):
   recipe, rng = RECIPES[name], np.random.default_rng(0)
