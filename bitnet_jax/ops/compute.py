@@ -28,7 +28,7 @@ CPU_MIN_CHANNELS_BY_TAP = 8
 # codes, or for a product in bfloat16 or int8, always is.
 CPU_MIN_COLUMNS_COPIED = 128
 # From so many columns and terms on the kernel that looks sums up is faster than
-# XLA's product of float32 and ternary codes, whatever the number of rows.
+# XLA's product of float32 and ternary codes, of few rows, too (in jax 0.12).
 CPU_MIN_COLUMNS_LOOKED_UP = 8
 # The outputs that it takes for a convolution to be, too, in which an input or
 # output must also have CPU_MIN_LARGER_CHANNELS.

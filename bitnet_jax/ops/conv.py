@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Key
 
 from bitnet_jax.ops import compute, kernels
 from bitnet_jax.ops.dot import (
-  looks_sums_up,
+  suits_kernel,
   transposed_dot,
   transposes_first,
 )
@@ -60,42 +60,46 @@ class Convolution:
 
   def input_gradient(self, g, w, x, *, precision):
     """See ``Bilinear``; codes are multiplied as floats by XLA."""
-    if isinstance(w, QTensor) and self._looks_sums_up(g, w):
-      return self._look_sums_up(g, w, x.shape)
-    w = w.dequantize() if isinstance(w, QTensor) else _as_floats(w)
-    g = _as_floats(g)
-    x = jax.ShapeDtypeStruct(x.shape, g.dtype)
-    product = functools.partial(self, precision=precision, dtype=g.dtype)
-    (dx,) = jax.linear_transpose(lambda x: product(x, w), x)(g)
-    return dx
 
-  def _looks_sums_up(self, g, w):
+    def by_kernel(g, w):
+      batch, *space, c_in = x.shape
+      c_out = w.shape[-1]
+      window, outputs = w.shape[:-2], g.shape[1:-1]
+      dx = kernels.ternary_conv_transpose(
+        g.reshape(batch, math.prod(outputs), c_out),
+        w.codes.reshape(math.prod(window), c_in, c_out),
+        w.scale.reshape(()).astype(jnp.float32),
+        self._places(space, outputs, window),
+        size=math.prod(space),
+      )
+      return dx.reshape(x.shape)
+
+    def by_xla(g, w):
+      w = w.dequantize() if isinstance(w, QTensor) else _as_floats(w)
+      g = _as_floats(g)
+      product = functools.partial(self, precision=precision, dtype=g.dtype)
+      of_x = jax.ShapeDtypeStruct(x.shape, g.dtype)
+      (dx,) = jax.linear_transpose(lambda x: product(x, w), of_x)(g)
+      return dx
+
+    if self._suits_kernel(g, w):
+      return kernels.differentiable(by_kernel, by_xla, g, w)
+    return by_xla(g, w)
+
+  def _suits_kernel(self, g, w):
     return (
-      self.groups == 1
+      suits_kernel(g, w)
+      and self.groups == 1
       and w.shape[-1] >= compute.CPU_MIN_OUTPUTS_LOOKED_UP
       and max(w.shape[-2:]) >= compute.CPU_MIN_LARGER_CHANNELS
-      and looks_sums_up(g, w)
     )
-
-  def _look_sums_up(self, g, w, shape):
-    """The gradient by an input of this shape, by the kernel for CPUs."""
-    batch, *space, c_in = shape
-    c_out = g.shape[-1]
-    dx = kernels.ternary_conv_transpose(
-      g.reshape(batch, -1, c_out),
-      w.codes.reshape(-1, c_in, c_out),
-      w.scale.reshape(()),
-      jnp.asarray(self._places(space, g.shape[1:-1], w.shape[:-2])),
-      size=math.prod(space),
-    )
-    return dx.reshape(shape)
 
   def _places(self, space, space_out, window):
     """Returns which input an output meets at a place of the window.
 
     int32 [outputs, places], all three flattened; -1 where that is padding.
     """
-    places = np.zeros((1, 1), np.int32)
+    places = jnp.zeros((1, 1), jnp.int32)
     padding = self._padding(space, window)
     dilations = self._dilations(len(space))
     for n, n_out, size, stride, (low, _), (of_x, of_window) in zip(
@@ -103,12 +107,13 @@ class Convolution:
     ):
       at = np.arange(n_out)[:, None] * stride - low
       at = at + np.arange(size) * of_window
-      at = np.where(at % of_x, -1, at // of_x)
-      at = np.where(at < n, at, -1)
-      outer, at = places[:, None, :, None], at[:, None, :]
-      places = np.where(np.minimum(outer, at) < 0, -1, outer * n + at)
-      places = places.reshape(math.prod(places.shape[:2]), -1)
-    return places.astype(np.int32)
+      inside = (at % of_x == 0) & (at >= 0) & (at < n * of_x)
+      at = np.where(inside, at // of_x, -1).astype(np.int32)[None, :, None]
+      outer = places[:, None, :, None]
+      places = jnp.where(jnp.minimum(outer, at) < 0, -1, outer * n + at)
+      outputs, taps = outer.shape[0] * n_out, outer.shape[2] * size
+      places = places.reshape(outputs, taps)
+    return places
 
   def weight_gradient(self, g, x, w, *, precision):
     """See ``Bilinear``; likewise."""

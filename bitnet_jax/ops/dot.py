@@ -41,18 +41,24 @@ class MatMul:
 
   def input_gradient(self, g, w, x, *, precision):
     """See ``Bilinear``."""
-    if isinstance(w, QTensor):
-      if looks_sums_up(g, w):
-        dx = kernels.ternary_dot(_flat(g), w.codes, w.scale.reshape(()))
-        return dx.reshape(x.shape)
-      w = w.dequantize()
-    return jax.lax.dot_general(
-      g,
-      w,
-      (((g.ndim - 1,), (1,)), ((), ())),
-      precision=precision,
-      preferred_element_type=_sum_dtype(g),
-    )
+
+    def by_kernel(g, w):
+      scale = w.scale.reshape(()).astype(jnp.float32)
+      dx = kernels.ternary_dot(_flat(g), w.codes, scale)
+      return dx.reshape(x.shape)
+
+    def by_xla(g, w):
+      return jax.lax.dot_general(
+        g,
+        w.dequantize() if isinstance(w, QTensor) else w,
+        (((g.ndim - 1,), (1,)), ((), ())),
+        precision=precision,
+        preferred_element_type=_sum_dtype(g),
+      )
+
+    if suits_kernel(g, w):
+      return kernels.differentiable(by_kernel, by_xla, g, w)
+    return by_xla(g, w)
 
   def weight_gradient(self, g, x, w, *, precision):
     """See ``Bilinear``."""
@@ -107,8 +113,8 @@ def bit_dot(
   Args:
     x: activations, with any number of leading axes.
     w: latent weights. Each operand may be a ``QTensor`` instead, to quantize
-      it once for several products; it is taken as it is, and the gradient goes
-      to its ``latent``.
+      it once for several products; it is taken as it is, with codes in the
+      recipe's range, and the gradient goes to its ``latent``.
     recipe: a ``Recipe`` or the name of one.
     bias: added after scaling, or before it under ``bias_in_product``.
     strength: ``None`` quantizes fully. A scalar in [0, 1] blends instead, in
@@ -181,12 +187,15 @@ def transposes_first(x: Array | QTensor, g: Array) -> bool:
   return x.shape[-1] >= compute.CPU_MIN_COLUMNS_COPIED
 
 
-def looks_sums_up(g: Array, w: QTensor) -> bool:
-  """Whether a kernel multiplies rows with ternary codes."""
+def suits_kernel(g: Array, w: Array | QTensor) -> bool:
+  """Whether a kernel looks up the sums of a gradient by the input."""
   return (
-    _on_one_cpu()
+    isinstance(w, QTensor)
+    and _on_one_cpu()
     and kernels.may_be_used()
+    and w.codes.dtype == jnp.int8
     and all(isinstance(n, int) for n in g.shape)  # Batches of any size: not.
+    and not jax.sharding.get_abstract_mesh().manual_axes  # Nor shard_map.
     and min(w.shape[-2:]) >= compute.CPU_MIN_COLUMNS_LOOKED_UP
   )
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.custom_batching
 import jax.ffi
 import jax.numpy as jnp
 import jaxlib.version
@@ -26,6 +27,7 @@ from bitnet_jax.files import cache_folder
 
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = ("packed_dot.cc", "ternary_dot.cc")
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
 _HEADER = "tiles.h"
 _PACKED_DOT = "bitnet_packed_dot"
 _TERNARY_DOT = "bitnet_ternary_dot"
@@ -39,7 +41,9 @@ _portable: contextvars.ContextVar[bool] = contextvars.ContextVar(
 
 def library() -> pathlib.Path:
   """Returns where the compiled kernels are, or would be."""
-  digest = hashlib.sha256(jaxlib.version.__version__.encode())
+  digest = hashlib.sha256(
+    " ".join((jaxlib.version.__version__, *FLAGS)).encode()
+  )
   for name in (*SOURCES, _HEADER):
     digest.update((FOLDER / name).read_bytes())
   name = f"kernels-{digest.hexdigest()[:12]}.so"
@@ -59,13 +63,14 @@ def is_there() -> bool:
     if not path.exists():
       return False
     loaded: Any = ctypes.CDLL(str(path))
-  except (OSError, RuntimeError):  # No home, or of another kind of processor.
-    return False
-  if not run_here(loaded):
-    return False
+    handlers = {target: getattr(loaded, target) for target in _TARGETS}
+    if not run_here(loaded):
+      return False
+  except (OSError, RuntimeError, AttributeError):
+    return False  # No home, of another kind of processor, or no such library.
   # JAX takes one library in a process, and any of these sources will do.
-  for target in set(_TARGETS) - _registered:
-    handler = jax.ffi.pycapsule(getattr(loaded, target))
+  for target in handlers.keys() - _registered:
+    handler = jax.ffi.pycapsule(handlers[target])
     jax.ffi.register_ffi_target(target, handler, platform="cpu")
     _registered.add(target)
   return True
@@ -73,7 +78,10 @@ def is_there() -> bool:
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
-  """Traces programs without kernels, for machines that have none."""
+  """Traces programs without kernels, for machines that have none.
+
+  A function under ``jax.jit`` that was called before stays as it was traced.
+  """
   token = _portable.set(True)
   try:
     yield
@@ -91,6 +99,25 @@ def may_be_used() -> bool:
   return not is_portable() and is_there()
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def differentiable(kernel, by_xla, *operands):
+  """Calls a kernel; what is differentiated is computed by XLA.
+
+  Args:
+    kernel: a function of the operands alone.
+    by_xla: the same function without kernels.
+    *operands: pytrees of arrays.
+  """
+  del by_xla
+  return kernel(*operands)
+
+
+@differentiable.defjvp
+def _differentiable_jvp(kernel, by_xla, primals, tangents):
+  del kernel
+  return jax.jvp(by_xla, primals, tangents)
+
+
 def packed_dot(
   x: Int8[Array, "m k"], data: UInt8[Array, "quads n"]
 ) -> Int32[Array, "m n"]:
@@ -103,12 +130,7 @@ def packed_dot(
   """
   quads, n = data.shape
   x = jnp.pad(x, ((0, 0), (0, 4 * quads - x.shape[1])))
-  call = jax.ffi.ffi_call(
-    _PACKED_DOT,
-    jax.ShapeDtypeStruct((x.shape[0], n), jnp.int32),
-    vmap_method="sequential",
-  )
-  return call(x, data)
+  return _call(_PACKED_DOT, (n,), jnp.int32, x, data)
 
 
 def ternary_dot(
@@ -121,12 +143,7 @@ def ternary_dot(
   The sums of each row of the result depend on no other row, and on how many
   threads there are as little.
   """
-  call = jax.ffi.ffi_call(
-    _TERNARY_DOT,
-    jax.ShapeDtypeStruct((x.shape[0], codes.shape[0]), jnp.float32),
-    vmap_method="sequential",
-  )
-  return call(x, codes, scale)
+  return _call(_TERNARY_DOT, (len(codes),), jnp.float32, x, codes, scale)
 
 
 def ternary_conv_transpose(
@@ -139,7 +156,7 @@ def ternary_conv_transpose(
 ) -> Float32[Array, "batch size k"]:
   """Transposes a convolution by its input, if ``is_there()``.
 
-  Examples do not depend on one another.
+  The sums of an example depend on no other, and not on the threads either.
 
   Args:
     x: cotangents of the outputs.
@@ -149,9 +166,29 @@ def ternary_conv_transpose(
       that is padding.
     size: how many inputs an example has.
   """
-  call = jax.ffi.ffi_call(
-    _TERNARY_CONV_TRANSPOSE,
-    jax.ShapeDtypeStruct((x.shape[0], size, codes.shape[1]), jnp.float32),
-    vmap_method="sequential",
-  )
-  return call(x, codes, scale, places)
+  shape = size, codes.shape[1]
+  operands = x, codes, scale, places
+  return _call(_TERNARY_CONV_TRANSPOSE, shape, jnp.float32, *operands)
+
+
+def _call(target, shape, dtype, *operands):
+  """Calls a kernel with as many results of a shape as the first operand has.
+
+  Where ``jax.vmap`` batches that operand alone, it becomes longer.
+  """
+
+  def call(x, *rest):
+    result = jax.ShapeDtypeStruct((len(x), *shape), dtype)
+    return jax.ffi.ffi_call(target, result, vmap_method="sequential")(x, *rest)
+
+  batching = jax.custom_batching.custom_vmap(call)
+
+  @batching.def_vmap
+  def _(size, in_batched, x, *rest):
+    if in_batched[0] and not any(in_batched[1:]):
+      longer = x.reshape(size * x.shape[1], *x.shape[2:])
+      return batching(longer, *rest).reshape(size, x.shape[1], *shape), True
+    axes = [0 if batched else None for batched in in_batched]
+    return jax.vmap(call, axes, axis_size=size)(x, *rest), True
+
+  return batching(*operands)

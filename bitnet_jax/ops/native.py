@@ -6,6 +6,7 @@ Once for a version of jaxlib; see ``ops.kernels``.
 import ctypes
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,6 @@ import tempfile
 import jax.ffi
 
 from bitnet_jax.ops import kernels
-
-_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
 
 
 class NativeError(Exception):
@@ -29,12 +28,13 @@ def build() -> pathlib.Path:
   """
   path = kernels.library()
   path.parent.mkdir(parents=True, exist_ok=True)
-  compiler = os.environ.get("CXX", "g++")
+  compiler = os.environ.get("CXX") or "g++"
   with tempfile.TemporaryDirectory(dir=path.parent) as folder:
     made = pathlib.Path(folder) / path.name
     include = f"-I{jax.ffi.include_dir()}"
     sources = [str(kernels.FOLDER / name) for name in kernels.SOURCES]
-    command = [compiler, *_FLAGS, include, *sources, "-o", str(made)]
+    command = [*shlex.split(compiler), *kernels.FLAGS, include, *sources]
+    command += ["-o", str(made)]
     try:
       subprocess.run(command, check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
@@ -42,8 +42,9 @@ def build() -> pathlib.Path:
         f"there is no compiler {compiler!r}; set CXX to one of C++17"
       ) from error
     except subprocess.CalledProcessError as error:
-      lines = [line for line in error.stderr.splitlines() if "error" in line]
-      raise NativeError(f"{compiler} failed: {lines[:1]}") from error
+      lines = error.stderr.splitlines() or [f"status {error.returncode}"]
+      first = next((line for line in lines if "error" in line), lines[-1])
+      raise NativeError(f"{compiler} failed: {first}") from error
     if not kernels.run_here(ctypes.CDLL(str(made))):
       raise NativeError(
         "this processor lacks AVX-512 with VNNI and VBMI, which they need"

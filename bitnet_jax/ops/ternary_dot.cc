@@ -6,7 +6,8 @@
 // Three codes have 27 values, so three neighbours of a row have 27 sums, which fill
 // two registers: one instruction looks up those of 16 columns of the result. With
 // the addition that follows it does what takes three instructions that multiply and
-// add. Sums are of float32, in an order that depends on the number of terms alone.
+// add. Sums are of float32, in an order that does not depend on the threads, nor on
+// other rows or examples.
 
 #include <immintrin.h>
 
@@ -15,7 +16,6 @@
 #include <cstdint>
 #include <memory>
 #include <new>
-#include <vector>
 
 #include "tiles.h"
 #include "xla/ffi/api/ffi.h"
@@ -29,6 +29,8 @@ namespace ffi = xla::ffi;
 constexpr int64_t kLanes = 16;     // columns of a register
 constexpr int64_t kWidest = 1152;  // columns whose sums stay in the first cache
 constexpr int64_t kTileRows = 32;  // rows of a tile
+constexpr int64_t kPacked = 256;   // triples of a column that are packed at once
+constexpr int64_t kStrip = 1024;   // rows of y that are worth a tile, at least
 constexpr int kRows = 4;           // rows that share what is loaded
 constexpr int kTriples = 3;        // triples between load and store of a sum
 
@@ -65,23 +67,25 @@ alignas(64) constexpr Digits kDigits = DigitsOfTriples();
 // Packs the codes of kLanes columns.
 BITNET_TARGET void PackColumns(const Product& p, int64_t first) {
   const int64_t there = std::min(kLanes, p.columns - first);
-  const int64_t whole = p.terms / 3;
-  std::vector<uint8_t> packed(kLanes * p.groups);
-  for (int64_t i = 0; i < there; ++i) {
-    const int8_t* codes = p.codes + (first + i) * p.terms;
-    uint8_t* column = packed.data() + i * p.groups;
-    for (int64_t q = 0; q < whole; ++q) {
-      column[q] = PlaceOf(TripleOf(codes + 3 * q));
+  for (int64_t begin = 0; begin < p.groups; begin += kPacked) {
+    const int64_t end = std::min(begin + kPacked, p.groups);
+    uint8_t packed[kLanes][kPacked] = {};
+    for (int64_t i = 0; i < there; ++i) {
+      const int8_t* codes = p.codes + (first + i) * p.terms;
+      const int64_t whole = std::min(end, p.terms / 3);
+      for (int64_t q = begin; q < whole; ++q) {
+        packed[i][q - begin] = PlaceOf(TripleOf(codes + 3 * q));
+      }
+      if (whole < end) {
+        int8_t last[3] = {};
+        std::copy(codes + 3 * whole, codes + p.terms, last);
+        packed[i][whole - begin] = PlaceOf(TripleOf(last));
+      }
     }
-    if (whole < p.groups) {
-      int8_t last[3] = {};
-      std::copy(codes + 3 * whole, codes + p.terms, last);
-      column[whole] = PlaceOf(TripleOf(last));
+    for (int64_t q = begin; q < end; ++q) {
+      uint8_t* triples = p.triples + q * p.padded + first;
+      for (int64_t i = 0; i < kLanes; ++i) triples[i] = packed[i][q - begin];
     }
-  }
-  for (int64_t q = 0; q < p.groups; ++q) {
-    uint8_t* triples = p.triples + q * p.padded + first;
-    for (int64_t i = 0; i < kLanes; ++i) triples[i] = packed[i * p.groups + q];
   }
 }
 
@@ -185,24 +189,42 @@ struct PutRow {
 // Adds the sums of each block of columns to what is at its place.
 struct AddBlocks {
   float scale;
-  float* y;               // [rows, size]
+  float* y;               // [.., size]
   const int32_t* places;  // [rows, blocks], of a row of y, negative for none
+  int64_t begin, end;     // places that count
   int64_t blocks, size;
 
-  BITNET_TARGET void operator()(int64_t row, int64_t first, int64_t end,
+  BITNET_TARGET void operator()(int64_t row, int64_t first, int64_t last,
                                 const float* sums) const {
-    for (int64_t k = first, next; k < end; k = next) {
+    for (int64_t k = first, next; k < last; k = next) {
       const int64_t block = k / size;
-      next = std::min(end, (block + 1) * size);
+      next = std::min(last, (block + 1) * size);
       const int64_t place = places[row * blocks + block];
-      if (place < 0) continue;
+      if (place < begin || place >= end) continue;
       float* values = y + place * size + k - block * size;
       for (int64_t i = 0; i < next - k; ++i) {
         values[i] += scale * sums[k - first + i];
       }
     }
   }
+
+  bool Meets(int64_t row) const {
+    const int32_t* of_row = places + row * blocks;
+    return std::any_of(of_row, of_row + blocks, [this](int64_t place) {
+      return begin <= place && place < end;
+    });
+  }
 };
+
+// Adds up what falls on some rows of y; rows of x that meet none are left out at
+// both ends.
+void AddStrip(const Product& p, const AddBlocks& add) {
+  std::fill(add.y + add.begin * add.size, add.y + add.end * add.size, 0.0f);
+  int64_t row = 0, end = p.rows;
+  while (row < end && !add.Meets(row)) ++row;
+  while (row < end && !add.Meets(end - 1)) --end;
+  MultiplyTile(p, row, end, add);
+}
 
 // Packs the codes, and calls run(product) with them.
 template <typename Run>
@@ -263,17 +285,22 @@ ffi::Error TernaryConvTranspose(
   product.rows = of_x[1];
   product.terms = of_x[2];
   product.columns = of_codes[0] * of_codes[1];
-  const AddBlocks add{scale.typed_data()[0], y->typed_data(),
-                      places.typed_data(), of_codes[0], of_codes[1]};
-  const int64_t size = of_y[1] * of_y[2];
+  const float* of_scale = scale.typed_data();
+  float* of_result = y->typed_data();
+  const int32_t* table = places.typed_data();
+  const int64_t blocks = of_codes[0], size = of_codes[1], inputs = of_y[1];
+  const int64_t batch = of_x[0];
+  // Strips cost their borders twice, so there are several where images are few.
+  const int64_t wanted = 2 * pool.num_threads() / std::max<int64_t>(batch, 1);
+  const int64_t strips = std::clamp<int64_t>(wanted, 1, inputs / kStrip + 1);
   return WithTriples(pool, product, [&](const Product& p) {
-    bitnet::RunTiles(pool, of_x[0], [p, add, size](int64_t example) {
+    bitnet::RunTiles(pool, batch * strips, [=](int64_t tile) {
+      const int64_t example = tile / strips, strip = tile % strips;
       Product of_example = p;
       of_example.x += example * p.rows * p.terms;
-      AddBlocks to_example = add;
-      to_example.y += example * size;
-      std::fill_n(to_example.y, size, 0.0f);
-      MultiplyTile(of_example, 0, p.rows, to_example);
+      AddStrip(of_example, {*of_scale, of_result + example * inputs * size,
+                            table, strip * inputs / strips,
+                            (strip + 1) * inputs / strips, blocks, size});
     });
   });
 }

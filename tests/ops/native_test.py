@@ -1,6 +1,7 @@
 """The optional kernels in C++."""
 
 import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -245,6 +246,100 @@ def test_gradients_of_an_image_depend_on_no_other(monkeypatch):
 
 
 @pytest.mark.usefixtures("compiled")
+def test_strips_of_a_large_image_are_those_of_it_as_one_of_many(monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  rng = np.random.default_rng(0)
+  w = codes_of(rng, (5, 3, 18, 17))
+  options = {
+    "padding": "SAME",
+    "window_strides": (1, 2),
+    "rhs_dilation": (3, 1),
+  }
+  g = jnp.asarray(rng.normal(size=(9, 90, 35, 17)), jnp.float32)
+  one, _ = transposed((1, 90, 70, 18), w, options)
+  many, _ = transposed((9, 90, 70, 18), w, options)
+  found = jax.jit(many)(g)
+  np.testing.assert_array_equal(jax.jit(one)(g[:1]), found[:1])
+  with kernels.portable():
+    expected = jax.jit(lambda g: many(g))(g)
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(0, 9, 9, 18), (2, 2, 9, 18), (2, 0, 9, 18)])
+@pytest.mark.usefixtures("compiled")
+def test_convolutions_may_be_empty(shape, monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  dx, y = transposed(shape, np.ones((3, 3, 18, 17), np.int8), {})
+  assert y.size == 0
+  found = jax.jit(dx)(jnp.ones(y.shape))
+  np.testing.assert_array_equal(found, np.zeros(shape))
+
+
+@pytest.mark.parametrize("kind", ["dot", "conv"])
+@pytest.mark.usefixtures("compiled")
+def test_gradients_are_differentiated_as_without(kind, monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  rng = np.random.default_rng(0)
+  shape, product = weight_shape_and_product(kind)
+  w = jnp.asarray(rng.normal(size=shape), jnp.float32)
+  x = jnp.asarray(rng.normal(size=(2, 5, 32)), jnp.float32)
+  head = jnp.asarray(rng.normal(size=(2, 5, 24)), jnp.float32)
+
+  def penalty(head):
+    dx = jax.grad(lambda x: jnp.sum(product(x, w, "b158") * head))(x)
+    return jnp.sum(dx**2)
+
+  found = jax.jit(jax.value_and_grad(penalty))(head)
+  with kernels.portable():
+    expected = jax.jit(jax.value_and_grad(lambda head: penalty(head)))(head)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_scales_may_be_of_another_dtype(monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  q = QTensor(
+    jnp.ones((16, 24), jnp.int8),
+    jnp.full((1, 1), 0.5, jnp.bfloat16),
+    latent=jnp.ones((16, 24)),
+  )
+  found = jax.grad(lambda x: jnp.sum(bit_dot(x, q, "b158")))(jnp.ones((3, 16)))
+  np.testing.assert_array_equal(found, 12)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_rows_of_a_batch_are_multiplied_together():
+  rng = np.random.default_rng(0)
+  codes = codes_of(rng, (3, 40, 20))
+  x = rng.integers(-99, 100, (3, 2, 7, 20)).astype(np.float32)
+  one = jnp.float32(1)
+  alike = jax.vmap(jax.vmap(kernels.ternary_dot, (0, None, None)), (0, 0, None))
+  found = jax.jit(alike)(x, codes, one)
+  expected = np.einsum("abmn,akn->abmk", x, codes)
+  np.testing.assert_array_equal(found, expected)
+  shared = jax.vmap(kernels.ternary_dot, (0, None, None))
+  assert "scan" in str(jax.make_jaxpr(alike)(x, codes, one))
+  assert "scan" not in str(jax.make_jaxpr(shared)(x[0], codes[0], one))
+
+
+@pytest.mark.usefixtures("compiled")
+def test_what_is_shared_by_hand_is_left_to_xla(monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
+  spec = jax.sharding.PartitionSpec("data")
+  x, w = jnp.ones((4, 16)), jnp.ones((1, 16, 24))
+
+  def gradients(x, w):
+    return jax.grad(lambda x: jnp.sum(bit_dot(x, w[0], "b158")))(x)
+
+  found = jax.jit(
+    jax.shard_map(gradients, mesh=mesh, in_specs=spec, out_specs=spec)
+  )(x, w)
+  np.testing.assert_allclose(found, 24, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("compiled")
 def test_gradients_of_a_stack_of_layers_look_sums_up(monkeypatch):
   monkeypatch.setattr(jax, "device_count", lambda: 1)
   rng = np.random.default_rng(0)
@@ -338,6 +433,23 @@ def test_missing_compiler_is_named(none, monkeypatch):
   with pytest.raises(native.NativeError, match="'no-such-compiler'; set CXX"):
     native.build()
   assert not list((none / "bitnet_jax" / "native").iterdir())
+
+
+@pytest.mark.skipif(not COMPILER, reason="there is no compiler")
+def test_library_of_something_else_is_left_alone(none):
+  path = kernels.library()
+  path.parent.mkdir(parents=True)
+  source = path.with_suffix(".c")
+  source.write_text("int bitnet_runs_here() { return 1; }")
+  subprocess.run([COMPILER, "-shared", "-fPIC", source, "-o", path], check=True)
+  assert not kernels.is_there()
+
+
+@pytest.mark.skipif(not COMPILER, reason="there is no compiler")
+def test_failing_compiler_says_why(none, monkeypatch):
+  monkeypatch.setenv("CXX", "g++ --no-such-option")
+  with pytest.raises(native.NativeError, match="no-such-option"):
+    native.build()
 
 
 def test_library_of_another_processor_is_left_alone(none):
