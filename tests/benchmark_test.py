@@ -89,6 +89,15 @@ def test_tables_of_the_page_are_those_of_the_records(suite, monkeypatch):
   assert f"\n{table(suite, files)}\n\n" in page
 
 
+def test_table_of_another_processor_is_that_of_its_record(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / "experiments")
+  from benchmarks.tables import table
+
+  records = ROOT / "docs" / "performance"
+  page = records.with_suffix(".md").read_text(encoding="utf-8")
+  assert f"\n{table('step', [records / 'intel.jsonl'])}\n\n" in page
+
+
 @pytest.mark.slow
 def test_layers_keep_less_than_simulated_quantization(tmp_path):
   records = tmp_path / "records.jsonl"
