@@ -78,24 +78,21 @@ def test_runs_stand_side_by_side_in_a_table(tmp_path, monkeypatch):
     table("dense", [first, write("second", 1.0, ("old / new",))])
 
 
-@pytest.mark.parametrize("suite", ("dense", "conv", "median", "step"))
-def test_tables_of_the_page_are_those_of_the_records(suite, monkeypatch):
+@pytest.mark.parametrize(
+  "suite, names",
+  [
+    *((s, ("first", "second")) for s in ("dense", "conv", "median", "step")),
+    ("step", ("intel",)),
+  ],
+)
+def test_tables_of_the_page_are_those_of_the_records(suite, names, monkeypatch):
   monkeypatch.syspath_prepend(ROOT / "experiments")
   from benchmarks.tables import table
 
   records = ROOT / "docs" / "performance"
-  files = [records / "first.jsonl", records / "second.jsonl"]
+  files = [records / f"{name}.jsonl" for name in names]
   page = records.with_suffix(".md").read_text(encoding="utf-8")
   assert f"\n{table(suite, files)}\n\n" in page
-
-
-def test_table_of_another_processor_is_that_of_its_record(monkeypatch):
-  monkeypatch.syspath_prepend(ROOT / "experiments")
-  from benchmarks.tables import table
-
-  records = ROOT / "docs" / "performance"
-  page = records.with_suffix(".md").read_text(encoding="utf-8")
-  assert f"\n{table('step', [records / 'intel.jsonl'])}\n\n" in page
 
 
 @pytest.mark.slow
