@@ -18,7 +18,7 @@ from bitnet_jax.layers.dense import (
   result_dtype,
 )
 from bitnet_jax.ops import bit_conv
-from bitnet_jax.ops.operands import normalize_input
+from bitnet_jax.ops.operands import prepare_input
 from bitnet_jax.quantizers.recipe import (
   RECIPES,
   Recipe,
@@ -164,7 +164,8 @@ def convolve(
     lambda a: a.reshape(math.prod(a.shape[: -rank - 1]), *a.shape[-rank - 1 :]),
     x,
   )
-  x = normalize_input(x, recipe, axes=tuple(range(1, x.ndim)))
+  axes = tuple(range(1, x.ndim))
+  x = prepare_input(x, recipe, axes=axes, strength=strength)
   x, padding = _pad(layer, x, kernel.shape[:rank])
   y = bit_conv(
     x,

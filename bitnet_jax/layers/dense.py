@@ -14,7 +14,7 @@ from flax.linen.dtypes import canonicalize_dtype
 from jaxtyping import Array, ArrayLike, Num
 
 from bitnet_jax.ops import bit_dot
-from bitnet_jax.ops.operands import normalize_input
+from bitnet_jax.ops.operands import prepare_input
 from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.quantizers.recipe import (
   RECIPES,
@@ -110,7 +110,7 @@ class BitDense(nn.Module):
       )
     dtype = result_dtype(self, x, kernel, bias)
     return bit_dot(
-      normalize_input(x, recipe),
+      prepare_input(x, recipe, strength=strength),
       kernel,
       recipe,
       bias=bias,
@@ -254,7 +254,7 @@ def dense_general(
   order = (*range(n_batch), *kept, *contracted)
   x = jax.tree.map(lambda a: jnp.transpose(a, order), x)
   x = jax.tree.map(lambda a: _merge_last(a, n_in), x)
-  x = normalize_input(x, recipe)
+  x = prepare_input(x, recipe, strength=strength)
   kernel = jax.tree.map(
     lambda a: _merge_last(_merge_last(a, n_out), n_in, before=1), kernel
   )

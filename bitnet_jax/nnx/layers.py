@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Num
 from bitnet_jax.layers.conv import check_input, convolve
 from bitnet_jax.layers.dense import dense_general, result_dtype
 from bitnet_jax.ops import bit_dot
-from bitnet_jax.ops.operands import normalize_input
+from bitnet_jax.ops.operands import prepare_input
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, RecipeLike, get_recipe
 from bitnet_jax.types import QTensor
 
@@ -74,7 +74,7 @@ class BitLinear(nnx.Linear):
     """
     kernel, bias = _parameters(self)
     return bit_dot(
-      normalize_input(inputs, self.recipe),
+      prepare_input(inputs, self.recipe, strength=strength),
       kernel,
       self.recipe,
       bias=bias,

@@ -30,6 +30,11 @@ CPU_MIN_COLUMNS_COPIED = 128
 # From so many columns and terms on the kernel that looks sums up is faster than
 # XLA's product of float32 and ternary codes, of few rows, too (in jax 0.12).
 CPU_MIN_COLUMNS_LOOKED_UP = 8
+# From so many of either on the kernel that sums integers is faster than XLA's
+# product of float32 and codes that become such.
+CPU_MIN_COLUMNS_SUMMED = 16
+# From so many values on the kernel that normalizes and rounds rows is faster.
+CPU_MIN_VALUES_ROUNDED = 1 << 12
 # The outputs that it takes for a convolution to be, too, in which an input or
 # output must also have CPU_MIN_LARGER_CHANNELS.
 CPU_MIN_OUTPUTS_LOOKED_UP = 16
@@ -76,6 +81,11 @@ def choose_compute(recipe: Recipe, *, terms: int, slow_in_int8: bool) -> str:
 def on_cpu() -> bool:
   """Whether the program that is traced is for a CPU."""
   return backend.current() == "cpu"
+
+
+def on_one_cpu() -> bool:
+  """Whether that is a CPU alone, so that no device shares axes with another."""
+  return on_cpu() and jax.device_count() == 1
 
 
 @functools.cache

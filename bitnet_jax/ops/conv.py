@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Float, Key
 from bitnet_jax.ops import compute, kernels
 from bitnet_jax.ops.dot import (
   suits_kernel,
+  sums_integers,
   transposed_dot,
   transposes_first,
 )
@@ -157,8 +158,8 @@ class Convolution:
       steps = (1, *self.strides, 1)
       seen = jax.lax.slice(seen, (0,) * x.ndim, seen.shape, steps)
       seen = seen.reshape(-1, x.shape[-1])
-      if not transposes_first(seen, g_rows):  # Codes are less to transpose.
-        seen = seen.astype(g.dtype)
+      if not (sums_integers(seen, g_rows) or transposes_first(seen, g_rows)):
+        seen = seen.astype(g.dtype)  # Codes are less to transpose, or packed.
       # A barrier, since XLA makes it slow when it fuses what follows.
       seen = jax.lax.optimization_barrier(seen)
       return None, transposed_dot(

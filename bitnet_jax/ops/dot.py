@@ -1,6 +1,7 @@
 """Quantized matrix product."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -34,7 +35,7 @@ class MatMul:
       two = jnp.pad(x.reshape(1, -1), ((0, 1), (0, 0)))
       y = jax.lax.dot_general(two, w, (((1,), (0,)), ((), ())), **sums)
       return y[0].reshape(*x.shape[:-1], -1)
-    flat = _flat(x) if _on_one_cpu() else x
+    flat = _flat(x) if compute.on_one_cpu() else x
     contracted = (((flat.ndim - 1,), (0,)), ((), ()))
     y = jax.lax.dot_general(flat, w, contracted, **sums)
     return y.reshape(*x.shape[:-1], w.shape[-1])
@@ -159,8 +160,21 @@ def transposed_dot(
     precision: of float32.
     dtype: of the sums.
   """
-  if _on_one_cpu():
+  if compute.on_one_cpu():
     x, g = jax.tree.map(_flat, (x, g))
+  by_xla = functools.partial(_transposed_dot, precision=precision, dtype=dtype)
+  if sums_integers(x, g):
+    return kernels.differentiable(_transposed_dot_by_kernel, by_xla, x, g)
+  return by_xla(x, g)
+
+
+def _transposed_dot_by_kernel(x, g):
+  if isinstance(x, QTensor):
+    return kernels.transposed_dot(x.codes, _flat(x.scale)[:, 0], g)
+  return kernels.transposed_dot(x, jnp.ones((1,), jnp.float32), g)
+
+
+def _transposed_dot(x, g, *, precision, dtype):
   rows = rows_of_x = tuple(range(g.ndim - 1))
   if transposes_first(x, g):
     x, rows_of_x = jax.tree.map(_transposed, x), (1,)
@@ -180,7 +194,7 @@ def transposes_first(x: Array | QTensor, g: Array) -> bool:
   XLA's CPU backend multiplies a transposed operand as float32, whatever it is,
   and not at its fastest.
   """
-  if not _on_one_cpu():
+  if not compute.on_one_cpu():
     return False
   if isinstance(x, QTensor) or g.dtype != jnp.float32:
     return True
@@ -191,12 +205,20 @@ def suits_kernel(g: Array, w: Array | QTensor) -> bool:
   """Whether a kernel looks up the sums of a gradient by the input."""
   return (
     isinstance(w, QTensor)
-    and _on_one_cpu()
-    and kernels.may_be_used()
     and w.codes.dtype == jnp.int8
-    and all(isinstance(n, int) for n in g.shape)  # Batches of any size: not.
-    and not jax.sharding.get_abstract_mesh().manual_axes  # Nor shard_map.
+    and kernels.suit(g)
     and min(w.shape[-2:]) >= compute.CPU_MIN_COLUMNS_LOOKED_UP
+  )
+
+
+def sums_integers(x: Array | QTensor, g: Array) -> bool:
+  """Whether a kernel sums a gradient by the weight as integers."""
+  codes = x.codes if isinstance(x, QTensor) else x
+  return (
+    codes.dtype == jnp.int8
+    and g.dtype == jnp.float32
+    and kernels.suit(g)
+    and min(codes.shape[-1], g.shape[-1]) >= compute.CPU_MIN_COLUMNS_SUMMED
   )
 
 
@@ -204,11 +226,6 @@ def _transposed(x):
   """Transposes a matrix in memory, before what follows."""
   x = layout.with_layout_constraint(x.T, layout.Layout((0, 1)))
   return jax.lax.optimization_barrier(x)
-
-
-def _on_one_cpu():
-  """Whether axes may be flattened without regard to how devices share them."""
-  return compute.on_cpu() and jax.device_count() == 1
 
 
 def _flat(x):

@@ -21,18 +21,32 @@ import jax.custom_batching
 import jax.ffi
 import jax.numpy as jnp
 import jaxlib.version
+import numpy as np
 from jaxtyping import Array, Float32, Int8, Int32, UInt8
 
 from bitnet_jax.files import cache_folder
+from bitnet_jax.ops import compute
 
 FOLDER = pathlib.Path(__file__).parent
-SOURCES = ("packed_dot.cc", "ternary_dot.cc")
+SOURCES = ("packed_dot.cc", "rows.cc", "ternary_dot.cc", "transposed_dot.cc")
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
 _HEADER = "tiles.h"
 _PACKED_DOT = "bitnet_packed_dot"
 _TERNARY_DOT = "bitnet_ternary_dot"
 _TERNARY_CONV_TRANSPOSE = "bitnet_ternary_conv_transpose"
-_TARGETS = (_PACKED_DOT, _TERNARY_DOT, _TERNARY_CONV_TRANSPOSE)
+_TRANSPOSED_DOT = "bitnet_transposed_dot"
+_QUANTIZE_ROWS = "bitnet_quantize_rows"
+_NORM_GRADIENTS = "bitnet_norm_gradients"
+_TARGETS = (
+  _PACKED_DOT,
+  _TERNARY_DOT,
+  _TERNARY_CONV_TRANSPOSE,
+  _TRANSPOSED_DOT,
+  _QUANTIZE_ROWS,
+  _NORM_GRADIENTS,
+)
+# How the kernels call the norms.
+_NORMS = {None: 0, "layer_norm": 1, "rms_norm": 2}
 _registered: set[str] = set()
 _portable: contextvars.ContextVar[bool] = contextvars.ContextVar(
   "portable", default=False
@@ -97,6 +111,19 @@ def is_portable() -> bool:
 def may_be_used() -> bool:
   """Whether programs that are traced now may use the kernels."""
   return not is_portable() and is_there()
+
+
+def suit(*operands: Array) -> bool:
+  """Whether kernels may take these operands, which are whole.
+
+  Not on several devices, under ``jax.shard_map``, or with batches of any size.
+  """
+  return (
+    compute.on_one_cpu()
+    and may_be_used()
+    and all(isinstance(n, int) for x in operands for n in x.shape)
+    and not jax.sharding.get_abstract_mesh().manual_axes
+  )
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -169,6 +196,85 @@ def ternary_conv_transpose(
   shape = size, codes.shape[1]
   operands = x, codes, scale, places
   return _call(_TERNARY_CONV_TRANSPOSE, shape, jnp.float32, *operands)
+
+
+def transposed_dot(
+  codes: Int8[Array, "m k"],
+  scale: Float32[Array, "#m"],
+  x: Float32[Array, "m n"],
+) -> Float32[Array, "k n"]:
+  """Multiplies scaled codes, transposed, with rows, if ``is_there()``.
+
+  Of 512 rows at a time, columns of ``scale * x`` become integers of 24 bits, as
+  large as the largest of them allows, whose products are summed exactly. One
+  that is not finite makes its column NaN. The sums depend on no other column,
+  nor on how many threads there are.
+  """
+  shape = jax.ShapeDtypeStruct((codes.shape[1], x.shape[1]), jnp.float32)
+  return jax.ffi.ffi_call(_TRANSPOSED_DOT, shape, vmap_method="sequential")(
+    codes, scale, x
+  )
+
+
+def quantize_rows(
+  x: Float32[Array, "*batch n"],
+  *,
+  norm: str | None,
+  norm_eps: float,
+  codes: tuple[int, int],
+  eps: float,
+) -> tuple[
+  Int8[Array, "*batch n"],
+  Float32[Array, "*batch 1"],
+  Float32[Array, "*batch 1"],
+  Float32[Array, "*batch 1"],
+]:
+  """Normalizes rows and rounds them by their largest, if ``is_there()``.
+
+  Args:
+    x: rows; none depends on another.
+    norm: "layer_norm", "rms_norm" or ``None``.
+    norm_eps: added to the variance.
+    codes: lowest and highest.
+    eps: floor of the largest magnitude.
+
+  Returns:
+    Codes and their scales, and means and factors of the norm; 0 and 1 for what
+    it has not.
+  """
+  one = jax.ShapeDtypeStruct((*x.shape[:-1], 1), jnp.float32)
+  results = jax.ShapeDtypeStruct(x.shape, jnp.int8), one, one, one
+  call = jax.ffi.ffi_call(_QUANTIZE_ROWS, results, vmap_method="broadcast_all")
+  return call(
+    x,
+    norm=np.int64(_NORMS[norm]),
+    low=np.int64(codes[0]),
+    high=np.int64(codes[1]),
+    norm_eps=np.float32(norm_eps),
+    eps=np.float32(eps),
+  )
+
+
+def norm_gradients(
+  x: Float32[Array, "*batch n"],
+  mean: Float32[Array, "*batch 1"],
+  factor: Float32[Array, "*batch 1"],
+  g: Float32[Array, "*batch n"],
+  *,
+  norm: str,
+) -> Float32[Array, "*batch n"]:
+  """Returns the gradient by rows that a norm was applied to, likewise.
+
+  Args:
+    x: rows.
+    mean: of each, 0 for "rms_norm".
+    factor: of each.
+    g: cotangents of ``(x - mean) * factor``.
+    norm: "layer_norm" or "rms_norm".
+  """
+  result = jax.ShapeDtypeStruct(x.shape, jnp.float32)
+  call = jax.ffi.ffi_call(_NORM_GRADIENTS, result, vmap_method="broadcast_all")
+  return call(x, mean, factor, g, norm=np.int64(_NORMS[norm]))
 
 
 def _call(target, shape, dtype, *operands):

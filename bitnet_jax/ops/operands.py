@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, Num
+from jaxtyping import Array, ArrayLike, Float, Key, Num
 
-from bitnet_jax.ops.norm import normalize
+from bitnet_jax.ops.norm import normalize, quantize_rows, quantizes_rows
 from bitnet_jax.quantizers.recipe import RecipeLike, get_recipe
 from bitnet_jax.types import QTensor
 
@@ -41,8 +41,10 @@ def quantize_input(
       "quantize_input needs a recipe that quantizes activations; this one"
       " leaves them in float"
     )
-  axes = tuple(axis % x.ndim for axis in axes)
-  latent = _normalize(x, recipe, axes)
+  x, axes = _as_floats(x), tuple(axis % x.ndim for axis in axes)
+  if quantizes_rows(x, recipe.acts, axes=axes):
+    return quantize_rows(x, recipe.norm, recipe.acts, axes=axes)
+  latent = normalize(x, recipe.norm, axes=axes)
   q = recipe.acts.quantize(
     jax.lax.stop_gradient(latent),
     axes=tuple(range(x.ndim)) if recipe.acts.axis is None else axes,
@@ -51,20 +53,34 @@ def quantize_input(
   return QTensor(q.qvalue, q.scale, latent)
 
 
-def normalize_input(
+def prepare_input(
   x: Num[Array, "*shape"] | QTensor,
   recipe: RecipeLike,
   *,
   axes: tuple[int, ...] = (-1,),
+  strength: ArrayLike | None,
 ) -> Float[Array, "*shape"] | QTensor:
   """Applies the norm of a recipe; what is quantized has been through it.
 
   Integers become float32, as they would by promotion with a kernel.
+
+  Args:
+    x: input of a layer, or what ``quantize_input`` made of it.
+    recipe: of the layer.
+    axes: see ``quantize_input``.
+    strength: share of quantization in force, see ``bit_dot``.
+
+  Returns:
+    What a product takes: it is quantized already where one kernel does both.
   """
-  return x if isinstance(x, QTensor) else _normalize(x, recipe, axes)
+  if isinstance(x, QTensor):
+    return x
+  x, recipe = _as_floats(x), get_recipe(recipe)
+  fully = recipe.acts is not None and strength is None
+  if fully and quantizes_rows(x, recipe.acts, axes=axes):
+    return quantize_rows(x, recipe.norm, recipe.acts, axes=axes)
+  return normalize(x, recipe.norm, axes=axes)
 
 
-def _normalize(x, recipe, axes):
-  if not jnp.issubdtype(x.dtype, jnp.inexact):
-    x = x.astype(jnp.float32)
-  return normalize(x, get_recipe(recipe).norm, axes=axes)
+def _as_floats(x):
+  return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)

@@ -21,27 +21,9 @@ from bitnet_jax.ops import (
   pack,
   packed_dot,
 )
-from tests.jaxprs import equations
+from tests.jaxprs import kernel_calls as calls
 
-COMPILER = shutil.which("g++")
 QUICK_RECIPES = ("b158", "int4")
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-  """Compiles them; where they cannot run, their tests have nothing to say."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    kernels.is_there.cache_clear()
-    try:
-      native.build()
-    except native.NativeError as error:
-      if COMPILER and "lacks" not in str(error):
-        raise
-      pytest.skip(str(error))
-    assert kernels.is_there()
-    yield
-  kernels.is_there.cache_clear()
 
 
 @pytest.fixture
@@ -55,11 +37,6 @@ def none(tmp_path, monkeypatch):
 
 def codes_of(rng, shape):
   return rng.integers(-1, 2, shape).astype(np.int8)
-
-
-def calls(function, *args):
-  jaxpr = jax.make_jaxpr(lambda *args: function(*args))(*args)  # Traced anew.
-  return len(list(equations(jaxpr.jaxpr, "ffi_call")))
 
 
 # Rows in fours, twos and ones; columns of whole and of partial registers.
@@ -163,7 +140,7 @@ def weight_shape_and_product(kind):
   ],
 )
 @pytest.mark.usefixtures("compiled")
-def test_gradients_by_the_input_look_sums_up(name, kind, monkeypatch):
+def test_gradients_take_kernels(name, kind, monkeypatch):
   recipe, rng = RECIPES[name], np.random.default_rng(0)
   shape, product = weight_shape_and_product(kind)
   w = jnp.asarray(rng.normal(size=shape), jnp.float32)
@@ -175,7 +152,10 @@ def test_gradients_by_the_input_look_sums_up(name, kind, monkeypatch):
 
   assert calls(gradients, x, w, g) == 0  # Not where devices share the rows.
   monkeypatch.setattr(jax, "device_count", lambda: 1)
-  assert calls(gradients, x, w, g) == (recipe.weights.range == (-1, 1))
+  looked_up = recipe.weights.range == (-1, 1)
+  assert calls(gradients, x, w, g, of="ternary") == looked_up
+  summed = recipe.acts is not None
+  assert calls(gradients, x, w, g, of="transposed_dot") == summed
   with kernels.portable():
     assert calls(gradients, x, w, g) == 0
     expected = jax.jit(gradients)(x, w, g)
@@ -224,7 +204,7 @@ def test_convolutions_of_whole_numbers_are_transposed_exactly(
   w = codes_of(rng, (*window, 18, 17))
   dx, y = transposed((3, *(9, 8, 7)[: len(window)], 18), w, geometry)
   g = jnp.asarray(rng.integers(-999, 1000, y.shape), jnp.float32)
-  assert calls(dx, g) == 1
+  assert calls(dx, g, of="ternary") == 1
   found = jax.jit(lambda g: dx(g))(g)
   with kernels.portable():
     expected = jax.jit(lambda g: dx(g))(g)
@@ -373,7 +353,8 @@ def test_narrow_products_are_left_to_xla(monkeypatch):
     return jax.grad(lambda x: jnp.sum(bit_dot(x, w, "b158")))(x)
 
   for shape, expected in (((narrow, 32), 0), ((narrow + 1, 32), 1)):
-    assert calls(gradient, jnp.ones((4, shape[0])), jnp.ones(shape)) == expected
+    x, w = jnp.ones((4, shape[0])), jnp.ones(shape)
+    assert calls(gradient, x, w, of="ternary") == expected
 
 
 @pytest.mark.parametrize(
@@ -395,7 +376,7 @@ def test_narrow_and_grouped_convolutions_are_left_to_xla(
   c_in, c_out = channels
   w = np.ones((3, c_in // groups, c_out), np.int8)
   dx, y = transposed((2, 8, c_in), w, {}, feature_group_count=groups)
-  assert calls(dx, jnp.ones(y.shape)) == expected
+  assert calls(dx, jnp.ones(y.shape), of="ternary") == expected
 
 
 @pytest.mark.usefixtures("compiled")

@@ -1,0 +1,42 @@
+"""The optional kernels, compiled for the tests of these folders."""
+
+import shutil
+
+import pytest
+
+from bitnet_jax.ops import kernels, native
+
+COMPILER = shutil.which("g++")
+
+
+@pytest.fixture(scope="session")
+def cache_with_kernels(tmp_path_factory):
+  """Compiles them; where they cannot run, their tests have nothing to say."""
+  folder = tmp_path_factory.mktemp("cache")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("XDG_CACHE_HOME", str(folder))
+    try:
+      native.build()
+    except native.NativeError as error:
+      if COMPILER and "lacks" not in str(error):
+        raise
+      pytest.skip(str(error))
+    finally:
+      kernels.is_there.cache_clear()
+  return folder
+
+
+@pytest.fixture
+def compiled(cache_with_kernels, monkeypatch):
+  """A cache folder with the kernels."""
+  monkeypatch.setenv("XDG_CACHE_HOME", str(cache_with_kernels))
+  kernels.is_there.cache_clear()
+  assert kernels.is_there()
+  yield
+  kernels.is_there.cache_clear()
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+  """Programs are traced as on a CPU alone, where they may take kernels."""
+  monkeypatch.setattr("jax.device_count", lambda: 1)

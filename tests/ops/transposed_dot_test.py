@@ -1,0 +1,145 @@
+"""The kernel that sums gradients by weights as integers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitnet_jax import QTensor
+from bitnet_jax.ops import bit_dot, compute, kernels
+from bitnet_jax.ops.dot import transposed_dot
+from tests.jaxprs import kernel_calls
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+# Terms around a chunk; columns of tiles and registers, whole and not.
+SHAPES = [
+  (1, 1, 1),
+  (3, 8, 16),
+  (5, 9, 17),
+  (511, 64, 32),
+  (513, 65, 33),
+  (1100, 130, 70),
+]
+
+
+def operands(shape, *, spread=0.0):
+  """Codes, scales of rows, and rows as unlike in size as ``spread`` says."""
+  rng = np.random.default_rng(0)
+  m, k, n = shape
+  codes = rng.integers(-128, 128, (m, k)).astype(np.int8)
+  scale = rng.uniform(0.1, 1, m).astype(np.float32)
+  x = rng.normal(size=(m, n)) * np.exp(spread * rng.normal(size=(m, 1)))
+  return codes, scale, x.astype(np.float32)
+
+
+def exact(codes, scale, x):
+  return (codes * scale.astype(np.float64)[:, None]).T @ x.astype(np.float64)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sums_of_whole_numbers_are_exact(shape):
+  rng = np.random.default_rng(0)
+  codes, _, _ = operands(shape)
+  x = rng.integers(-99, 100, (shape[0], shape[2])).astype(np.float32)
+  scale = 2.0 ** rng.integers(-1, 2, shape[0]).astype(np.float32)
+  found = jax.jit(kernels.transposed_dot)(codes, scale, x)
+  np.testing.assert_array_equal(found, exact(codes, scale, x))
+
+
+# Of equally large rows the sums are better than those of float32: they are
+# rounded once in 512 terms. Of rows that differ a thousandfold they are worse.
+@pytest.mark.parametrize("spread, times", [(0.0, 1.0), (3.0, 4.0)])
+def test_sums_are_as_good_as_those_of_float32(spread, times, one_device):
+  codes, scale, x = operands((2048, 48, 64), spread=spread)
+  expected = exact(codes, scale, x)
+
+  def error(found):
+    return np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
+
+  def by_layer(*args):
+    q = QTensor(args[0], args[1][:, None])
+    return transposed_dot(q, args[2], precision=None, dtype=jnp.float32)
+
+  assert kernel_calls(by_layer, codes, scale, x) == 1
+  of_kernel = error(jax.jit(by_layer)(codes, scale, x))
+  with kernels.portable():
+    of_xla = error(jax.jit(lambda *args: by_layer(*args))(codes, scale, x))
+  assert of_kernel < times * of_xla
+  assert of_kernel < 3e-6
+
+
+@pytest.mark.parametrize("value", [1.0, -1.0, 1 - 2.0**-24, 3e38, 1.2e-38])
+@pytest.mark.parametrize("code", [-128, 127])
+def test_extremes_do_not_overflow(value, code):
+  codes = np.full((512, 8), code, np.int8)
+  x = np.full((512, 16), value, np.float32)
+  scale = np.float32([2.0**-16 if value > 1 else 1])
+  found = jax.jit(kernels.transposed_dot)(codes, scale, x)
+  expected = 512 * code * float(scale[0]) * float(np.float32(value))
+  np.testing.assert_allclose(found, expected, rtol=2**-22)
+
+
+def test_columns_depend_on_no_other_column():
+  codes, scale, x = operands((700, 24, 40))
+  multiply = jax.jit(kernels.transposed_dot)
+  together = multiply(codes, scale, x)
+  np.testing.assert_array_equal(
+    multiply(codes[:, 3:9], scale, x[:, 5:]), together[3:9, 5:]
+  )
+  x[3, 5], x[600, 6], x[699, 7], x[:, 8] = np.nan, np.inf, -np.inf, 0
+  found = multiply(codes, scale, x)
+  assert np.isnan(found[:, 5:8]).all()
+  np.testing.assert_array_equal(found[:, 8], 0)
+  rest = np.delete(np.arange(40), [5, 6, 7, 8])
+  np.testing.assert_array_equal(found[:, rest], together[:, rest])
+
+
+@pytest.mark.parametrize("shape", [(0, 16, 16), (4, 0, 16), (4, 16, 0)])
+def test_products_may_be_empty(shape):
+  found = jax.jit(kernels.transposed_dot)(*operands(shape))
+  np.testing.assert_array_equal(found, np.zeros(shape[1:]))
+
+
+def test_one_scale_is_for_all_rows():
+  codes, _, x = operands((20, 16, 16))
+  multiply = jax.jit(kernels.transposed_dot)
+  one = multiply(codes, np.float32([0.5]), x)
+  np.testing.assert_array_equal(
+    one, multiply(codes, np.full(20, 0.5, np.float32), x)
+  )
+
+
+def test_gradients_are_differentiated_and_batched_as_without(one_device):
+  rng = np.random.default_rng(0)
+  w = jnp.asarray(rng.normal(size=(32, 24)), jnp.float32)
+  x = jnp.asarray(rng.normal(size=(3, 10, 32)), jnp.float32)
+  head = jnp.asarray(rng.normal(size=(3, 10, 24)), jnp.float32)
+
+  def gradient(head, x):
+    return jax.grad(lambda w: jnp.sum(bit_dot(x, w, "b158") * head))(w)
+
+  batched = jax.vmap(gradient)
+  assert kernel_calls(batched, head, x, of="transposed_dot") == 1
+  each = jax.vmap(
+    jax.value_and_grad(lambda *args: jnp.sum(gradient(*args) ** 2))
+  )
+  found = jax.jit(each)(head, x)
+  with kernels.portable():
+    expected = jax.jit(lambda *args: each(*args))(head, x)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_narrow_products_and_other_dtypes_are_left_to_xla(one_device):
+  few = compute.CPU_MIN_COLUMNS_SUMMED - 1
+
+  def gradient(x, w, recipe="b158"):
+    return jax.grad(lambda w: jnp.sum(bit_dot(x, w, recipe)))(w)
+
+  for d_in, d_out, expected in ((few, 99, 0), (99, few, 0), (16, 16, 1)):
+    x, w = jnp.ones((4, d_in)), jnp.ones((d_in, d_out))
+    assert kernel_calls(gradient, x, w, of="transposed_dot") == expected
+  x, w = jnp.ones((4, 16)), jnp.ones((16, 16))
+  trilm = lambda x, w: gradient(x, w, "trilm")  # noqa: E731
+  assert kernel_calls(trilm, x, w, of="transposed_dot") == 0
