@@ -30,9 +30,13 @@ CPU_MIN_COLUMNS_COPIED = 128
 # From so many columns and terms on the kernel that looks sums up is faster than
 # XLA's product of float32 and ternary codes, of few rows, too (in jax 0.12).
 CPU_MIN_COLUMNS_LOOKED_UP = 8
-# From so many of either on the kernel that sums integers is faster than XLA's
-# product of float32 and codes that become such.
+# From so many rows, columns of codes (or input channels of a convolution) and
+# outputs on the kernel that sums integers is faster than XLA, which multiplies
+# float32 and codes that become such.
+CPU_MIN_ROWS_SUMMED = 64
 CPU_MIN_COLUMNS_SUMMED = 16
+CPU_MIN_CHANNELS_SUMMED = 3
+CPU_MIN_OUTPUTS_SUMMED = 8
 # From so many values on the kernel that normalizes and rounds rows is faster.
 CPU_MIN_VALUES_ROUNDED = 1 << 12
 # The outputs that it takes for a convolution to be, too, in which an input or

@@ -118,6 +118,30 @@ class Convolution:
 
   def weight_gradient(self, g, x, w, *, precision):
     """See ``Bilinear``; likewise."""
+    by_xla = functools.partial(
+      self._weight_gradient_by_xla, w=w, precision=precision
+    )
+    columns = compute.CPU_MIN_CHANNELS_SUMMED
+    if self.groups == 1 and sums_integers(x, g, columns=columns):
+      by_kernel = functools.partial(self._weight_gradient_by_kernel, w=w)
+      return kernels.differentiable(by_kernel, by_xla, g, x)
+    return by_xla(g, x)
+
+  def _weight_gradient_by_kernel(self, g, x, w):
+    codes, scale = x, jnp.ones((1,), jnp.float32)
+    if isinstance(x, QTensor):
+      codes, scale = x.codes, x.scale.reshape(-1)
+    batch, *space, c_in = codes.shape
+    window, outputs = w.shape[:-2], g.shape[1:-1]
+    dw = kernels.transposed_conv(
+      codes.reshape(batch, math.prod(space), c_in),
+      scale,
+      g.reshape(batch, math.prod(outputs), g.shape[-1]),
+      self._places(space, outputs, window),
+    )
+    return dw.reshape(w.shape)
+
+  def _weight_gradient_by_xla(self, g, x, w, precision):
     if compute.on_cpu() and self._goes_by_tap(w):
       g = g.astype(jnp.float32) if g.dtype == jnp.int8 else g
       if isinstance(x, QTensor):
@@ -158,8 +182,8 @@ class Convolution:
       steps = (1, *self.strides, 1)
       seen = jax.lax.slice(seen, (0,) * x.ndim, seen.shape, steps)
       seen = seen.reshape(-1, x.shape[-1])
-      if not (sums_integers(seen, g_rows) or transposes_first(seen, g_rows)):
-        seen = seen.astype(g.dtype)  # Codes are less to transpose, or packed.
+      if not transposes_first(seen, g_rows):  # Codes are less to transpose.
+        seen = seen.astype(g.dtype)
       # A barrier, since XLA makes it slow when it fuses what follows.
       seen = jax.lax.optimization_barrier(seen)
       return None, transposed_dot(

@@ -163,7 +163,7 @@ def transposed_dot(
   if compute.on_one_cpu():
     x, g = jax.tree.map(_flat, (x, g))
   by_xla = functools.partial(_transposed_dot, precision=precision, dtype=dtype)
-  if sums_integers(x, g):
+  if sums_integers(x, g, columns=compute.CPU_MIN_COLUMNS_SUMMED):
     return kernels.differentiable(_transposed_dot_by_kernel, by_xla, x, g)
   return by_xla(x, g)
 
@@ -211,14 +211,22 @@ def suits_kernel(g: Array, w: Array | QTensor) -> bool:
   )
 
 
-def sums_integers(x: Array | QTensor, g: Array) -> bool:
-  """Whether a kernel sums a gradient by the weight as integers."""
+def sums_integers(x: Array | QTensor, g: Array, *, columns: int) -> bool:
+  """Whether a kernel sums a gradient by the weight as integers.
+
+  Args:
+    x: codes, if it does.
+    g: [*batch, n].
+    columns: that codes must have.
+  """
   codes = x.codes if isinstance(x, QTensor) else x
   return (
     codes.dtype == jnp.int8
     and g.dtype == jnp.float32
     and kernels.suit(g)
-    and min(codes.shape[-1], g.shape[-1]) >= compute.CPU_MIN_COLUMNS_SUMMED
+    and math.prod(g.shape[:-1]) >= compute.CPU_MIN_ROWS_SUMMED
+    and codes.shape[-1] >= columns
+    and g.shape[-1] >= compute.CPU_MIN_OUTPUTS_SUMMED
   )
 
 

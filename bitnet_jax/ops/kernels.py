@@ -35,6 +35,7 @@ _PACKED_DOT = "bitnet_packed_dot"
 _TERNARY_DOT = "bitnet_ternary_dot"
 _TERNARY_CONV_TRANSPOSE = "bitnet_ternary_conv_transpose"
 _TRANSPOSED_DOT = "bitnet_transposed_dot"
+_TRANSPOSED_CONV = "bitnet_transposed_conv"
 _QUANTIZE_ROWS = "bitnet_quantize_rows"
 _NORM_GRADIENTS = "bitnet_norm_gradients"
 _TARGETS = (
@@ -42,6 +43,7 @@ _TARGETS = (
   _TERNARY_DOT,
   _TERNARY_CONV_TRANSPOSE,
   _TRANSPOSED_DOT,
+  _TRANSPOSED_CONV,
   _QUANTIZE_ROWS,
   _NORM_GRADIENTS,
 )
@@ -214,6 +216,26 @@ def transposed_dot(
   return jax.ffi.ffi_call(_TRANSPOSED_DOT, shape, vmap_method="sequential")(
     codes, scale, x
   )
+
+
+def transposed_conv(
+  codes: Int8[Array, "batch size k"],
+  scale: Float32[Array, "#batch"],
+  x: Float32[Array, "batch positions n"],
+  places: Int32[Array, "positions window"],
+) -> Float32[Array, "window k n"]:
+  """Transposes a convolution by its weights, likewise.
+
+  Args:
+    codes: inputs.
+    scale: of each example, or of all.
+    x: cotangents of the outputs.
+    places: see ``ternary_conv_transpose``.
+  """
+  shape = places.shape[1], codes.shape[2], x.shape[2]
+  result = jax.ShapeDtypeStruct(shape, jnp.float32)
+  call = jax.ffi.ffi_call(_TRANSPOSED_CONV, result, vmap_method="sequential")
+  return call(codes, scale, x, places)
 
 
 def quantize_rows(

@@ -1,6 +1,7 @@
 // Products of transposed int8 codes with float32 rows,
 // y[k, n] = sum_m codes[m, k] scale[m] x[m, n],
-// in integers: what a gradient by the weight of a quantized layer is.
+// in integers, and the same for each place of a window: the gradients by the
+// weights of quantized layers and convolutions.
 //
 // Of up to kChunk rows, the scaled floats of a column become integers of 24 bits:
 // multiples of the power of two that makes the largest fit. Their three bytes are
@@ -33,7 +34,8 @@ constexpr int64_t kRows = 8;     // columns of the codes in a tile
 constexpr int64_t kChunk = 512;  // terms that are summed as integers
 constexpr int64_t kQuads = kChunk / 4;
 constexpr int64_t kStrip = 64;   // columns of codes that are packed at once
-constexpr int64_t kPanels = 2;   // registers of columns that a thread takes
+constexpr int64_t kBlock = 32;   // columns of x that a thread takes
+constexpr int64_t kPacked = 1 << 22;  // bytes of codes that are packed at once
 constexpr int64_t kAhead = 24;   // rows that are fetched before they are read
 constexpr int kBytes = 3;
 constexpr int kBits = 23;              // of integers, beside their sign
@@ -44,15 +46,17 @@ constexpr float kLeastExponent = -126; // of floats that are not subnormal
 using Quad = int8_t[kRows][4];
 
 struct Product {
-  const int8_t* codes;  // [terms, rows]
-  const float* scale;   // [terms], or one
-  const float* x;       // [terms, columns]
-  float* y;             // [rows, columns]
-  int64_t terms, rows, columns;
-  bool one_scale;
-  int64_t chunks, tiles;  // of terms, of rows
-  Quad* packed;           // [chunks, tiles, kQuads]
-  int32_t* sums;          // [chunks, tiles, kRows], of the codes
+  const int8_t* codes;    // [inputs, width] for each example
+  const float* scale;     // of `sharing` rows of x, one after the other
+  const float* x;         // [terms, columns]
+  const int32_t* places;  // [positions, taps], of inputs, negative for none
+  float* y;               // [taps, width, columns]
+  int64_t terms, width, columns, sharing;
+  int64_t inputs, positions, taps;  // terms are `positions` for each example
+  int64_t chunks, tiles;            // of terms, of the width
+  int64_t group;                    // chunks that are packed at once
+  Quad* packed;                     // [group, taps, tiles, kQuads]
+  int32_t* sums;                    // [group, taps, tiles, kRows], of the codes
 };
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -66,22 +70,56 @@ __mmask16 Columns(const Product& p, int64_t first) {
   return (1u << std::min(kLanes, p.columns - first)) - 1;
 }
 
-// Packs the codes of a chunk and of kStrip columns, four terms side by side.
-BITNET_TARGET void PackCodes(const Product& p, int64_t chunk, int64_t strip) {
-  const int64_t first = strip * kStrip, tile = first / kRows;
-  const int64_t width = std::min(kStrip, p.rows - first);
+int64_t Place(const Product& p, int64_t chunk, int64_t tap, int64_t tile) {
+  return ((chunk % p.group) * p.taps + tap) * p.tiles + tile;
+}
+
+// The codes that meet one term after the other at a place of the window.
+class Rows {
+ public:
+  Rows(const Product& p, int64_t term, int64_t tap)
+      : p_(p), tap_(tap), position_(term % p.positions),
+        codes_(p.codes + term / p.positions * p.inputs * p.width) {}
+
+  // Returns those of the next term; null where there are none.
+  const int8_t* Next() {
+    int64_t place = position_;
+    if (p_.places != nullptr) place = p_.places[position_ * p_.taps + tap_];
+    const int8_t* found = place < 0 ? nullptr : codes_ + place * p_.width;
+    if (++position_ == p_.positions) {
+      position_ = 0;
+      codes_ += p_.inputs * p_.width;
+    }
+    return found;
+  }
+
+ private:
+  const Product& p_;
+  int64_t tap_, position_;
+  const int8_t* codes_;
+};
+
+// Packs the codes of a chunk, a place of the window and kStrip columns, four terms
+// side by side.
+BITNET_TARGET void PackCodes(const Product& p, int64_t chunk, int64_t tap,
+                             int64_t strip) {
+  const int64_t first = strip * kStrip;
+  const int64_t width = std::min(kStrip, p.width - first);
   const int64_t tiles = CeilDiv(width, kRows);
+  const int64_t place = Place(p, chunk, tap, first / kRows);
   const __mmask64 there = ~0ull >> (kStrip - width);
   const __m512i ones = _mm512_set1_epi8(1);
   __m512i sums[4] = {};
+  Rows rows(p, chunk * kChunk, tap);
   const int64_t quads = Quads(p, chunk);
   for (int64_t q = 0; q < quads; ++q) {
     __m512i term[4];
     for (int i = 0; i < 4; ++i) {
-      const int64_t m = chunk * kChunk + 4 * q + i;
-      term[i] = m < p.terms ? _mm512_maskz_loadu_epi8(
-                                  there, p.codes + m * p.rows + first)
-                            : _mm512_setzero_si512();
+      term[i] = _mm512_setzero_si512();
+      if (chunk * kChunk + 4 * q + i >= p.terms) continue;
+      const int8_t* codes = rows.Next();
+      if (codes == nullptr) continue;
+      term[i] = _mm512_maskz_loadu_epi8(there, codes + first);
     }
     const __m512i low01 = _mm512_unpacklo_epi8(term[0], term[1]);
     const __m512i high01 = _mm512_unpackhi_epi8(term[0], term[1]);
@@ -98,16 +136,14 @@ BITNET_TARGET void PackCodes(const Product& p, int64_t chunk, int64_t strip) {
       _mm512_store_si512(of_parts[j], parts[j]);
     }
     for (int64_t i = 0; i < tiles * kRows; i += 4) {
-      Quad* to = &p.packed[(chunk * p.tiles + tile + i / kRows) * kQuads + q];
-      std::copy_n(of_parts[i % 16 / 4] + i / 16 * 16, 16,
-                  (*to)[i % kRows]);
+      Quad& to = p.packed[(place + i / kRows) * kQuads + q];
+      std::copy_n(of_parts[i % 16 / 4] + i / 16 * 16, 16, to[i % kRows]);
     }
   }
   alignas(64) int32_t of_parts[4][kStrip / 4];
   for (int j = 0; j < 4; ++j) _mm512_store_si512(of_parts[j], sums[j]);
-  int32_t* to = p.sums + (chunk * p.tiles + tile) * kRows;
   for (int64_t i = 0; i < tiles * kRows; ++i) {
-    to[i] = of_parts[i % 16 / 4][i / 16 * 4 + i % 4];
+    p.sums[place * kRows + i] = of_parts[i % 16 / 4][i / 16 * 4 + i % 4];
   }
 }
 
@@ -161,7 +197,7 @@ BITNET_TARGET void PackPanel(const Product& p, int64_t chunk, int64_t first,
     if (m < p.terms) {
       _mm_prefetch(p.x + (m + kAhead) * p.columns + first, _MM_HINT_T0);
       value = _mm512_mul_ps(
-          _mm512_set1_ps(p.scale[p.one_scale ? 0 : m]),
+          _mm512_set1_ps(p.scale[m / p.sharing]),
           _mm512_maskz_loadu_ps(there, p.x + m * p.columns + first));
     }
     _mm512_store_ps(values[i], value);
@@ -198,9 +234,10 @@ BITNET_TARGET inline void AddProducts(__m512i bytes, const int8_t (&codes)[4],
 }
 
 // Adds up the products of a chunk for a tile of y.
-BITNET_TARGET void MultiplyTile(const Product& p, int64_t chunk, int64_t tile,
-                                int64_t first, const Panel& panel) {
-  const int64_t at = chunk * p.tiles + tile;
+BITNET_TARGET void MultiplyTile(const Product& p, int64_t chunk, int64_t tap,
+                                int64_t tile, int64_t first,
+                                const Panel& panel) {
+  const int64_t at = Place(p, chunk, tap, tile);
   const int64_t quads = Quads(p, chunk);
   const auto* codes = p.packed + at * kQuads;
   __m512i sums[kRows][kBytes];
@@ -225,20 +262,75 @@ BITNET_TARGET void MultiplyTile(const Product& p, int64_t chunk, int64_t tile,
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
     const int64_t row = tile * kRows + i;
-    if (row >= p.rows) break;
+    if (row >= p.width) break;
     __m512 sum = _mm512_cvtepi32_ps(sums[i][2]);
     sum = _mm512_fmadd_ps(sum, next, _mm512_cvtepi32_ps(sums[i][1]));
     sum = _mm512_fmadd_ps(sum, next, _mm512_cvtepi32_ps(sums[i][0]));
     sum = _mm512_scalef_ps(sum, _mm512_sub_ps(_mm512_setzero_ps(), shift));
-    float* y = p.y + row * p.columns + first;
+    float* y = p.y + (tap * p.width + row) * p.columns + first;
     if (chunk > 0) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(there, y));
     _mm512_mask_storeu_ps(y, there, sum);
   }
 }
 
+// Multiplies a share of the rows of y and a few columns, in a group of chunks.
+void MultiplyBlock(const Product& p, int64_t begin, int64_t end, int64_t block,
+                   int64_t share, int64_t shares) {
+  Panel panel;
+  const int64_t tiles = p.taps * p.tiles;
+  for (int64_t chunk = begin; chunk < end; ++chunk) {
+    const int64_t last = std::min((block + 1) * kBlock, p.columns);
+    for (int64_t first = block * kBlock; first < last; first += kLanes) {
+      PackPanel(p, chunk, first, panel);
+      for (int64_t tile = share * tiles / shares;
+           tile < (share + 1) * tiles / shares; ++tile) {
+        MultiplyTile(p, chunk, tile / p.tiles, tile % p.tiles, first, panel);
+      }
+    }
+  }
+}
+
+ffi::Error Multiply(ffi::ThreadPool& pool, Product p) {
+  p.chunks = CeilDiv(p.terms, kChunk);
+  p.tiles = CeilDiv(p.width, kRows);
+  const int64_t tiles = p.taps * p.tiles;
+  if (p.chunks == 0 || tiles == 0) {
+    std::fill_n(p.y, p.taps * p.width * p.columns, 0.0f);
+    return ffi::Error::Success();
+  }
+  const int64_t at_once = kPacked / (tiles * kQuads * sizeof(Quad));
+  p.group = std::clamp<int64_t>(at_once, 1, p.chunks);
+  const std::unique_ptr<Quad[]> packed(
+      new (std::nothrow) Quad[p.group * tiles * kQuads]);
+  const std::unique_ptr<int32_t[]> sums(
+      new (std::nothrow) int32_t[p.group * tiles * kRows]);
+  if (packed == nullptr || sums == nullptr) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "no memory for packed codes");
+  }
+  p.packed = packed.get();
+  p.sums = sums.get();
+  const int64_t strips = CeilDiv(p.width, kStrip);
+  const int64_t blocks = CeilDiv(p.columns, kBlock);
+  // Columns are packed once for each share of the rows.
+  const int64_t wanted = CeilDiv(2 * pool.num_threads(), blocks);
+  const int64_t shares = std::clamp<int64_t>(wanted, 1, tiles);
+  for (int64_t begin = 0; begin < p.chunks; begin += p.group) {
+    const int64_t end = std::min(begin + p.group, p.chunks);
+    bitnet::RunTiles(pool, (end - begin) * p.taps * strips, [=](int64_t job) {
+      PackCodes(p, begin + job / (p.taps * strips), job / strips % p.taps,
+                job % strips);
+    });
+    bitnet::RunTiles(pool, blocks * shares, [=](int64_t job) {
+      MultiplyBlock(p, begin, end, job / shares, job % shares, shares);
+    });
+  }
+  return ffi::Error::Success();
+}
+
 ffi::Error TransposedDot(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> codes,
-                          ffi::Buffer<ffi::F32> scale, ffi::Buffer<ffi::F32> x,
-                          ffi::ResultBuffer<ffi::F32> y) {
+                         ffi::Buffer<ffi::F32> scale, ffi::Buffer<ffi::F32> x,
+                         ffi::ResultBuffer<ffi::F32> y) {
   const auto of_codes = codes.dimensions(), of_x = x.dimensions();
   const int64_t scales = scale.element_count();
   if (of_codes.size() != 2 || of_x.size() != 2 || of_codes[0] != of_x[0] ||
@@ -250,44 +342,40 @@ ffi::Error TransposedDot(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> codes,
   p.scale = scale.typed_data();
   p.x = x.typed_data();
   p.y = y->typed_data();
-  p.terms = of_x[0];
-  p.rows = of_codes[1];
+  p.terms = p.inputs = p.positions = of_x[0];
+  p.width = of_codes[1];
   p.columns = of_x[1];
-  p.one_scale = scales == 1;
-  p.chunks = CeilDiv(p.terms, kChunk);
-  p.tiles = CeilDiv(p.rows, kRows);
-  if (p.chunks == 0) {
-    std::fill_n(p.y, p.rows * p.columns, 0.0f);
-    return ffi::Error::Success();
+  p.sharing = scales == 1 ? std::max<int64_t>(p.terms, 1) : 1;
+  p.taps = 1;
+  return Multiply(pool, p);
+}
+
+ffi::Error TransposedConv(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> codes,
+                          ffi::Buffer<ffi::F32> scale, ffi::Buffer<ffi::F32> x,
+                          ffi::Buffer<ffi::S32> places,
+                          ffi::ResultBuffer<ffi::F32> y) {
+  const auto of_codes = codes.dimensions(), of_x = x.dimensions();
+  const auto of_places = places.dimensions();
+  const int64_t scales = scale.element_count();
+  if (of_codes.size() != 3 || of_x.size() != 3 || of_places.size() != 2 ||
+      of_codes[0] != of_x[0] || of_x[1] != of_places[0] ||
+      (scales != 1 && scales != of_x[0])) {
+    return ffi::Error::InvalidArgument("shapes do not fit one another");
   }
-  const std::unique_ptr<Quad[]> packed(
-      new (std::nothrow) Quad[p.chunks * p.tiles * kQuads]);
-  const std::unique_ptr<int32_t[]> sums(
-      new (std::nothrow) int32_t[p.chunks * p.tiles * kRows]);
-  if (packed == nullptr || sums == nullptr) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      "no memory for packed codes");
-  }
-  p.packed = packed.get();
-  p.sums = sums.get();
-  const int64_t strips = CeilDiv(p.rows, kStrip);
-  bitnet::RunTiles(pool, p.chunks * strips, [p, strips](int64_t job) {
-    PackCodes(p, job / strips, job % strips);
-  });
-  const int64_t width = kPanels * kLanes;
-  bitnet::RunTiles(pool, CeilDiv(p.columns, width), [p, width](int64_t job) {
-    Panel panel;
-    for (int64_t chunk = 0; chunk < p.chunks; ++chunk) {
-      const int64_t end = std::min((job + 1) * width, p.columns);
-      for (int64_t first = job * width; first < end; first += kLanes) {
-        PackPanel(p, chunk, first, panel);
-        for (int64_t tile = 0; tile < p.tiles; ++tile) {
-          MultiplyTile(p, chunk, tile, first, panel);
-        }
-      }
-    }
-  });
-  return ffi::Error::Success();
+  Product p{};
+  p.codes = codes.typed_data();
+  p.scale = scale.typed_data();
+  p.x = x.typed_data();
+  p.places = places.typed_data();
+  p.y = y->typed_data();
+  p.terms = of_x[0] * of_x[1];
+  p.inputs = of_codes[1];
+  p.positions = of_x[1];
+  p.width = of_codes[2];
+  p.columns = of_x[2];
+  p.sharing = std::max<int64_t>(scales == 1 ? p.terms : p.positions, 1);
+  p.taps = of_places[1];
+  return Multiply(pool, p);
 }
 
 }  // namespace
@@ -298,4 +386,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(bitnet_transposed_dot, TransposedDot,
                                   .Arg<ffi::Buffer<ffi::S8>>()
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(bitnet_transposed_conv, TransposedConv,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::S8>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>());

@@ -144,8 +144,8 @@ def test_gradients_take_kernels(name, kind, monkeypatch):
   recipe, rng = RECIPES[name], np.random.default_rng(0)
   shape, product = weight_shape_and_product(kind)
   w = jnp.asarray(rng.normal(size=shape), jnp.float32)
-  x = jnp.asarray(rng.normal(size=(2, 5, 32)), jnp.float32)
-  g = jnp.asarray(rng.normal(size=(2, 5, 24)), jnp.float32)
+  x = jnp.asarray(rng.normal(size=(2, 35, 32)), jnp.float32)
+  g = jnp.asarray(rng.normal(size=(2, 35, 24)), jnp.float32)
 
   def gradients(x, w, g):
     return jax.vjp(lambda x, w: product(x, w, recipe), x, w)[1](g)
@@ -155,7 +155,7 @@ def test_gradients_take_kernels(name, kind, monkeypatch):
   looked_up = recipe.weights.range == (-1, 1)
   assert calls(gradients, x, w, g, of="ternary") == looked_up
   summed = recipe.acts is not None
-  assert calls(gradients, x, w, g, of="transposed_dot") == summed
+  assert calls(gradients, x, w, g, of="transposed") == summed
   with kernels.portable():
     assert calls(gradients, x, w, g) == 0
     expected = jax.jit(gradients)(x, w, g)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bitnet_jax import QTensor
-from bitnet_jax.ops import bit_dot, compute, kernels
+from bitnet_jax.ops import bit_conv, bit_dot, kernels
 from bitnet_jax.ops.dot import transposed_dot
 from tests.jaxprs import kernel_calls
 
@@ -113,8 +113,8 @@ def test_one_scale_is_for_all_rows():
 def test_gradients_are_differentiated_and_batched_as_without(one_device):
   rng = np.random.default_rng(0)
   w = jnp.asarray(rng.normal(size=(32, 24)), jnp.float32)
-  x = jnp.asarray(rng.normal(size=(3, 10, 32)), jnp.float32)
-  head = jnp.asarray(rng.normal(size=(3, 10, 24)), jnp.float32)
+  x = jnp.asarray(rng.normal(size=(3, 70, 32)), jnp.float32)
+  head = jnp.asarray(rng.normal(size=(3, 70, 24)), jnp.float32)
 
   def gradient(head, x):
     return jax.grad(lambda w: jnp.sum(bit_dot(x, w, "b158") * head))(w)
@@ -131,15 +131,114 @@ def test_gradients_are_differentiated_and_batched_as_without(one_device):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
-def test_narrow_products_and_other_dtypes_are_left_to_xla(one_device):
-  few = compute.CPU_MIN_COLUMNS_SUMMED - 1
+# The sizes from which on the kernel is faster, and each of them less by one.
+@pytest.mark.parametrize(
+  "rows, d_in, d_out, expected",
+  [(64, 16, 8, 1), (63, 16, 8, 0), (64, 15, 8, 0), (64, 16, 7, 0)],
+)
+def test_small_products_are_left_to_xla(
+  rows, d_in, d_out, expected, one_device
+):
+  def gradient(x, w):
+    return jax.grad(lambda w: jnp.sum(bit_dot(x, w, "b158")))(w)
 
-  def gradient(x, w, recipe="b158"):
-    return jax.grad(lambda w: jnp.sum(bit_dot(x, w, recipe)))(w)
+  x, w = jnp.ones((rows, d_in)), jnp.ones((d_in, d_out))
+  assert kernel_calls(gradient, x, w, of="transposed_dot") == expected
 
-  for d_in, d_out, expected in ((few, 99, 0), (99, few, 0), (16, 16, 1)):
-    x, w = jnp.ones((4, d_in)), jnp.ones((d_in, d_out))
-    assert kernel_calls(gradient, x, w, of="transposed_dot") == expected
-  x, w = jnp.ones((4, 16)), jnp.ones((16, 16))
-  trilm = lambda x, w: gradient(x, w, "trilm")  # noqa: E731
-  assert kernel_calls(trilm, x, w, of="transposed_dot") == 0
+
+def test_inputs_in_float_are_left_to_xla(one_device):
+  def gradient(x, w):
+    return jax.grad(lambda w: jnp.sum(bit_dot(x, w, "trilm")))(w)
+
+  x, w = jnp.ones((64, 16)), jnp.ones((16, 16))
+  assert kernel_calls(gradient, x, w, of="transposed_dot") == 0
+
+
+def by_weight(x, geometry):
+  """Returns dw of a convolution as a function of g, and the shape of g."""
+  q = QTensor(
+    jnp.asarray(x),
+    jnp.full((len(x),) + (1,) * (x.ndim - 1), 0.5),
+    latent=jnp.asarray(x, jnp.float32),
+  )
+  geometry = {"padding": "VALID", "window_strides": (1,) * (x.ndim - 2)} | (
+    geometry
+  )
+  window = geometry.pop("window")
+  w = jnp.ones((*window, x.shape[-1], 20))
+
+  def product(w):
+    return bit_conv(q, w, "b158", **geometry)
+
+  return lambda g: jax.vjp(product, w)[1](g)[0], jax.eval_shape(product, w)
+
+
+@pytest.mark.parametrize(
+  "channels",
+  [3, pytest.param(8, marks=pytest.mark.slow), 70],
+)
+@pytest.mark.parametrize(
+  "geometry",
+  [
+    {"window": (5,), "padding": "SAME", "window_strides": (2,)},
+    {"window": (1, 1), "window_strides": (1, 2)},
+    {"window": (3, 3), "padding": "SAME"},
+    {
+      "window": (2, 3),
+      "padding": ((0, 4), (3, 0)),
+      "rhs_dilation": (3, 1),
+      "window_strides": (2, 1),
+    },
+    {
+      "window": (3, 3),
+      "padding": ((-1, 2), (2, -2)),
+      "lhs_dilation": (3, 1),
+    },
+    {"window": (2, 1, 3), "padding": "SAME"},
+  ],
+  ids=str,
+)
+def test_convolutions_of_whole_numbers_are_exact(
+  geometry, channels, one_device
+):
+  rng = np.random.default_rng(0)
+  space = (90, 11, 8)[: len(geometry["window"])]
+  x = rng.integers(-128, 128, (3, *space, channels)).astype(np.int8)
+  dw, y = by_weight(x, geometry)
+  g = jnp.asarray(rng.integers(-9, 10, y.shape), jnp.float32)
+  assert kernel_calls(dw, g, of="transposed_conv") == 1
+  found = jax.jit(lambda g: dw(g))(g)
+  with kernels.portable():
+    expected = jax.jit(lambda g: dw(g))(g)
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_packed_codes_are_bounded_by_groups_of_chunks(one_device):
+  """More terms than are packed at once: in parts, as in one."""
+  rng = np.random.default_rng(0)
+  x = rng.integers(-128, 128, (9, 32, 32, 64)).astype(np.int8)
+  dw, y = by_weight(x, {"window": (3, 3), "padding": "SAME"})
+  g = jnp.asarray(rng.integers(-9, 10, y.shape), jnp.float32)
+  found = jax.jit(lambda g: dw(g))(g)
+  with kernels.portable():
+    expected = jax.jit(lambda g: dw(g))(g)
+  np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 70, 18), (99, 2, 18)])
+def test_convolutions_may_be_empty(shape, one_device):
+  dw, y = by_weight(np.ones(shape, np.int8), {"window": (3,)})
+  assert y.size == 0
+  np.testing.assert_array_equal(jax.jit(dw)(jnp.ones(y.shape)), 0)
+
+
+def test_convolutions_in_groups_are_left_to_xla(one_device):
+  dw, y = by_weight(np.ones((4, 30, 32), np.int8), {"window": (3,)})
+  assert kernel_calls(dw, jnp.ones(y.shape), of="transposed_conv") == 1
+
+  def grouped(x, w):
+    options = dict(window_strides=(1,), padding="SAME", feature_group_count=2)
+    return jax.grad(lambda w: jnp.sum(bit_conv(x, w, "b158", **options)))(w)
+
+  x, w = jnp.ones((4, 30, 32)), jnp.ones((3, 16, 32))
+  assert kernel_calls(grouped, x, w, of="transposed_conv") == 0
