@@ -99,6 +99,29 @@ class Rows {
   const int8_t* codes_;
 };
 
+// Turns bytes of 64 columns of four terms into four bytes for each column, 16
+// columns in a register.
+BITNET_TARGET inline void Interleave(const __m512i (&term)[4],
+                                     __m512i (&columns)[4]) {
+  const __m512i low01 = _mm512_unpacklo_epi8(term[0], term[1]);
+  const __m512i high01 = _mm512_unpackhi_epi8(term[0], term[1]);
+  const __m512i low23 = _mm512_unpacklo_epi8(term[2], term[3]);
+  const __m512i high23 = _mm512_unpackhi_epi8(term[2], term[3]);
+  // Of every 16 columns the first four, the second four and so on.
+  const __m512i a = _mm512_unpacklo_epi16(low01, low23);
+  const __m512i b = _mm512_unpackhi_epi16(low01, low23);
+  const __m512i c = _mm512_unpacklo_epi16(high01, high23);
+  const __m512i d = _mm512_unpackhi_epi16(high01, high23);
+  const __m512i ab_first = _mm512_shuffle_i32x4(a, b, 0x44);
+  const __m512i ab_last = _mm512_shuffle_i32x4(a, b, 0xee);
+  const __m512i cd_first = _mm512_shuffle_i32x4(c, d, 0x44);
+  const __m512i cd_last = _mm512_shuffle_i32x4(c, d, 0xee);
+  columns[0] = _mm512_shuffle_i32x4(ab_first, cd_first, 0x88);
+  columns[1] = _mm512_shuffle_i32x4(ab_first, cd_first, 0xdd);
+  columns[2] = _mm512_shuffle_i32x4(ab_last, cd_last, 0x88);
+  columns[3] = _mm512_shuffle_i32x4(ab_last, cd_last, 0xdd);
+}
+
 // Packs the codes of a chunk, a place of the window and kStrip columns, four terms
 // side by side.
 BITNET_TARGET void PackCodes(const Product& p, int64_t chunk, int64_t tap,
@@ -108,7 +131,6 @@ BITNET_TARGET void PackCodes(const Product& p, int64_t chunk, int64_t tap,
   const int64_t tiles = CeilDiv(width, kRows);
   const int64_t place = Place(p, chunk, tap, first / kRows);
   const __mmask64 there = ~0ull >> (kStrip - width);
-  const __m512i ones = _mm512_set1_epi8(1);
   __m512i sums[4] = {};
   Rows rows(p, chunk * kChunk, tap);
   const int64_t quads = Quads(p, chunk);
@@ -121,30 +143,22 @@ BITNET_TARGET void PackCodes(const Product& p, int64_t chunk, int64_t tap,
       if (codes == nullptr) continue;
       term[i] = _mm512_maskz_loadu_epi8(there, codes + first);
     }
-    const __m512i low01 = _mm512_unpacklo_epi8(term[0], term[1]);
-    const __m512i high01 = _mm512_unpackhi_epi8(term[0], term[1]);
-    const __m512i low23 = _mm512_unpacklo_epi8(term[2], term[3]);
-    const __m512i high23 = _mm512_unpackhi_epi8(term[2], term[3]);
-    // Part j has columns 4 j to 4 j + 3 of every 16.
-    const __m512i parts[4] = {_mm512_unpacklo_epi16(low01, low23),
-                              _mm512_unpackhi_epi16(low01, low23),
-                              _mm512_unpacklo_epi16(high01, high23),
-                              _mm512_unpackhi_epi16(high01, high23)};
-    alignas(64) int8_t of_parts[4][kStrip];
-    for (int j = 0; j < 4; ++j) {
-      sums[j] = _mm512_dpbusd_epi32(sums[j], ones, parts[j]);
-      _mm512_store_si512(of_parts[j], parts[j]);
+    __m512i columns[4];
+    Interleave(term, columns);
+    for (int64_t t = 0; t < tiles; ++t) {
+      Quad& to = p.packed[(place + t) * kQuads + q];
+      const __m512i& of_tiles = columns[t / 2];
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                          t % 2 ? _mm512_extracti64x4_epi64(of_tiles, 1)
+                                : _mm512_castsi512_si256(of_tiles));
     }
-    for (int64_t i = 0; i < tiles * kRows; i += 4) {
-      Quad& to = p.packed[(place + i / kRows) * kQuads + q];
-      std::copy_n(of_parts[i % 16 / 4] + i / 16 * 16, 16, to[i % kRows]);
+    for (int v = 0; v < 4; ++v) {
+      sums[v] = _mm512_dpbusd_epi32(sums[v], _mm512_set1_epi8(1), columns[v]);
     }
   }
-  alignas(64) int32_t of_parts[4][kStrip / 4];
-  for (int j = 0; j < 4; ++j) _mm512_store_si512(of_parts[j], sums[j]);
-  for (int64_t i = 0; i < tiles * kRows; ++i) {
-    p.sums[place * kRows + i] = of_parts[i % 16 / 4][i / 16 * 4 + i % 4];
-  }
+  alignas(64) int32_t of_columns[4][kLanes];
+  for (int v = 0; v < 4; ++v) _mm512_store_si512(of_columns[v], sums[v]);
+  std::copy_n(of_columns[0], tiles * kRows, p.sums + place * kRows);
 }
 
 // The bytes of the integers that columns became, which are 2**shift of a unit.
