@@ -78,7 +78,7 @@ def prepare_input(
   x, recipe = _as_floats(x), get_recipe(recipe)
   fully = recipe.acts is not None and strength is None
   if fully and quantizes_rows(x, recipe.acts, axes=axes):
-    return quantize_rows(x, recipe.norm, recipe.acts, axes=axes)
+    return quantize_input(x, recipe, axes=axes)
   return normalize(x, recipe.norm, axes=axes)
 
 

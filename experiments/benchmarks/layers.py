@@ -11,8 +11,15 @@ from benchmarks.baselines import FakeConv, FakeDense, NormConv
 from benchmarks.timing import Case, Run, jitted
 from benchmarks.torch_baseline import Torch
 from bitnet_jax import RECIPES, BitConv, BitDense, QTensor, Recipe
-from bitnet_jax.ops import bit_conv, bit_dot, kernels
+from bitnet_jax.ops import (
+  bit_conv,
+  bit_dot,
+  kernels,
+  normalize,
+  quantize_input,
+)
 from bitnet_jax.ops.conv import Convolution
+from bitnet_jax.ops.dot import transposed_dot
 from bitnet_jax.quantizers.measures import MEASURES
 
 # Tokens, d_in, d_out.
@@ -38,6 +45,19 @@ LOOKED_UP = (
   *((128, 512, 512), (128, 128, 16), (1, 1024, 1024), (1024, 8, 256)),
 )
 CONVOLUTIONS_LOOKED_UP = (*CONVS[2:], *CONVOLUTIONS[-2:])
+SUMMED = (
+  *LOOKED_UP[:5],
+  *((64, 512, 512), (32, 512, 512), (2048, 16, 16), (2048, 8, 256)),
+)
+# Rows and their lengths.
+ROUNDED = ((2048, 1024), (2048, 256), (128, 784), (64, 64))
+SAME = Convolution(
+  strides=(1, 1),
+  padding="SAME",
+  lhs_dilation=None,
+  rhs_dilation=None,
+  groups=1,
+)
 MEDIANS = ((100, 1000), (1000, 1000), (1000, 4000))
 
 
@@ -167,6 +187,8 @@ def compute(torch: Torch | None) -> Iterator[Case]:
     yield Case(f"dot {rows} x {d_in} x {d_out}", runs, ratios)
   if kernels.is_there():
     yield from looked_up()
+    yield from summed()
+    yield from rounded()
   for batch, side, c_in, c_out in CONVOLUTIONS:
     x = jax.random.normal(jax.random.key(0), (batch, side, side, c_in))
     x = base.acts.quantize(x, axes=(1, 2, 3))
@@ -200,24 +222,74 @@ def looked_up() -> Iterator[Case]:
     w = QTensor(w.astype(jnp.int8), jnp.ones((1, 1, 1, 1)))
 
     def gradient(g, w, c_in=c_in):
-      product = Convolution(
-        strides=(1, 1),
-        padding="SAME",
-        lhs_dilation=None,
-        rhs_dilation=None,
-        groups=1,
-      )
       x = jax.ShapeDtypeStruct((*g.shape[:-1], c_in), g.dtype)
-      return product.input_gradient(g, w, x, precision=None)
+      return SAME.input_gradient(g, w, x, precision=None)
 
-    runs = {"kernel": jitted(lambda g, w, f=gradient: f(g, w), g, w)}
+    name = f"{batch} x {side}x{side}, {c_in} to {c_out}"
+    yield _beside_xla(f"gradient by the input, {name}", gradient, g, w)
+
+
+def summed() -> Iterator[Case]:
+  """Products of the backward pass by the kernel that sums integers."""
+  for rows, d_in, d_out in SUMMED:
+    x = jax.random.randint(jax.random.key(0), (rows, d_in), -128, 128, jnp.int8)
+    g = jax.random.normal(jax.random.key(1), (rows, d_out))
+    scale = jnp.ones((rows, 1))
+
+    def by_xla(x, scale, g):
+      q = QTensor(x, scale)
+      return transposed_dot(q, g, precision=None, dtype=g.dtype)
+
+    def by_kernel(x, scale, g):
+      return kernels.transposed_dot(x, scale[:, 0], g)
+
+    runs = {"kernel": jitted(by_kernel, x, scale, g)}
     with kernels.portable():
-      runs["float"] = jitted(gradient, g, w)
-    yield Case(
-      f"gradient by the input, {batch} x {side}x{side}, {c_in} to {c_out}",
-      runs,
-      [("kernel", "float")],
+      runs["float"] = jitted(by_xla, x, scale, g)
+    name = f"gradient by the weight, {rows} x {d_in} x {d_out}"
+    yield Case(name, runs, [("kernel", "float")])
+  for batch, side, c_in, c_out in CONVOLUTIONS:
+    shape = batch, side, side
+    x = QTensor(
+      jax.random.randint(
+        jax.random.key(0), (*shape, c_in), -128, 128, jnp.int8
+      ),
+      jnp.ones((batch, 1, 1, 1)),
     )
+    g = jax.random.normal(jax.random.key(1), (*shape, c_out))
+
+    def gradient(g, x, c_in=c_in, c_out=c_out):
+      w = jax.ShapeDtypeStruct((3, 3, c_in, c_out), g.dtype)
+      return SAME.weight_gradient(g, x, w, precision=None)
+
+    name = f"{batch} x {side}x{side}, {c_in} to {c_out}"
+    yield _beside_xla(f"gradient by the weight, {name}", gradient, g, x)
+
+
+def rounded() -> Iterator[Case]:
+  """Layer norm and rounding of rows, and the gradient of the norm."""
+  for shape in ROUNDED:
+    x = jax.random.normal(jax.random.key(0), shape)
+    g = jax.random.normal(jax.random.key(1), shape)
+    name = f"{shape[0]} rows of {shape[1]}"
+
+    def rounds(x):
+      q = quantize_input(x, "b158")
+      return q.qvalue, q.scale
+
+    def gradient(x, g):
+      return jax.vjp(lambda x: normalize(x, "layer_norm"), x)[1](g)
+
+    yield _beside_xla(f"norm and rounding, {name}", rounds, x)
+    yield _beside_xla(f"gradient by what is normalized, {name}", gradient, x, g)
+
+
+def _beside_xla(name, function, *args):
+  """Times a function with kernels and without."""
+  runs = {"kernel": jitted(lambda *args: function(*args), *args)}
+  with kernels.portable():
+    runs["float"] = jitted(lambda *args: function(*args), *args)
+  return Case(name, runs, [("kernel", "float")])
 
 
 def median(torch: Torch | None) -> Iterator[Case]:

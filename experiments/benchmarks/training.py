@@ -43,7 +43,7 @@ KINDS = {
   "b158_median": ("b158_median", "float"),
   ROUNDED: ("b158", "bfloat16"),
 }
-# Layers in PyTorch, and the kinds by whose times theirs are divided.
+# Layers in PyTorch, and the kinds whose times are divided by theirs.
 TORCH = {
   "Linear": ("float",),
   "AbsMean": ("b158", ROUNDED),
@@ -250,9 +250,9 @@ def step(torch: Torch | None) -> Iterator[Case]:
       if torch and name in in_torch:
         for layer, kinds in TORCH.items():
           runs[f"torch {layer}"] = torch.make(**in_torch[name], layer=layer)
-          ratios += [(f"torch {layer}", kind) for kind in kinds]
+          ratios += [(kind, f"torch {layer}") for kind in kinds]
         if ALONE in runs:
-          ratios.append(("torch AbsMean", ALONE))
+          ratios.append((ALONE, "torch AbsMean"))
       yield Case(f"step of the {name}", runs, ratios)
 
 
