@@ -16,6 +16,11 @@ def current() -> str:
   return _TARGET.get() or jax.default_backend()
 
 
+def is_one_cpu() -> bool:
+  """Whether that is a CPU, and no other device shares axes with it."""
+  return current() == "cpu" and jax.device_count() == 1
+
+
 @contextlib.contextmanager
 def compiling_for(name: str) -> Iterator[None]:
   """Traces for another backend than the default one.

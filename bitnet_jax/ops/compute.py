@@ -30,6 +30,9 @@ CPU_MIN_COLUMNS_COPIED = 128
 # From so many columns and terms on the kernel that looks sums up is faster than
 # XLA's product of float32 and ternary codes, of few rows, too (in jax 0.12).
 CPU_MIN_COLUMNS_LOOKED_UP = 8
+# The outputs that it takes for a convolution to be, too, in which an input or
+# output must also have CPU_MIN_LARGER_CHANNELS.
+CPU_MIN_OUTPUTS_LOOKED_UP = 16
 # From so many rows, columns of codes (or input channels of a convolution) and
 # outputs on the kernel that sums integers is faster than XLA, which multiplies
 # float32 and codes that become such.
@@ -37,11 +40,6 @@ CPU_MIN_ROWS_SUMMED = 64
 CPU_MIN_COLUMNS_SUMMED = 16
 CPU_MIN_CHANNELS_SUMMED = 3
 CPU_MIN_OUTPUTS_SUMMED = 8
-# From so many values on the kernel that normalizes and rounds rows is faster.
-CPU_MIN_VALUES_ROUNDED = 1 << 12
-# The outputs that it takes for a convolution to be, too, in which an input or
-# output must also have CPU_MIN_LARGER_CHANNELS.
-CPU_MIN_OUTPUTS_LOOKED_UP = 16
 
 # Backends whose int8 products have been seen to compile.
 _WITH_INT8 = ("cpu", "gpu", "tpu")
@@ -85,11 +83,6 @@ def choose_compute(recipe: Recipe, *, terms: int, slow_in_int8: bool) -> str:
 def on_cpu() -> bool:
   """Whether the program that is traced is for a CPU."""
   return backend.current() == "cpu"
-
-
-def on_one_cpu() -> bool:
-  """Whether that is a CPU alone, so that no device shares axes with another."""
-  return on_cpu() and jax.device_count() == 1
 
 
 @functools.cache

@@ -130,7 +130,7 @@ class Convolution:
   def _weight_gradient_by_kernel(self, g, x, w):
     codes, scale = x, jnp.ones((1,), jnp.float32)
     if isinstance(x, QTensor):
-      codes, scale = x.codes, x.scale.reshape(-1)
+      codes, scale = x.codes, x.scale.reshape(-1).astype(jnp.float32)
     batch, *space, c_in = codes.shape
     window, outputs = w.shape[:-2], g.shape[1:-1]
     dw = kernels.transposed_conv(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.experimental import layout
 from jaxtyping import Array, ArrayLike, Float, Key
 
+from bitnet_jax import backend
 from bitnet_jax.ops import compute, kernels, packed_dot
 from bitnet_jax.ops.packing import unpack
 from bitnet_jax.ops.product import quantized_product
@@ -35,7 +36,7 @@ class MatMul:
       two = jnp.pad(x.reshape(1, -1), ((0, 1), (0, 0)))
       y = jax.lax.dot_general(two, w, (((1,), (0,)), ((), ())), **sums)
       return y[0].reshape(*x.shape[:-1], -1)
-    flat = _flat(x) if compute.on_one_cpu() else x
+    flat = _flat(x) if backend.is_one_cpu() else x
     contracted = (((flat.ndim - 1,), (0,)), ((), ()))
     y = jax.lax.dot_general(flat, w, contracted, **sums)
     return y.reshape(*x.shape[:-1], w.shape[-1])
@@ -104,7 +105,8 @@ def bit_dot(
   as int8 into int32, the scales applied one after the other in float32. The
   gradient is straight-through: ``dx = (g * scale_w) . codes_w^T`` and
   ``dw = (codes_x * scale_x)^T . g``, in float32 unless the recipe's
-  ``backward`` says otherwise. What is kept for it are the int8 codes and the
+  ``backward`` says otherwise (see ``kernels.transposed_dot`` for one that sums
+  integers of 24 bits). What is kept for it are the int8 codes and the
   scales, besides an operand that the recipe leaves in float and, for
   ``ste="clipped"``, one boolean mask an operand. Reverse mode only: ``jax.jvp``
   raises a TypeError.
@@ -157,21 +159,30 @@ def transposed_dot(
   Args:
     x: [*batch, k].
     g: [*batch, n]; ``x`` is cast to its dtype.
-    precision: of float32.
+    precision: of float32, where no kernel sums integers.
     dtype: of the sums.
   """
-  if compute.on_one_cpu():
-    x, g = jax.tree.map(_flat, (x, g))
+  if backend.is_one_cpu():
+    x, g = jax.tree.map(_flat, (_with_scales_of_rows(x), g))
   by_xla = functools.partial(_transposed_dot, precision=precision, dtype=dtype)
-  if sums_integers(x, g, columns=compute.CPU_MIN_COLUMNS_SUMMED):
+  columns = compute.CPU_MIN_COLUMNS_SUMMED
+  if dtype == jnp.float32 and sums_integers(x, g, columns=columns):
     return kernels.differentiable(_transposed_dot_by_kernel, by_xla, x, g)
   return by_xla(x, g)
 
 
+def _with_scales_of_rows(x):
+  """Gives each row the scale that it shares with others."""
+  if not isinstance(x, QTensor):
+    return x
+  return QTensor(x.qvalue, jnp.broadcast_to(x.scale, (*x.shape[:-1], 1)))
+
+
 def _transposed_dot_by_kernel(x, g):
+  codes, scale = x, jnp.ones((1,), jnp.float32)
   if isinstance(x, QTensor):
-    return kernels.transposed_dot(x.codes, _flat(x.scale)[:, 0], g)
-  return kernels.transposed_dot(x, jnp.ones((1,), jnp.float32), g)
+    codes, scale = x.codes, x.scale[:, 0].astype(jnp.float32)
+  return kernels.transposed_dot(codes, scale, g)
 
 
 def _transposed_dot(x, g, *, precision, dtype):
@@ -194,7 +205,7 @@ def transposes_first(x: Array | QTensor, g: Array) -> bool:
   XLA's CPU backend multiplies a transposed operand as float32, whatever it is,
   and not at its fastest.
   """
-  if not compute.on_one_cpu():
+  if not backend.is_one_cpu():
     return False
   if isinstance(x, QTensor) or g.dtype != jnp.float32:
     return True

@@ -1,10 +1,10 @@
-"""Optional kernels in C++ for products with ternary codes on CPUs.
+"""Optional kernels in C++ for products with codes on CPUs, and for rounding.
 
 ``python -m bitnet_jax.ops.native`` compiles them and puts them into the cache
 folder, from where every program takes them. Without them, or on processors that
-lack their instructions (AVX-512 with VNNI and VBMI), products are those of XLA:
-of integers with the same results, of float32 with the terms added up in another
-order.
+lack their instructions (AVX-512 with VNNI and VBMI), XLA does it all: products
+of integers with the same results, those of float32 and norms with the terms
+added up in another order.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ import jaxlib.version
 import numpy as np
 from jaxtyping import Array, Float32, Int8, Int32, UInt8
 
+from bitnet_jax import backend
 from bitnet_jax.files import cache_folder
-from bitnet_jax.ops import compute
 
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = ("packed_dot.cc", "rows.cc", "ternary_dot.cc", "transposed_dot.cc")
@@ -121,7 +121,7 @@ def suit(*operands: Array) -> bool:
   Not on several devices, under ``jax.shard_map``, or with batches of any size.
   """
   return (
-    compute.on_one_cpu()
+    backend.is_one_cpu()
     and may_be_used()
     and all(isinstance(n, int) for x in operands for n in x.shape)
     and not jax.sharding.get_abstract_mesh().manual_axes
@@ -208,9 +208,10 @@ def transposed_dot(
   """Multiplies scaled codes, transposed, with rows, if ``is_there()``.
 
   Of 512 rows at a time, columns of ``scale * x`` become integers of 24 bits, as
-  large as the largest of them allows, whose products are summed exactly. One
-  that is not finite makes its column NaN. The sums depend on no other column,
-  nor on how many threads there are.
+  large as the largest of them allows, whose products are summed exactly. So
+  ``scale * x`` is off by at most ``2**-23`` of the largest. What is not finite
+  makes its column NaN. The sums depend on no other column, nor on how many
+  threads there are.
   """
   shape = jax.ShapeDtypeStruct((codes.shape[1], x.shape[1]), jnp.float32)
   return jax.ffi.ffi_call(_TRANSPOSED_DOT, shape, vmap_method="sequential")(
@@ -267,7 +268,7 @@ def quantize_rows(
   one = jax.ShapeDtypeStruct((*x.shape[:-1], 1), jnp.float32)
   results = jax.ShapeDtypeStruct(x.shape, jnp.int8), one, one, one
   call = jax.ffi.ffi_call(_QUANTIZE_ROWS, results, vmap_method="broadcast_all")
-  return call(
+  rounded, scale, mean, factor = call(
     x,
     norm=np.int64(_NORMS[norm]),
     low=np.int64(codes[0]),
@@ -275,6 +276,7 @@ def quantize_rows(
     norm_eps=np.float32(norm_eps),
     eps=np.float32(eps),
   )
+  return rounded, scale, mean, factor
 
 
 def norm_gradients(

@@ -1,12 +1,13 @@
 """Norms without parameters, applied before activations are quantized."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bitnet_jax.ops import compute, kernels
+from bitnet_jax.ops import kernels
 from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.types import QTensor
 
@@ -47,7 +48,10 @@ def normalize(
 def quantizes_rows(
   x: Float[Array, "*shape"], quantizer: Quantizer, *, axes: tuple[int, ...]
 ) -> bool:
-  """Whether a kernel normalizes and quantizes at once."""
+  """Whether a kernel normalizes and quantizes at once.
+
+  However few values there are, so that a row has its codes in any batch.
+  """
   return (
     x.dtype == jnp.float32
     and quantizer.measure == "absmax"
@@ -56,7 +60,6 @@ def quantizes_rows(
     and sorted(axis % x.ndim for axis in axes)
     == list(range(x.ndim - len(axes), x.ndim))
     and kernels.suit(x)
-    and x.size >= compute.CPU_MIN_VALUES_ROUNDED
   )
 
 
@@ -73,7 +76,8 @@ def quantize_rows(
   share a scale are read from memory once.
   """
   _check(norm)
-  rows = x.reshape(*x.shape[: x.ndim - len(axes)], -1)
+  outer = x.ndim - len(axes)
+  rows = x.reshape(*x.shape[:outer], math.prod(x.shape[outer:]))
   latent, codes, scale = _quantize_rows(rows, norm, quantizer)
   return QTensor(
     codes.reshape(x.shape),
@@ -105,7 +109,8 @@ def _normalize_forward(x, norm, axes):
 def _normalize_backward(norm, axes, residuals, g):
   x, mean, factor = residuals
   by_xla = functools.partial(_norm_gradients, axes=axes)
-  if axes == (-1,) and x.dtype == jnp.float32 and kernels.suit(x):
+  of_rows = axes == (-1,) or axes == (x.ndim - 1,)
+  if of_rows and x.dtype == jnp.float32 and kernels.suit(x):
     by_kernel = functools.partial(_norm_gradients_by_kernel, norm=norm)
     return (kernels.differentiable(by_kernel, by_xla, x, mean, factor, g),)
   return (by_xla(x, mean, factor, g),)

@@ -20,7 +20,7 @@ def quantize_input(
 
   Query, key and value of an attention have one input, and so have gate and up
   of a gated feed-forward: each takes the result in place of ``x``. Gradients
-  pass straight through to ``x``.
+  pass straight through to ``x``, in reverse mode only.
 
   Args:
     x: input, any dtype of numbers.
@@ -76,9 +76,9 @@ def prepare_input(
   if isinstance(x, QTensor):
     return x
   x, recipe = _as_floats(x), get_recipe(recipe)
-  fully = recipe.acts is not None and strength is None
-  if fully and quantizes_rows(x, recipe.acts, axes=axes):
-    return quantize_input(x, recipe, axes=axes)
+  if recipe.acts is not None and strength is None:
+    if quantizes_rows(x, recipe.acts, axes=axes):
+      return quantize_input(x, recipe, axes=axes)
   return normalize(x, recipe.norm, axes=axes)
 
 

@@ -11,7 +11,7 @@
 #include "xla/ffi/api/ffi.h"
 
 #define BITNET_TARGET \
-  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+  __attribute__((target("avx512f,avx512dq")))
 
 namespace {
 

@@ -6,10 +6,10 @@
 // Of up to kChunk rows, the scaled floats of a column become integers of 24 bits:
 // multiples of the power of two that makes the largest fit. Their three bytes are
 // multiplied with the codes and summed in int32, exactly, four products of a byte
-// an instruction, which takes three quarters of the time of float32. A term is off
-// by 2**-23 of the largest in its column and chunk at most, which is what float32
-// loses when it adds that one up; sums of chunks are added in float32. Nothing
-// depends on the threads.
+// an instruction, which takes three quarters of the time of float32. A scaled float is
+// off by at most 2**-23 of the largest in its column and chunk, which is about what
+// float32 loses after it has added that one up; sums of chunks are added in float32.
+// Nothing depends on the threads.
 
 #include <immintrin.h>
 
@@ -23,7 +23,7 @@
 #include "xla/ffi/api/ffi.h"
 
 #define BITNET_TARGET \
-  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vnni,avx512vbmi")))
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vnni")))
 
 namespace {
 
@@ -308,7 +308,7 @@ ffi::Error Multiply(ffi::ThreadPool& pool, Product p) {
   p.chunks = CeilDiv(p.terms, kChunk);
   p.tiles = CeilDiv(p.width, kRows);
   const int64_t tiles = p.taps * p.tiles;
-  if (p.chunks == 0 || tiles == 0) {
+  if (p.chunks == 0 || tiles == 0 || p.columns == 0) {
     std::fill_n(p.y, p.taps * p.width * p.columns, 0.0f);
     return ffi::Error::Success();
   }

@@ -181,7 +181,8 @@ class _Patterns:
     """Reduces each operand by its (function, start)."""
     functions, starts = zip(*operations, strict=True)
     starts = tuple(jnp.int32(start) for start in starts)
-    reduce = _reduce_in_one_pass if _on_one_cpu() else _reduce_one_by_one
+    in_one_pass = backend.is_one_cpu()
+    reduce = _reduce_in_one_pass if in_one_pass else _reduce_one_by_one
     reduced = reduce(operands, starts, functions, self._axes)
     return [jnp.expand_dims(r, self._axes) for r in reduced]
 
@@ -209,7 +210,3 @@ def _reduce_in_one_pass(operands, starts, functions, axes):
     operands = jax.lax.reduce(operands, starts, combine, axes[-1:])
     axes = axes[:-1]
   return jax.lax.reduce(operands, starts, combine, axes)
-
-
-def _on_one_cpu() -> bool:
-  return backend.current() == "cpu" and jax.device_count() == 1

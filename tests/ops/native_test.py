@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.fft import _pocketfft_umath
 
-from bitnet_jax import RECIPES, QTensor
+from bitnet_jax import RECIPES, BitDense, QTensor
 from bitnet_jax.ops import (
   bit_conv,
   bit_dot,
@@ -195,11 +195,8 @@ def transposed(shape, w, geometry, **options):
     ((2, 1, 3), {"padding": "SAME", "window_strides": (1, 1, 2)}),
   ],
 )
-@pytest.mark.usefixtures("compiled")
-def test_convolutions_of_whole_numbers_are_transposed_exactly(
-  window, geometry, monkeypatch
-):
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
+@pytest.mark.usefixtures("compiled", "one_device")
+def test_convolutions_of_whole_numbers_are_transposed_exactly(window, geometry):
   rng = np.random.default_rng(0)
   w = codes_of(rng, (*window, 18, 17))
   dx, y = transposed((3, *(9, 8, 7)[: len(window)], 18), w, geometry)
@@ -211,9 +208,8 @@ def test_convolutions_of_whole_numbers_are_transposed_exactly(
   np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.usefixtures("compiled")
-def test_gradients_of_an_image_depend_on_no_other(monkeypatch):
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
+@pytest.mark.usefixtures("compiled", "one_device")
+def test_gradients_of_an_image_depend_on_no_other():
   rng = np.random.default_rng(0)
   w = codes_of(rng, (3, 3, 70, 40))
   g = rng.normal(size=(5, 4, 6, 40)).astype(np.float32)
@@ -228,9 +224,8 @@ def test_gradients_of_an_image_depend_on_no_other(monkeypatch):
   assert np.isfinite(found[1, 3:]).all()
 
 
-@pytest.mark.usefixtures("compiled")
-def test_strips_of_a_large_image_are_those_of_it_as_one_of_many(monkeypatch):
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
+@pytest.mark.usefixtures("compiled", "one_device")
+def test_strips_of_a_large_image_are_those_of_it_as_one_of_many():
   rng = np.random.default_rng(0)
   w = codes_of(rng, (5, 3, 18, 17))
   options = {
@@ -249,9 +244,8 @@ def test_strips_of_a_large_image_are_those_of_it_as_one_of_many(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(0, 9, 9, 18), (2, 2, 9, 18), (2, 0, 9, 18)])
-@pytest.mark.usefixtures("compiled")
-def test_convolutions_may_be_empty(shape, monkeypatch):
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
+@pytest.mark.usefixtures("compiled", "one_device")
+def test_convolutions_may_be_empty(shape):
   dx, y = transposed(shape, np.ones((3, 3, 18, 17), np.int8), {})
   assert y.size == 0
   found = jax.jit(dx)(jnp.ones(y.shape))
@@ -259,29 +253,37 @@ def test_convolutions_may_be_empty(shape, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["dot", "conv"])
-@pytest.mark.usefixtures("compiled")
-def test_gradients_are_differentiated_as_without(kind, monkeypatch):
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
+@pytest.mark.usefixtures("compiled", "one_device")
+def test_gradients_are_differentiated_as_without(kind):
   rng = np.random.default_rng(0)
   shape, product = weight_shape_and_product(kind)
   w = jnp.asarray(rng.normal(size=shape), jnp.float32)
-  x = jnp.asarray(rng.normal(size=(2, 5, 32)), jnp.float32)
-  head = jnp.asarray(rng.normal(size=(2, 5, 24)), jnp.float32)
+  x = jnp.asarray(rng.normal(size=(3, 2, 40, 32)), jnp.float32)
+  head = jnp.asarray(rng.normal(size=(3, 2, 40, 24)), jnp.float32)
 
-  def penalty(head):
-    dx = jax.grad(lambda x: jnp.sum(product(x, w, "b158") * head))(x)
-    return jnp.sum(dx**2)
+  def gradients(x, head):
+    def loss(x, w):
+      return jnp.sum(product(x, w, "b158") * head)
 
-  found = jax.jit(jax.value_and_grad(penalty))(head)
-  with kernels.portable():
-    expected = jax.jit(jax.value_and_grad(lambda head: penalty(head)))(head)
-  for a, b in zip(found, expected, strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    return jax.grad(loss, (0, 1))(x, w)
+
+  batched = jax.vmap(gradients)
+  assert calls(batched, x, head, of="ternary") == 1
+  assert calls(batched, x, head, of="transposed") == 1
+
+  def penalty(x, head):
+    return sum(jnp.sum(d**2) for d in gradients(x, head))
+
+  for function in (batched, jax.vmap(jax.value_and_grad(penalty, 1))):
+    found = jax.jit(function)(x, head)
+    with kernels.portable():
+      expected = jax.jit(lambda *args, f=function: f(*args))(x, head)
+    for a, b in zip(found, expected, strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("compiled")
-def test_scales_may_be_of_another_dtype(monkeypatch):
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
+@pytest.mark.usefixtures("compiled", "one_device")
+def test_scales_may_be_of_another_dtype():
   q = QTensor(
     jnp.ones((16, 24), jnp.int8),
     jnp.full((1, 1), 0.5, jnp.bfloat16),
@@ -289,6 +291,19 @@ def test_scales_may_be_of_another_dtype(monkeypatch):
   )
   found = jax.grad(lambda x: jnp.sum(bit_dot(x, q, "b158")))(jnp.ones((3, 16)))
   np.testing.assert_array_equal(found, 12)
+  # Also those of inputs, which tokens may share.
+  inputs = QTensor(
+    jnp.ones((4, 16, 16), jnp.int8),
+    jnp.full((4, 1, 1), 0.5, jnp.bfloat16),
+    latent=jnp.ones((4, 16, 16)),
+  )
+
+  def gradient(w):
+    return jax.grad(lambda w: jnp.sum(bit_dot(inputs, w, "b158")))(w)
+
+  w = jnp.ones((16, 24))
+  assert calls(gradient, w, of="transposed_dot") == 1
+  np.testing.assert_array_equal(gradient(w), 32)
 
 
 @pytest.mark.usefixtures("compiled")
@@ -306,25 +321,36 @@ def test_rows_of_a_batch_are_multiplied_together():
   assert "scan" not in str(jax.make_jaxpr(shared)(x[0], codes[0], one))
 
 
-@pytest.mark.usefixtures("compiled")
-def test_what_is_shared_by_hand_is_left_to_xla(monkeypatch):
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
+@pytest.mark.usefixtures("compiled", "one_device")
+def test_what_is_shared_by_hand_is_left_to_xla():
   mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
   spec = jax.sharding.PartitionSpec("data")
-  x, w = jnp.ones((4, 16)), jnp.ones((1, 16, 24))
+  rng = np.random.default_rng(0)
+  x, w = rng.normal(size=(64, 16)), rng.normal(size=(1, 16, 24))
+  layer = BitDense(24, use_bias=False)
 
   def gradients(x, w):
-    return jax.grad(lambda x: jnp.sum(bit_dot(x, w[0], "b158")))(x)
+    def loss(x, kernel):
+      return jnp.sum(layer.apply({"params": {"kernel": kernel}}, x) ** 2)
 
-  found = jax.jit(
-    jax.shard_map(gradients, mesh=mesh, in_specs=spec, out_specs=spec)
-  )(x, w)
-  np.testing.assert_allclose(found, 24, rtol=1e-5)
+    dx, dw = jax.grad(loss, (0, 1))(x, w[0])
+    return dx, dw[None]
+
+  shared = jax.shard_map(
+    gradients, mesh=mesh, in_specs=spec, out_specs=(spec, spec)
+  )
+  x, w = jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32)
+  assert calls(gradients, x, w) == 4  # Rounding, its norm, and both products.
+  assert calls(shared, x, w) == 0
+  found = jax.jit(shared)(x, w)
+  with kernels.portable():
+    expected = jax.jit(lambda *args: gradients(*args))(x, w)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("compiled")
-def test_gradients_of_a_stack_of_layers_look_sums_up(monkeypatch):
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
+@pytest.mark.usefixtures("compiled", "one_device")
+def test_gradients_of_a_stack_of_layers_look_sums_up():
   rng = np.random.default_rng(0)
   w = jnp.asarray(rng.normal(size=(3, 32, 32)), jnp.float32)
   x = jnp.asarray(rng.normal(size=(4, 6, 32)), jnp.float32)
@@ -344,9 +370,8 @@ def test_gradients_of_a_stack_of_layers_look_sums_up(monkeypatch):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.usefixtures("compiled")
-def test_narrow_products_are_left_to_xla(monkeypatch):
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
+@pytest.mark.usefixtures("compiled", "one_device")
+def test_narrow_products_are_left_to_xla():
   narrow = compute.CPU_MIN_COLUMNS_LOOKED_UP - 1
 
   def gradient(x, w):
@@ -368,11 +393,10 @@ def test_narrow_products_are_left_to_xla(monkeypatch):
     ((36, 36), 2, 0),
   ],
 )
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("compiled", "one_device")
 def test_narrow_and_grouped_convolutions_are_left_to_xla(
-  channels, groups, expected, monkeypatch
+  channels, groups, expected
 ):
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
   c_in, c_out = channels
   w = np.ones((3, c_in // groups, c_out), np.int8)
   dx, y = transposed((2, 8, c_in), w, {}, feature_group_count=groups)

@@ -59,6 +59,13 @@ def test_codes_are_those_of_the_formula(norm, range_, n):
   )
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_batches_may_be_empty(norm):
+  q = quantize(np.zeros((0, 3, 16), np.float32), norm)
+  assert q.codes.shape == (0, 3, 16)
+  assert q.scale.shape == (0, 3, 1)
+
+
 def test_ties_go_to_the_even_code():
   x = np.float32([[0.5, 1.5, 2.5, -0.5, -1.5, 127]])
   q = quantize(x, None, RECIPES["bitnet_2b4t"].acts)
@@ -96,13 +103,28 @@ def test_gradient_is_that_without(norm, n):
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", ["b158", "b158_median", "bitnet_2b4t"])
-@pytest.mark.parametrize("kind", ["dense", "conv"])
+CLIPPED = dataclasses.replace(
+  RECIPES["b158"],
+  ste="clipped",
+  acts=dataclasses.replace(ACTS, range=(-8, 7)),
+)
+
+
+@pytest.mark.parametrize(
+  "recipe", ["b158", "b158_median", "bitnet_2b4t", CLIPPED]
+)
+@pytest.mark.parametrize("kind", ["dense", "conv", "conv, circular"])
 def test_layers_round_their_input_in_one_kernel(kind, recipe):
-  x = jnp.asarray(rows(4, 16, 70))
+  # No mean, and shares of the largest that are not near to ties, so that both
+  # programs find the same codes.
+  eighths = [-7, -6, -5, -3, -2, -1, 0, 1, 2, 3, 5, 6, 7]
+  half = 8 * np.random.default_rng(0).choice(eighths, (4, 16, 35))
+  half[..., 0] = 64
+  x = jnp.asarray(np.concatenate([half, -half], -1), jnp.float32)
   layer = BitDense(32, recipe=recipe)
-  if kind == "conv":
-    layer = BitConv(32, (3,), recipe=recipe)
+  if kind != "dense":
+    padding = "CIRCULAR" if "circular" in kind else "SAME"
+    layer = BitConv(32, (3,), padding=padding, recipe=recipe)
   params = layer.init(jax.random.key(0), x)
   head = jnp.asarray(rows(4, 16, 32))
 
@@ -116,7 +138,9 @@ def test_layers_round_their_input_in_one_kernel(kind, recipe):
     assert kernel_calls(results, params, x) == 0
     expected = jax.jit(lambda *args: results(*args))(params, x)
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+    lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=0, atol=1e-5 * np.abs(b).max()
+    ),
     found,
     expected,
   )
@@ -161,7 +185,6 @@ def test_what_the_kernel_does_not_do_is_left_to_xla():
   assert suits(ACTS, axes=(1, 2))
   assert not suits(ACTS, axes=(0, 2))
   assert not suits(ACTS, x.astype(jnp.bfloat16))
-  assert not suits(ACTS, x[:2])
   for other in (
     {"axis": None},
     {"rounding": "stochastic"},
