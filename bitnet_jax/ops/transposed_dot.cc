@@ -6,10 +6,10 @@
 // Of up to kChunk rows, the scaled floats of a column become integers of 24 bits:
 // multiples of the power of two that makes the largest fit. Their three bytes are
 // multiplied with the codes and summed in int32, exactly, four products of a byte
-// an instruction, which takes three quarters of the time of float32. A scaled float is
-// off by at most 2**-23 of the largest in its column and chunk, which is about what
-// float32 loses after it has added that one up; sums of chunks are added in float32.
-// Nothing depends on the threads.
+// an instruction, which takes three quarters of the time of float32. A scaled float
+// is off by at most 2**-23 of the largest in its column and chunk, which is about
+// what float32 loses after it has added that one up; sums of chunks are added in
+// float32. Nothing depends on the threads.
 
 #include <immintrin.h>
 
@@ -29,18 +29,18 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-constexpr int64_t kLanes = 16;   // columns of x in a register
-constexpr int64_t kRows = 8;     // columns of the codes in a tile
-constexpr int64_t kChunk = 512;  // terms that are summed as integers
+constexpr int64_t kLanes = 16;           // columns of x in a register
+constexpr int64_t kRows = 8;             // columns of the codes in a tile
+constexpr int64_t kChunk = 512;          // terms that are summed as integers
 constexpr int64_t kQuads = kChunk / 4;
-constexpr int64_t kStrip = 64;   // columns of codes that are packed at once
-constexpr int64_t kBlock = 32;   // columns of x that a thread takes
-constexpr int64_t kPacked = 1 << 22;  // bytes of codes that are packed at once
-constexpr int64_t kAhead = 24;   // rows that are fetched before they are read
+constexpr int64_t kStrip = 64;           // columns of codes that are packed at once
+constexpr int64_t kPacked = 1 << 22;     // bytes of codes that are packed at once
+constexpr int64_t kBlock = 32;           // columns of x that a thread takes
+constexpr int64_t kAhead = 24;           // rows that are fetched before they are read
 constexpr int kBytes = 3;
-constexpr int kBits = 23;              // of integers, beside their sign
-constexpr int kMiddle = 1 << kBits;    // added, for bytes without a sign
-constexpr float kLeastExponent = -126; // of floats that are not subnormal
+constexpr int kBits = 23;                // of integers, beside their sign
+constexpr int kMiddle = 1 << kBits;      // added, for bytes without a sign
+constexpr float kLeastExponent = -126;   // of floats that are not subnormal
 
 // Four codes of each column of a tile, beside one another.
 using Quad = int8_t[kRows][4];
