@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from bitnet_jax import RECIPES, BitConv, BitDense, Quantizer
+from bitnet_jax.layers.attention import Attention
+from bitnet_jax.layers.feed_forward import FeedForward
 from bitnet_jax.ops import kernels, normalize, quantize_input
 from bitnet_jax.ops.norm import NORM_EPS, quantize_rows, quantizes_rows
 from tests.jaxprs import kernel_calls
@@ -144,6 +146,22 @@ def test_layers_round_their_input_in_one_kernel(kind, recipe):
     found,
     expected,
   )
+
+
+@pytest.mark.parametrize(
+  "part",
+  [
+    Attention(num_heads=2, num_kv_heads=2, head_dim=16),
+    FeedForward(48, kind="swiglu"),
+  ],
+  ids=["query, key, value", "gate, up"],
+)
+def test_what_is_shared_is_rounded_once(part):
+  x = jnp.asarray(rows(2, 40, 32))
+  params = part.init(jax.random.key(0), x)
+  apply = lambda x: part.apply(params, x)  # noqa: E731
+  # What is shared, and the input of the last layer.
+  assert kernel_calls(apply, x, of="quantize_rows") == 2
 
 
 def test_strength_keeps_inputs_in_float():
