@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Key
 
 from bitnet_jax.ops import compute, kernels
 from bitnet_jax.ops.dot import (
-  suits_kernel,
+  looks_sums_up,
   sums_integers,
   transposed_dot,
   transposes_first,
@@ -83,13 +83,13 @@ class Convolution:
       (dx,) = jax.linear_transpose(lambda x: product(x, w), of_x)(g)
       return dx
 
-    if self._suits_kernel(g, w):
+    if self._looks_sums_up(g, w):
       return kernels.differentiable(by_kernel, by_xla, g, w)
     return by_xla(g, w)
 
-  def _suits_kernel(self, g, w):
+  def _looks_sums_up(self, g, w):
     return (
-      suits_kernel(g, w)
+      looks_sums_up(g, w)
       and self.groups == 1
       and w.shape[-1] >= compute.CPU_MIN_OUTPUTS_LOOKED_UP
       and max(w.shape[-2:]) >= compute.CPU_MIN_LARGER_CHANNELS
@@ -122,20 +122,18 @@ class Convolution:
       self._weight_gradient_by_xla, w=w, precision=precision
     )
     columns = compute.CPU_MIN_CHANNELS_SUMMED
-    if self.groups == 1 and sums_integers(x, g, columns=columns):
+    one_group = self.groups == 1 and isinstance(x, QTensor)
+    if one_group and sums_integers(x, g, columns=columns):
       by_kernel = functools.partial(self._weight_gradient_by_kernel, w=w)
       return kernels.differentiable(by_kernel, by_xla, g, x)
     return by_xla(g, x)
 
   def _weight_gradient_by_kernel(self, g, x, w):
-    codes, scale = x, jnp.ones((1,), jnp.float32)
-    if isinstance(x, QTensor):
-      codes, scale = x.codes, x.scale.reshape(-1).astype(jnp.float32)
-    batch, *space, c_in = codes.shape
+    batch, *space, c_in = x.shape
     window, outputs = w.shape[:-2], g.shape[1:-1]
     dw = kernels.transposed_conv(
-      codes.reshape(batch, math.prod(space), c_in),
-      scale,
+      x.codes.reshape(batch, math.prod(space), c_in),
+      x.scale.reshape(-1).astype(jnp.float32),
       g.reshape(batch, math.prod(outputs), g.shape[-1]),
       self._places(space, outputs, window),
     )

@@ -58,7 +58,7 @@ class MatMul:
         preferred_element_type=_sum_dtype(g),
       )
 
-    if suits_kernel(g, w):
+    if looks_sums_up(g, w):
       return kernels.differentiable(by_kernel, by_xla, g, w)
     return by_xla(g, w)
 
@@ -212,7 +212,7 @@ def transposes_first(x: Array | QTensor, g: Array) -> bool:
   return x.shape[-1] >= compute.CPU_MIN_COLUMNS_COPIED
 
 
-def suits_kernel(g: Array, w: Array | QTensor) -> bool:
+def looks_sums_up(g: Array, w: Array | QTensor) -> bool:
   """Whether a kernel looks up the sums of a gradient by the input."""
   return (
     isinstance(w, QTensor)

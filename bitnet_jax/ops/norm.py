@@ -1,4 +1,4 @@
-"""Norms without parameters, applied before activations are quantized."""
+"""Norms without parameters, before activations are quantized or with it."""
 
 import functools
 import math

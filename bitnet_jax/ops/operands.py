@@ -76,9 +76,9 @@ def prepare_input(
   if isinstance(x, QTensor):
     return x
   x, recipe = _as_floats(x), get_recipe(recipe)
-  if recipe.acts is not None and strength is None:
-    if quantizes_rows(x, recipe.acts, axes=axes):
-      return quantize_input(x, recipe, axes=axes)
+  acts = recipe.acts if strength is None else None
+  if acts is not None and quantizes_rows(x, acts, axes=axes):
+    return quantize_rows(x, recipe.norm, acts, axes=axes)
   return normalize(x, recipe.norm, axes=axes)
 
 
