@@ -10,13 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from bitnet_jax import choices
 from bitnet_jax.export import gguf, hf, hf_layout, stablehlo
 from bitnet_jax.files import new_folder
 from bitnet_jax.inference.tensors import load_tensors, save_tensors
-from bitnet_jax.train import frozen, runner, workdir
+from bitnet_jax.train import frozen, runner, warm_start, workdir
 from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.tasks.base import Problem
 
@@ -115,11 +114,14 @@ def _write_stablehlo(folder, output, checkpoint, variant):
 
 
 def _write_safetensors(folder, output, checkpoint, variant):
-  """Writes the parameters in bfloat16, by path."""
+  """Writes parameters and other variables in bfloat16, by path."""
   del variant
   _, state = _load(folder, checkpoint)
-  flat: Mapping[Any, Any] = traverse_util.flatten_dict(state.params, sep="/")
-  tensors = {name: leaf.astype(jnp.bfloat16) for name, leaf in flat.items()}
+  flat = warm_start.flatten({"params": state.params, **state.variables})
+  tensors = {
+    warm_start.name_of(path): leaf.astype(jnp.bfloat16)
+    for path, leaf in flat.items()
+  }
   path = output / "model.safetensors"
   save_tensors(tensors, path)
   found, _ = load_tensors(path)

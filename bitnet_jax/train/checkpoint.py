@@ -224,10 +224,17 @@ class Checkpoints:
     self._check_whole(step)
     return self._load(step, state)
 
-  def restore_params(self, step: int) -> Any:
-    """Loads the parameters of one checkpoint, and nothing else.
+  def restore_variables(self, step: int) -> dict[str, Any]:
+    """Loads the variables of the model of one checkpoint, and nothing else.
 
     They come as NumPy arrays: the devices of that run may not be there.
+
+    Args:
+      step: its number.
+
+    Returns:
+      Parameters and mutable collections, by collection: ``{"params": ...,
+      "batch_stats": ...}``.
 
     Raises:
       ValueError: if there is none of that step, or if it is damaged, naming
@@ -238,11 +245,12 @@ class Checkpoints:
     with bucket.speaking_of(self.directory):
       saved: Any = ocp.metadata(path).metadata
       wanted = jax.tree.map(lambda leaf: ocp.PLACEHOLDER, saved)
-      wanted["params"] = jax.tree.map(
-        lambda leaf: np.empty(leaf.shape, leaf.dtype), saved["params"]
-      )
+      for key in ("params", "variables"):
+        wanted[key] = jax.tree.map(
+          lambda leaf: np.empty(leaf.shape, leaf.dtype), saved[key]
+        )
       loaded: Any = ocp.load(path, wanted)
-    return loaded["params"]
+    return {"params": loaded["params"], **loaded["variables"]}
 
   def _check_whole(self, step):
     """Raises a ValueError for a step without a whole checkpoint."""

@@ -11,7 +11,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 from jaxtyping import Array, Float
 
 from bitnet_jax.train import warm_start, workdir
@@ -51,7 +50,7 @@ class Distillation:
   Attributes:
     task: of the student.
     teacher: the same, of the teacher.
-    params: of the teacher, NumPy arrays or others.
+    variables: of the teacher, by collection, NumPy arrays or others.
     weight_of_teacher: its share in the loss.
     temperature: of both distributions.
     features: paths of modules whose outputs are compared too.
@@ -59,7 +58,7 @@ class Distillation:
 
   task: base.Task
   teacher: base.Task
-  params: Any
+  variables: Mapping[str, Any]
   weight_of_teacher: float
   temperature: float
   features: tuple[str, ...] = ()
@@ -98,10 +97,11 @@ class Distillation:
         params, variables, batch, deterministic=False, **own
       )
     )
-    known = jax.tree.map(jnp.asarray, self.params)
+    known = dict(jax.tree.map(jnp.asarray, self.variables))
+    learned = known.pop("params")
     _, expected = self._watch(
       lambda: self.teacher.totals(
-        known, {}, batch, key=key, deterministic=True, strength=None
+        learned, known, batch, key=key, deterministic=True, strength=None
       )
     )
     expected = jax.lax.stop_gradient(expected)
@@ -197,7 +197,7 @@ def distill(problem: base.Problem, teacher: Teacher, settings: Settings) -> Any:
   taught = Distillation(
     task,
     dataclasses.replace(task, model=model),
-    warm_start.load_params(teacher.run),
+    warm_start.load_variables(teacher.run),
     settings.distill.weight,
     settings.distill.temperature,
     settings.distill.features,
@@ -218,17 +218,18 @@ def _check(taught: Distillation, key: str, batch: Mapping[str, Any]) -> None:
   """Raises a ValueError for a teacher that does not fit."""
   random = jax.eval_shape(lambda: jax.random.key(0))
   try:
-    fresh = nn.unbox(jax.eval_shape(taught.teacher.init, random))["params"]
+    fresh = nn.unbox(jax.eval_shape(taught.teacher.init, random))
   except (IndexError, TypeError, ValueError) as error:
     raise ValueError(
       f"{key}, which does not take this data: {error}"
     ) from error
-  expected, found = map(_shapes, (fresh, taught.params))
+  expected, found = map(_shapes, (fresh, taught.variables))
   if expected != found:
-    other = sorted(expected.items() ^ found.items())[0]
+    other = sorted(expected.items() ^ found.items())[0][0]
     raise ValueError(
-      f"{key}, whose parameters do not fit this data: {other[0]} has the shape"
-      f" {found.get(other[0])}, not {expected.get(other[0])}"
+      f"{key}, whose variables do not fit this data:"
+      f" {warm_start.name_of(other)} has the shape {found.get(other)}, not"
+      f" {expected.get(other)}"
     )
   own, theirs, items = _outputs(taught, random, batch)
   for path in taught.features:
@@ -282,6 +283,6 @@ def _outputs(
   return own, theirs, jax.eval_shape(_items, batch)
 
 
-def _shapes(params: Any) -> dict[Any, tuple[int, ...]]:
-  flat: Mapping[Any, Any] = traverse_util.flatten_dict(params, sep="/")
+def _shapes(variables: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
+  flat = warm_start.flatten(variables)
   return {path: tuple(leaf.shape) for path, leaf in flat.items()}

@@ -219,18 +219,18 @@ class Experiment:
     if not isinstance(task, Distillation):
       return jax.jit(make(task), donate_argnums=0, out_shardings=out)
 
-    def step(params, *args):
-      return make(dataclasses.replace(task, params=params))(*args)
+    def step(variables, *args):
+      return make(dataclasses.replace(task, variables=variables))(*args)
 
     jitted = jax.jit(step, donate_argnums=1, out_shardings=out)
     return functools.partial(jitted, self._placed_teacher)
 
   @functools.cached_property
   def _placed_teacher(self):
-    """The parameters of the teacher, on every device."""
+    """The variables of the teacher, on every device."""
     task: Any = self.problem.task
-    params = task.params
-    return jax.tree.map(lambda a: replicate(a, self.mesh), params)
+    variables = task.variables
+    return jax.tree.map(lambda a: replicate(a, self.mesh), variables)
 
   @property
   def _everywhere(self):

@@ -1,4 +1,4 @@
-"""Parameters of an earlier run as the start of another."""
+"""The variables of an earlier run as the start of another."""
 
 import dataclasses
 import pathlib
@@ -100,32 +100,33 @@ def check_vocabulary(earlier: EarlierRun, fingerprint: str) -> None:
 
 
 def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
-  """Takes over all parameters that both runs have, by path.
+  """Takes over all variables that both runs have, by path.
 
-  What is not in the earlier run stays fresh, and is logged; what is there only
-  is left.
+  Variables are the parameters and the mutable collections of the model, such as
+  batch statistics. What is not in the earlier run stays fresh, and what is only
+  in the earlier run is not used; both are logged.
 
   Args:
     state: fresh.
-    earlier: where parameters come from.
+    earlier: where variables come from.
 
   Raises:
-    ValueError: if nothing is in both, or if something that is has another
+    ValueError: if no parameter is in both, or if something that is has another
       shape, naming it.
   """
-  saved = load_params(earlier)
-  found: dict[Any, Any] = traverse_util.flatten_dict(saved, sep="/")
-  own: dict[Any, Any] = traverse_util.flatten_dict(state.params, sep="/")
-  shared = sorted(own.keys() & found.keys())
-  if not shared:
+  found = flatten(load_variables(earlier))
+  own = flatten({"params": state.params, **state.variables})
+  shared = sorted(own.keys() & found.keys(), key=name_of)
+  if not any(collection == "params" for collection, *_ in shared):
+    there, here = (", ".join(map(name_of, tree)) for tree in (found, own))
     raise ValueError(
       f"init_from is {earlier.folder}, which has none of the parameters of this"
-      f" model; there: {', '.join(found)}; here: {', '.join(own)}"
+      f" model; there: {there}; here: {here}"
     )
   for path in shared:
     if own[path].shape != found[path].shape:
       raise ValueError(
-        f"init_from is {earlier.folder}, where {path} has the shape"
+        f"init_from is {earlier.folder}, where {name_of(path)} has the shape"
         f" {found[path].shape}; here it has {own[path].shape}"
       )
     taken = found[path].astype(own[path].dtype)
@@ -133,20 +134,36 @@ def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
   # A warning, so that it is seen: with other names of layers, of an unrolled
   # model for instance, little more than the embeddings would be shared.
   logging.warning(
-    "%d of %d parameters come from %s; fresh are: %s",
+    "%d of %d variables of the model come from %s; not used from there: %s;"
+    " fresh are: %s",
     len(shared),
     len(own),
     earlier.folder,
-    ", ".join(sorted(own.keys() - found.keys())) or "none",
+    *(
+      ", ".join(sorted(map(name_of, paths))) or "none"
+      for paths in (found.keys() - own.keys(), own.keys() - found.keys())
+    ),
   )
-  params = traverse_util.unflatten_dict(own, sep="/")
-  return TrainState(state.step, params, state.opt_state, state.variables)
+  variables = traverse_util.unflatten_dict(own)
+  params = variables.pop("params")
+  return TrainState(state.step, params, state.opt_state, variables)
 
 
-def load_params(earlier: EarlierRun) -> Any:
-  """Returns the parameters of a run, as NumPy arrays."""
+def flatten(variables: Any) -> dict[tuple[str, ...], Any]:
+  """Returns variables by path, which begins with the collection."""
+  flat: Any = traverse_util.flatten_dict(variables)
+  return flat
+
+
+def name_of(path: tuple[str, ...]) -> str:
+  """Returns a path for messages; parameters go without their collection."""
+  return "/".join(path[1:] if path[0] == "params" else path)
+
+
+def load_variables(earlier: EarlierRun) -> dict[str, Any]:
+  """Returns the variables of a run as NumPy arrays, by collection."""
   config, _ = workdir.read_config(earlier.folder)
-  return _checkpoints(earlier.folder, config).restore_params(earlier.step)
+  return _checkpoints(earlier.folder, config).restore_variables(earlier.step)
 
 
 def _checkpoints(folder, config):

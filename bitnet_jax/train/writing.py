@@ -91,7 +91,7 @@ def writer_of_run(folder: pathlib.Path, checkpoint: str = "last") -> Writer:
   problem = experiment.problem
   _check_writes(problem.task.model, problem.tokenizer, f"--workdir={folder}")
   assert problem.tokenizer is not None
-  variables = {"params": state.params}
+  variables = {"params": state.params, **state.variables}
   start_id = start_id_of(problem)
   return Writer(problem.task.model, variables, problem.tokenizer, start_id)
 

@@ -64,15 +64,15 @@ def runs(storage, tmp_path_factory):
   return folder, found
 
 
-def params_of(folder):
-  return warm_start.load_params(warm_start.find(folder))
+def variables_of(folder):
+  return warm_start.load_variables(warm_start.find(folder))
 
 
 @pytest.mark.slow
 def test_run_goes_on_from_another_machine_to_the_same_end(runs):
   folder, results = runs
   assert results["there"]["metrics"] == results["here"]["metrics"]
-  own, found = params_of(folder / "run"), params_of(bucket.place(RUN))
+  own, found = variables_of(folder / "run"), variables_of(bucket.place(RUN))
   jax.tree.map(np.testing.assert_array_equal, own, found)
 
 
@@ -165,7 +165,7 @@ def test_failure_of_a_bucket_is_no_missing_checkpoint(storage, monkeypatch):
   for read in (
     checkpoints.restore_latest,
     lambda state: checkpoints.restore(2, state),
-    lambda state: checkpoints.restore_params(2),
+    lambda state: checkpoints.restore_variables(2),
   ):
     with pytest.raises(OSError, match=r"gs://bucket/forbidden/checkpoints can"):
       read(None)

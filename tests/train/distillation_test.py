@@ -157,7 +157,7 @@ def test_features_are_compared(make_config, teacher):
 
   own, theirs = (
     layer(task.model, state.params),
-    layer(task.teacher.model, task.params),
+    layer(task.teacher.model, task.variables["params"]),
   )
   expected = np.square(np.asarray(own) - np.asarray(theirs)).mean(-1).sum()
   np.testing.assert_allclose(found["loss"] - plain["loss"], expected, rtol=1e-3)

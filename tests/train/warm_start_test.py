@@ -99,7 +99,7 @@ EMBEDDING = "embed/tokens/embedding"
 def test_devices_of_the_earlier_run_need_not_be_there(earlier):
   config, folder = earlier
   kept = Checkpoints(folder / "checkpoints", build(config).settings.checkpoint)
-  for leaf in jax.tree.leaves(kept.restore_params(2)):
+  for leaf in jax.tree.leaves(kept.restore_variables(2)):
     assert isinstance(leaf, np.ndarray)
 
 
