@@ -23,70 +23,14 @@ from etils import epath
 
 from bitnet_jax import choices
 from bitnet_jax.train import bucket, multihost
+from bitnet_jax.train.progress import CheckpointOptions, Progress
 from bitnet_jax.train.state import TrainState
 
 FORMAT = 1
 SEAL = "seal.json"
-MODES = ("max", "min")
 # Threads that read a checkpoint for its sums, and bytes that each takes.
 _READERS, _PART = 8, 2**24
 _STEP_NAME = re.compile(r"\d{6,}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckpointOptions:
-  """What is kept; the group ``checkpoint`` of a config.
-
-  Attributes:
-    keep_last: number of newest checkpoints that are kept, at least 2, so that
-      there is one to fall back to.
-    keep_best: number of checkpoints that are kept for their metric.
-    metric: what "best" and early stopping compare: "valid/accuracy".
-    mode: "max" or "min" of the metric is best.
-  """
-
-  keep_last: int
-  keep_best: int
-  metric: str
-  mode: str
-
-  def __post_init__(self):
-    choices.check(self.mode, MODES, key="checkpoint.mode")
-    for field, least in (("keep_last", 2), ("keep_best", 0)):
-      value = getattr(self, field)
-      if value < least:
-        raise ValueError(
-          f"checkpoint.{field} is {value}; it must be at least {least}"
-        )
-
-  def better(self, value: float, than: float | None) -> bool:
-    """Whether ``value`` beats ``than``; anything beats ``None``."""
-    if than is None:
-      return True
-    return value > than if self.mode == "max" else value < than
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-  """What early stopping and keep-best know after some evaluations.
-
-  Attributes:
-    best: best value of the metric so far; ``None`` before any evaluation.
-    best_step: its step.
-    stale: number of evaluations since.
-  """
-
-  best: float | None = None
-  best_step: int = 0
-  stale: int = 0
-
-  def after(
-    self, step: int, value: float, options: CheckpointOptions
-  ) -> "Progress":
-    """Returns the progress after one more evaluation."""
-    if options.better(value, self.best):
-      return Progress(value, step, 0)
-    return dataclasses.replace(self, stale=self.stale + 1)
 
 
 class Checkpoints:
@@ -95,20 +39,32 @@ class Checkpoints:
   Attributes:
     directory: where they are, absolute, perhaps in a bucket.
     options: what is kept.
+    counted_from: first step whose evaluation counts for "best".
   """
 
-  def __init__(self, directory: epath.PathLike, options: CheckpointOptions):
+  def __init__(
+    self,
+    directory: epath.PathLike,
+    options: CheckpointOptions,
+    *,
+    counted_from: int = 0,
+  ):
     self.directory = bucket.absolute(directory)
-    self.options = options
+    self.options, self.counted_from = options, counted_from
     self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
     self._finishing: concurrent.futures.Future[None] | None = None
 
   @classmethod
   def of_run(
-    cls, folder: pathlib.Path, options: CheckpointOptions
+    cls,
+    folder: pathlib.Path,
+    options: CheckpointOptions,
+    *,
+    counted_from: int = 0,
   ) -> "Checkpoints":
     """Returns those of a workdir, which may be in a bucket."""
-    return cls(bucket.checkpoint_folder(folder), options)
+    place = bucket.checkpoint_folder(folder)
+    return cls(place, options, counted_from=counted_from)
 
   def steps(self) -> list[int]:
     """Returns the steps with a sealed checkpoint, in order."""
@@ -201,7 +157,33 @@ class Checkpoints:
       return None
     state = self._load(step, state)
     with bucket.speaking_of(self.directory):
-      return state, read_progress(self._folder(step))
+      progress = read_progress(self._folder(step))
+    # Runs of before counted evaluations from the first step on.
+    if progress.best_step < self.counted_from:
+      progress = Progress()
+    return state, progress
+
+  def restore_best(self, state: TrainState) -> tuple[int, TrainState] | None:
+    """Loads the best checkpoint that is whole, and says what it passes over.
+
+    Args:
+      state: see ``restore_latest``; shapes, dtypes and shardings are enough.
+
+    Returns:
+      Step and state; ``None`` if no checkpoint has the metric.
+    """
+    with bucket.speaking_of(self.directory):
+      step = multihost.on_primary(self._find_best)
+    return None if step is None else (step, self._load(step, state))
+
+  def _find_best(self) -> int | None:
+    """Returns the best step that is whole."""
+    for step in self._ranked():
+      damage = find_damage(self._folder(step))
+      if damage is None:
+        return step
+      logging.warning("checkpoint %d is passed over: %s", step, damage)
+    return None
 
   def _find_latest(self) -> int | None:
     """Returns the newest step that is whole."""
@@ -270,9 +252,11 @@ class Checkpoints:
     return self.directory / f"{step:06d}"
 
   def _ranked(self) -> list[int]:
-    """Steps with the metric, best first; the earlier one where they tie."""
+    """Steps whose metric counts, best first; the earlier where they tie."""
     values = {}
     for step in self.steps():
+      if step < self.counted_from:
+        continue
       content = _read_content(self._folder(step)) or {}
       value = content.get("metrics", {}).get(self.options.metric)
       if value is not None:

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops
 from bitnet_jax.train import bucket, optim, records
+from bitnet_jax.train.checkpoint import Checkpoints
 from bitnet_jax.train.checks import check_batch, check_evaluation
 from bitnet_jax.train.distillation import (
   Distillation,
@@ -137,6 +138,14 @@ class Experiment:
       {name: array.update(sharding=split) for name, array in batch.items()},
       key.update(sharding=self._everywhere),
       None,
+    )
+
+  def checkpoints(self, folder: pathlib.Path) -> Checkpoints:
+    """Returns those of a workdir, of which the best is fully quantized."""
+    return Checkpoints.of_run(
+      folder,
+      self.settings.checkpoint,
+      counted_from=self.settings.quant.make_phase_in().in_force_from,
     )
 
   def start(self) -> TrainState:

@@ -19,6 +19,7 @@ from bitnet_jax.inference.storage import load_frozen, save_frozen
 from bitnet_jax.train import records, runner, workdir
 from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment
+from bitnet_jax.train.outcome import make_measure
 from bitnet_jax.train.sharding import replicate
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.writing import start_id_of
@@ -130,7 +131,8 @@ def evaluate_frozen(folder: pathlib.Path) -> dict[str, Any]:
     params = variables.pop("params")
     step = jnp.int32(found.record["step"])
     state = TrainState(step, params, (), variables)
-    metrics = runner.measure(experiment, state)
+    measure = make_measure(experiment, experiment.problem.splits)
+    metrics = measure(state)
   named = {key: found.record[key] for key in ("run_id", "step")}
   evaluation = {**named, "metrics": metrics}
   workdir.write_json(folder / workdir.EVALUATION_FILE, evaluation)

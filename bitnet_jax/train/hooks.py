@@ -12,8 +12,9 @@ import jax
 
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.ops import statistics
-from bitnet_jax.train.checkpoint import CheckpointOptions, Checkpoints, Progress
+from bitnet_jax.train.checkpoint import Checkpoints
 from bitnet_jax.train.metrics import TrainMetrics
+from bitnet_jax.train.progress import CheckpointOptions, Progress
 from bitnet_jax.train.speed import Speed
 from bitnet_jax.train.state import TrainState
 
@@ -34,19 +35,21 @@ class Hook(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Every:
-  """Calls something at multiples of ``n`` only; never for 0 or ``None``.
+  """Calls something at multiples of ``n`` and at the end of a run.
 
   Attributes:
-    n: the cadence.
+    n: the cadence; 0 or ``None`` never calls.
     hook: what is called.
+    last: the last step of the run.
   """
 
   n: int | None
   hook: Callable[[int, TrainState, Any], None]
+  last: int | None = None
 
   def due(self, step: int) -> bool:
     """See ``Hook``."""
-    return bool(self.n) and step % self.n == 0
+    return bool(self.n) and (step % self.n == 0 or step == self.last)
 
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
     """Calls, if it is time to."""
@@ -79,6 +82,9 @@ class Timed:
 class Evaluation:
   """Evaluates the validation split and keeps score.
 
+  Only what is measured under all of quantization counts: a network that is
+  still in full precision would beat every one that is ternary.
+
   Attributes:
     progress: the best value so far.
     metrics: of the last evaluation.
@@ -91,9 +97,11 @@ class Evaluation:
     train_metrics: TrainMetrics,
     options: CheckpointOptions,
     progress: Progress,
+    *,
+    counted_from: int = 0,
   ):
     self._evaluate, self._options = evaluate, options
-    self._train_metrics = train_metrics
+    self._train_metrics, self._counted_from = train_metrics, counted_from
     self.progress, self.metrics, self.step = progress, {}, -1
 
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
@@ -107,8 +115,9 @@ class Evaluation:
     self.metrics = {f"valid/{name}": value for name, value in values.items()}
     self.step = step
     self._train_metrics.write(step, self.metrics)
-    value = self.metrics[self._options.metric]
-    self.progress = self.progress.after(step, value, self._options)
+    if step >= self._counted_from:
+      value = self.metrics[self._options.metric]
+      self.progress = self.progress.after(step, value, self._options)
 
 
 class Saving:

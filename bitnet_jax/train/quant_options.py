@@ -94,6 +94,11 @@ class PhaseIn:
     """The step before which the state of the optimizer is made anew."""
     return self.start if self.optimizer == "reset" else None
 
+  @property
+  def in_force_from(self) -> int:
+    """The first step after which a checkpoint is under all of quantization."""
+    return self.start + self.steps
+
   def check_in_force(self, step: int, what: str) -> None:
     """Raises a ValueError for a checkpoint before all of quantization.
 
@@ -104,7 +109,7 @@ class PhaseIn:
     if self.strength(step) is not None:
       raise ValueError(
         f"{what} is step {step}, when quantization is still phased in; it is in"
-        f" full force from step {self.start + self.steps} on"
+        f" full force from step {self.in_force_from} on"
       )
 
   def strength(self, step: int) -> np.float32 | None:

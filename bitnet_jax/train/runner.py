@@ -4,13 +4,13 @@ import contextlib
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tqdm
 
 from bitnet_jax.train import bucket, multihost, records, workdir
-from bitnet_jax.train.checkpoint import Checkpoints, Progress
+from bitnet_jax.train.checkpoint import Checkpoints
 from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment, build
 from bitnet_jax.train.flags import load_config as load_config
@@ -24,14 +24,15 @@ from bitnet_jax.train.hooks import (
   Timed,
 )
 from bitnet_jax.train.loop import Interrupt, train
-from bitnet_jax.train.metrics import (
-  MetricsWriter,
-  SilentWriter,
-  TrainMetrics,
-  read_metrics,
+from bitnet_jax.train.metrics import MetricsWriter, SilentWriter, TrainMetrics
+from bitnet_jax.train.outcome import (
+  Evaluate,
+  best_of,
+  make_measure,
+  switch_of,
 )
+from bitnet_jax.train.progress import Progress
 from bitnet_jax.train.state import TrainState, count_params
-from bitnet_jax.train.switch import measure_switch
 from bitnet_jax.train.warm_start import data_of
 
 
@@ -83,7 +84,7 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     experiment.activate(),
     Interrupt() as interrupt,
   ):
-    checkpoints = Checkpoints.of_run(folder, experiment.settings.checkpoint)
+    checkpoints = experiment.checkpoints(folder)
     state, progress = experiment.init(), Progress()
     restored = checkpoints.restore_latest(state)
     if restored is None:
@@ -127,10 +128,35 @@ def _run(
   experiment: Experiment,
   folder: pathlib.Path,
   checkpoints: Checkpoints,
+  *how: Any,
+) -> dict[str, Any]:
+  """Trains, see ``_train``, measures and records."""
+  state, evaluate, seconds = _train(experiment, folder, checkpoints, *how)
+  splits = [s for s in ("valid", "test") if s in experiment.problem.splits]
+  measure = make_measure(experiment, splits, evaluate)
+  last = {"step": int(state.step), "metrics": measure(state)}
+  result = _result(experiment, state, seconds) | last
+  del state  # Its memory is for the best one.
+  result["best"] = best_of(experiment, checkpoints, measure, last)
+  if multihost.is_primary():
+    result["metrics"] = last["metrics"] | switch_of(experiment, folder)
+    workdir.write_json(folder / workdir.RESULT_FILE, result)
+  return result
+
+
+def _train(
+  experiment: Experiment,
+  folder: pathlib.Path,
+  checkpoints: Checkpoints,
   state: TrainState,
   progress: Progress,
   interrupt: Interrupt,
-) -> dict[str, Any]:
+) -> tuple[TrainState, Evaluate, float]:
+  """Trains to the end, or raises ``Interrupted``.
+
+  Returns:
+    The last state, what evaluates states, and the seconds that it took.
+  """
   settings, step = experiment.settings, int(state.step)
   writer: MetricsWriter | SilentWriter = SilentWriter()
   if multihost.is_primary():
@@ -150,6 +176,7 @@ def _run(
     train_metrics,
     settings.checkpoint,
     progress,
+    counted_from=checkpoints.counted_from,
   )
   saving = Saving(
     checkpoints,
@@ -189,7 +216,9 @@ def _run(
       hooks=(
         train_metrics,
         Timed(speed, code_statistics),
-        Timed(speed, Every(settings.eval_every, evaluation)),
+        Timed(
+          speed, Every(settings.eval_every, evaluation, experiment.total_steps)
+        ),
         Timed(speed, saving),
         profile,
       ),
@@ -204,44 +233,14 @@ def _run(
     checkpoints.wait()
     if interrupt.received and step < experiment.total_steps:
       raise Interrupted(interrupt.received, step)
-    if stopped_early():
+    if stopped_early() and step < experiment.total_steps:
       _say(f"stopped at step {step}: no new best in {patience} evaluations")
   finally:
     checkpoints.wait()
     profile.close()
     train_metrics.close()
     writer.close()
-  splits = [s for s in ("valid", "test") if s in experiment.problem.splits]
-  metrics = _measure(experiment, evaluate, splits, state)
-  if multihost.is_primary():
-    metrics |= _measure_switch(experiment, folder)
-  result = _result(experiment, state, writer.seconds(), metrics)
-  if multihost.is_primary():
-    workdir.write_json(folder / workdir.RESULT_FILE, result)
-  return result
-
-
-def _measure(
-  experiment: Experiment,
-  evaluate: Callable[[str, TrainState], dict[str, float]],
-  splits: Sequence[str],
-  state: TrainState,
-) -> dict[str, float]:
-  """Returns metrics and scores of splits, by "split/name"."""
-  return {
-    f"{split}/{name}": value
-    for split in splits
-    for found in (evaluate(split, state), experiment.score(split, state))
-    for name, value in found.items()
-  }
-
-
-def _measure_switch(
-  experiment: Experiment, folder: pathlib.Path
-) -> dict[str, float]:
-  """Returns what a late start of quantization did to the training loss."""
-  start = experiment.settings.quant.make_phase_in().start
-  return measure_switch(read_metrics(folder), start) if start else {}
+  return state, evaluate, writer.seconds()
 
 
 def _say(message: str) -> None:
@@ -250,11 +249,9 @@ def _say(message: str) -> None:
 
 
 def _result(
-  experiment: Experiment,
-  state: TrainState,
-  seconds: float,
-  metrics: Mapping[str, float],
+  experiment: Experiment, state: TrainState, seconds: float
 ) -> dict[str, Any]:
+  """Returns what is recorded of a run beside what came out of it."""
   return {
     "run_id": experiment.run_id,
     "step": int(state.step),
@@ -264,7 +261,6 @@ def _result(
     "device": records.device(),
     "num_params": count_params(state.params),
     "wall_time_s": round(seconds, 3),
-    "metrics": dict(metrics),
   }
 
 
@@ -288,29 +284,24 @@ def evaluate_run(
     checkpoint: "last", "best", or a step.
 
   Returns:
-    Run, step and metrics, also written to ``evaluation.json``.
+    Run, step and metrics, and those of the best checkpoint, see ``best_of``;
+    also written to ``evaluation.json``.
 
   Raises:
     ValueError: if there is no run or no such checkpoint, or if it is damaged.
   """
   keep_compiled()
   experiment, state = load_run(folder, checkpoint)
+  checkpoints = experiment.checkpoints(folder)
+  measure = make_measure(experiment, experiment.problem.splits)
   with experiment.activate():
-    metrics = measure(experiment, state)
-  evaluation = {
-    "run_id": records.run_id(*workdir.read_config(folder)),
-    "step": int(state.step),
-    "metrics": metrics,
-  }
+    found = {"step": int(state.step), "metrics": measure(state)}
+    del state
+    best = best_of(experiment, checkpoints, measure, found)
+  run_id = records.run_id(*workdir.read_config(folder))
+  evaluation = {"run_id": run_id, **found, "best": best}
   workdir.write_json(folder / workdir.EVALUATION_FILE, evaluation)
   return evaluation
-
-
-def measure(experiment: Experiment, state: TrainState) -> dict[str, float]:
-  """Returns metrics and scores of all splits, by "split/name"."""
-  return _measure(
-    experiment, experiment.evaluator(), experiment.problem.splits, state
-  )
 
 
 def load_run(
@@ -327,7 +318,7 @@ def load_run(
       if the data is not that of the run.
   """
   experiment = load_experiment(folder)
-  checkpoints = Checkpoints.of_run(folder, experiment.settings.checkpoint)
+  checkpoints = experiment.checkpoints(folder)
   step = _choose_step(checkpoints, checkpoint)
   with experiment.activate():
     return experiment, checkpoints.restore(step, experiment.init())

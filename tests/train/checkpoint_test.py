@@ -82,9 +82,9 @@ def contents(folder):
   return {p.relative_to(folder): p.read_bytes() for p in files_of(folder)}
 
 
-def save_all(folder, options, values):
+def save_all(folder, options, values, **more):
   """Saves an empty state with each value of the metric, and lists the steps."""
-  checkpoints = Checkpoints(folder, options)
+  checkpoints = Checkpoints(folder, options, **more)
   for step, value in enumerate(values, start=1):
     metrics = {} if value is None else {"m": value}
     state = TrainState(jnp.int32(step), {}, (), {})
@@ -290,6 +290,25 @@ def test_last_and_best_are_kept(tmp_path, options, values, kept, best):
   assert sorted(p.name for p in tmp_path.iterdir()) == [
     f"{step:06d}" for step in kept
   ]
+
+
+def test_best_is_one_that_counts(tmp_path, caplog):
+  options = make_options(keep_best=1)
+  checkpoints = save_all(tmp_path, options, [9, 8, 2, 3, 1, 1], counted_from=3)
+  assert checkpoints.steps() == [4, 5, 6]
+  step, state = checkpoints.restore_best(TrainState(jnp.int32(0), {}, (), {}))
+  assert step == int(state.step) == 4
+  # Damage is passed over, and left as it is.
+  (tmp_path / "000004" / "more").write_text("")
+  step, _ = checkpoints.restore_best(state)
+  assert (step, checkpoints.steps()) == (5, [4, 5, 6])
+  assert "checkpoint 4 is passed over" in caplog.text
+
+
+def test_progress_before_what_counts_is_forgotten(folder):
+  for counted_from, expected in ((2, Progress(0.5, 2, 3)), (3, Progress())):
+    found = Checkpoints(folder, make_options(), counted_from=counted_from)
+    assert found.restore_latest(make_state())[1] == expected
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe
 from bitnet_jax.train import hooks
-from bitnet_jax.train.checkpoint import CheckpointOptions, Progress
+from bitnet_jax.train.progress import CheckpointOptions, Progress
 
 # Sums of float32 in another order.
 REORDERED = 1e-6
@@ -46,6 +46,12 @@ def test_every_calls_at_multiples_only(n, expected):
   assert called == expected
 
 
+def test_every_calls_at_the_end_too():
+  for n, expected in ((4, [4, 8, 10]), (5, [5, 10]), (99, [10]), (0, [])):
+    hook = hooks.Every(n, lambda step, state, metrics: None, last=10)
+    assert [step for step in range(1, 12) if hook.due(step)] == expected, n
+
+
 @pytest.mark.parametrize(
   ("mode", "best"), [("max", Progress(0.5, 2, 2)), ("min", Progress(0.1, 3, 1))]
 )
@@ -75,6 +81,29 @@ def test_evaluation_goes_on_from_stored_progress():
   )
   evaluation(3, None, None)
   assert evaluation.progress == Progress(0.5, 2, 1)
+
+
+def test_evaluation_counts_under_full_quantization_only():
+  values, recorder = iter([0.9, 0.8, 0.3, 0.4, 0.2]), Recorder()
+  evaluation = hooks.Evaluation(
+    lambda state: {"accuracy": next(values)},
+    recorder,
+    make_options(),
+    Progress(),
+    counted_from=6,
+  )
+  found = []
+  for step in (2, 4, 6, 8, 10):
+    evaluation(step, None, None)
+    found.append(evaluation.progress)
+  assert found == [
+    Progress(),
+    Progress(),
+    Progress(0.3, 6),
+    Progress(0.4, 8),
+    Progress(0.4, 8, 1),
+  ]
+  assert recorder.written[2] == {"valid/accuracy": 0.9}
 
 
 @pytest.fixture

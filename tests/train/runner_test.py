@@ -40,6 +40,7 @@ def test_result_holds_what_identifies_and_what_came_out(run):
     "num_params",
     "wall_time_s",
     "metrics",
+    "best",
   }
   assert result["step"] == 12
   assert result["num_params"] == 64 * 16 + 16 + 16 * 10 + 10
@@ -284,6 +285,42 @@ def test_best_checkpoint_is_the_one_with_the_best_metric(run):
   np.testing.assert_allclose(
     evaluation["metrics"]["valid/accuracy"], best["valid/accuracy"], rtol=1e-6
   )
+
+
+def test_last_step_is_scored_though_no_cadence_meets_it(run):
+  result, folder = run(eval_every=7)
+  lines = lines_without_time(folder)
+  scored = {m["step"]: m for m in lines if "valid/accuracy" in m}
+  assert [*scored] == [7, 12]
+  best = max(scored, key=lambda step: scored[step]["valid/accuracy"])
+  assert result["best"]["step"] == best
+  evaluation = runner.evaluate_run(folder, "best")
+  assert (evaluation["step"], result["step"]) == (best, 12)
+  for found in (evaluation, evaluation["best"]):
+    assert result["best"]["metrics"].items() <= found["metrics"].items()
+  last = runner.evaluate_run(folder)
+  assert last["best"] == evaluation["best"]
+
+
+def test_only_what_is_fully_quantized_is_best_or_stops_a_run(run, monkeypatch):
+  options = {
+    "optim__learning_rate": 0.0,
+    "quant__phase_in__start": 6,
+    "quant__phase_in__steps": 2,
+    "early_stopping__patience": 2,
+    "eval_every": 2,
+    "checkpoint_every": 20,
+    "statistics_every": 0,
+    "total_steps": 20,
+  }
+  stop_after(monkeypatch, 10)
+  with pytest.raises(runner.Interrupted):
+    run(**options)
+  result, folder = run(**options)
+  # Equal all along: of those that count, at 8, 10 and 12, the first is best.
+  assert (result["step"], result["best"]["step"]) == (12, 8)
+  assert result["best"]["metrics"].items() <= result["metrics"].items()
+  assert runner.load_run(folder, "best")[1].step == 8
 
 
 @pytest.mark.parametrize(
