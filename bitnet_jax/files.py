@@ -1,21 +1,75 @@
-"""Files that survive a kill, and files of strangers."""
+"""Atomic writes, and bounded reads of untrusted files."""
 
 import contextlib
 import json
 import os
 import pathlib
 import shutil
+import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
-# Far more than any description of a model needs.
-LARGEST_JSON = 64 * 2**20
+# Bytes of a JSON file, and values in it: each takes up to 100 bytes of memory.
+# Descriptions of models with a million parts stay below.
+LARGEST_JSON = 2**26
+MOST_VALUES = 2**20
 
 
 def cache_folder() -> pathlib.Path:
   """Returns where things are kept that can be made again."""
   root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
   return pathlib.Path(root) / "bitnet_jax"
+
+
+def make_private(folder: pathlib.Path) -> None:
+  """Makes a folder of the cache that its owner alone may enter.
+
+  Raises:
+    PermissionError: see ``check_ours``.
+  """
+  for made in (cache_folder(), folder):
+    made.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if made.stat().st_uid == os.getuid():
+      made.chmod(0o700)
+  check_ours(folder)
+
+
+def check_ours(path: pathlib.Path) -> pathlib.Path:
+  """Checks that nobody else can have written what is about to be executed.
+
+  The file, and the folders above it, belong to this user or to root, and no
+  other may write to them. In a folder such as `/tmp`, where everyone may write
+  but only owners may rename, the folders below are safe.
+
+  Args:
+    path: of a file or folder that is there.
+
+  Returns:
+    The path without symbolic links, which is the one that was checked.
+
+  Raises:
+    PermissionError: if it is not so; names what is to be mended.
+  """
+  path = path.resolve(strict=True)
+  for part in (path, *path.parents):
+    found = part.stat()
+    is_sticky = part != path and found.st_mode & stat.S_ISVTX
+    if found.st_uid not in (os.getuid(), 0):
+      raise PermissionError(f"{part} belongs to another user")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_sticky:
+      raise PermissionError(
+        f"other users may write to {part} (chmod go-w changes that)"
+      )
+  return path
+
+
+def sync(path: pathlib.Path) -> None:
+  """Waits until a file or folder is on disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -60,21 +114,82 @@ def is_address(path: pathlib.Path) -> bool:
   return path.parts[:1] == ("gs:",)
 
 
+def open_regular(path: pathlib.Path) -> BinaryIO:
+  """Opens a file for reading, without waiting for what is no file.
+
+  Raises:
+    FileNotFoundError: if there is none.
+    ValueError: for a folder, a pipe, a device or a socket.
+  """
+  # Opening a pipe would wait for another process.
+  descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+  mode = os.fstat(descriptor).st_mode
+  if not stat.S_ISREG(mode):
+    os.close(descriptor)
+    kind = "folder" if stat.S_ISDIR(mode) else "pipe or device"
+    raise ValueError(f"{path} is a {kind}, not a file")
+  return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: pathlib.Path, *, most: int) -> bytes:
+  """Returns the content of a file of at most ``most`` bytes.
+
+  Raises:
+    FileNotFoundError: if there is none.
+    ValueError: if it is larger, or no file.
+  """
+  with open_regular(path) as file:
+    # The size is asked for before the memory is.
+    if os.fstat(file.fileno()).st_size <= most:
+      data = file.read(most + 1)
+      if len(data) <= most:
+        return data
+  raise ValueError(f"{path} has more than {most} bytes, the most that is read")
+
+
+def parse_json(
+  text: str | bytes, *, where: object, most: int | None = None
+) -> Any:
+  """Returns what a JSON text says.
+
+  Args:
+    text: what is read.
+    where: names it in messages.
+    most: values in it, ``MOST_VALUES`` by default; signs between values are
+      counted, those in strings too.
+
+  Raises:
+    ValueError: if it is damaged, nested too deep, too large, or names a key
+      twice; begins with ``where``.
+  """
+  most = MOST_VALUES if most is None else most
+  try:
+    data = text.encode() if isinstance(text, str) else text
+    if sum(data.count(sign) for sign in (b"[", b"{", b",", b":")) > most:
+      raise ValueError(f"it holds more than {most} values")
+    return json.loads(data, object_pairs_hook=_object)
+  except (RecursionError, ValueError) as error:
+    raise ValueError(f"{where} is damaged: {error}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """Returns an object of JSON, whose keys must differ."""
+  found: dict[str, Any] = {}
+  for name, value in pairs:
+    if name in found:
+      raise ValueError(f"the key {name[:40]!r} is there twice")
+    found[name] = value
+  return found
+
+
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Returns the object in a JSON file of at most ``LARGEST_JSON`` bytes.
+  """Returns the object in a file of ``LARGEST_JSON`` bytes at most.
 
   Raises:
     FileNotFoundError: if there is none.
     ValueError: if it is damaged, too large, or no object.
   """
-  with path.open("rb") as file:
-    text = file.read(LARGEST_JSON + 1)
-  if len(text) > LARGEST_JSON:
-    raise ValueError(f"{path} has more than {LARGEST_JSON} bytes")
-  try:
-    content = json.loads(text)
-  except (RecursionError, ValueError) as error:
-    raise ValueError(f"{path} is damaged: {error}") from error
+  content = parse_json(read_bytes(path, most=LARGEST_JSON), where=path)
   if not isinstance(content, dict):
     raise ValueError(f"{path} is damaged: it holds no object")
   return content

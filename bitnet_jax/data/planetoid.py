@@ -1,79 +1,24 @@
 """Planetoid's published files (Yang et al., 2016): pickles of Python 2."""
 
-import collections
 import pathlib
-import pickle
-from typing import Any
 
 import numpy as np
 
 from bitnet_jax.data import graph_files, graphs
+from bitnet_jax.data.planetoid_pickles import (
+  MOST_OPERATIONS,
+  Array,
+  Csr,
+  to_array,
+  unpickle,
+)
+from bitnet_jax.files import read_bytes
 
 NAMES = ("cora", "citeseer", "pubmed")
 PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 NUM_VALID = 500  # nodes after those of training
-
-# What a damaged or hostile pickle raises.
-_UNPICKLE_ERRORS = (
-  AttributeError,
-  EOFError,
-  IndexError,
-  KeyError,
-  MemoryError,
-  OverflowError,
-  TypeError,
-  ValueError,
-  pickle.UnpicklingError,
-)
-
-
-class _Csr:
-  """Stands for scipy's matrix of compressed rows; holds what it held."""
-
-
-class _Unpickler(pickle.Unpickler):
-  """Admits numpy arrays, sparse matrices and a dict of lists, nothing else."""
-
-  def __init__(self, stream):
-    super().__init__(stream, encoding="latin1")
-    # A class of its own for each file, so that none can change another's.
-    self.csr = type("Csr", (_Csr,), {})
-    reconstruct = np.empty(0).__reduce__()[0]
-    self._admitted = {
-      "scipy.sparse.csr.csr_matrix": self.csr,
-      "numpy.core.multiarray._reconstruct": reconstruct,
-      "numpy.ndarray": np.ndarray,
-      "numpy.dtype": np.dtype,
-      "collections.defaultdict": collections.defaultdict,
-      "__builtin__.list": list,
-    }
-
-  def find_class(self, module, name):
-    """Returns what a pickle names, if that is admitted."""
-    found = self._admitted.get(f"{module}.{name}")
-    if found is None:
-      raise pickle.UnpicklingError(
-        f"it asks for {module}.{name}, which is none of:"
-        f" {', '.join(self._admitted)}"
-      )
-    return found
-
-
-def unpickle(file: pathlib.Path) -> Any:
-  """Reads one of the pickles, running nothing that it brings.
-
-  Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it is damaged, or asks for more than arrays, sparse matrices
-      and lists by number; names the file.
-  """
-  if not file.is_file():
-    raise FileNotFoundError(f"there is no file {file}")
-  with file.open("rb") as stream:
-    try:
-      return _Unpickler(stream).load()
-    except _UNPICKLE_ERRORS as error:
-      raise ValueError(f"{file} is refused: {error}") from error
+LARGEST_INDEX = 2**20  # bytes of `test.index`
+LARGEST_NUMBER = 2**31 - 1  # of a node
 
 
 def read(
@@ -97,7 +42,8 @@ def read(
 
   Raises:
     FileNotFoundError: a file is missing.
-    ValueError: a file is not as published; names it.
+    ValueError: a file is not as published, or larger than `LARGEST_PICKLE` or
+      `LARGEST_INDEX` bytes; names it.
   """
   paths = {part: folder / f"ind.{name}.{part}" for part in PARTS}
   x, tx, allx = (_matrix(paths[part]) for part in ("x", "tx", "allx"))
@@ -139,38 +85,45 @@ def read(
 def _matrix(file):
   """Returns the sparse matrix of a file."""
   found = unpickle(file)
-  parts = vars(found) if isinstance(found, _Csr) else {}
-  arrays = [parts.get(name) for name in ("data", "indices", "indptr")]
-  shape = parts.get("_shape")
-  if not isinstance(shape, tuple) or not all(map(_is_array, arrays)):
+  parts = found.state if isinstance(found, Csr) else None
+  if not isinstance(parts, dict) or not all(
+    isinstance(parts.get(name), Array) for name in ("data", "indices", "indptr")
+  ):
     raise ValueError(f"{file} does not hold a sparse matrix of numbers")
-  data, indices, indptr = map(np.asarray, arrays)
+  data, indices, indptr = (
+    to_array(parts[name], where=f"{file}: {name}")
+    for name in ("data", "indices", "indptr")
+  )
+  shape = parts.get("_shape")
+  if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):
+    raise ValueError(f"{file} does not hold a sparse matrix with a shape")
   return graph_files.check_csr(data, indices, indptr, shape, where=str(file))
 
 
 def _labels(file):
   """Returns the labels of a file, [n, classes]."""
   found = unpickle(file)
-  if not _is_array(found) or found.ndim != 2:
+  labels = (
+    to_array(found, where=str(file)) if isinstance(found, Array) else None
+  )
+  if labels is None or labels.ndim != 2 or not labels.size:
     raise ValueError(f"{file} does not hold labels [n, classes]")
-  return found
-
-
-def _is_array(value):
-  return isinstance(value, np.ndarray) and value.dtype.kind in "iuf"
+  return labels
 
 
 def _edges(file):
   """Returns the edges of a file, [m, 2]."""
   found = unpickle(file)
-  if not isinstance(found, dict) or not all(
-    isinstance(node, int)
-    and isinstance(others, list)
-    and all(isinstance(other, int) for other in others)
-    for node, others in found.items()
-  ):
+  # A list may stand in many places, so the number of edges is bounded first.
+  lists = list(found.values()) if isinstance(found, dict) else [None]
+  if not all(isinstance(others, list) for others in lists):
     raise ValueError(f"{file} does not hold lists of nodes by node")
+  count = sum(map(len, lists))
+  if count > MOST_OPERATIONS:
+    raise ValueError(f"{file} has {count} edges, more than {MOST_OPERATIONS}")
   pairs = [(node, other) for node in found for other in found[node]]
+  if not all(type(node) is int for pair in pairs for node in pair):
+    raise ValueError(f"{file} does not hold lists of nodes by node")
   return np.array(pairs, np.int64).reshape(-1, 2)
 
 
@@ -178,13 +131,13 @@ def _test_index(file, *, first, count):
   """Returns the number of each test node, in the order of the files."""
   if not file.is_file():
     raise FileNotFoundError(f"there is no file {file}")
-  lines = file.read_text(encoding="ascii", errors="replace").split()
-  bad = [i for i, line in enumerate(lines) if not line.isdecimal()]
-  if bad:
-    raise ValueError(
-      f"{file}: line {bad[0] + 1} is {lines[bad[0]]!r}, not the number of a"
-      " node"
-    )
+  data = read_bytes(file, most=LARGEST_INDEX)
+  lines = data.decode("ascii", errors="replace").split()
+  for i, line in enumerate(lines):
+    if not line.isdecimal() or int(line[:20]) > LARGEST_NUMBER:
+      raise ValueError(
+        f"{file}: line {i + 1} is {line[:40]!r}, not the number of a node"
+      )
   index = np.array(lines, np.int64)
   if len(index) != count or len(np.unique(index)) != count or not count:
     raise ValueError(
@@ -195,6 +148,12 @@ def _test_index(file, *, first, count):
     raise ValueError(
       f"{file}: the least number is {index.min()}; it must be {first}, the"
       " number of the other nodes"
+    )
+  missing = int(index.max()) + 1 - first - count
+  if missing > count:
+    raise ValueError(
+      f"{file}: the largest number is {index.max()}, so that {missing} nodes"
+      f" are in no file, more than the {count} that it names"
     )
   return index.astype(np.int32)
 

@@ -22,10 +22,11 @@ import jax.ffi
 import jax.numpy as jnp
 import jaxlib.version
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Float32, Int8, Int32, UInt8
 
 from bitnet_jax import backend
-from bitnet_jax.files import cache_folder
+from bitnet_jax.files import cache_folder, check_ours
 
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = ("packed_dot.cc", "rows.cc", "ternary_dot.cc", "transposed_dot.cc")
@@ -66,6 +67,31 @@ def library() -> pathlib.Path:
   return cache_folder() / "native" / name
 
 
+def digest_file(path: pathlib.Path) -> pathlib.Path:
+  """Returns where the SHA-256 of the compiled kernels is."""
+  return path.with_name(f"{path.name}.sha256")
+
+
+def digest(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of a file, in hexadecimal digits."""
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checked(path):
+  """Returns the path of a library that may be loaded.
+
+  Raises:
+    OSError: if another user can have written it, or if it is not whole: to run
+      a part of a library ends the process.
+  """
+  path = check_ours(path)
+  recorded = check_ours(digest_file(path))
+  if digest(path) != recorded.read_text().strip():
+    raise OSError(f"{path} is not the file that {recorded.name} describes")
+  return path
+
+
 def run_here(loaded: Any) -> bool:
   """Whether this processor has the instructions of a library."""
   return bool(loaded.bitnet_runs_here())
@@ -73,17 +99,33 @@ def run_here(loaded: Any) -> bool:
 
 @functools.cache
 def is_there() -> bool:
-  """Whether the kernels are compiled and run here; if so, JAX knows them."""
+  """Whether the kernels are compiled and run here; if so, JAX knows them.
+
+  They are used only if no other user can have written them, and if they are
+  the file that was compiled; else a warning says why not.
+  """
   try:
     path = library()
     if not path.exists():
       return False
+  except (OSError, RuntimeError):
+    return False  # No home.
+  try:
+    path = _checked(path)
+  except (OSError, ValueError) as error:
+    logging.warning(
+      "The compiled kernels are not used: %s. To compile them again, run"
+      " python -m bitnet_jax.ops.native",
+      error,
+    )
+    return False
+  try:
     loaded: Any = ctypes.CDLL(str(path))
     handlers = {target: getattr(loaded, target) for target in _TARGETS}
     if not run_here(loaded):
       return False
-  except (OSError, RuntimeError, AttributeError):
-    return False  # No home, of another kind of processor, or no such library.
+  except (OSError, AttributeError):
+    return False  # Of another kind of processor, or no such library.
   # JAX takes one library in a process, and any of these sources will do.
   for target in handlers.keys() - _registered:
     handler = jax.ffi.pycapsule(handlers[target])

@@ -13,6 +13,7 @@ import tempfile
 
 import jax.ffi
 
+from bitnet_jax.files import make_private, sync
 from bitnet_jax.ops import kernels
 
 
@@ -25,9 +26,10 @@ def build() -> pathlib.Path:
 
   Raises:
     NativeError: saying what is missing.
+    OSError: if the cache folder cannot be written, or if others can write it.
   """
   path = kernels.library()
-  path.parent.mkdir(parents=True, exist_ok=True)
+  make_private(path.parent)
   compiler = os.environ.get("CXX") or "g++"
   with tempfile.TemporaryDirectory(dir=path.parent) as folder:
     made = pathlib.Path(folder) / path.name
@@ -49,9 +51,20 @@ def build() -> pathlib.Path:
       raise NativeError(
         "this processor lacks AVX-512 with VNNI and VBMI, which they need"
       )
-    os.replace(made, path)
+    _take_place(made, path)
   kernels.is_there.cache_clear()
   return path
+
+
+def _take_place(made, path):
+  """Gives a library its name, which it never has before all of it is there."""
+  digest = kernels.digest_file(made)
+  digest.write_text(kernels.digest(made) + "\n")
+  for file, place in ((digest, kernels.digest_file(path)), (made, path)):
+    file.chmod(0o700)
+    sync(file)
+    os.replace(file, place)
+  sync(path.parent)
 
 
 if __name__ == "__main__":

@@ -191,6 +191,92 @@ def test_pickle_that_asks_for_more_is_refused_and_runs_nothing(
   assert not list(tmp_path.glob("trace*"))
 
 
+def global_(name):
+  return pickle.GLOBAL + name.replace(" ", "\n").encode() + b"\n"
+
+
+def array_pickle(*, dtype, shape, content):
+  """Returns the pickle of an array, made of its parts."""
+  return b"".join(
+    [
+      pickle.PROTO + b"\2" + global_("numpy.core.multiarray _reconstruct"),
+      global_("numpy ndarray") + b"K\0\x85U\1b\x87R(K\1",
+      b"(" + b"".join(b"J" + struct.pack("<i", n) for n in shape) + b"t",
+      global_("numpy dtype") + b"U" + bytes([len(dtype)]) + dtype,
+      b"K\0K\1\x87R(K\3U\1<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89",
+      b"U" + bytes([len(content)]) + content + b"tb.",
+    ]
+  )
+
+
+def test_array_that_is_made_of_its_parts_is_read(folder):
+  content = np.eye(3, dtype="<i4")[np.arange(3) % 3].tobytes()
+  pickled = array_pickle(dtype=b"i4", shape=(3, 3), content=content)
+  np.testing.assert_array_equal(
+    read(folder(y=pickled))["labels"], read(folder())["labels"]
+  )
+
+
+# What it says of memory, of objects, or of more bytes than there are.
+@pytest.mark.parametrize(
+  ("dtype", "shape", "content"),
+  [
+    (b"O8", (1, 1), b"\x41" * 8),
+    (b"V8", (1, 1), b"\x41" * 8),
+    (b"S8", (1, 1), b"\x41" * 8),
+    (b"c8", (1, 1), b"\x41" * 8),
+    (b"f8", (2**31 - 1, 2**31 - 1), b""),
+    (b"f8", (3, -3), b""),
+    (b"i4", (3, 3), b"\0" * 35),
+    (b"i4", (3, 3), b"\0" * 40),
+    (b"i4", (1,) * 60, b"\0" * 4),
+  ],
+)
+@pytest.mark.parametrize("part", ["ty", "ally"])
+def test_array_of_anything_but_its_numbers_is_refused(
+  folder, part, dtype, shape, content
+):
+  pickled = array_pickle(dtype=dtype, shape=shape, content=content)
+  with pytest.raises(ValueError, match=rf"citeseer\.{part} "):
+    read(folder(**{part: pickled}))
+
+
+def nested_tuples(depth):
+  """A dict whose key is nested so deep that its hash ends the process."""
+  return b"\x80\2}N" + b"\x85" * depth + b"Ns."
+
+
+def shared_list(length):
+  """As many nodes as neighbours of each, in one list."""
+  numbers = b"".join(b"M" + struct.pack("<H", i) for i in range(length))
+  items = b"".join(
+    b"M" + struct.pack("<H", i) + b"h\1" for i in range(1, length)
+  )
+  return b"\x80\2}(K\0]q\1(" + numbers + b"e" + items + b"u."
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (b"\x80\2Nr\xff\xff\xff\x7f.", "numbers a value 2147483647"),
+    (b"\x80\2T\xff\xff\xff\x7f.", "is refused"),
+    (b"\x80\2\x8b\xff\xff\xff\x7f.", "is refused"),
+    (b"\x80\4\x8e" + b"\xff" * 7 + b"\x7f.", "is refused"),
+    (b"\x80\4\x95" + b"\xff" * 7 + b"\x7f.", "is refused"),
+    (b"\x80\2\x82\1.", "operation EXT1"),
+    (b"Ios\n.", "is refused"),
+    (b"cnumpy\ndtype\nN}U\1aNs\x86b.", "is refused"),
+    (nested_tuples(200_000), "more than 1000 objects"),
+    (b"\x80\2(" + b"N0" * 10, "operation POP"),
+    (b"\x80\2](" + b"N" * 2**20 + b"e.", "more than 1048576 operations"),
+    (shared_list(5000), "has 25000000 edges, more than"),
+  ],
+)
+def test_small_pickle_takes_neither_memory_nor_time(folder, content, message):
+  with pytest.raises(ValueError, match=rf"ind\.citeseer\.graph .*{message}"):
+    read(folder(graph=content))
+
+
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
@@ -204,6 +290,15 @@ def test_pickle_that_asks_for_more_is_refused_and_runs_nothing(
     ({"test__index": b"7\n8\nten\n"}, "line 3 is 'ten', not the number"),
     ({"test__index": b"7\n8\n8\n"}, "names 2 different nodes in 3 lines"),
     ({"test__index": b"8\n9\n10\n"}, "least number is 8; it must be 7"),
+    (
+      {"test__index": b"7\n8\n900000000\n"},
+      "largest number is 900000000, so that 899999991 nodes are in no file",
+    ),
+    ({"test__index": b"7\n8\n" + b"9" * 400}, "line 3 is '9999.*not the"),
+    ({"test__index": b"7\n" * 2**20}, "has more than 1048576 bytes"),
+    ({"graph": dump({2**40: [0]})}, "is refused: it has the operation LONG1"),
+    ({"graph": dump({0: [True]})}, "does not hold lists of nodes"),
+    ({"allx": dump({"data": [1]})}, "does not hold a sparse matrix"),
   ],
 )
 def test_damaged_parts_are_named(folder, changes, message):
