@@ -139,7 +139,7 @@ def _check_operations(data):
         raise ValueError(f"it has more than {MOST_OBJECTS} objects")
     elif name in _OF_MEMO:
       # A memo is an array, as long as the largest number in it.
-      if argument > count:
+      if argument is None or argument > count:
         raise ValueError(f"it numbers a value {argument}, after {count}")
     elif name not in _PLAIN:
       raise ValueError(f"it has the operation {name}, which is not read")

@@ -241,6 +241,10 @@ def test_array_of_anything_but_its_numbers_is_refused(
     read(folder(**{part: pickled}))
 
 
+# An array of objects over given bytes, which are taken for an address.
+POINTER = b"\x80\3cnumpy\nndarray\nK\1\x85U\1OC\x08AAAAAAAA\x87R."
+
+
 def nested_tuples(depth):
   """A dict whose key is nested so deep that its hash ends the process."""
   return b"\x80\2}N" + b"\x85" * depth + b"Ns."
@@ -266,6 +270,7 @@ def shared_list(length):
     (b"\x80\2\x82\1.", "operation EXT1"),
     (b"Ios\n.", "is refused"),
     (b"cnumpy\ndtype\nN}U\1aNs\x86b.", "is refused"),
+    (POINTER, "operation SHORT_BINBYTES"),
     (nested_tuples(200_000), "more than 1000 objects"),
     (b"\x80\2(" + b"N0" * 10, "operation POP"),
     (b"\x80\2](" + b"N" * 2**20 + b"e.", "more than 1048576 operations"),
