@@ -1,11 +1,13 @@
-"""Vocabularies of the library tokenizers: read from files, and trained."""
+"""Vocabularies of the library tokenizers, read from files."""
 
-import collections
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from absl import logging
 
 from bitnet_jax.data import textfiles
 from bitnet_jax.data.vocabulary import Vocabulary
@@ -22,15 +24,15 @@ _ROLES = {
   "cls": ("<cls>", "[CLS]"),
   "sep": ("<sep>", "[SEP]"),
 }
-_HIDDEN = "\0"  # in front of names that no text may be taken for
+# Stands before the names of special tokens. It is drawn anew in each process,
+# so that no text can hold it; ids do not depend on it.
+_HIDDEN = f"\0{secrets.token_hex(16)}"
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
-# Stands before the words from which WordPiece is trained. No text of BERT has
-# a character of this kind.
-_MARK = "\ue000"
-_MOST_CHARACTERS = 1000  # that WordPiece spells; rarer ones are unknown
-# A text is cut here for more than one thread: every rule that splits a text
-# into words splits it between a character and a single space.
+# Long texts are cut here, so that several threads encode them: the word rules
+# of GPT-2 and BERT split a text between a character and a single space.
 _BORDER = re.compile(r"(?<=\S) (?=\S)")
+_RARE = "\U00012000"  # a letter that few vocabularies have
+_RANDOM = ("dropout", "alpha", "nbest_size")  # keys of models that draw ids
 _PART = 2**14  # characters
 _PARTS = 1024  # that are encoded at once, which bounds the memory
 
@@ -38,9 +40,9 @@ _PARTS = 1024  # that are encoded at once, which bounds the memory
 class _Codec:
   """Codec of a tokenizer of the library."""
 
-  def __init__(self, tokenizer, *, by_words):
+  def __init__(self, tokenizer):
     self._tokenizer = tokenizer
-    self._by_words = by_words
+    self._by_words = _splits_words(tokenizer)
 
   def encode(self, texts: Sequence[str]) -> list[list[int]]:
     """Returns the ids of each text."""
@@ -101,28 +103,28 @@ def read(path: str) -> Vocabulary:
 def parse(data: bytes, *, where: str) -> Vocabulary:
   """Returns the vocabulary of a `tokenizer.json`.
 
-  What such a file says of cutting, padding and adding special tokens is left
-  aside.
+  Whatever cuts texts, pads them, adds special tokens or draws at random (the
+  dropout of BPE) is off.
 
   Args:
     data: content of the file.
     where: names it in messages.
   """
-  library = _library()
+  library = import_library()
   try:
     description = json.loads(data)
     named, unknown = _special(description)
-    by_words = _is_ours(description)
     _hide(description, unknown)
+    _fix(description, where)
     tokenizer = library.Tokenizer.from_str(json.dumps(description))
   except Exception as error:  # the library raises bare exceptions
     raise ValueError(f"{where} is not a tokenizer.json: {error}") from error
-  return _loaded(tokenizer, data, named, by_words=by_words)
+  return _loaded(tokenizer, data, named, where)
 
 
 def read_gpt2(vocab: str, merges: str) -> Vocabulary:
   """Reads the two files of the byte-level BPE of GPT-2; see `read`."""
-  library = _library()
+  library = import_library()
   files = [textfiles.find(path) for path in (vocab, merges)]
   try:
     model = library.models.BPE.from_file(*map(str, files))
@@ -137,7 +139,7 @@ def read_gpt2(vocab: str, merges: str) -> Vocabulary:
   )
   tokenizer.decoder = library.decoders.ByteLevel()
   content = b"\0".join(file.read_bytes() for file in files)
-  return _loaded(tokenizer, content, tokenizer.get_vocab(), by_words=True)
+  return _loaded(tokenizer, content, tokenizer.get_vocab(), str(files[0]))
 
 
 def read_bert(path: str, *, lowercase: bool) -> Vocabulary:
@@ -151,14 +153,20 @@ def read_bert(path: str, *, lowercase: bool) -> Vocabulary:
       raise ValueError(f"{file}, line {line + 1}: {what}; a token a line")
   if "[UNK]" not in vocabulary:
     raise ValueError(f"{file} is not a vocabulary of BERT: it lacks [UNK]")
-  tokenizer = _word_pieces(vocabulary, "[UNK]", lowercase=lowercase)
+  tokenizer = word_pieces(vocabulary, "[UNK]", lowercase=lowercase)
   content = b"%d %s" % (lowercase, file.read_bytes())
-  return _loaded(tokenizer, content, vocabulary, by_words=True)
+  return _loaded(tokenizer, content, vocabulary, str(file))
 
 
-def _loaded(tokenizer, content, named, *, by_words):
+def _loaded(tokenizer, content, named, where):
   """Returns what `parse` returns."""
   tokenizer.encode_special_tokens = True  # their text is text
+  if not _encodes(tokenizer, _RARE):
+    logging.warning(
+      "%s has neither an unknown token nor all bytes: characters that it lacks"
+      " are left out of a text, or are an error",
+      where,
+    )
   ids = {
     role: named[name]
     for role, known in _ROLES.items()
@@ -171,12 +179,20 @@ def _loaded(tokenizer, content, named, *, by_words):
     if (match := _SENTINEL.fullmatch(name))
   }
   return Vocabulary(
-    codec=_Codec(tokenizer, by_words=by_words),
+    codec=_Codec(tokenizer),
     content=content,
     size=max(tokenizer.get_vocab().values(), default=-1) + 1,
     ids=ids,
     sentinels=tuple(sentinels[key] for key in sorted(sentinels)),
   )
+
+
+def _encodes(tokenizer, text):
+  """Whether a text has tokens."""
+  try:
+    return bool(tokenizer.encode(text, add_special_tokens=False).ids)
+  except Exception:  # the library raises bare exceptions
+    return False
 
 
 def _special(description):
@@ -260,128 +276,78 @@ def _hide(description, unknown):
   else:
     rename = [(hidden.get(k, k), v) for k, v in model["vocab"]]
   model["vocab"] = rename
+
+
+def _fix(description, where):
+  """Turns off what makes ids depend on anything but the text."""
   for key in ("truncation", "padding", "post_processor"):
     description[key] = None
+  model = description["model"]
+  for key in _RANDOM:
+    if model.get(key):
+      logging.warning(
+        "%s has %s=%r, which draws other tokens each time; it is off",
+        where,
+        key,
+        model[key],
+      )
+      model[key] = None
 
 
-def train(
-  lines: Iterable[str],
-  *,
-  spec: str,
-  vocab_size: int,
-  lowercase: bool,
-  names: Sequence[str],
-) -> bytes:
-  """Trains a vocabulary.
-
-  Args:
-    lines: what to train on.
-    spec: "bpe", byte-level with the word rule of GPT-2, or "wordpiece", with
-      the word rule of BERT.
-    vocab_size: with the special tokens.
-    lowercase: whether text is lowered.
-    names: of the special tokens; they come first, "<unk>" among them.
-
-  Returns:
-    The content of a `tokenizer.json`.
-
-  Raises:
-    ImportError: tokenizers is not installed.
-  """
-  train = {"bpe": _train_bpe, "wordpiece": _train_word_pieces}[spec]
-  tokenizer = train(lines, vocab_size, lowercase, names)
-  return tokenizer.to_str(pretty=True).encode()
-
-
-def _train_bpe(lines, vocab_size, lowercase, names):
-  """Byte-level BPE."""
-  library = _library()
-  tokenizer = library.Tokenizer(library.models.BPE())
-  if lowercase:
-    tokenizer.normalizer = library.normalizers.Lowercase()
-  byte_level = library.pre_tokenizers.ByteLevel
-  tokenizer.pre_tokenizer = byte_level(add_prefix_space=False)
-  tokenizer.decoder = library.decoders.ByteLevel()
-  trainer = library.trainers.BpeTrainer(
-    vocab_size=vocab_size,
-    initial_alphabet=sorted(byte_level.alphabet()),
-    special_tokens=list(names),
-    show_progress=False,
-  )
-  tokenizer.train_from_iterator(lines, trainer)
-  return tokenizer
-
-
-def _train_word_pieces(lines, vocab_size, lowercase, names):
-  """WordPiece.
-
-  The trainer of the library takes characters in the order of a hash table,
-  which differs from run to run, and its ties with them. So what it does, which
-  is to train a BPE whose tokens know whether they start a word, is done with
-  its trainer of BPE on words with a mark in front.
-  """
-  library = _library()
-  pre_tokenizers = library.pre_tokenizers
-  marked = library.Tokenizer(library.models.BPE())
-  marked.normalizer = _bert_rules(lowercase)
-  marked.pre_tokenizer = pre_tokenizers.Sequence(
-    [
-      pre_tokenizers.BertPreTokenizer(),
-      pre_tokenizers.Metaspace(replacement=_MARK, split=False),
-    ]
-  )
-  lines = list(lines)
-  counts = collections.Counter()
-  for line in lines:
-    counts.update(marked.normalizer.normalize_str(line))
-  characters = sorted(counts, key=lambda c: (-counts[c], c))
-  characters = [c for c in characters if not c.isspace()][:_MOST_CHARACTERS]
-  trainer = library.trainers.BpeTrainer(
-    vocab_size=vocab_size,
-    initial_alphabet=[_MARK, *characters],
-    limit_alphabet=1 + len(characters),
-    show_progress=False,
-  )
-  marked.train_from_iterator(lines, trainer)
-  by_id = sorted((i, token) for token, i in marked.get_vocab().items())
-  merged = (
-    token[1:] if token[0] == _MARK else f"##{token}"
-    for _, token in by_id[1 + len(characters) :]
-  )
-  tokens = [*names, *characters, *(f"##{c}" for c in characters), *merged]
-  smallest = len(names) + 2 * len(characters)
-  tokens = list(dict.fromkeys(tokens))[: max(vocab_size, smallest)]
-  vocabulary = {token: i for i, token in enumerate(tokens)}
-  tokenizer = _word_pieces(vocabulary, "<unk>", lowercase=lowercase)
-  tokenizer.add_special_tokens(list(names))
-  return tokenizer
-
-
-def _word_pieces(vocabulary, unknown, *, lowercase):
+def word_pieces(vocabulary, unknown, *, lowercase):
   """Returns a tokenizer with the rules of BERT."""
-  library = _library()
+  library = import_library()
   model = library.models.WordPiece(vocabulary, unk_token=unknown)
   tokenizer = library.Tokenizer(model)
-  tokenizer.normalizer = _bert_rules(lowercase)
+  tokenizer.normalizer = bert_rules(lowercase)
   tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
   tokenizer.decoder = library.decoders.WordPiece(cleanup=False)
   return tokenizer
 
 
-def _bert_rules(lowercase):
-  return _library().normalizers.BertNormalizer(lowercase=lowercase)
+def bert_rules(lowercase):
+  """Returns the text rules of BERT, which come before its split into words."""
+  return import_library().normalizers.BertNormalizer(lowercase=lowercase)
 
 
-def _is_ours(description):
-  """Whether words are split by a rule that `_BORDER` agrees with."""
-  rule = description["pre_tokenizer"] or {}
-  byte_level = rule.get("type") == "ByteLevel" and not rule["add_prefix_space"]
-  by_words = byte_level or rule.get("type") == "BertPreTokenizer"
-  normalizer = description["normalizer"] or {"type": "Lowercase"}
-  return by_words and normalizer["type"] in ("Lowercase", "BertNormalizer")
+def _splits_words(tokenizer):
+  """Whether texts can be encoded in parts, cut at `_BORDER`."""
+  rule, normalizer = _rule(tokenizer.pre_tokenizer), _rule(tokenizer.normalizer)
+  byte_level = (
+    rule["type"] == "ByteLevel"
+    and not rule["add_prefix_space"]
+    and rule["use_regex"]
+  )
+  if not byte_level and rule["type"] != "BertPreTokenizer":
+    return False
+  if normalizer["type"] not in (None, "Lowercase", "BertNormalizer"):
+    return False
+  # Tokens that are found in a text before its words are.
+  added = tokenizer.get_added_tokens_decoder().values()
+  return not any(
+    not token.special and (token.rstrip or _has_space(tokenizer, token.content))
+    for token in added
+  )
 
 
-def _library():
+def _rule(part):
+  """Returns what a `tokenizer.json` says of a part of a tokenizer."""
+  return {"type": None} if part is None else json.loads(part.__getstate__())
+
+
+def _has_space(tokenizer, name):
+  """Whether there is space in an added token, as written or as looked for."""
+  rule = tokenizer.normalizer
+  looked_for = name if rule is None else rule.normalize_str(name)
+  return any(c.isspace() for c in name + looked_for)
+
+
+def import_library():
+  """Imports the library tokenizers.
+
+  Raises:
+    ImportError: it is not installed.
+  """
   try:
     import tokenizers
   except ImportError as error:

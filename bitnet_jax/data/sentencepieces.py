@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from bitnet_jax.data import pieces, textfiles
 from bitnet_jax.data.vocabulary import Vocabulary
 
@@ -24,15 +26,44 @@ _ROLES = {
 }
 
 
-class _Codec:
-  """Codec of a loaded model."""
+_SPACE = "▁"  # how pieces write a space
 
-  def __init__(self, processor):
+
+class _Codec:
+  """Codec of a loaded model.
+
+  The library writes a space as U+2581, and takes that character in a text for
+  a space. Where a model has the bytes of every text, a space that is no piece
+  is the byte 0x20, and U+2581 is its own three bytes.
+  """
+
+  def __init__(self, processor, *, spells_all):
     self._processor = processor
+    self._spells_all = spells_all
+    self._has_space = processor.piece_to_id(_SPACE) != processor.unk_id()
 
   def encode(self, texts: Sequence[str]) -> list[list[int]]:
     """Returns the ids of each text."""
-    return self._processor.encode(list(texts))
+    if not self._spells_all:
+      return self._processor.encode(list(texts))
+    cut = [text.split(_SPACE) for text in texts]
+    found = iter(
+      self._processor.encode([part for parts in cut for part in parts])
+    )
+    return [self._joined([next(found) for _ in parts]) for parts in cut]
+
+  def _joined(self, parts):
+    """Returns ids of parts of a text, with U+2581 between them."""
+    mark, space = self._bytes(_SPACE), self._bytes(" ")
+    if not self._has_space:  # Here, these bytes stand for a space.
+      parts = [_replaced(ids, mark, space) for ids in parts]
+    first, *rest = parts
+    return first + [i for ids in rest for i in (*mark, *ids)]
+
+  def _bytes(self, text):
+    """Returns the ids of the bytes of a text."""
+    pieces = [f"<0x{byte:02X}>" for byte in text.encode()]
+    return [self._processor.piece_to_id(piece) for piece in pieces]
 
   def decode(self, ids: list[int]) -> str:
     """Returns the text of ids."""
@@ -86,6 +117,18 @@ class _Codec:
     )
 
 
+def _replaced(ids, old, new):
+  """Returns ids in which one sequence stands in place of another."""
+  if old[0] not in ids:
+    return ids
+  values = np.array(ids)
+  windows = np.lib.stride_tricks.sliding_window_view(values, len(old))
+  starts = np.flatnonzero((windows == old).all(axis=1))
+  ends = [0, *(starts + len(old))]
+  parts = [ids[a:b] for a, b in zip(ends, [*starts, len(ids)], strict=True)]
+  return parts[0] + [i for part in parts[1:] for i in (*new, *part)]
+
+
 def read(path: str) -> Vocabulary:
   """Reads a `.model` file; see `parse`.
 
@@ -112,7 +155,10 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
   if not data:
     raise ValueError(f"{where} is empty")
   try:
-    processor = library.SentencePieceProcessor(model_proto=_hidden(data))
+    model = _hidden(data)
+    processor = library.SentencePieceProcessor(
+      model_proto=model.SerializeToString()
+    )
     size = processor.get_piece_size()
   except Exception as error:  # a DecodeError of protobuf, a RuntimeError, ...
     raise ValueError(
@@ -131,7 +177,7 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
     elif match := _SENTINEL.fullmatch(piece):
       sentinels[int(match[1])] = token
   return Vocabulary(
-    codec=_Codec(processor),
+    codec=_Codec(processor, spells_all=_spells_all(model)),
     content=data,
     size=size,
     ids=ids,
@@ -153,7 +199,18 @@ def _hidden(data):
   for piece in model.pieces:
     if _SENTINEL.fullmatch(piece.piece):
       piece.type = piece.CONTROL
-  return model.SerializeToString()
+  return model
+
+
+def _spells_all(model):
+  """Whether a model has the bytes of every text, and leaves its spaces."""
+  rules = model.normalizer_spec
+  return (
+    model.trainer_spec.byte_fallback
+    and rules.escape_whitespaces
+    and not rules.add_dummy_prefix
+    and not rules.remove_extra_whitespaces
+  )
 
 
 def train(

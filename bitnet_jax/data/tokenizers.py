@@ -12,13 +12,20 @@ import numpy as np
 from absl import logging
 
 from bitnet_jax import choices
-from bitnet_jax.data import pieces, sentencepieces, textfiles, vocabulary
+from bitnet_jax.data import (
+  piece_training,
+  pieces,
+  sentencepieces,
+  textfiles,
+  vocabulary,
+)
 from bitnet_jax.data.vocabulary import Codec, Vocabulary
 
 # What a special token is for; those of trained vocabularies, in this order.
 ROLES = ("pad", "eos", "unk", "bos", "mask", "cls", "sep")
 
 _NAMES = tuple(f"<{role}>" for role in ROLES)
+_MANY_UNKNOWN = 0.01  # fraction of the tokens above which they are a warning
 _TRAINED = ("bpe", "wordpiece", "unigram")
 _FILES = {
   "sentencepiece": "sentencepiece:PATH.model",
@@ -122,32 +129,67 @@ class Tokenizer:
     return token
 
   def encode(self, text: str) -> np.ndarray:
-    """Returns the ids of a text, int32 [length], without special tokens."""
+    """Returns the ids of a text, int32 [length], without special tokens.
+
+    Raises:
+      ValueError: the text cannot be written in UTF-8; names its index.
+    """
     return self.encode_batch([text])[0]
 
   def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
     """Returns the ids of each text; faster than one call a text."""
-    return [np.array(ids, np.int32) for ids in self.codec.encode(texts)]
+    return [np.array(ids, np.int32) for ids in self._encode(texts)]
 
   def encode_ragged(
     self, texts: Sequence[str], *, where: str = "text"
   ) -> Ragged:
     """Returns the ids of all texts, one after the other.
 
+    The fraction of unknown tokens is logged, as a warning above 1 %.
+
     Args:
       texts: none may be without a token.
-      where: names the texts in the message.
+      where: names a text in messages.
 
     Raises:
-      ValueError: a text has no token; names its index.
+      ValueError: a text has no token, or cannot be written in UTF-8; names its
+        index.
     """
-    encoded = Ragged.of(self.codec.encode(texts))
+    encoded = Ragged.of(self._encode(texts))
     empty = np.flatnonzero(encoded.lengths == 0)
     if empty.size:
       raise ValueError(
         f"{where} {empty[0]} is empty: {texts[empty[0]]!r} has no token"
       )
+    self._log_unknown(encoded.values, where)
     return encoded
+
+  def _encode(self, texts):
+    """Returns what the codec does; names a text that is not UTF-8."""
+    try:
+      return self.codec.encode(texts)
+    except (TypeError, UnicodeEncodeError):
+      for index, text in enumerate(texts):
+        try:
+          text.encode()
+        except UnicodeEncodeError as error:
+          raise ValueError(f"text {index} is not text: {error}") from error
+      raise
+
+  def _log_unknown(self, ids, where):
+    if self.unk_id is None or not len(ids):
+      return
+    count = np.count_nonzero(ids == self.unk_id)
+    fraction = count / len(ids)
+    logging.log(
+      logging.WARNING if fraction > _MANY_UNKNOWN else logging.INFO,
+      "%s: %.2f %% of the tokens are unknown, %d of %d; an unknown token hides"
+      " what the vocabulary cannot spell, in WordPiece a whole word",
+      where,
+      100 * fraction,
+      count,
+      len(ids),
+    )
 
   def decode(self, ids: Sequence[int] | np.ndarray) -> str:
     """Returns the text of ids; special tokens but the unknown are left out.
@@ -181,7 +223,7 @@ def load_tokenizer(
   `bytes` has the 256 bytes of UTF-8 and needs no file. `bpe` and `wordpiece`
   are trained with the library tokenizers, `unigram` with sentencepiece, each so
   that equal texts give equal vocabularies. `bytes`, `bpe` and `unigram` spell
-  every text (`unigram` reads U+2581 as a space); `wordpiece` has the text rules
+  every text; `wordpiece` has the text rules
   of BERT. These four have all of `ROLES`.
 
   Files: `sentencepiece:PATH.model`, `tokenizers:PATH/tokenizer.json`,
@@ -329,7 +371,8 @@ def _trained(options, texts, cache):
     )
     arguments = options | {"names": names}
     del arguments["num_sentinels"]
-    data = library.train(_lines(texts()), **arguments)
+    trainer = piece_training if library is pieces else sentencepieces
+    data = trainer.train(_lines(texts()), **arguments)
     if cache is not None:
       vocabulary.keep(cache, library.FILE_NAME, data, record)
   found = library.parse(data, where=f"the trained {options['spec']}")

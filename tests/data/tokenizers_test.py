@@ -47,12 +47,10 @@ def test_ids_and_special_ids_are_apart(loaded, spec):
 @pytest.mark.parametrize("spec", ["bytes", "bpe", "unigram"])
 @hypothesis.given(
   text=strategies.text()
-  | strategies.text(strategies.sampled_from(" \t\n\r\0a<é日")),
+  | strategies.text(strategies.sampled_from(" \t\n\r\0a<é日▁")),
 )
 @hypothesis.settings(deadline=None, max_examples=150)
 def test_decoding_gives_the_text_back(loaded, spec, text):
-  if spec == "unigram":  # where this is how a space is written
-    text = text.replace("▁", "")
   assert loaded[spec].decode(loaded[spec].encode(text)) == text
 
 
