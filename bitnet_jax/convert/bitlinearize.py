@@ -5,14 +5,14 @@ from typing import Any
 import flax.linen as nn
 
 from bitnet_jax.convert import linen
-from bitnet_jax.convert.report import Pairs, Report, check_rules
+from bitnet_jax.convert.report import Report, check_rules
 from bitnet_jax.layers import bit_layers
-from bitnet_jax.quantizers.recipe import RecipeLike
+from bitnet_jax.quantizers.recipe import Rules
 
 
 def bitlinearize(
   model: Any,
-  rules: RecipeLike | Pairs,
+  rules: Rules,
   *example: Any,
   rngs: Any = None,
   **more: Any,
@@ -28,8 +28,8 @@ def bitlinearize(
 
   Args:
     model: an ``nn.Module`` or an ``nnx.Module``.
-    rules: (pattern, recipe) pairs on slash-joined paths, of which the first
-      that matches the whole path wins; or one recipe for all layers.
+    rules: (pattern, recipe) pairs on slash-joined paths, or a mapping, of which
+      the first that matches the whole path wins; or one recipe for all layers.
     *example: of a Linen model, arguments of a call, arrays or
       ``jax.ShapeDtypeStruct``, to trace it with. Without them rules are
       checked, and the report filled, when the model is initialized.
@@ -60,7 +60,7 @@ def bitlinearize(
       raise TypeError("an NNX model needs no example: its layers are there")
     return convert(model, pairs, rngs)
   report = Report()
-  found = linen.BitLinearized(model, pairs, report)
+  found = linen.wrap(model, pairs, report)
   if example or more:
     bit_layers(found, *example, **more)  # Traces it, which fills the report.
   return found, report

@@ -1,8 +1,8 @@
 """Linen models with quantized layers, by interception of their calls."""
 
+import contextvars
 import dataclasses
 import types
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +10,7 @@ from flax.linen import linear
 
 from bitnet_jax.convert.report import Layer, Pairs, Report, decide
 from bitnet_jax.layers import BitConv, BitDense, BitDenseGeneral
+from bitnet_jax.layers.interception import Places, intercept_calls, mark
 from bitnet_jax.quantizers.recipe import Recipe
 
 TWINS: dict[type[nn.Module], type[nn.Module]] = {
@@ -25,42 +26,51 @@ _OWN = (
   "conv_general_dilated_cls",
   "mask",
 )
+# The innermost converted model that runs; those around it leave its layers.
+_running: contextvars.ContextVar[Any] = contextvars.ContextVar(
+  "_running", default=None
+)
 # Other layers of Flax with a kernel, listed as staying in float.
 _OTHERS = (nn.ConvTranspose, nn.ConvLocal, nn.Einsum, nn.Embed)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+  """Holds a model that Flax should not take for a submodule."""
+
+  model: nn.Module
 
 
 class BitLinearized(nn.Module):
   """A model whose layers are run by their quantized twins.
 
-  Its parameters are those of the model, in the same tree. Methods of the model
-  are methods of this, and run the twins too.
+  The model runs in the scope of this module: parameters, initial values and
+  paths are those that it has by itself. Methods of the model are methods of
+  this, and run the twins too.
 
   Attributes:
-    model: the model, unchanged.
+    source: holds the model, unchanged.
     rules: (pattern, recipe) pairs on the paths of its layers.
     report: is filled when the model is traced.
   """
 
-  model: nn.Module
+  source: _Source
   rules: Pairs
   report: Any = dataclasses.field(default_factory=Report, hash=False)
 
-  def setup(self):  # noqa: D102
-    nn.share_scope(self, self.model)
-
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
     """Calls the model."""
-    return _run(self, self.model, args, kwargs)
+    return _run(self, "__call__", args, kwargs)
 
   def _call_method(self, name, args, kwargs):
-    return _run(self, getattr(self.model, name), args, kwargs)
+    return _run(self, name, args, kwargs)
 
   def __getattr__(self, name: str) -> Any:
     """Returns a method of the model, run like its call, or an attribute."""
-    model = self.__dict__.get("model")
-    if name.startswith("_") or not isinstance(model, nn.Module):
+    source = self.__dict__.get("source")
+    if name.startswith("_") or source is None:
       return super().__getattr__(name)
-    found = getattr(model, name)
+    found = getattr(source.model, name)
     if not callable(found) or isinstance(found, nn.Module):
       return found
 
@@ -74,14 +84,29 @@ class BitLinearized(nn.Module):
 # No methods of the module: Flax would intercept these too.
 
 
-def _run(wrapper: BitLinearized, function: Callable[..., Any], args, kwargs):
-  """Calls a function of the model, with twins."""
+def wrap(model: nn.Module, rules: Pairs, report: Report) -> BitLinearized:
+  """Returns a model that runs twins; see ``bitlinearize``.
+
+  Raises:
+    ValueError: for a model that does already.
+  """
+  if isinstance(model, BitLinearized):
+    raise ValueError(
+      "the model is what bitlinearize returned, whose layers have their recipes"
+      " already; give the original model, and all rules in one call"
+    )
+  return BitLinearized(_Source(model), rules, report)
+
+
+def _run(wrapper: BitLinearized, method: str, args, kwargs):
+  """Calls a method of the model, with twins."""
   depth = len(wrapper.path)
 
   def intercept(next_fun, args, kwargs, context):
     module = context.module
     known = isinstance(module, (*TWINS, *_OTHERS))
-    if context.method_name != "__call__" or not known:
+    inner = _running.get() is not wrapper
+    if context.method_name != "__call__" or not known or inner:
       return next_fun(*args, **kwargs)
     path = "/".join(module.path[depth:])
     recipe, reason = decide(wrapper.rules, path)
@@ -93,16 +118,36 @@ def _run(wrapper: BitLinearized, function: Callable[..., Any], args, kwargs):
       return next_fun(*args, **kwargs)
     return _twin(module, recipe)(*args, **kwargs)
 
-  with nn.intercept_methods(intercept):
-    y = function(*args, **kwargs)
+  token = _running.set(wrapper)
+  model, places = _bound(wrapper)
+  try:
+    with intercept_calls(intercept, places):
+      y = getattr(model, method)(*args, **kwargs)
+  finally:
+    _running.reset(token)
   if wrapper.is_initializing():
     wrapper.report.check_used(wrapper.rules)
   return y
 
 
+def _bound(wrapper: BitLinearized) -> tuple[nn.Module, Places]:
+  """Returns the model in the scope of the wrapper, one for all its calls."""
+  scope, bound = wrapper.__dict__.get("_bound", (None, None))
+  if bound is None or scope is not wrapper.scope:
+    scope = wrapper.scope
+    assert scope is not None  # Without one there is no path either.
+    # By report: a second conversion is traced anew, and fills its own.
+    places = mark(scope, wrapper.report.key)
+    bound = wrapper.source.model.clone(parent=scope), places
+    object.__setattr__(wrapper, "_bound", (scope, bound))
+  return bound
+
+
 def _obstacle(module: nn.Module) -> str:
   """Says why a layer has no twin, or ""."""
   kind = type(module)
+  if kind not in TWINS and isinstance(module, tuple(TWINS)):
+    return f"{kind.__name__} has code of its own, which a twin would replace"
   if kind not in TWINS:
     twins = ", ".join(twin.__name__ for twin in TWINS)
     return f"{kind.__name__} has no twin; {twins} have"

@@ -14,7 +14,10 @@ TWINS: dict[type[Any], type[Any]] = {
   nnx.LinearGeneral: BitLinearGeneral,
   nnx.Conv: BitConv,
 }
-_OTHERS = (nnx.ConvTranspose, nnx.Einsum, nnx.Embed)
+# Other modules with a kernel, listed as staying in float, and twins, which keep
+# their recipes.
+_OTHERS = (nnx.ConvTranspose, nnx.Einsum, nnx.Embed, nnx.bridge.ToNNX)
+_QUANTIZED = tuple(TWINS.values())
 _OWN = (
   "dot_general",
   "dot_general_cls",
@@ -36,7 +39,8 @@ def convert(
   model, report = nnx.clone(model), Report()
   for path, module in list(nnx.iter_modules(model)):
     kind = type(module)
-    if kind not in TWINS and not isinstance(module, _OTHERS):
+    known = isinstance(module, (*TWINS, *_OTHERS))
+    if not known or isinstance(module, _QUANTIZED):
       continue
     name = "/".join(map(str, path))
     recipe, reason = decide(rules, name)
@@ -55,6 +59,10 @@ def convert(
 def _obstacle(module: Any) -> str:
   """Says why a layer has no twin, or ""."""
   kind = type(module)
+  if isinstance(module, nnx.bridge.ToNNX):
+    return "it is a module of Linen; convert that before it is bridged"
+  if kind not in TWINS and isinstance(module, tuple(TWINS)):
+    return f"{kind.__name__} has code of its own, which a twin would replace"
   if kind not in TWINS:
     twins = ", ".join(twin.__name__ for twin in TWINS)
     return f"{kind.__name__} has no twin; {twins} have"

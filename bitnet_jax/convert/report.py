@@ -2,16 +2,16 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
 
+from bitnet_jax.layers.interception import new_key
 from bitnet_jax.quantizers.recipe import (
+  Pairs,
   Recipe,
-  RecipeLike,
+  Rules,
+  as_pairs,
   check_used,
   get_recipe,
 )
-
-Pairs = Sequence[tuple[str, RecipeLike]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +28,27 @@ class Layer:
   recipe: Recipe | None
   reason: str
 
+  @property
+  def state(self) -> str:
+    """What to say of it: "quantized", "float" or "as it was"."""
+    if self.recipe is None:
+      return "as it was"
+    return "float" if self.recipe.is_float else "quantized"
 
-@dataclasses.dataclass
+
+@dataclasses.dataclass(eq=False)
 class Report:
-  """The layers that have been met, by slash-joined path."""
+  """The layers that have been met, by slash-joined path.
+
+  A report equals no other, not even one that lists the same.
+
+  Attributes:
+    layers: what became of each.
+    key: of the conversion; see ``interception.mark``.
+  """
 
   layers: dict[str, Layer] = dataclasses.field(default_factory=dict)
+  key: int = dataclasses.field(default_factory=new_key, repr=False)
 
   @property
   def converted(self) -> list[str]:
@@ -43,8 +58,7 @@ class Report:
   def __str__(self) -> str:
     width = max(map(len, self.layers), default=0)
     return "\n".join(
-      f"{path:{width}}  {layer.kind:14}"
-      f" {'quantized' if layer.recipe else 'as it was'}: {layer.reason}"
+      f"{path:{width}}  {layer.kind:14} {layer.state}: {layer.reason}"
       for path, layer in self.layers.items()
     )
 
@@ -53,22 +67,22 @@ class Report:
     check_used(rules, list(self.layers))
 
 
-def check_rules(rules: RecipeLike | Pairs) -> Pairs:
+def check_rules(rules: Rules) -> Pairs:
   """Returns rules as pairs of patterns and recipes.
 
   Raises:
-    ValueError: for an unknown recipe, or what is no regular expression.
+    ValueError: for what is no rule, an unknown recipe, or what is no regular
+      expression.
   """
-  if isinstance(rules, (str, Recipe)):
-    rules = [(".*", rules)]
-  for pattern, _ in rules:
+  pairs = as_pairs(rules)
+  for pattern, _ in pairs:
     try:
       re.compile(pattern)
     except re.error as error:
       raise ValueError(
         f"the rule {pattern!r} is no regular expression: {error}"
       ) from error
-  return tuple((pattern, get_recipe(recipe)) for pattern, recipe in rules)
+  return tuple((pattern, get_recipe(recipe)) for pattern, recipe in pairs)
 
 
 def decide(rules: Pairs, path: str) -> tuple[Recipe | None, str]:

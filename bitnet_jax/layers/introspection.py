@@ -8,9 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
+from flax.core import init
 
 from bitnet_jax.layers.conv import BitConv
 from bitnet_jax.layers.dense import BitDense, BitDenseGeneral
+from bitnet_jax.layers.interception import intercept_calls, mark
 from bitnet_jax.quantizers.recipe import Recipe, get_recipe
 from bitnet_jax.types import QTensor
 
@@ -177,12 +179,23 @@ def bit_layers(model: nn.Module, *args: Any, **kwargs: Any) -> list[BitLayer]:
       return y
     return next_fun(*args, **kwargs)
 
-  arrays = {n: value for n, value in kwargs.items() if hasattr(value, "shape")}
-  rest = {n: value for n, value in kwargs.items() if n not in arrays}
-  with nn.intercept_methods(note):
-    jax.eval_shape(
-      lambda a, k: model.init(jax.random.key(0), *a, **k, **rest), args, arrays
-    )
+  leaves, structure = jax.tree.flatten((args, kwargs))
+  is_array = [hasattr(leaf, "shape") for leaf in leaves]
+
+  def call(scope, arrays):
+    given = iter(arrays)
+    merged = [
+      next(given) if is_array[i] else leaf for i, leaf in enumerate(leaves)
+    ]
+    args, kwargs = jax.tree.unflatten(structure, merged)
+    places = mark(scope)
+    with intercept_calls(note, places):
+      return model.clone(parent=scope)(*args, **kwargs)
+
+  jax.eval_shape(
+    lambda arrays: init(call)(jax.random.key(0), arrays),
+    [leaf for i, leaf in enumerate(leaves) if is_array[i]],
+  )
   return list(found.values())
 
 

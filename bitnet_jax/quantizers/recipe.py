@@ -5,8 +5,8 @@ Sources beside each entry of ``RECIPES``.
 
 import dataclasses
 import re
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from bitnet_jax import choices
 from bitnet_jax.quantizers.quantizer import TERNARY_RANGE, Quantizer
@@ -115,7 +115,8 @@ RECIPES: dict[str, Recipe] = {
 }
 
 RecipeLike: TypeAlias = Recipe | str
-Rules: TypeAlias = RecipeLike | Sequence[tuple[str, RecipeLike]]
+Pairs: TypeAlias = Sequence[tuple[str, RecipeLike]]
+Rules: TypeAlias = RecipeLike | Pairs | Mapping[str, RecipeLike]
 
 
 def get_recipe(recipe: RecipeLike) -> Recipe:
@@ -127,6 +128,34 @@ def get_recipe(recipe: RecipeLike) -> Recipe:
   if isinstance(recipe, Recipe):
     return recipe
   return choices.pick(RECIPES, recipe, key="recipe")
+
+
+def as_pairs(rules: Any) -> Pairs:
+  """Returns rules as (pattern, recipe) pairs.
+
+  Args:
+    rules: one recipe for all layers; or pairs, or a mapping of patterns to
+      recipes.
+
+  Raises:
+    ValueError: for anything else.
+  """
+  if isinstance(rules, (Recipe, str)):
+    return ((".*", rules),)
+  pairs: Any = rules.items() if isinstance(rules, Mapping) else rules
+  is_sequence = isinstance(pairs, Iterable)
+  pairs = tuple(pairs) if is_sequence else ()
+  if not is_sequence or not all(map(_is_pair, pairs)):
+    raise ValueError(
+      f"rules are {rules!r}; they must be a recipe for all layers, or"
+      " (pattern, recipe) pairs such as [('out', 'float'), ('.*', 'b158')]"
+    )
+  return pairs
+
+
+def _is_pair(rule):
+  is_pair = isinstance(rule, (tuple, list)) and len(rule) == 2
+  return is_pair and isinstance(rule[0], str)
 
 
 def recipe_at(rules: Rules, path: str) -> Recipe:
@@ -142,10 +171,11 @@ def recipe_at(rules: Rules, path: str) -> Recipe:
   """
   if isinstance(rules, (Recipe, str)):
     return get_recipe(rules)
-  for pattern, recipe in rules:
+  pairs = as_pairs(rules)
+  for pattern, recipe in pairs:
     if re.fullmatch(pattern, path):
       return get_recipe(recipe)
-  patterns = [pattern for pattern, _ in rules]
+  patterns = [pattern for pattern, _ in pairs]
   raise ValueError(
     f"no recipe rule matches the layer {path!r}; the patterns are {patterns}"
     " (a last rule ('.*', recipe) takes the rest)"
@@ -166,7 +196,7 @@ def unused_patterns(rules: Rules, paths: Sequence[str]) -> list[str]:
   """Returns the patterns that decide for none of ``paths``."""
   if isinstance(rules, (Recipe, str)):
     return []
-  patterns = [pattern for pattern, _ in rules]
+  patterns = [pattern for pattern, _ in as_pairs(rules)]
   deciding = {
     next((p for p in patterns if re.fullmatch(p, path)), None) for path in paths
   }

@@ -179,6 +179,78 @@ def test_bad_rule_without_example_is_named_at_init():
     ternary.init(jax.random.key(0), IMAGES)
 
 
+@pytest.mark.parametrize(
+  "rules",
+  [None, 3, (".*", "b158"), [(".*",)], [(3, "b158")], ["b158"]],
+)
+def test_what_are_no_rules_is_refused(rules):
+  with pytest.raises(ValueError, match=r"rules are .*such as \[\('out', 'flo"):
+    bitlinearize(Cnn(), rules, IMAGES)
+
+
+def test_rules_may_be_a_mapping():
+  _, report = bitlinearize(Cnn(), dict(HIDDEN), IMAGES)
+  assert report.layers == bitlinearize(Cnn(), HIDDEN, IMAGES)[1].layers
+  assert "out      Dense          float: rule 'out'" in str(report)
+
+
+class Parts(nn.Module):
+  """A model whose layers are given to it, one of them by a telling name."""
+
+  model: nn.Module
+  blocks: tuple[nn.Module, ...]
+  head: nn.Module
+
+  def __call__(self, x):
+    for block in (self.model, *self.blocks):
+      x = block(x)
+    return self.head(x)
+
+
+def test_layers_that_are_attributes_have_the_paths_of_the_model():
+  shared = nn.Dense(8)
+  model = Parts(nn.Dense(8), (shared, nn.Dense(8), shared), nn.Dense(3))
+  rules = [("head", "float"), ("model|blocks_.", "b158")]
+  ternary, report = bitlinearize(model, rules, ROWS)
+  assert list(report.layers) == ["model", "blocks_0", "blocks_1", "head"]
+  assert report.layers["head"].recipe.is_float
+  expected = jax.jit(model.init)(jax.random.key(0), ROWS)
+  found = jax.jit(ternary.init)(jax.random.key(0), ROWS)
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_model_is_converted_once():
+  ternary, _ = bitlinearize(Cnn(), HIDDEN, IMAGES)
+  with pytest.raises(ValueError, match=r"what bitlinearize returned.*in one c"):
+    bitlinearize(ternary, "int8", IMAGES)
+
+
+def test_converted_part_of_a_model_keeps_its_recipes():
+  inner, of_inner = bitlinearize(Cnn(), HIDDEN)
+  model = nn.Sequential([inner, nn.Dense(3)])
+  _, report = bitlinearize(model, "int8", IMAGES)
+  assert list(report.layers) == ["layers_1"]
+  assert of_inner.layers["out"].recipe.is_float
+
+
+def test_converted_model_is_called_twice_by_another():
+  class Twice(nn.Module):
+    body: nn.Module
+
+    @nn.compact
+    def __call__(self, x):
+      return self.body(x) + self.body(x)
+
+  inner, _ = bitlinearize(Cnn(), HIDDEN)
+  variables = jax.jit(Twice(inner).init)(jax.random.key(0), IMAGES)
+  x = jax.random.normal(jax.random.key(1), IMAGES.shape)
+  once = inner.apply({n: v["body"] for n, v in variables.items()}, x)
+  np.testing.assert_allclose(
+    Twice(inner).apply(variables, x), 2 * once, rtol=1e-6
+  )
+
+
 def test_what_is_no_model_is_refused():
   with pytest.raises(TypeError, match="model is a dict, neither a Linen nor"):
     bitlinearize({}, "b158")

@@ -1,5 +1,6 @@
 """An NNX model that knows nothing of us, made ternary."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +50,13 @@ def test_report_lists_every_layer():
   assert report.layers["out"].reason == "no rule matches"
 
 
+class Scaled(nnx.Linear):
+  """A layer with code of its own."""
+
+  def __call__(self, inputs, out_sharding=None):
+    return 2 * super().__call__(inputs, out_sharding)
+
+
 class Odd(nnx.Module):
   """Layers that have no twin."""
 
@@ -57,6 +65,9 @@ class Odd(nnx.Module):
     self.own = nnx.Linear(4, 4, dot_general=jnp.dot, rngs=rngs)
     self.transposed = nnx.ConvTranspose(4, 4, (3,), rngs=rngs)
     self.plain = nnx.Linear(4, 4, rngs=rngs)
+    self.scaled = Scaled(4, 4, rngs=rngs)
+    self.lora = nnx.LoRALinear(4, 4, lora_rank=2, rngs=rngs)
+    self.bridged = nnx.bridge.ToNNX(nn.Dense(4), rngs=rngs)
 
 
 def test_layers_without_a_twin_stay_and_say_why():
@@ -64,6 +75,17 @@ def test_layers_without_a_twin_stay_and_say_why():
   assert report.converted == ["plain"]
   assert report.layers["own"].reason.startswith("it has dot_general")
   assert report.layers["embed"].reason.startswith("Embed has no twin; Linear")
+  for name, kind in (("scaled", "Scaled"), ("lora", "LoRALinear")):
+    assert report.layers[name].reason.startswith(f"{kind} has code of its own")
+  assert report.layers["bridged"].reason.startswith("it is a module of Linen")
+
+
+def test_quantized_layers_keep_their_recipes():
+  rules = [("embed|out", "float")]
+  first, _ = bitlinearize(Transformer(nnx.Rngs(0)), rules)
+  second, report = bitlinearize(first, "b158")
+  assert "embed" not in report.layers
+  assert second.embed.recipe.is_float
 
 
 def test_mistakes_are_named():
