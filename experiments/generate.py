@@ -52,7 +52,7 @@ def main(argv):
     if shows:
       _show(f"{prompts[0]}|")
     written = writing.write(writer, prompts, options, _show if shows else None)
-  except (ImportError, OSError, ValueError) as error:
+  except (ArithmeticError, ImportError, OSError, ValueError) as error:
     sys.exit(bucket.with_addresses(f"error: {error}"))
   for prompt, text in zip(prompts, written.texts, strict=True):
     if _JSON.value:

@@ -178,12 +178,15 @@ def _loaded(tokenizer, content, named, where):
     for name, token in named.items()
     if (match := _SENTINEL.fullmatch(name))
   }
+  known = {*tokenizer.get_vocab().values()}
+  size = max(known, default=-1) + 1
   return Vocabulary(
     codec=_Codec(tokenizer),
     content=content,
-    size=max(tokenizer.get_vocab().values(), default=-1) + 1,
+    size=size,
     ids=ids,
     sentinels=tuple(sentinels[key] for key in sorted(sentinels)),
+    unused=tuple(i for i in range(size) if i not in known),
   )
 
 

@@ -90,6 +90,7 @@ class Tokenizer:
     sep_id: after each text of an example.
     sentinels: one for each span that span corruption takes out, in the order
       of their use.
+    unused: ids in [0, vocab_size) that stand for nothing.
   """
 
   vocab_size: int
@@ -103,6 +104,17 @@ class Tokenizer:
   cls_id: int | None = None
   sep_id: int | None = None
   sentinels: tuple[int, ...] = ()
+  unused: tuple[int, ...] = ()
+
+  def unused_ids(self, vocab_size: int) -> np.ndarray:
+    """Returns the ids of a model that stand for nothing, int32, sorted.
+
+    Args:
+      vocab_size: of the model, which may be more than there are tokens.
+    """
+    return np.array(
+      [*self.unused, *range(self.vocab_size, vocab_size)], np.int32
+    )
 
   @property
   def special_ids(self) -> np.ndarray:
@@ -194,6 +206,8 @@ class Tokenizer:
   def decode(self, ids: Sequence[int] | np.ndarray) -> str:
     """Returns the text of ids; special tokens but the unknown are left out.
 
+    An id that stands for nothing becomes U+FFFD.
+
     Raises:
       ValueError: an id is outside the vocabulary; names it and its index.
     """
@@ -205,7 +219,12 @@ class Tokenizer:
         f" 0..{self.vocab_size - 1}"
       )
     silent = self.special_ids[self.special_ids != self.unk_id]
-    return self.codec.decode(ids[~np.isin(ids, silent)].tolist())
+    ids = ids[~np.isin(ids, silent)]
+    first, *others = np.split(ids, np.flatnonzero(np.isin(ids, self.unused)))
+    known = [first, *(part[1:] for part in others)]
+    return "\N{REPLACEMENT CHARACTER}".join(
+      self.codec.decode(part.tolist()) for part in known
+    )
 
 
 def load_tokenizer(
@@ -283,7 +302,8 @@ def load_tokenizer(
       " tokens with those it was given; leave vocab_size None, or give more for"
       " ids that nothing has"
     )
-  return dataclasses.replace(tokenizer, vocab_size=vocab_size)
+  unused = tuple(tokenizer.unused_ids(vocab_size).tolist())
+  return dataclasses.replace(tokenizer, vocab_size=vocab_size, unused=unused)
 
 
 def _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs):
@@ -321,6 +341,7 @@ def _complete(found: Vocabulary, num_sentinels, needs):
     fingerprint=f"sha256:{digest.hexdigest()}",
     codec=found.codec,
     sentinels=sentinels,
+    unused=found.unused,
     **{f"{role}_id": token for role, token in ids.items()},
   )
 

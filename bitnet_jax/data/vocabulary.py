@@ -41,6 +41,7 @@ class Vocabulary:
     size: ids are in [0, size).
     ids: of special tokens, by role.
     sentinels: ids of the sentinels in the order of their use.
+    unused: ids below ``size`` that stand for nothing.
   """
 
   codec: Codec
@@ -48,6 +49,7 @@ class Vocabulary:
   size: int
   ids: Mapping[str, int]
   sentinels: tuple[int, ...]
+  unused: tuple[int, ...] = ()
 
 
 def recall(folder: pathlib.Path, name: str, record: Mapping) -> bytes | None:

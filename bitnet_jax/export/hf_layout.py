@@ -12,6 +12,8 @@ from bitnet_jax.export import decoders
 from bitnet_jax.models.decoder import DecoderConfig
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
+# How texts begin and end: what it says counts before what CONFIG says.
+GENERATION = "generation_config.json"
 INDEX = f"{TENSORS}.index.json"
 # What weight_scale is: the scale, or one over it.
 LINEAR_CLASSES = ("autobitlinear", "bitlinear")

@@ -9,6 +9,7 @@ import shutil
 from typing import Any
 
 import jax.numpy as jnp
+from absl import logging
 
 from bitnet_jax.data.kept import keep_vocabulary
 from bitnet_jax.data.tokenizers import Tokenizer, load_tokenizer
@@ -40,8 +41,9 @@ def import_hf(source: pathlib.Path, output: pathlib.Path) -> str:
   for ``init_from`` of a config, from which training goes on.
 
   Args:
-    source: folder with ``config.json`` and ``model.safetensors``, and with
-      ``tokenizer.json`` or ``tokenizer.model`` if there is a vocabulary.
+    source: folder with ``config.json`` and ``model.safetensors``, with
+      ``tokenizer.json`` or ``tokenizer.model`` if there is a vocabulary, and
+      with ``generation_config.json`` where texts end as that says.
     output: a folder that is empty, or not there.
 
   Returns:
@@ -79,15 +81,35 @@ def import_hf(source: pathlib.Path, output: pathlib.Path) -> str:
   return f"{kind}, {count}: {sizes}"
 
 
-def _ids(source: pathlib.Path, vocab_size: int) -> dict[str, int]:
-  """Returns what the config says of how texts begin and end."""
-  config, ids = read_json(source / hf_layout.CONFIG), {}
+def _ids(source: pathlib.Path, vocab_size: int) -> dict[str, Any]:
+  """Returns what the files say of how texts begin and end.
+
+  Several tokens may end a text, of which the first comes first. As in
+  transformers, ``generation_config.json`` counts before ``config.json``.
+  """
+  said = read_json(source / hf_layout.CONFIG)
+  if (source / hf_layout.GENERATION).exists():
+    more = read_json(source / hf_layout.GENERATION)
+    said |= {key: value for key, value in more.items() if value is not None}
+  ids: dict[str, Any] = {}
   for name, key in (("first_id", "bos_token_id"), ("stop_id", "eos_token_id")):
-    token = config.get(key)
-    token = token[0] if isinstance(token, list) and token else token
-    if isinstance(token, int) and 0 <= token < vocab_size:
-      ids[name] = token
+    found = said.get(key)
+    several = found if isinstance(found, list) else [found]
+    known = [i for i in several if _is_id(i, vocab_size)]
+    if len(known) < len(several) and found is not None:
+      logging.warning(
+        "%s: %s is %s; the model writes ids in 0..%d, so %s are left",
+        *(source, key, found, vocab_size - 1, known or "none"),
+      )
+    if known:
+      is_one = name == "first_id" or len(known) == 1
+      ids[name] = known[0] if is_one else known
   return ids
+
+
+def _is_id(token: Any, vocab_size: int) -> bool:
+  is_whole = isinstance(token, int) and not isinstance(token, bool)
+  return is_whole and 0 <= token < vocab_size
 
 
 def _find_vocabulary(source) -> tuple[str, Tokenizer | None]:

@@ -1,16 +1,22 @@
 """Continuing text with a causal language model."""
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitnet_jax.inference.sampling import Sampling
+from bitnet_jax.inference.prompts import (
+  Prompts,
+  check_prompts,
+  check_stop_ids,
+  may_be_written,
+  unboxed,
+)
+from bitnet_jax.inference.sampling import NO_TOKEN, Sampling
 from bitnet_jax.layers import bit_layers
 from bitnet_jax.layers.introspection import quantize_kernels, replace_kernels
 from bitnet_jax.models.cache import Cache, make_cache
@@ -22,11 +28,12 @@ _FILLING = 0  # Any id will do: filling is at position -1, which nobody sees.
 def generate(
   model: Decoder,
   variables: Mapping[str, Any],
-  prompts: Sequence[Sequence[int]],
+  prompts: Prompts,
   *,
   max_new_tokens: int,
   sampling: Sampling | None = None,
-  stop_id: int | None = None,
+  stop_id: int | Sequence[int] | None = None,
+  banned: Sequence[int] | np.ndarray = (),
   seed: int = 0,
 ) -> list[list[int]]:
   """Continues prompts, all at once, with a cache.
@@ -37,41 +44,63 @@ def generate(
   Args:
     model: the model.
     variables: its parameters, ``{"params": ...}``, frozen or not.
-    prompts: ids, at least one each; lengths may differ.
+    prompts: rows of ids, sequences or an array, at least one id each; lengths
+      may differ.
     max_new_tokens: where to stop at the latest.
     sampling: how tokens are chosen; by default always the likeliest.
-    stop_id: ends a text; it is not part of the result. ``None`` for none.
+    stop_id: ends a text, or several such; not part of the result. ``None`` for
+      none.
+    banned: ids that are never written, such as those of a model that its
+      vocabulary does not have: ``Tokenizer.unused_ids``.
     seed: of the sampling.
 
   Returns:
     The ids that follow each prompt, without it.
 
   Raises:
-    ValueError: for no or empty prompts, ids that are not in the vocabulary, or
-      more tokens than the model has positions for.
+    FloatingPointError: if logits are NaN or infinite.
+    ValueError: for prompts that are none, or empty, or no rows of ids in the
+      vocabulary, or for more tokens than the model has positions for.
   """
-  tokens, positions = _place(model, prompts, max_new_tokens)
-  written, lengths = _generate(
-    model,
-    dict(variables),
-    tokens,
-    positions,
-    jax.random.key(seed),
-    max_new_tokens=max_new_tokens,
-    choosing=_Choosing(sampling or Sampling(), stop_id),
+  variables, tokens, positions = _place(
+    model, variables, prompts, max_new_tokens
   )
-  rows = zip(np.asarray(written), np.asarray(lengths), strict=True)
+  allowed = _allowed(model, stop_id, banned)
+  written, lengths = jax.device_get(
+    _generate(
+      model,
+      variables,
+      tokens,
+      positions,
+      jax.random.key(seed),
+      allowed,
+      max_new_tokens=max_new_tokens,
+      sampling=sampling or Sampling(),
+    )
+  )
+  failed = np.argwhere(written == NO_TOKEN)
+  if len(failed):
+    raise _no_numbers(*failed[0])
+  rows = zip(written, lengths, strict=True)
   return [row[:length].tolist() for row, length in rows]
+
+
+def _no_numbers(row, number) -> FloatingPointError:
+  return FloatingPointError(
+    f"prompt {row}, new token {number}: the logits are NaN or infinite, so that"
+    " none can be chosen; look for such values in the variables of the model"
+  )
 
 
 def stream(
   model: Decoder,
   variables: Mapping[str, Any],
-  prompts: Sequence[Sequence[int]],
+  prompts: Prompts,
   *,
   max_new_tokens: int,
   sampling: Sampling | None = None,
-  stop_id: int | None = None,
+  stop_id: int | Sequence[int] | None = None,
+  banned: Sequence[int] | np.ndarray = (),
   seed: int = 0,
 ) -> Iterator[list[int | None]]:
   """Continues prompts as ``generate`` does, and yields tokens as they come.
@@ -83,21 +112,33 @@ def stream(
     max_new_tokens: see ``generate``.
     sampling: see ``generate``.
     stop_id: see ``generate``.
+    banned: see ``generate``.
     seed: see ``generate``.
 
   Yields:
     One token for each prompt; ``None`` where its text has ended.
+
+  Raises:
+    FloatingPointError: see ``generate``.
+    ValueError: see ``generate``.
   """
-  tokens, positions = _place(model, prompts, max_new_tokens)
-  choosing = _Choosing(sampling or Sampling(), stop_id)
+  variables, tokens, positions = _place(
+    model, variables, prompts, max_new_tokens
+  )
+  allowed, sampling = _allowed(model, stop_id, banned), sampling or Sampling()
   variables, state = _begin_compiled(
-    model, dict(variables), tokens, positions, max_new_tokens
+    model, variables, tokens, positions, max_new_tokens
   )
   key = jax.random.key(seed)
-  for _ in range(max_new_tokens):
-    token, state = _next_compiled(model, choosing, variables, state, key)
+  for number in range(max_new_tokens):
+    token, state = _next_compiled(
+      model, sampling, variables, state, key, allowed
+    )
     # Fetched together: a token, and whether it still counts.
     found, done = jax.device_get((token, state.done))
+    failed = np.flatnonzero(found == NO_TOKEN)
+    if len(failed):
+      raise _no_numbers(failed[0], number)
     if done.all():
       return
     yield [None if d else int(t) for t, d in zip(found, done, strict=True)]
@@ -113,16 +154,29 @@ def quantize_once(
     variables: its parameters.
     *example: inputs of a call, or their shapes.
   """
+  variables = unboxed(variables)
   codes = quantize_kernels(bit_layers(model, *example), variables["params"])
   return {**variables, "params": replace_kernels(variables["params"], codes)}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Choosing:
-  """How tokens are chosen, and which ends a text."""
+class _Allowed(NamedTuple):
+  """Which tokens may be written, and which end a text.
 
-  sampling: Sampling
-  stop_id: int | None
+  Attributes:
+    may: bool [v].
+    stops: bool [v].
+  """
+
+  may: jax.Array
+  stops: jax.Array
+
+
+def _allowed(model, stop_id, banned):
+  vocab_size = model.cfg.vocab_size
+  stop_ids = check_stop_ids(stop_id, vocab_size)
+  may = may_be_written(banned, stop_ids, vocab_size)
+  stops = np.isin(np.arange(vocab_size), stop_ids)
+  return _Allowed(jnp.asarray(may), jnp.asarray(stops))
 
 
 class _State(flax.struct.PyTreeNode):
@@ -161,15 +215,17 @@ def _begin(model, variables, tokens, positions, max_new_tokens):
   return variables, state
 
 
-def _next(model, choosing, variables, state, key):
+def _next(model, sampling, variables, state, key, allowed):
   """Writes one token of each text."""
   key = jax.random.fold_in(key, state.index)
-  token = choosing.sampling(state.logits, key)
-  done = state.done
-  if choosing.stop_id is not None:
-    done = done | (token == choosing.stop_id)
+  logits = jnp.where(allowed.may[None], state.logits, -jnp.inf)
+  token = sampling(logits, key)
+  fed = jnp.maximum(token, 0)
+  # What follows the end of a text goes nowhere, so that it cannot fail.
+  token = jnp.where(state.done, fed, token)
+  done = state.done | allowed.stops[fed] | (token == NO_TOKEN)
   logits, cache = model.apply(
-    variables, token[:, None], state.position, state.cache, method="decode"
+    variables, fed[:, None], state.position, state.cache, method="decode"
   )
   return token, _State(
     index=state.index + 1,
@@ -185,10 +241,10 @@ _next_compiled = jax.jit(_next, static_argnums=(0, 1), donate_argnums=3)
 
 
 @functools.partial(
-  jax.jit, static_argnames=("model", "max_new_tokens", "choosing")
+  jax.jit, static_argnames=("model", "max_new_tokens", "sampling")
 )
 def _generate(
-  model, variables, tokens, positions, key, *, max_new_tokens, choosing
+  model, variables, tokens, positions, key, allowed, *, max_new_tokens, sampling
 ):
   """Returns what is written, [b, max_new_tokens], and how much of it counts."""
   variables, state = _begin(model, variables, tokens, positions, max_new_tokens)
@@ -199,9 +255,9 @@ def _generate(
 
   def write(carry):
     state, written, lengths = carry
-    token, following = _next(model, choosing, variables, state, key)
+    token, following = _next(model, sampling, variables, state, key, allowed)
     written = written.at[:, state.index].set(token)
-    return following, written, lengths + ~following.done
+    return following, written, lengths + jnp.int32(~following.done)
 
   b = len(tokens)
   empty = jnp.zeros((b, max_new_tokens), jnp.int32)
@@ -210,35 +266,27 @@ def _generate(
   return written, lengths
 
 
-def _place(model, prompts, max_new_tokens):
-  """Returns tokens and positions of prompts, [b, longest], filled in front."""
-  _check_prompts(prompts, model.cfg.vocab_size)
-  if max_new_tokens < 1:
-    raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be >= 1")
-  longest = max(map(len, prompts))
+def _place(model, variables, prompts, max_new_tokens):
+  """Returns what is computed with.
+
+  Variables, and tokens and positions of the prompts, [b, longest], filled in
+  front.
+  """
+  rows = check_prompts(prompts, model.cfg.vocab_size)
+  if not isinstance(max_new_tokens, (int, np.integer)) or max_new_tokens < 1:
+    raise ValueError(
+      f"max_new_tokens is {max_new_tokens}; it must be a whole number >= 1"
+    )
+  longest = max(map(len, rows))
   if longest + max_new_tokens > model.cfg.max_length:
     raise ValueError(
       f"the longest prompt has {longest} tokens; with max_new_tokens"
       f" {max_new_tokens} that is more than model.max_length,"
       f" {model.cfg.max_length}"
     )
-  tokens = np.full((len(prompts), longest), _FILLING, np.int32)
-  positions = np.full((len(prompts), longest), -1, np.int32)
-  for row, prompt in enumerate(prompts):
-    tokens[row, longest - len(prompt) :] = prompt
-    positions[row, longest - len(prompt) :] = np.arange(len(prompt))
-  return tokens, positions
-
-
-def _check_prompts(prompts, vocab_size):
-  if not prompts:
-    raise ValueError("there are no prompts")
-  for number, prompt in enumerate(prompts):
-    if not len(prompt):
-      raise ValueError(f"prompt {number} is empty; it must hold a token")
-    for token in prompt:
-      if not 0 <= token < vocab_size:
-        raise ValueError(
-          f"prompt {number} holds the id {token}; ids must be in"
-          f" 0..{vocab_size - 1} (vocab_size={vocab_size})"
-        )
+  tokens = np.full((len(rows), longest), _FILLING, np.int32)
+  positions = np.full((len(rows), longest), -1, np.int32)
+  for number, row in enumerate(rows):
+    tokens[number, longest - len(row) :] = row
+    positions[number, longest - len(row) :] = np.arange(len(row))
+  return unboxed(variables), tokens, positions

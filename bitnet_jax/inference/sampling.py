@@ -1,21 +1,30 @@
 """Choosing a token from logits."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+NO_TOKEN = -1  # chosen where logits tell nothing
+# Below it a temperature is 0 in float32, and above its inverse one over it.
+_COLDEST = float(jnp.finfo(jnp.float32).tiny)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
   """How tokens are chosen.
 
+  Tokens have ranks: the likeliest comes first, and of equally likely ones the
+  one of the lowest id.
+
   Attributes:
-    temperature: divides the logits; 0 takes the likeliest token.
-    top_k: only so many of the likeliest tokens; ``None`` for all.
-    top_p: only the likeliest tokens that together have this probability, at
-      least one (2019, 1904.09751); ``None`` for all. After ``top_k``.
+    temperature: divides the logits; 0 takes the first token.
+    top_k: only so many of the first tokens; ``None`` for all.
+    top_p: only the first tokens that together have this probability, at least
+      one (2019, 1904.09751); ``None`` for all. After ``top_k``.
   """
 
   temperature: float = 0.0
@@ -23,36 +32,61 @@ class Sampling:
   top_p: float | None = None
 
   def __post_init__(self):
-    if not self.temperature >= 0:
+    if not 0 <= self.temperature < math.inf:
       raise ValueError(
-        f"temperature is {self.temperature}; it must not be negative"
+        f"temperature is {self.temperature}; it must be finite and not negative"
       )
-    if self.top_k is not None and self.top_k < 1:
-      raise ValueError(f"top_k is {self.top_k}; it must be at least 1")
+    if self.top_k is not None and not (
+      isinstance(self.top_k, (int, np.integer)) and self.top_k >= 1
+    ):
+      raise ValueError(
+        f"top_k is {self.top_k}; it must be a whole number of at least 1"
+      )
     if self.top_p is not None and not 0 < self.top_p <= 1:
       raise ValueError(f"top_p is {self.top_p}; it must lie in (0, 1]")
 
   def __call__(
     self, logits: Float[Array, "b v"], key: Key[Array, ""]
   ) -> Int[Array, " b"]:
-    """Returns one token for each row of logits."""
+    """Returns one token for each row of logits.
+
+    It is ``NO_TOKEN`` for a row that is no distribution: with NaN or infinity
+    in it, or nothing but minus infinity, which stands for probability 0.
+    """
     logits = logits.astype(jnp.float32)
+    told = is_distribution(logits)
     if self.temperature == 0:
-      return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    logits = self.restrict(logits / self.temperature)
-    return jax.random.categorical(key, logits).astype(jnp.int32)
+      chosen = jnp.argmax(logits, axis=-1)
+    else:
+      chosen = jax.random.categorical(key, self.restrict(self._scaled(logits)))
+    return jnp.where(told, chosen.astype(jnp.int32), NO_TOKEN)
+
+  def _scaled(self, logits):
+    # The largest becomes 0, so that no temperature makes it infinite.
+    top = jnp.max(logits, axis=-1, keepdims=True)
+    temperature = np.clip(float(self.temperature), _COLDEST, 1 / _COLDEST)
+    return (logits - top) / float(temperature)
 
   def restrict(self, logits: Float[Array, "b v"]) -> Float[Array, "b v"]:
     """Returns logits, minus infinity for the tokens that are left out."""
-    if self.top_k is not None:
-      k = min(self.top_k, logits.shape[-1])
-      least = jax.lax.top_k(logits, k)[0][:, -1:]
-      logits = jnp.where(logits < least, -jnp.inf, logits)
-    if self.top_p is not None:
-      ordered = jnp.sort(logits, axis=-1, descending=True)
-      shares = jax.nn.softmax(ordered, axis=-1)
+    size = logits.shape[-1]
+    count = size if self.top_k is None else min(int(self.top_k), size)
+    # In float32 all shares together may reach 1 before the last.
+    share = None if self.top_p == 1 else self.top_p
+    if count == size and share is None:
+      return logits
+    ordered, tokens = jax.lax.top_k(logits, count)  # of equals, the first
+    if share is not None:
+      shares = jax.nn.softmax(ordered.astype(jnp.float32), axis=-1)
       before = jnp.cumsum(shares, axis=-1) - shares
-      kept = jnp.where(before < self.top_p, ordered, jnp.inf)
-      least = jnp.min(kept, axis=-1, keepdims=True)
-      logits = jnp.where(logits < least, -jnp.inf, logits)
-    return logits
+      is_kept = (before < share) | (jnp.arange(count) == 0)[None]
+      ordered = jnp.where(is_kept, ordered, -jnp.inf)
+    rows = jnp.arange(len(logits))[:, None]
+    return jnp.full_like(logits, -jnp.inf).at[rows, tokens].set(ordered)
+
+
+def is_distribution(logits: Float[Array, "*b v"]) -> Bool[Array, "*b"]:
+  """Tells which rows of logits give each token a probability."""
+  # Not by a maximum, which may lose NaN.
+  is_bad = jnp.isnan(logits) | (logits == jnp.inf)
+  return ~jnp.any(is_bad, axis=-1) & jnp.any(logits > -jnp.inf, axis=-1)

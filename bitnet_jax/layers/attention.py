@@ -212,7 +212,8 @@ class Attention(nn.Module):
         keys = rotate(keys, positions, base=self.rotary_base)
     if cache is not None:
       if index is not None:
-        place = (0, index, 0, 0)
+        zero = jnp.zeros_like(index)  # Places are all of one dtype.
+        place = (zero, index, zero, zero)
         keys, values = (
           jax.lax.dynamic_update_slice(old, new.astype(old.dtype), place)
           for old, new in ((cache.keys, keys), (cache.values, values))

@@ -77,8 +77,10 @@ def extend(cache: Cache, positions: Int[Array, "b t"]) -> tuple[Cache, Context]:
   Returns:
     The cache with the positions noted, and what the blocks are to be given.
   """
+  # Places are all of one dtype.
+  row = jnp.zeros_like(cache.index)
   kept = jax.lax.dynamic_update_slice(
-    cache.positions, positions, (0, cache.index)
+    cache.positions, positions, (row, cache.index)
   )
   context = Context(
     mask=make_mask(positions=(positions, kept)),

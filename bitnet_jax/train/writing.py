@@ -12,6 +12,7 @@ import numpy as np
 from bitnet_jax.data.kept import load_kept
 from bitnet_jax.data.tokenizers import Tokenizer
 from bitnet_jax.inference import Sampling, beam_search, stream
+from bitnet_jax.inference.prompts import check_stop_ids
 from bitnet_jax.inference.storage import load_frozen
 from bitnet_jax.models.decoder import Decoder
 from bitnet_jax.models.encoder_decoder import EncoderDecoder
@@ -49,7 +50,8 @@ class Writer(NamedTuple):
     start_id: what the decoder of an encoder-decoder reads first; 0 for others.
     first_id: what a decoder reads before a prompt; ``None`` for what ends a
       text, as in training here.
-    stop_id: what ends a text; ``None`` for the token eos of the vocabulary.
+    stop_id: what ends a text, one id or several; ``None`` for the token eos of
+      the vocabulary.
   """
 
   model: Any
@@ -57,7 +59,22 @@ class Writer(NamedTuple):
   tokenizer: Tokenizer
   start_id: int
   first_id: int | None = None
-  stop_id: int | None = None
+  stop_id: int | Sequence[int] | None = None
+
+  @property
+  def stop_ids(self) -> tuple[int, ...]:
+    """What ends a text, at least one id.
+
+    Raises:
+      ValueError: if there is none, or for one that the model does not have.
+    """
+    found = check_stop_ids(self.stop_id, self.model.cfg.vocab_size)
+    return found or (self.tokenizer.need("eos", purpose="writing"),)
+
+  @property
+  def banned(self) -> np.ndarray:
+    """Ids of the model that no text has."""
+    return self.tokenizer.unused_ids(self.model.cfg.vocab_size)
 
 
 class Written(NamedTuple):
@@ -146,27 +163,26 @@ def write(
       written it.
 
   Raises:
+    FloatingPointError: if the model computes NaN or infinity.
     ValueError: for a prompt that is empty or too long.
   """
   ids = writer.tokenizer.encode_batch(prompts)
   for prompt, found in zip(prompts, ids, strict=True):
     if not len(found):
       raise ValueError(f"the prompt {prompt!r} has no token")
-  stop_id = writer.stop_id
-  if stop_id is None:
-    stop_id = writer.tokenizer.need("eos", purpose="writing")
+  stop_ids = writer.stop_ids
   if isinstance(writer.model, Decoder):
-    return _continue(writer, ids, stop_id, options, show)
+    return _continue(writer, ids, stop_ids, options, show)
   began = time.monotonic()
-  rows = _answer(writer, ids, stop_id, options)
+  rows = _answer(writer, ids, stop_ids[0], options)
   texts = [writer.tokenizer.decode(np.asarray(r, np.int32)) for r in rows]
   tokens = sum(map(len, rows)) + len(rows)
   return Written(texts, tokens, time.monotonic() - began)
 
 
-def _continue(writer, ids, stop_id, options, show) -> Written:
+def _continue(writer, ids, stop_ids, options, show) -> Written:
   # As in training, a text starts after the end of another.
-  first_id = stop_id if writer.first_id is None else writer.first_id
+  first_id = stop_ids[0] if writer.first_id is None else writer.first_id
   prompts = [[first_id, *map(int, found)] for found in ids]
   steps = stream(
     writer.model,
@@ -174,7 +190,8 @@ def _continue(writer, ids, stop_id, options, show) -> Written:
     prompts,
     max_new_tokens=options.max_new_tokens,
     sampling=options.sampling,
-    stop_id=stop_id,
+    stop_id=stop_ids,
+    banned=writer.banned,
     seed=options.seed,
   )
   rows: list[list[int]] = [[] for _ in prompts]
@@ -237,6 +254,7 @@ def _answer(
     max_length=options.max_new_tokens,
     num_beams=options.num_beams,
     length_penalty=options.length_penalty,
+    banned=writer.banned,
   )
   rows = np.asarray(outputs).tolist()
   return [row[: row.index(stop_id)] if stop_id in row else row for row in rows]

@@ -398,3 +398,32 @@ def test_vocabulary_may_have_room_for_nothing():
   assert tokenizer.decode([*ids, 263]) == "é\N{REPLACEMENT CHARACTER}"
   with pytest.raises(ValueError, match="vocab_size is 255, but bytes has 263"):
     load("bytes", vocab_size=255)
+
+
+def test_ids_that_stand_for_nothing_are_known(tmp_path, loaded):
+  assert loaded["bpe"].unused == ()
+  tokenizer = load("bytes", vocab_size=265)
+  assert tokenizer.unused == (263, 264)
+  assert tokenizer.unused_ids(267).tolist() == [263, 264, 265, 266]
+  model = tmp_path / "m.model"
+  codec = loaded["unigram"].codec
+  model.write_bytes(codec._processor.serialized_model_proto())
+  size = loaded["unigram"].vocab_size
+  tokenizer = load(f"sentencepiece:{model}", vocab_size=size + 1)
+  assert tokenizer.unused == (size,)
+  ids = tokenizer.encode("to be").tolist()
+  assert tokenizer.decode([*ids, size]) == "to be\N{REPLACEMENT CHARACTER}"
+  path = tmp_path / "tokenizer.json"
+  vocabulary = {"a": 0, "b": 3, "<unk>": 5}
+  model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}
+  path.write_text(json.dumps({"version": "1.0", "model": model} | EMPTY))
+  tokenizer = load(f"tokenizers:{path}", needs=("eos",))
+  assert tokenizer.vocab_size == 7
+  assert tokenizer.unused == (1, 2, 4)
+
+
+EMPTY = {
+  "added_tokens": [],
+  **dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder")),
+  **dict.fromkeys(("truncation", "padding")),
+}

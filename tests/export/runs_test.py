@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bitnet_jax.data.tokenizers import load_tokenizer
-from bitnet_jax.export import hf
+from bitnet_jax.export import hf, imports
 from bitnet_jax.export.imports import import_hf
 from bitnet_jax.export.runs import VARIANTS, export_run
 from bitnet_jax.inference import Sampling
@@ -111,9 +111,40 @@ def test_first_token_of_another_config_stands_before_prompts(tmp_path):
   path.write_text(json.dumps(config | ids))
   import_hf(tmp_path / "hf", tmp_path / "back")
   writer = writing.writer_of_frozen(tmp_path / "back")
-  assert (writer.first_id, writer.stop_id) == (tokenizer.bos_id, 7)
+  assert (writer.first_id, writer.stop_id) == (tokenizer.bos_id, [7, 8])
   own = writer._replace(first_id=None, stop_id=None)
   assert write(writer) != write(own)
+
+
+@pytest.mark.parametrize(
+  ("config", "generation", "ids", "said"),
+  [
+    ({"eos_token_id": 3}, None, {"stop_id": 3}, ""),
+    ({"eos_token_id": [3, 4]}, None, {"stop_id": [3, 4]}, ""),
+    ({"eos_token_id": [3]}, None, {"stop_id": 3}, ""),
+    (
+      {"eos_token_id": 3, "bos_token_id": 1},
+      {"eos_token_id": [4, 5]},
+      {"stop_id": [4, 5], "first_id": 1},
+      "",
+    ),
+    ({"eos_token_id": 3}, {"eos_token_id": None}, {"stop_id": 3}, ""),
+    ({"eos_token_id": None}, None, {}, ""),
+    ({"eos_token_id": [3, 9]}, None, {"stop_id": 3}, "so [3] are left"),
+    ({"eos_token_id": "</s>"}, None, {}, "eos_token_id is </s>"),
+    ({"eos_token_id": [True]}, None, {}, "in 0..8, so none are left"),
+  ],
+)
+def test_texts_end_where_the_files_say(
+  tmp_path, caplog, config, generation, ids, said
+):
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  if generation is not None:
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps(generation))
+  assert imports._ids(tmp_path, 9) == ids
+  assert said in caplog.text
+  assert bool(said) == bool(caplog.text)
 
 
 @pytest.mark.slow

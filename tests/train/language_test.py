@@ -205,6 +205,18 @@ def test_most_likely_is_the_first_of_the_largest(dtype):
   np.testing.assert_array_equal(most_likely(logits), jnp.argmax(logits, -1))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_most_likely_of_nan_is_no_token(dtype):
+  logits = np.random.default_rng(0).normal(size=(2, 64, 300))
+  logits[0, 7, 250], logits[1, 63, 299], logits[1, 0] = np.nan, np.nan, np.nan
+  expected = np.where(np.isnan(logits).any(-1), 300, logits.argmax(-1))
+  logits = jnp.asarray(logits, dtype)
+  if dtype == "bfloat16":  # which has ties
+    expected = np.where(expected == 300, 300, jnp.argmax(logits, -1))
+  np.testing.assert_array_equal(most_likely(logits), expected)
+  np.testing.assert_array_equal(jax.jit(most_likely)(logits), expected)
+
+
 def test_batch_without_a_target_has_no_loss_rather_than_nan():
   options = {"label_smoothing": 0.0, "z_loss": 0.0}
   nothing = np.zeros((2, 3))

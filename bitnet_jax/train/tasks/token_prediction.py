@@ -42,9 +42,13 @@ def most_likely(
   Args:
     logits: a row for each prediction.
   """
+  vocab = logits.shape[-1]
   best = jnp.max(logits, axis=-1, keepdims=True)
   ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-  return jnp.min(jnp.where(logits == best, ids, logits.shape[-1]), axis=-1)
+  found = jnp.where(logits == best, ids, vocab)
+  # A maximum of many may lose NaN, a minimum of integers does not.
+  found = jnp.min(jnp.where(jnp.isnan(logits), -1, found), axis=-1)
+  return jnp.where(found < 0, vocab, found)
 
 
 def arguments(

@@ -168,6 +168,7 @@ def _translate(
     max_length=data.target_len,
     num_beams=options.num_beams,
     length_penalty=options.length_penalty,
+    banned=tokenizer.unused_ids(tokenizer.vocab_size),
   )
   for output, mask in zip(np.asarray(outputs), batch["mask"], strict=True):
     if np.any(mask):
