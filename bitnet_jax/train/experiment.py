@@ -358,7 +358,9 @@ def build(
   if settings.distill.teacher is not None:
     found = find_teacher(bucket.place(settings.distill.teacher))
     problem, teacher = distill(problem, found, settings), found.run
-  total_steps = settings.count_steps(examples=problem.num_examples)
+  total_steps = settings.count_steps(
+    examples=problem.num_examples, batches_per_epoch=problem.batches_per_epoch
+  )
   if settings.optim.warmup_steps >= total_steps:
     raise ValueError(
       f"optim.warmup_steps is {settings.optim.warmup_steps}; it must be less"

@@ -222,7 +222,8 @@ class Settings:
   Attributes:
     seed: of everything random but the cuts of the data.
     total_steps: length in updates; else ``None``.
-    total_epochs: length in passes through the data; else ``None``.
+    total_epochs: length in passes through the data, which the task counts;
+      else ``None``.
     log_every: cadence of training metrics, in steps like the next three.
     eval_every: cadence of evaluations; 0 or ``None`` for none.
     checkpoint_every: cadence of checkpoints.
@@ -285,11 +286,20 @@ class Settings:
       steps_per_dispatch=1,
     )
 
-  def count_steps(self, *, examples: int) -> int:
-    """Returns the length of the run on so many training examples."""
+  def count_steps(
+    self, *, examples: int, batches_per_epoch: int | None = None
+  ) -> int:
+    """Returns the length of the run.
+
+    Args:
+      examples: of the training split.
+      batches_per_epoch: see ``Problem``.
+    """
     if self.total_epochs is None:
       assert self.total_steps is not None
       return self.total_steps
+    if batches_per_epoch is not None:
+      return self.total_epochs * batches_per_epoch
     return math.ceil(self.total_epochs * examples / self.data.batch_size)
 
   def axis_rules(self) -> AxisRules:

@@ -96,7 +96,9 @@ def make_train_step(
       )
     updates, opt_state = tx.update(grads, opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = averages(totals) | {
+    # Not by the sum of the parts' weights: each is 1 at least, so that a part
+    # with nothing to predict has a loss.
+    metrics = averages(totals | {"weight": weight}) | {
       "grad_norm": optax.tree.norm(grads),
       "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
     }

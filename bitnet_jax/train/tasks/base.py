@@ -61,7 +61,7 @@ class Problem:
     task: loss and metrics of a batch.
     layers: the quantizable layers of the model.
     splits: names, among "train", "valid" and "test".
-    num_examples: of the training split, what an epoch is counted in.
+    num_examples: of the training split.
     fingerprint: names the data by content or version, never by its place.
     metric_names: of one split.
     train_batch: from a step to this process's part of its batch.
@@ -73,6 +73,8 @@ class Problem:
     tokens: of one example, filling included; 0 where examples have none.
     score: from a split and parameters to the scores of what the model writes
       for all of the split, which takes long: at the end of a run only.
+    batches_per_epoch: how many go once through the training split, where they
+      end with it; ``None`` where batches run on from one pass to the next.
   """
 
   task: Task
@@ -88,6 +90,7 @@ class Problem:
   tokenizer: Tokenizer | None = None
   tokens: int = 0
   score: Callable[[str, Any], dict[str, float]] | None = None
+  batches_per_epoch: int | None = None
 
 
 def make_model(settings: Settings, **from_data: Any) -> nn.Module:

@@ -61,7 +61,7 @@ class ClassificationOptions:
   """The group ``task``.
 
   Attributes:
-    label_smoothing: see ``losses.cross_entropy``.
+    label_smoothing: see ``losses.cross_entropy``; in training only.
   """
 
   label_smoothing: float
@@ -79,7 +79,7 @@ class Classification:
     example: one example's shape without the batch axis.
     mean: subtracted from the inputs, per channel (or feature), of their rank.
     std: divides them, likewise.
-    label_smoothing: see ``cross_entropy``.
+    label_smoothing: see ``cross_entropy``; in training only.
   """
 
   model: nn.Module
@@ -118,7 +118,9 @@ class Classification:
       strength=strength,
     )
     losses = cross_entropy(
-      logits, batch["labels"], label_smoothing=self.label_smoothing
+      logits,
+      batch["labels"],
+      label_smoothing=0.0 if deterministic else self.label_smoothing,
     )
     hits = jnp.argmax(logits, -1) == batch["labels"]
     mask = base.example_mask(batch)

@@ -71,7 +71,7 @@ class DocumentsTaskOptions:
   """The group ``task``.
 
   Attributes:
-    label_smoothing: see ``losses.cross_entropy``.
+    label_smoothing: see ``losses.cross_entropy``; in training only.
   """
 
   label_smoothing: float
@@ -87,7 +87,7 @@ class Documents:
   Attributes:
     model: maps bags of pieces to logits.
     num_classes: number of classes.
-    label_smoothing: see ``cross_entropy``.
+    label_smoothing: see ``cross_entropy``; in training only.
   """
 
   model: WideMlp
@@ -134,7 +134,8 @@ class Documents:
       strength=strength,
       num_documents=len(labels),
     )
-    losses = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+    smoothing = 0.0 if deterministic else self.label_smoothing
+    losses = cross_entropy(logits, labels, label_smoothing=smoothing)
     predicted, mask = jnp.argmax(logits, -1), base.example_mask(batch)
     confusion = jnp.zeros((self.num_classes, self.num_classes))
     totals = {

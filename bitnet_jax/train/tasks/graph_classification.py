@@ -82,6 +82,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
   budgets = {"nodes": data.node_budget, "edges": data.edge_budget}
   train = {"train": dataset.splits["train"]}
   eval_budget = of_evaluation.choose_budget(dataset.splits, **budgets)
+  _, batches_per_epoch = of_training.rows(train["train"]).shape
   train_batch = graph_batches.train_batches(
     train["train"],
     of_training,
@@ -105,6 +106,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
       dataset.splits[split], of_evaluation, eval_budget, **site.part
     ),
     finish=base.finish_averages,
+    batches_per_epoch=batches_per_epoch,
   )
 
 

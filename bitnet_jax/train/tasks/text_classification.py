@@ -83,7 +83,7 @@ class TextClassification(TokenTask):
 
   Attributes:
     num_classes: 1 for regression.
-    label_smoothing: see ``losses.cross_entropy``.
+    label_smoothing: see ``losses.cross_entropy``; in training only.
     num_slots: examples of the largest split.
   """
 

@@ -1,0 +1,191 @@
+"""What holds for every kind of task, whatever the options of training are."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bitnet_jax.train.experiment import build
+from bitnet_jax.train.state import TrainState
+from bitnet_jax.train.step import make_train_step
+from bitnet_jax.train.tasks.registry import KINDS
+from bitnet_jax.train.tasks.token_prediction import (
+  TokenOptions,
+  TokenPrediction,
+)
+from tests.train import tiny
+
+# Sums of float32 in another order.
+REORDERED = 1e-5
+TEXTS = [f"{letter} nest {i}" for i, letter in enumerate("abcd" * 5)]
+SMOOTHED = {"task__label_smoothing": 0.3, "model__dropout": 0.5}
+TOKENS = SMOOTHED | {"task__z_loss": 0.1}
+
+
+def _tiny(name, header=(), line="{}"):
+  def make(make_config, tmp_path, **changes):
+    del make_config
+    lines = [*header, *(line.format(text, text[0]) for text in TEXTS)]
+    suffix = "tsv" if header else "txt"
+    source = tiny.write(tmp_path / f"texts.{suffix}", lines)
+    cuts = {"data__valid_fraction": 0.2, "data__test_fraction": 0.2}
+    return tiny.make(name, source, **cuts, mesh__data=1, **changes)
+
+  return make
+
+
+def _config(name, **own):
+  def make(make_config, tmp_path, **changes):
+    if name == "docstrings_mlp":
+      lines = ["label\ttext", *(f"{text[0]}\t{text}" for text in TEXTS)]
+      source = tiny.write(tmp_path / "texts.tsv", lines)
+      own["data__source"] = source
+    return make_config(name, **own, **changes)
+
+  return make
+
+
+GRAPH = {"data__batch_size": 12, "data__eval_batch_size": 12, "model__width": 8}
+# From the name of a kind to what makes a small config of it, and to options
+# that are of training alone.
+CASES = {
+  "causal_lm": (_tiny("decoder"), TOKENS),
+  "classification": (
+    _config("digits_mlp"),
+    SMOOTHED | {"data__random_crop": 1, "optim__accumulate_steps": 2},
+  ),
+  "documents": (
+    _config(
+      "docstrings_mlp",
+      data__tokenizer="bytes",
+      data__vocab_size=None,
+      data__column="text",
+      data__valid_fraction=0.2,
+      data__test_fraction=0.2,
+    ),
+    SMOOTHED,
+  ),
+  "graph_classification": (_config("graphs_gnn", **GRAPH), SMOOTHED),
+  "masked_lm": (_tiny("encoder"), TOKENS | {"data__batch_size": 4}),
+  "node_classification": (
+    _config(
+      "karate_gnn", data__batch_size=1, data__eval_batch_size=1, model__width=8
+    ),
+    SMOOTHED,
+  ),
+  "span_corruption": (_tiny("encoder_decoder"), TOKENS),
+  "text_classification": (
+    _tiny("classification", ("text\tlabel",), "{}\t{}"),
+    SMOOTHED | {"optim__accumulate_steps": 2},
+  ),
+  "translation": (_tiny("translation", ("en\tde",), "{}\t{}"), TOKENS),
+}
+
+
+# Whose evaluation is that of others but for the model, which is traced long.
+SLOW = ("causal_lm", "graph_classification", "span_corruption", "translation")
+
+
+def evaluation_of(config):
+  """Returns the program that evaluates a batch, as text, and a batch."""
+  problem = build(config).problem
+  (batch, *_) = problem.eval_batches("valid")
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  variables = nn.unbox(jax.eval_shape(problem.task.init, key))
+  params = variables.pop("params")
+
+  def totals(params, variables, batch, key):
+    options = {"deterministic": True, "strength": None}
+    return problem.task.totals(params, variables, batch, key=key, **options)[0]
+
+  return str(jax.make_jaxpr(totals)(params, variables, batch, key)), batch
+
+
+def test_every_kind_has_a_case():
+  assert CASES.keys() == KINDS.keys()
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+    for name in CASES
+  ],
+)
+def test_evaluation_does_not_depend_on_options_of_training(
+  make_config, tmp_path, name
+):
+  make, changes = CASES[name]
+  (program, batch), (other, same) = (
+    evaluation_of(make(make_config, tmp_path, **more)) for more in ({}, changes)
+  )
+  assert program == other
+  jax.tree.map(np.testing.assert_array_equal, batch, same)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_epochs_go_so_often_through_the_training_split(
+  make_config, tmp_path, name
+):
+  """Each example is read in each epoch, and none once more in the last."""
+  make, _ = CASES[name]
+  config = make(make_config, tmp_path, total_steps=None, total_epochs=3)
+  experiment = build(config)
+  problem, size = experiment.problem, config["data"]["batch_size"]
+  read = sum(
+    rows_of(problem.train_batch(i)) for i in range(experiment.total_steps)
+  )
+  assert 0 <= read - 3 * problem.num_examples < size
+
+
+def rows_of(batch):
+  """Returns how many examples a training batch holds."""
+  if "n_node" in batch:
+    return int((batch["n_node"] > 0).sum())
+  return len(batch["labels" if "labels" in batch else "tokens"])
+
+
+class Table(nn.Module):
+  """Logits of the next token from the last alone."""
+
+  @nn.compact
+  def __call__(self, tokens, *, deterministic=True, strength=None):
+    del deterministic, strength
+    return nn.Embed(11, 11)(tokens)
+
+
+@pytest.mark.parametrize(
+  "targets",
+  [
+    pytest.param([2, 0, 0, 1, 0, 0, 3, 0], id="in few parts"),
+    pytest.param([0] * 8, id="in no part"),
+  ],
+)
+def test_metrics_do_not_depend_on_accumulation(targets):
+  """Also where a part of a batch has nothing to predict."""
+  rng = np.random.default_rng(0)
+  batch = {
+    name: jnp.asarray(rng.integers(0, 11, (8, 4)), jnp.int32)
+    for name in ("tokens", "targets")
+  }
+  counts = jnp.array(targets, jnp.float32)[:, None]
+  batch["mask"] = (jnp.arange(4.0)[None] < counts).astype(jnp.float32)
+  shape = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+  options = TokenOptions(label_smoothing=0.1, z_loss=0.01)
+  task = TokenPrediction(Table(), {"tokens": shape}, options)
+  params, tx = task.init(jax.random.key(0))["params"], optax.sgd(1.0)
+  state = TrainState(jnp.int32(0), params, tx.init(params), {})
+  found = {}
+  for parts in (1, 2, 8):
+    step = make_train_step(task, tx, lambda _: 1.0, accumulate_steps=parts)
+    found[parts] = jax.jit(step)(state, batch, jax.random.key(0))
+  for after, metrics in found.values():
+    for name, value in metrics.items():
+      np.testing.assert_allclose(value, found[1][1][name], REORDERED)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, REORDERED, REORDERED),
+      after.params,
+      found[1][0].params,
+    )
