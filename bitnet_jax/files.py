@@ -13,6 +13,10 @@ from typing import Any, BinaryIO
 # Descriptions of models with a million parts stay below.
 LARGEST_JSON = 2**26
 MOST_VALUES = 2**20
+# How many bytes a byte of a packed file may become: of data few become more
+# than 20, of what is packed to fill a memory 1,000 to 7,000.
+MOST_GROWTH = 100
+_PART = 2**16  # bytes that are unpacked at a time
 
 
 def cache_folder() -> pathlib.Path:
@@ -147,29 +151,55 @@ def read_bytes(path: pathlib.Path, *, most: int) -> bytes:
   raise ValueError(f"{path} has more than {most} bytes, the most that is read")
 
 
-def parse_json(
-  text: str | bytes, *, where: object, most: int | None = None
-) -> Any:
+def read_unpacked(stream: BinaryIO, *, size: int, least: int) -> bytearray:
+  """Reads a packed file, which may not grow too much.
+
+  Args:
+    stream: gives what is unpacked.
+    size: bytes of the packed file.
+    least: bytes that any file may become.
+
+  Raises:
+    ValueError: if it becomes larger than ``least`` bytes, and larger than
+      ``MOST_GROWTH`` times its size.
+  """
+  data = bytearray()
+  while part := stream.read(_PART):
+    data += part
+    check_growth(len(data), size=size, least=least)
+  return data
+
+
+def check_growth(unpacked: int, *, size: int, least: int) -> None:
+  """Raises a ValueError for a packed file that grows as none of data does."""
+  most = max(least, MOST_GROWTH * size)
+  if unpacked > most:
+    raise ValueError(
+      f"of {size} bytes become more than {most}; unpack a file by hand, if it"
+      " is to be read all the same"
+    )
+
+
+def parse_json(text: str | bytes, *, most: int | None = None) -> Any:
   """Returns what a JSON text says.
 
   Args:
     text: what is read.
-    where: names it in messages.
-    most: values in it, ``MOST_VALUES`` by default; signs between values are
+    most: values in it, ``MOST_VALUES`` by default; the signs between values are
       counted, those in strings too.
 
   Raises:
     ValueError: if it is damaged, nested too deep, too large, or names a key
-      twice; begins with ``where``.
+      twice.
   """
   most = MOST_VALUES if most is None else most
+  data = text.encode() if isinstance(text, str) else text
+  if sum(data.count(sign) for sign in (b"[", b"{", b",", b":")) > most:
+    raise ValueError(f"it holds more than {most} values")
   try:
-    data = text.encode() if isinstance(text, str) else text
-    if sum(data.count(sign) for sign in (b"[", b"{", b",", b":")) > most:
-      raise ValueError(f"it holds more than {most} values")
     return json.loads(data, object_pairs_hook=_object)
-  except (RecursionError, ValueError) as error:
-    raise ValueError(f"{where} is damaged: {error}") from error
+  except RecursionError as error:
+    raise ValueError(f"its values are nested too deep: {error}") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -189,7 +219,11 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     FileNotFoundError: if there is none.
     ValueError: if it is damaged, too large, or no object.
   """
-  content = parse_json(read_bytes(path, most=LARGEST_JSON), where=path)
+  data = read_bytes(path, most=LARGEST_JSON)
+  try:
+    content = parse_json(data)
+  except ValueError as error:
+    raise ValueError(f"{path} is damaged: {error}") from error
   if not isinstance(content, dict):
     raise ValueError(f"{path} is damaged: it holds no object")
   return content

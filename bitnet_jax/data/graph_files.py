@@ -10,6 +10,9 @@ import numpy as np
 from bitnet_jax.data import graphs, npz
 
 SPARSE = ("data", "indices", "indptr", "shape")
+MOST_FEATURES = 2**24  # of a node
+# Kinds of dtypes: real numbers and truths, and integers.
+_REAL, _INTEGERS = "biuf", "iu"
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
@@ -29,7 +32,8 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
     stream.seek(0)
     archive = npz.open_archive(path, stream)
     members = {
-      name: npz.read_member(path, archive, name) for name in archive.files
+      name: npz.read_member(path, archive, name)
+      for name in npz.members(archive)
     }
   return members, digest
 
@@ -60,7 +64,7 @@ def features(members: Mapping[str, np.ndarray], *, where: str) -> Any:
   """
   if "features" in members:
     values = members["features"]
-    if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
+    if values.ndim != 2 or values.dtype.kind not in _REAL:
       raise ValueError(
         f"{where}: features is {values.dtype} {list(values.shape)}, it must be"
         " numbers [n, d]"
@@ -70,6 +74,7 @@ def features(members: Mapping[str, np.ndarray], *, where: str) -> Any:
     return None
   check_members(members, *SPARSE, where=where)
   data, indices, indptr, shape = (members[name] for name in SPARSE)
+  check_integers(shape, where=f"{where}: shape")
   return check_csr(data, indices, indptr, tuple(shape.tolist()), where=where)
 
 
@@ -91,20 +96,21 @@ def check_csr(
     where: the source, for the message.
 
   Raises:
-    ValueError: if the parts are not those of a matrix; names the part.
+    ValueError: if the parts are not those of a matrix of at most
+      `MOST_FEATURES` columns; names the part.
   """
-  if len(shape) != 2 or min(shape) < 0:
-    raise ValueError(f"{where}: shape is {shape}, it must be n, d")
-  for name, part, kind in (
-    ("data", data, np.number),
-    ("indices", indices, np.integer),
-    ("indptr", indptr, np.integer),
-  ):
-    if part.ndim != 1 or not np.issubdtype(part.dtype, kind):
-      raise ValueError(
-        f"{where}: {name} is {part.dtype} {list(part.shape)}, it must have one"
-        f" axis and be {kind.__name__}"
-      )
+  if len(shape) != 2 or min(shape) < 0 or shape[1] > MOST_FEATURES:
+    raise ValueError(
+      f"{where}: shape is {shape}, it must be n, d with d at most"
+      f" {MOST_FEATURES}"
+    )
+  if data.ndim != 1 or data.dtype.kind not in _REAL:
+    raise ValueError(
+      f"{where}: data is {data.dtype} {list(data.shape)}, it must be numbers"
+      " [n]"
+    )
+  check_integers(indices, where=f"{where}: indices")
+  check_integers(indptr, where=f"{where}: indptr")
   if len(data) != len(indices):
     raise ValueError(
       f"{where}: there are {len(data)} data, but {len(indices)} indices"
@@ -114,7 +120,8 @@ def check_csr(
   if (
     len(indptr) != rows + 1
     or (indptr[0], indptr[-1]) != ends
-    or (np.diff(indptr) < 0).any()
+    # Differences of unsigned integers never are negative.
+    or (np.diff(indptr.astype(np.int64)) < 0).any()
   ):
     raise ValueError(
       f"{where}: indptr must rise from 0 to {len(data)} in {rows} steps"
@@ -145,7 +152,7 @@ def check_finite(values: np.ndarray, *, where: str) -> np.ndarray:
 
 def check_integers(values: np.ndarray, *, where: str) -> np.ndarray:
   """Returns the values; a ValueError unless they are integers [n]."""
-  if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+  if values.ndim != 1 or values.dtype.kind not in _INTEGERS:
     raise ValueError(
       f"{where} is {values.dtype} {list(values.shape)}, it must be integers [n]"
     )

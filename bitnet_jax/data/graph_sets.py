@@ -10,6 +10,7 @@ import numpy as np
 
 from bitnet_jax.data import graph_files, graphs, random_graphs, splits
 
+MOST_NODES = 2**20  # of a graph without features
 _PER_CLASS = {"train": 250, "valid": 75, "test": 125}  # of embedded:graphs
 _NODES = (20, 40)  # fewest and most nodes of them
 _SEED = 0  # of embedded:graphs
@@ -177,7 +178,8 @@ def read_folder(path: str) -> _Raw:
 
   The files lie in the folder itself, or in folders `train`, `valid` and `test`
   there. Members of a file: `edges` integers [m, 2], undirected; `label`, an
-  integer; and features, see `graph_files.features`, or else `num_nodes`.
+  integer; and features, see `graph_files.features`, or else `num_nodes`, which
+  is at most `MOST_NODES`.
 
   Args:
     path: of the folder; a leading `~` is the home folder.
@@ -234,6 +236,10 @@ def _read_graph(members, *, where):
   if features is None:
     graph_files.check_members(members, "num_nodes", where=where)
     num_nodes = _integer(members, "num_nodes", where)
+    if num_nodes > MOST_NODES:
+      raise ValueError(
+        f"{where}: num_nodes is {num_nodes}, more than {MOST_NODES}"
+      )
   else:
     num_nodes = features.shape[0]
   if num_nodes < 1:
@@ -248,7 +254,7 @@ def _read_graph(members, *, where):
 
 def _integer(members, name, where):
   value = members[name]
-  if value.size != 1 or not np.issubdtype(value.dtype, np.integer):
+  if value.size != 1 or value.dtype.kind not in "iu":
     raise ValueError(
       f"{where}: {name} is {value.dtype} {list(value.shape)}, it must be one"
       " integer"

@@ -63,7 +63,7 @@ def both_directions(
   """
   if edges.ndim != 2 or edges.shape[1] != 2:
     raise ValueError(f"{where} must be [m, 2], it is {list(edges.shape)}")
-  if not np.issubdtype(edges.dtype, np.integer):
+  if edges.dtype.kind not in "iu":
     raise ValueError(f"{where} is {edges.dtype}, edges must be integers")
   outside = np.flatnonzero(((edges < 0) | (edges >= num_nodes)).any(axis=1))
   if outside.size:

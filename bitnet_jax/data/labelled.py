@@ -283,7 +283,7 @@ def _read_set(name, columns, label, names, data_dir):
 def _sorted_names(labels) -> list[str]:
   """Returns the different labels in order."""
   names = {name for label in labels if (name := _label_name(label))}
-  if all(re.fullmatch("-?[0-9]+", name) for name in names):
+  if all(re.fullmatch("-?[0-9]{1,18}", name) for name in names):
     return sorted(names, key=lambda name: (int(name), name))
   return sorted(names)
 

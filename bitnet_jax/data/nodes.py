@@ -164,6 +164,11 @@ def make_dataset(
     members["labels"], where=f"{where}: labels"
   )
   has_label = members.get("has_label", np.ones(len(labels), bool))
+  if has_label.ndim != 1 or has_label.dtype.kind not in "biu":
+    raise ValueError(
+      f"{where}: has_label is {has_label.dtype} {list(has_label.shape)}, it"
+      " must be bool [n]"
+    )
   for key, values in (("labels", labels), ("has_label", has_label)):
     if len(values) != n:
       raise ValueError(

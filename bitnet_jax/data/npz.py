@@ -2,16 +2,20 @@
 
 import hashlib
 import lzma
+import math
 import pathlib
+import tokenize
 import zipfile
 import zlib
 from typing import BinaryIO
 
 import numpy as np
 
+from bitnet_jax import files
 from bitnet_jax.data import images, splits
 
 SUFFIXES = (".npz",)
+ALWAYS_UNPACKED = 2**26  # bytes that any file may become
 
 _NEEDED = (
   "x_train, y_train, x_test, y_test (x_valid, y_valid optional), or the packed"
@@ -21,13 +25,31 @@ _SHAPES = "[n, height, width], [n, height, width, channels] or [n, features]"
 # What numpy, zipfile and the decompressors raise on damaged files.
 _READ_ERRORS = (
   EOFError,
+  IndexError,
+  KeyError,
+  MemoryError,
   NotImplementedError,
   OSError,
+  OverflowError,
+  RecursionError,
+  RuntimeError,  # of a file with a password
+  SyntaxError,
+  TypeError,
   ValueError,
   lzma.LZMAError,
+  tokenize.TokenError,
   zipfile.BadZipFile,
   zlib.error,
 )
+# Members are unpacked from so many bytes at a time, since a decompressor gives
+# all that it makes of them.
+_PART = 4096
+_MAGIC = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
+_SINGLE = b"\x93NUMPY"
+_KINDS = "biufcUS"  # numbers, truths and strings
 
 
 def check_suffix(path: str) -> None:
@@ -68,11 +90,11 @@ def read(path: str) -> splits.Dataset:
     digest = hashlib.file_digest(stream, "sha256").hexdigest()
     stream.seek(0)
     archive = open_archive(file, stream)
-    fields = _fields(file, archive.files)
+    fields = _fields(file, members(archive))
     found = {
       name: _split(file, archive, x, y) for name, (x, y) in fields.items()
     }
-    if "label_names" in archive.files:
+    if "label_names" in members(archive):
       num_classes = len(_names(file, archive))
     else:
       num_classes = splits.count_classes(found["train"].labels)
@@ -82,15 +104,35 @@ def read(path: str) -> splits.Dataset:
   )
 
 
-def open_archive(file: pathlib.Path, stream: BinaryIO) -> np.lib.npyio.NpzFile:
-  """Returns the archive in a stream; a ValueError names the file."""
+def open_archive(file: pathlib.Path, stream: BinaryIO) -> zipfile.ZipFile:
+  """Returns the archive in a stream; a ValueError names the file.
+
+  It becomes at most `ALWAYS_UNPACKED` bytes, or `files.MOST_GROWTH` times its
+  size, and each of its members has another name.
+  """
   try:
-    archive = np.load(stream, allow_pickle=False)
+    if stream.read(len(_SINGLE)) == _SINGLE:
+      raise ValueError("it is not a .npz file but a single array")
+    size = stream.seek(0, 2)
+    archive = zipfile.ZipFile(stream)
+    files.check_growth(
+      sum(info.file_size for info in archive.infolist()),
+      size=size,
+      least=ALWAYS_UNPACKED,
+    )
+    names = members(archive)
+    if len({*names}) < len(names):
+      raise ValueError(f"a member is there twice: {', '.join(sorted(names))}")
   except _READ_ERRORS as error:
-    raise ValueError(f"{file} is not a complete .npz file: {error}") from error
-  if not isinstance(archive, np.lib.npyio.NpzFile):
-    raise ValueError(f"{file} is not a .npz file but a single array")
+    raise ValueError(
+      f"{file} is not a complete .npz file: {error!s:.200}"
+    ) from error
   return archive
+
+
+def members(archive: zipfile.ZipFile) -> list[str]:
+  """Returns the names of the arrays in an archive."""
+  return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
 def _fields(file, members):
@@ -113,20 +155,54 @@ def _fields(file, members):
 
 
 def read_member(
-  file: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str
+  file: pathlib.Path, archive: zipfile.ZipFile, name: str
 ) -> np.ndarray:
-  """Reads one array; an archive decompresses at each access, so once.
+  """Reads one array, whose header says as many bytes as there are.
 
   Raises:
-    ValueError: it cannot be read, or is no array; names file and member.
+    ValueError: it cannot be read, or is no array of numbers, truths or strings;
+      names file and member.
   """
   try:
-    array = archive[name]
+    (info,) = [
+      info
+      for info in archive.infolist()
+      if info.filename.removesuffix(".npy") == name
+    ]
+    with archive.open(info) as stream:
+      header = _header(stream)
+      if header is not None:
+        return _array(stream, info.file_size, *header)
   except _READ_ERRORS as error:
-    raise ValueError(f"{file}: cannot read {name}: {error}") from error
-  if not isinstance(array, np.ndarray):
-    raise ValueError(f"{file}: {name} is not an array")
-  return array
+    raise ValueError(f"{file}: cannot read {name}: {error!s:.200}") from error
+  raise ValueError(f"{file}: {name} is not an array")
+
+
+def _header(stream):
+  """Returns shape, order and dtype; ``None`` for what is no array."""
+  if stream.read(len(_SINGLE)) != _SINGLE:
+    return None
+  stream.seek(0)
+  version = np.lib.format.read_magic(stream)
+  if version not in _MAGIC:
+    raise ValueError(f"the version of its format is {version}")
+  shape, is_fortran, dtype = _MAGIC[version](stream)
+  return shape, "F" if is_fortran else "C", dtype
+
+
+def _array(stream, size, shape, order, dtype):
+  """Returns the array behind a header."""
+  if dtype.hasobject:
+    raise ValueError("Object arrays are not read: they can run anything")
+  if dtype.kind not in _KINDS or not dtype.itemsize or dtype.subdtype:
+    raise ValueError(f"it is {dtype}, not numbers, truths or strings")
+  count = size - stream.tell()
+  if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != count:
+    raise ValueError(f"it is {dtype} {list(shape)}, but has {count} bytes")
+  data = bytearray()
+  while part := stream.read(_PART):
+    data += part
+  return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
 def _names(file, archive):

@@ -1,7 +1,6 @@
 """Texts in columns: lines, TSV, JSONL, and sets of TensorFlow Datasets."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bitnet_jax.data import textfiles, tfds
+from bitnet_jax.files import parse_json
 
 KINDS = (".tsv", ".jsonl")
 
@@ -59,7 +59,7 @@ class Table:
     for row, value in enumerate(self.columns[column]):
       try:
         found[row] = float(value)
-      except (TypeError, ValueError):
+      except (OverflowError, TypeError, ValueError):
         found[row] = np.nan
       if not np.isfinite(found[row]):
         raise ValueError(
@@ -186,7 +186,7 @@ def _jsonl(file: pathlib.Path, columns):
   for number, line in enumerate(textfiles.lines(file), start=1):
     where = f"{file}, line {number}"
     try:
-      values = json.loads(line)
+      values = parse_json(line)
       line.encode()
     except ValueError as error:
       raise ValueError(f"{where} is not JSON: {error}") from error

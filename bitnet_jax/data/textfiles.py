@@ -7,11 +7,21 @@ import pathlib
 import zlib
 from collections.abc import Iterable, Mapping
 
-from bitnet_jax import choices
+from bitnet_jax import choices, files
 from bitnet_jax.data import splits
 
+LARGEST_TEXT = 2**34  # bytes, unpacked
+ALWAYS_UNPACKED = 2**24  # bytes that any packed file may become
+
 _PACKED = {".gz": gzip.open, ".xz": lzma.open}
-_READ_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error)
+_READ_ERRORS = (
+  EOFError,
+  MemoryError,
+  OSError,
+  ValueError,
+  lzma.LZMAError,
+  zlib.error,
+)
 # What files call the splits.
 _USUAL = {
   "train": ("train",),
@@ -86,19 +96,30 @@ def read(file: pathlib.Path) -> str:
   Line ends become "\n" and a byte order mark is dropped; nothing else changes.
 
   Raises:
-    ValueError: the file is damaged, or not UTF-8; names the line.
+    ValueError: the file is damaged, or not UTF-8, naming the line; or it has
+      more than `LARGEST_TEXT` bytes, or becomes more than `ALWAYS_UNPACKED`
+      and more than `files.MOST_GROWTH` times its size.
   """
   try:
-    with _PACKED.get(file.suffix, open)(file, "rb") as stream:
-      data = stream.read()
+    data = _content(file)
   except _READ_ERRORS as error:
-    raise ValueError(f"cannot read {file}: {error}") from error
+    raise ValueError(f"cannot read {file}: {error!s:.200}") from error
   try:
     decoded = data.decode("utf-8-sig")
   except UnicodeDecodeError as error:
     line = data.count(b"\n", 0, error.start) + 1
     raise ValueError(f"{file}, line {line} is not UTF-8: {error}") from error
   return decoded.replace("\r\n", "\n")
+
+
+def _content(file):
+  """Returns the bytes of a file, unpacked."""
+  opened = _PACKED.get(file.suffix)
+  if opened is None:
+    return files.read_bytes(file, most=LARGEST_TEXT)
+  with files.open_regular(file) as packed, opened(packed) as stream:
+    size = file.stat().st_size
+    return files.read_unpacked(stream, size=size, least=ALWAYS_UNPACKED)
 
 
 def lines(file: pathlib.Path) -> list[str]:

@@ -140,6 +140,12 @@ def test_fingerprint_follows_content_and_names(folder, tmp_path):
     ({"label": np.array(0.5)}, r"label is float64 \[\]"),
     ({"label": np.array(-1)}, "label -1 at example 1"),
     ({"features": None}, r"b\.npz lacks num_nodes"),
+    (
+      {"features": None, "num_nodes": np.array(900_000_000)},
+      "num_nodes is 900000000, more than 1048576",
+    ),
+    ({"label": np.array("a")}, r"label is <U1 \[\]"),
+    ({"edges": np.array(0)}, r"edges must be \[m, 2\]"),
     ({"features": np.ones((0, 2))}, "a graph of 0 nodes"),
     ({"features": np.ones((3, 3))}, r"b\.npz has 3 features .*a\.npz has 2"),
     (

@@ -210,6 +210,28 @@ def test_public_split_of_cora_is_read(data_dir):
       "there are 5 data, but 6 indices",
     ),
     (sparse_features() | {"shape": np.array([6])}, r"shape is \(6,\)"),
+    # Members that are scalars, strings, or of another kind.
+    ({"has_label": np.array(True)}, r"has_label is bool \[\], it must be"),
+    ({"has_label": np.array(["a"] * 6)}, r"has_label is <U1 \[6\]"),
+    ({"labels": np.array(["a"] * 6)}, r"labels is <U1 \[6\]"),
+    ({"labels": np.array(1)}, r"labels is int64 \[\]"),
+    ({"edges": np.array("ab")}, r"edges must be \[m, 2\]"),
+    ({"edges": np.array([["a", "b"]])}, "edges is <U1"),
+    ({"features": np.array("ab")}, r"features is <U2 \[\]"),
+    ({"features": np.full((6, 2), 1j)}, r"features is complex128 \[6, 2\]"),
+    ({"train_idx": np.array("0")}, r"train_idx is <U1 \[\]"),
+    (sparse_features() | {"shape": np.array(6)}, r"shape is int64 \[\]"),
+    (sparse_features() | {"shape": np.array(["6", "4"])}, "shape is <U1"),
+    (sparse_features() | {"data": np.array(["a"] * 6)}, "data is <U1"),
+    (sparse_features() | {"data": np.full(6, 1j)}, "data is complex128"),
+    (sparse_features() | {"indptr": np.array(0)}, r"indptr is int64 \[\]"),
+    # A difference of unsigned numbers is never negative.
+    (
+      sparse_features()
+      | {"indptr": np.array([0, 2**40, 1, 2, 3, 4, 6], np.uint64)},
+      "indptr must rise",
+    ),
+    (sparse_features() | {"shape": np.array([6, 2**40])}, "d at most 16777216"),
   ],
 )
 def test_what_is_wrong_with_a_file_is_named(saved, changes, message):

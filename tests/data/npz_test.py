@@ -4,7 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from bitnet_jax.data import sources
+from bitnet_jax.data import npz, sources
 
 
 def arrays(**changes):
@@ -112,13 +112,13 @@ def test_tilde_is_the_home_folder(file, tmp_path, monkeypatch):
 def test_each_member_is_read_once(file, monkeypatch):
   np.savez(file, **arrays())
   read = []
-  access = np.lib.npyio.NpzFile.__getitem__
+  access = zipfile.ZipFile.open
 
-  def count(archive, name):
-    read.append(name)
-    return access(archive, name)
+  def count(archive, info):
+    read.append(info.filename.removesuffix(".npy"))
+    return access(archive, info)
 
-  monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", count)
+  monkeypatch.setattr(zipfile.ZipFile, "open", count)
   load(file)
   assert sorted(read) == ["x_test", "x_train", "y_test", "y_train"]
 
@@ -290,3 +290,93 @@ def test_label_beyond_the_given_number_of_classes_is_an_error(file):
   message = r"y_train holds the label 2 at example 2.*\(num_classes=2\)"
   with pytest.raises(ValueError, match=message):
     load(file, num_classes=2)
+
+
+def header(text, version=b"\1\0"):
+  """The beginning of a .npy file that says something."""
+  data = text.encode("latin1")
+  return b"\x93NUMPY" + version + len(data).to_bytes(2, "little") + data
+
+
+def describing(shape, descr="'|u1'"):
+  text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n"
+  return header(text)
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (header("{'descr': '|u1', \0}"), ""),
+    (header("{'descr"), ""),
+    (header("(" * 5000), ""),
+    (header("-" * 9000 + "1"), ""),
+    (header("{'descr': '|u1', 'fortran_order': 0, 'shape': 3}"), ""),
+    (header("{}", version=b"\3\0"), r"its format is \(3, 0\)"),
+    (describing("(20000000000,)"), r"is uint8 \[20000000000\], but has 0"),
+    (describing("(20000000000,)", "'|S0'"), "not numbers"),
+    (describing("(-1, -1)") + b"1", "but has 1 bytes"),
+    (describing(f"({'9' * 400},)"), "is uint8"),
+    (describing(f"({'9' * 5000},)"), ""),
+    (describing("(2,)") + b"123", r"is uint8 \[2\], but has 3 bytes"),
+    (describing("(1,)", "'<M8[ns]'") + b"1" * 8, "not numbers"),
+    (describing("(1,)", "[('a', '|u1')]") + b"1", "not numbers"),
+    (describing("(1,)", "('|u1', (1,))") + b"1", ""),
+  ],
+)
+def test_header_that_lies_is_named(file, content, message):
+  np.savez(file, **arrays(y_test=None))
+  with zipfile.ZipFile(file, "a") as archive:
+    archive.writestr("y_test.npy", content)
+  message = rf"set\.npz: cannot read y_test.*{message}"
+  with pytest.raises(ValueError, match=message):
+    load(file)
+
+
+def test_file_that_grows_too_much_is_refused_before_it_is_unpacked(
+  file, monkeypatch
+):
+  monkeypatch.setattr(npz, "ALWAYS_UNPACKED", 2**16)
+  np.savez_compressed(
+    file, **arrays(x_train=np.zeros((20, 256, 256), np.uint8))
+  )
+  with pytest.raises(ValueError, match=r"set\.npz .* become more than"):
+    load(file)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_member_that_is_there_twice_is_named(file):
+  np.savez(file, **arrays())
+  with zipfile.ZipFile(file, "a") as archive:
+    archive.writestr("y_test", archive.read("y_test.npy"))
+  with pytest.raises(ValueError, match="there twice"):
+    load(file)
+
+
+def test_member_that_claims_fewer_bytes_than_it_becomes_is_cut(file):
+  """Otherwise a few bytes of LZMA become gigabytes."""
+  with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+    archive.writestr("y_test.npy", describing(f"({2**24},)") + bytes(2**24))
+  content = file.read_bytes()
+  large = (2**24 + len(describing(f"({2**24},)"))).to_bytes(4, "little")
+  assert content.count(large) == 2
+  file.write_bytes(content.replace(large, (200).to_bytes(4, "little")))
+  with file.open("rb") as stream:
+    archive = npz.open_archive(file, stream)
+    with pytest.raises(ValueError, match="cannot read y_test"):
+      npz.read_member(file, archive, "y_test")
+
+
+def test_archive_with_a_password_is_an_error(file):
+  np.savez(file, **arrays())
+  content = bytearray(file.read_bytes())
+  for place in (content.find(b"PK\x03\x04") + 6, content.find(b"PK\1\2") + 8):
+    content[place] |= 1
+  file.write_bytes(content)
+  with pytest.raises(ValueError, match=r"cannot read x_train.*encrypted"):
+    load(file)
+
+
+def test_labels_do_not_make_millions_of_classes(file):
+  np.savez(file, **arrays(y_train=np.full(20, 900_000_000)))
+  with pytest.raises(ValueError, match=r"label 900000000 .*0\.\.1048575"):
+    load(file)

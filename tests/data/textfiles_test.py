@@ -91,3 +91,23 @@ def test_digest_sees_the_borders_of_texts():
     for texts in ([], [""], ["ab"], ["a", "b"], ["b", "a"], ["", "ab"])
   }
   assert len(digests) == 6
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz"])
+def test_file_that_grows_too_much_is_refused(tmp_path, monkeypatch, ending):
+  monkeypatch.setattr(textfiles, "ALWAYS_UNPACKED", 10_000)
+  usual = b" ".join(b"%d" % i for i in range(20_000))
+  assert len(textfiles.read(write(tmp_path / f"a{ending}", usual))) > 100_000
+  file = write(tmp_path / f"a.txt{ending}", bytes(10_001))
+  assert textfiles.read(write(tmp_path / f"b{ending}", bytes(10_000)))
+  file = write(tmp_path / f"a.txt{ending}", bytes(1_000_000))
+  with pytest.raises(ValueError, match=rf"a\.txt{ending}: .* become more than"):
+    textfiles.read(file)
+
+
+def test_larger_file_than_any_is_refused_before_it_is_read(tmp_path):
+  file = tmp_path / "a.txt"
+  with file.open("wb") as stream:
+    stream.truncate(2**40)
+  with pytest.raises(ValueError, match=r"a\.txt.* has more than"):
+    textfiles.read(file)
