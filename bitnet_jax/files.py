@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 # Bytes of a JSON file, and values in it: each takes up to 100 bytes of memory.
@@ -151,11 +151,13 @@ def read_bytes(path: pathlib.Path, *, most: int) -> bytes:
   raise ValueError(f"{path} has more than {most} bytes, the most that is read")
 
 
-def read_unpacked(stream: BinaryIO, *, size: int, least: int) -> bytearray:
+def read_unpacked(
+  read: Callable[[int], bytes], *, size: int, least: int
+) -> bytearray:
   """Reads a packed file, which may not grow too much.
 
   Args:
-    stream: gives what is unpacked.
+    read: gives the next bytes of what is unpacked.
     size: bytes of the packed file.
     least: bytes that any file may become.
 
@@ -164,7 +166,7 @@ def read_unpacked(stream: BinaryIO, *, size: int, least: int) -> bytearray:
       ``MOST_GROWTH`` times its size.
   """
   data = bytearray()
-  while part := stream.read(_PART):
+  while part := read(_PART):
     data += part
     check_growth(len(data), size=size, least=least)
   return data

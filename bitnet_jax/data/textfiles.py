@@ -119,7 +119,7 @@ def _content(file):
     return files.read_bytes(file, most=LARGEST_TEXT)
   with files.open_regular(file) as packed, opened(packed) as stream:
     size = file.stat().st_size
-    return files.read_unpacked(stream, size=size, least=ALWAYS_UNPACKED)
+    return files.read_unpacked(stream.read, size=size, least=ALWAYS_UNPACKED)
 
 
 def lines(file: pathlib.Path) -> list[str]:
