@@ -79,7 +79,7 @@ class Convolution:
       w = w.dequantize() if isinstance(w, QTensor) else _as_floats(w)
       g = _as_floats(g)
       product = functools.partial(self, precision=precision, dtype=g.dtype)
-      of_x = jax.ShapeDtypeStruct(x.shape, g.dtype)
+      of_x = x.update(dtype=g.dtype)
       (dx,) = jax.linear_transpose(lambda x: product(x, w), of_x)(g)
       return dx
 
@@ -140,21 +140,25 @@ class Convolution:
     return dw.reshape(w.shape)
 
   def _weight_gradient_by_xla(self, g, x, w, precision):
-    if compute.on_cpu() and self._goes_by_tap(w):
-      g = g.astype(jnp.float32) if g.dtype == jnp.int8 else g
+    if self._goes_by_tap(w):
+      if g.dtype == jnp.int8 or self.groups > 1:
+        g = g.astype(jnp.float32)
       if isinstance(x, QTensor):
         g, x = g * x.scale, x.codes
       return self._weight_gradient_by_tap(g, x, w, precision)
     g = _as_floats(g)
     x = x.dequantize() if isinstance(x, QTensor) else _as_floats(x)
-    w = jax.ShapeDtypeStruct(w.shape, g.dtype)
+    w = w.update(dtype=g.dtype)
     product = functools.partial(self, precision=precision, dtype=g.dtype)
     (dw,) = jax.linear_transpose(lambda w: product(x.astype(g.dtype), w), w)(g)
     return dw
 
   def _goes_by_tap(self, w):
-    c_in = w.shape[-2]
-    return self.groups == 1 and c_in >= compute.CPU_MIN_CHANNELS_BY_TAP
+    # With groups everywhere, since what XLA's partitioner makes of their weight
+    # gradient is wrong on a mesh along one axis of which the batch is whole.
+    if self.groups > 1:
+      return True
+    return compute.on_cpu() and w.shape[-2] >= compute.CPU_MIN_CHANNELS_BY_TAP
 
   def _weight_gradient_by_tap(self, g, x, w, precision):
     """One product of matrices for each position in the window.
@@ -180,6 +184,8 @@ class Convolution:
       steps = (1, *self.strides, 1)
       seen = jax.lax.slice(seen, (0,) * x.ndim, seen.shape, steps)
       seen = seen.reshape(-1, x.shape[-1])
+      if self.groups > 1:
+        return None, self._dot_of_groups(seen, g_rows, precision)
       if not transposes_first(seen, g_rows):  # Codes are less to transpose.
         seen = seen.astype(g.dtype)
       # A barrier, since XLA makes it slow when it fuses what follows.
@@ -190,6 +196,18 @@ class Convolution:
 
     _, taps = jax.lax.scan(tap, None, jnp.arange(math.prod(window)))
     return taps.reshape(w.shape)
+
+  def _dot_of_groups(self, x, g, precision):
+    """Returns ``x^T g`` of each group of channels: [c_in / groups, c_out]."""
+    x, g = (a.reshape(len(a), self.groups, -1) for a in (x, g))
+    dw = jnp.einsum(
+      "rgi,rgo->igo",
+      x.astype(g.dtype),
+      g,
+      precision=precision,
+      preferred_element_type=jnp.float32,
+    )
+    return dw.reshape(dw.shape[0], -1)
 
   def _pad(self, x, window):
     """Returns ``x`` as the window sees it: dilated, and padded with zeros."""

@@ -50,12 +50,19 @@ class MatMul:
       return dx.reshape(x.shape)
 
     def by_xla(g, w):
-      return jax.lax.dot_general(
-        g,
-        w.dequantize() if isinstance(w, QTensor) else w,
-        (((g.ndim - 1,), (1,)), ((), ())),
+      w = w.dequantize() if isinstance(w, QTensor) else w
+      dot = functools.partial(
+        jax.lax.dot_general,
+        dimension_numbers=(((g.ndim - 1,), (1,)), ((), ())),
         precision=precision,
         preferred_element_type=_sum_dtype(g),
+      )
+      if g.dtype != jnp.int8:
+        return dot(g, w)
+      return compute.sum_in_parts(
+        lambda part: dot(g[..., part], w[:, part]),
+        terms=w.shape[1],
+        most=compute.INT8_TERMS,
       )
 
     if looks_sums_up(g, w):
@@ -160,7 +167,7 @@ def transposed_dot(
     x: [*batch, k].
     g: [*batch, n]; ``x`` is cast to its dtype.
     precision: of float32, where no kernel sums integers.
-    dtype: of the sums.
+    dtype: of the sums; float32 instead of int32 if they don't fit that.
   """
   if backend.is_one_cpu():
     x, g = jax.tree.map(_flat, (_with_scales_of_rows(x), g))
@@ -186,6 +193,21 @@ def _transposed_dot_by_kernel(x, g):
 
 
 def _transposed_dot(x, g, *, precision, dtype):
+  contract = functools.partial(_contract_rows, precision=precision, dtype=dtype)
+  terms = math.prod(g.shape[:-1])
+  if dtype != jnp.int32 or not isinstance(terms, int):
+    return contract(x, g)
+  if terms <= compute.INT8_TERMS:
+    return contract(x, g)
+  x, g = _flat(x), _flat(g)
+  return compute.sum_in_parts(
+    lambda part: contract(x[part], g[part]),
+    terms=terms,
+    most=compute.INT8_TERMS,
+  )
+
+
+def _contract_rows(x, g, *, precision, dtype):
   rows = rows_of_x = tuple(range(g.ndim - 1))
   if transposes_first(x, g):
     x, rows_of_x = jax.tree.map(_transposed, x), (1,)

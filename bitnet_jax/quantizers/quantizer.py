@@ -131,6 +131,9 @@ class Quantizer:
     shared = range(x.ndim) if axes is None else axes
     if axes is None and self.axis is not None:
       shared = (self.axis % x.ndim,)
+    if 0 in [x.shape[i] for i in shared]:  # A mean of nothing would be NaN.
+      shape = [1 if i in shared else n for i, n in enumerate(x.shape)]
+      return jnp.full(shape, self.eps, jnp.float32)
     return jnp.maximum(MEASURES[self.measure](x, tuple(shared)), self.eps)
 
 
