@@ -116,7 +116,9 @@ def bit_dot(
   integers of 24 bits). What is kept for it are the int8 codes and the
   scales, besides an operand that the recipe leaves in float and, for
   ``ste="clipped"``, one boolean mask an operand. Reverse mode only: ``jax.jvp``
-  raises a TypeError.
+  raises a TypeError. So does a second derivative that would need one of codes,
+  such as a gradient penalty; with ``strength=1.0`` the same product has
+  straight-through derivatives of any order.
 
   The norm of the recipe is not applied here but by ``normalize``, before.
 
@@ -129,7 +131,8 @@ def bit_dot(
     bias: added after scaling, or before it under ``bias_in_product``.
     strength: ``None`` quantizes fully. A scalar in [0, 1] blends instead, in
       float: ``x + strength * (dequantize(quantize(x)) - x)`` for each operand.
-    key: random key, for stochastic rounding.
+    key: random key, for stochastic rounding; that of ``backward="int8"`` needs
+      it for gradients alone.
     precision: of products with an operand in float, forward and backward.
     dtype: of the result; by default what the inputs promote to. The scales
       come from the inputs as given, before any cast.
@@ -138,8 +141,9 @@ def bit_dot(
     The product, in ``dtype``.
 
   Raises:
-    ValueError: for shapes that do not match, an unknown recipe, or a recipe
-      that cannot run as asked (see ``choose_compute``, ``Quantizer``).
+    ValueError: for shapes that do not match, an unknown recipe, a missing key,
+      or a recipe that cannot run as asked (see ``choose_compute``).
+    TypeError: see above.
   """
   if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
     raise ValueError(

@@ -97,10 +97,9 @@ def _refuse_derivatives_jvp(primals, tangents):
   )
   if not all(isinstance(t, SymbolicZero) for t in by_tangents):
     raise TypeError(
-      "second derivatives of a quantized product: its residuals are integer"
-      " codes, which have no derivative. Give strength=1.0, with which the same"
-      " product is computed in float and is differentiable any number of times"
-      " (backward='float')"
+      "a quantized product cannot be differentiated twice: its residuals are"
+      " integer codes. Pass strength=1.0 to compute the same product in float,"
+      " with straight-through derivatives of any order"
     )
   g = primals[0]
   if isinstance(g_tangent, SymbolicZero):
@@ -191,9 +190,15 @@ def _backward(spec, residuals, g):
   in_int8 = spec.recipe.backward == "int8"
   transpose = _transpose_codes if in_int8 else _transpose_floats
   w_dtype = (g if w_token is None else w_token).dtype
-  gs = (
-    _refuse_derivatives(g, w_token) if x_wanted else g,
-    _refuse_derivatives(g, x_token) if w_wanted else g,
+  # The codes of either operand are a factor of the gradient by the other.
+  gs = tuple(
+    _refuse_derivatives(g, token)
+    if is_wanted and isinstance(other, QTensor)
+    else g
+    for is_wanted, other, token in (
+      (x_wanted, w, w_token),
+      (w_wanted, x, x_token),
+    )
   )
   dx, dw = transpose(spec, gs, x, w, w_dtype, g_key)
   db = None

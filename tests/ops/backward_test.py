@@ -100,7 +100,7 @@ def test_a_key_is_asked_for_by_the_gradient_alone():
   x, w = draw(((16, 8), (8, 6)))
   assert INT8.needs_key
   np.testing.assert_array_equal(bit_dot(x, w, INT8), bit_dot(x, w, "b158"))
-  with pytest.raises(ValueError, match="backward='int8'.*needs a key"):
+  with pytest.raises(ValueError, match=r"backward='int8'.*needs a key"):
     jax.grad(lambda x: jnp.sum(bit_dot(x, w, INT8)))(x)
 
 

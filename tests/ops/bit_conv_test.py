@@ -227,3 +227,14 @@ def test_shapes_that_do_not_match_are_named(x_shape, w_shape):
       window_strides=(1,),
       padding="SAME",
     )
+
+
+def test_sums_beyond_int32_do_not_wrap_or_are_refused():
+  many = 140_000
+  x, w = jnp.ones((1, 2, many)), jnp.ones((1, many, 2))
+  arguments = {"window_strides": (1,), "padding": "VALID"}
+  y = bit_conv(x, w, "int8", **arguments)
+  np.testing.assert_allclose(y, many * 127 / 128, rtol=1e-6)
+  wide = jnp.ones((1, many, 1)), jnp.ones((many, 1, 2))
+  with pytest.raises(ValueError, match="at most 132104 terms"):
+    bit_conv(*wide, "int8", **arguments)

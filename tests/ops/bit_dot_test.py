@@ -456,3 +456,56 @@ def test_products_contract_a_single_axis_on_one_cpu(monkeypatch, recipe):
   assert all(len(left) == len(right) == 1 for left, right in axes)
   found = step(x, w)
   jax.tree.map(lambda *a: np.testing.assert_allclose(*a, 1e-5), found, expected)
+
+
+# Beyond what an int32 holds for int8 times int8: 2**31 / (128 * 127) terms.
+MANY = 140_000
+
+
+def codes_of(quantizer, values):
+  q = quantizer.quantize(values)
+  return np.asarray(q.codes, np.int64), np.asarray(q.scale, np.float64)
+
+
+@pytest.mark.parametrize("kind", ("ones", "normal"))
+def test_sums_beyond_int32_do_not_wrap(kind):
+  recipe = RECIPES["int8"]
+  x, w = jnp.ones((2, MANY)), jnp.ones((MANY, 3))
+  if kind == "normal":
+    x, w, *_ = operands((2,), MANY, 3)
+    x, w = 1 + x / 256, 1 + w / 256
+  x_codes, x_scale = codes_of(recipe.acts, x)
+  w_codes, w_scale = codes_of(recipe.weights, w)
+  sums = x_codes @ w_codes
+  assert np.abs(sums).max() >= 2**31
+  assert_close(bit_dot(x, w, recipe), sums * x_scale * w_scale)
+
+
+@pytest.mark.parametrize("operand", (0, 1), ids=("x", "w"))
+def test_gradients_that_sum_many_integers_do_not_wrap(operand):
+  recipe = dataclasses.replace(RECIPES["int8"], backward="int8")
+  shapes = [((2, 4), (4, MANY)), ((MANY, 4), (4, 2))][operand]
+  x, w = map(jnp.ones, shapes)
+
+  def value(x, w):
+    return jnp.sum(bit_dot(x, w, recipe, key=jax.random.key(0)))
+
+  gradient = jax.grad(value, operand)(x, w)
+  other = recipe.weights.quantize(w) if operand == 0 else None
+  other = other or recipe.acts.quantize(x)
+  expected = MANY * float(other.dequantize().ravel()[0])
+  np.testing.assert_allclose(gradient, expected, rtol=0.01)
+
+
+def test_bias_of_another_shape_is_refused():
+  x, w, bias, _ = operands()
+  for wrong in (bias[:1], bias[:-1]):
+    with pytest.raises(ValueError, match=r"bias has the shape .*\(5,\)"):
+      bit_dot.__wrapped__(x, w, B158, bias=wrong)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"bitlinear"}))
+def test_empty_contraction_gives_the_bias(name):
+  x, w, bias = jnp.zeros((2, 0)), jnp.zeros((0, 3)), jnp.arange(3.0)
+  y = bit_dot(x, w, name, bias=bias)
+  np.testing.assert_array_equal(y, np.broadcast_to(bias, (2, 3)))
