@@ -53,7 +53,8 @@ def call_sharded_like(
   sharding = jax.typeof(result).sharding
   if AxisType.Explicit not in sharding.mesh.axis_types:
     return function(*operands)
-  return jax.sharding.auto_axes(function, out_sharding=sharding)(*operands)
+  in_auto_mode: Any = jax.sharding.auto_axes(function, out_sharding=sharding)
+  return in_auto_mode(*operands)
 
 
 def shape_like(array: Array, dtype: Any) -> jax.ShapeDtypeStruct:

@@ -4,6 +4,7 @@ The gradient takes the rounding for the identity (Bengio et al., 1308.3432).
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,9 @@ def _multiply(spec, x, w, bias, qx, qw):
   y = _product_of_codes(spec, x, w, qx, qw)
   scales = [qx.scale] if qx is not None else []
   scales += [along_last(qw.scale, y)] if qw is not None else []
-  bias32 = None if bias is None else along_last(bias.astype(jnp.float32), y)
+  bias32: Any = None
+  if bias is not None:
+    bias32 = along_last(bias.astype(jnp.float32), y)
   if bias is not None and spec.recipe.bias_in_product:
     y = y + bias32
   for scale in scales:
