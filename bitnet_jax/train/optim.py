@@ -46,9 +46,9 @@ class OptimOptions:
     name: "adamw", or "adam", which has no weight decay.
     learning_rate: the peak of the schedule.
     schedule: a name in ``SCHEDULES``.
-    warmup_steps: steps of linear rise from 0, before any schedule.
-    final_fraction: what is left of the learning rate at the end ("linear",
-      "cosine", "warmup_stable_decay").
+    warmup_steps: steps of linear rise towards the peak, before any schedule.
+    final_fraction: what is left of the learning rate at the last update
+      ("linear", "cosine", "warmup_stable_decay").
     decay_fraction: share of the steps that decay ("warmup_stable_decay").
     stage_fraction: share of the steps in the first stage ("two_stage").
     second_learning_rate: peak in the second stage ("two_stage").
@@ -108,20 +108,24 @@ def _constant(options, steps):
 
 def _linear(options, steps):
   peak = options.learning_rate
-  return optax.linear_schedule(peak, peak * options.final_fraction, steps)
+  final = peak * options.final_fraction
+  return optax.linear_schedule(peak, final, _intervals(steps))
 
 
 def _cosine(options, steps):
   return optax.cosine_decay_schedule(
-    options.learning_rate, max(steps, 1), options.final_fraction
+    options.learning_rate, _intervals(steps), options.final_fraction
   )
 
 
 def _stable_then_decay(options, steps):
   """Constant, then linear over the last ``decay_fraction`` of all steps."""
-  peak, decay = options.learning_rate, round(options.decay_fraction * steps)
+  peak, share = options.learning_rate, options.decay_fraction
+  if not share:
+    return optax.constant_schedule(peak)
+  decay = min(max(round(share * steps), 1), _intervals(steps))
   return optax.linear_schedule(
-    peak, peak * options.final_fraction, decay, steps - decay
+    peak, peak * options.final_fraction, decay, _intervals(steps) - decay
   )
 
 
@@ -131,13 +135,20 @@ def _two_stage(options, steps):
   The training note of BitNet b1.58 (microsoft/unilm, "Training Tips, Code and
   FAQ") lowers the peak and stops weight decay half way.
   """
+  first, second = map(
+    optax.constant_schedule,
+    (options.learning_rate, options.second_learning_rate),
+  )
+  peak = optax.join_schedules(
+    [first, second], [round(options.stage_fraction * steps)]
+  )
+  decay = optax.linear_schedule(1.0, 0.0, _intervals(steps))
+  return lambda count: peak(count) * decay(count)
 
-  def learning_rate(count):
-    first = count < round(options.stage_fraction * steps)
-    peak = jnp.where(first, options.learning_rate, options.second_learning_rate)
-    return peak * jnp.clip(1 - count / max(steps, 1), 0, 1)
 
-  return learning_rate
+def _intervals(steps):
+  """Returns how many intervals lie between the first update and the last."""
+  return max(steps - 1, 1)
 
 
 # Each maps (options, steps after the warm-up) to a schedule from step 0.
@@ -153,12 +164,17 @@ SCHEDULES: dict[str, Callable[[OptimOptions, int], optax.Schedule]] = {
 def learning_rate_schedule(
   options: OptimOptions, total_steps: int
 ) -> optax.Schedule:
-  """Returns the learning rate as a function of the number of updates made."""
+  """Returns the learning rate as a function of the number of updates made.
+
+  The last update has the final rate; the first of a warm-up has a positive one,
+  as if an update of rate 0 had come before it.
+  """
   warmup = options.warmup_steps
   after = SCHEDULES[options.schedule](options, total_steps - warmup)
   if not warmup:
     return after
-  rise = optax.linear_schedule(0.0, options.learning_rate, warmup)
+  peak = options.learning_rate
+  rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
   return optax.join_schedules([rise, after], [warmup])
 
 

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from bitnet_jax.train.optim import (
+  SCHEDULES,
   OptimOptions,
   decay_mask,
   learning_rate_schedule,
@@ -50,8 +51,8 @@ COS = np.cos
   [
     ({"schedule": "constant"}, {0: 1.0, 50: 1.0, 100: 1.0}),
     (
-      {"schedule": "constant", "warmup_steps": 10},
-      {0: 0.0, 1: 0.1, 5: 0.5, 10: 1.0, 99: 1.0},
+      {"schedule": "constant", "warmup_steps": 9},
+      {0: 0.1, 1: 0.2, 4: 0.5, 9: 1.0, 100: 1.0},
     ),
     ({"schedule": "linear"}, {0: 1.0, 25: 0.75, 99: 0.01, 100: 0.0}),
     (
@@ -59,8 +60,8 @@ COS = np.cos
       {0: 1.0, 50: 0.6, 100: 0.2, 120: 0.2},
     ),
     (
-      {"schedule": "linear", "warmup_steps": 20, "learning_rate": 2.0},
-      {0: 0.0, 10: 1.0, 20: 2.0, 60: 1.0, 100: 0.0},
+      {"schedule": "linear", "warmup_steps": 20, "learning_rate": 2.1},
+      {0: 0.1, 10: 1.1, 20: 2.1, 60: 1.05, 100: 0.0},
     ),
     (
       {"schedule": "cosine"},
@@ -68,7 +69,7 @@ COS = np.cos
     ),
     (
       {"schedule": "cosine", "final_fraction": 0.1, "warmup_steps": 20},
-      {0: 0.0, 10: 0.5, 20: 1.0, 60: 0.55, 100: 0.1},
+      {0: 1 / 21, 10: 11 / 21, 20: 1.0, 60: 0.55, 100: 0.1},
     ),
     (
       {"schedule": "warmup_stable_decay"},
@@ -81,11 +82,11 @@ COS = np.cos
         "decay_fraction": 0.5,
         "final_fraction": 0.5,
       },
-      {10: 0.5, 20: 1.0, 60: 1.0, 80: 0.75, 100: 0.5},
+      {10: 11 / 21, 20: 1.0, 60: 1.0, 80: 0.75, 100: 0.5},
     ),
     (
       {"schedule": "warmup_stable_decay", "decay_fraction": 0.0},
-      {0: 1.0, 99: 1.0},
+      {0: 1.0, 100: 1.0},
     ),
     (
       {"schedule": "two_stage", "second_learning_rate": 0.5},
@@ -98,14 +99,37 @@ COS = np.cos
         "warmup_steps": 20,
         "stage_fraction": 0.25,
       },
-      {0: 0.0, 10: 0.5, 20: 1.0, 39: 61 / 80, 40: 0.45, 60: 0.3, 100: 0.0},
+      {0: 1 / 21, 20: 1.0, 39: 61 / 80, 40: 0.45, 60: 0.3, 100: 0.0},
     ),
   ],
 )
 def test_learning_rate_at_points_worked_by_hand(changes, expected):
-  schedule = learning_rate_schedule(make_options(**changes), 100)
+  # The last of 101 updates comes after 100.
+  schedule = learning_rate_schedule(make_options(**changes), 101)
   actual = [float(schedule(jnp.int32(step))) for step in expected]
   np.testing.assert_allclose(actual, [*expected.values()], FLOAT32, FLOAT32)
+
+
+@pytest.mark.parametrize("warmup", [0, 4])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_first_rate_is_positive_and_the_last_is_final(schedule, warmup):
+  final = {"constant": 1.0, "two_stage": 0.0}.get(schedule, 0.1)
+  options = make_options(
+    schedule=schedule,
+    warmup_steps=warmup,
+    final_fraction=0.1,
+    second_learning_rate=1.0,
+  )
+  for steps in (2, 3, 12):
+    total = warmup + steps
+    rates = learning_rate_schedule(options, total)(np.arange(16))
+    rates = np.broadcast_to(rates, 16)[:total]
+    rise, fall = np.split(np.diff(rates), [warmup])
+    assert rates[0] > 0
+    assert rates[warmup] == 1  # After as many updates as warm up.
+    assert (rise > 0).all()
+    assert (fall <= 0).all()
+    np.testing.assert_allclose(rates[-1], final, FLOAT32, FLOAT32)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +187,7 @@ def test_mask_takes_matrices_but_biases_and_scales():
 
 def test_two_stage_decay_reaches_the_updates():
   options = make_options(schedule="two_stage", second_learning_rate=1.0)
-  updates = updates_of(options, [0.0] * 4, total_steps=4)
+  updates = updates_of(options, [0.0] * 4, total_steps=5)
   moved = [float(u["kernel"][0, 0]) for u in updates]
   np.testing.assert_allclose(moved, [-0.2, -0.15, 0, 0], FLOAT32)
 
@@ -212,7 +236,7 @@ def test_gradients_are_clipped_by_their_global_norm():
 
 def test_learning_rate_scales_the_update_and_follows_the_schedule():
   options = make_options(name="adam", schedule="linear", learning_rate=0.5)
-  updates = updates_of(options, [1.0] * 3, total_steps=2)
+  updates = updates_of(options, [1.0] * 3, total_steps=3)
   moved = [float(u["bias"][0]) for u in updates]
   # The ratio of Adam's moments is 1 for a constant gradient.
   np.testing.assert_allclose(moved, [-0.5, -0.25, 0.0], rtol=1e-4, atol=1e-7)
