@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 LOSS = "train/loss"
-# Logged losses that are averaged, lest a single batch tell what is normal.
-WINDOW = 10
+# Logged losses that are averaged, lest a single batch tell what is normal; and
+# the share of those before the switch that are at most, lest the descent of the
+# first steps do.
+WINDOW, NEWEST = 10, 0.25
 
 
 def measure_switch(
@@ -20,9 +23,9 @@ def measure_switch(
   """Returns how the training loss took the switch.
 
   All in terms of logged losses, ``WINDOW`` of which are averaged: "before", the
-  last that lie before the switch; "spike", by how much any loss after it is
-  higher than that at most; and "recovery_steps", after how many steps the
-  average is back at it, if it is.
+  last that lie before the switch, but of few of them the newest quarter;
+  "spike", by how much any loss after it is higher than that at most; and
+  "recovery_steps", after how many steps the average is back at it, if it is.
 
   Args:
     metrics: lines of ``metrics.jsonl``.
@@ -36,7 +39,17 @@ def measure_switch(
   after = [(step, loss) for step, loss in logged if step > start]
   if not before or not after:
     return {}
-  level = float(np.mean(before[-WINDOW:]))
+  newest = max(min(WINDOW, int(NEWEST * len(before))), 1)
+  if len(before) < WINDOW:
+    logging.warning(
+      "%d training losses were logged before quantization set in at step %d;"
+      " switch/spike and switch/recovery_steps compare with the last %d alone"
+      " (a lower log_every gives more)",
+      len(before),
+      start,
+      newest,
+    )
+  level = float(np.mean(before[-newest:]))
   steps, losses = map(np.asarray, zip(*after, strict=True))
   found = {
     "switch/before": level,

@@ -26,6 +26,27 @@ def test_spike_is_measured_from_the_level_before():
   assert found["switch/recovery_steps"] == 7 + 7
 
 
+@pytest.mark.parametrize(
+  ("before", "level"),
+  [
+    ([2.3], 2.3),
+    ([2.3, 1.0], 1.0),
+    ([2.3, 1.5, 1.0, 0.7, 0.5, 0.4, 0.32, 0.28], 0.3),
+    ([2.3, *[1.0] * 5, 0.8, 0.4, 0.2], 0.3),
+    ([2.3, 2.0, *[1.0] * 6, 0.5, 0.3, 0.3, 0.3], 0.3),
+  ],
+)
+def test_descent_of_the_start_is_not_what_was_normal(before, level, caplog):
+  start = len(before)
+  after = [*[3.0] * 5, *[0.9 * level] * 20]
+  found = measure_switch(lines([*before, *after]), start)
+  np.testing.assert_allclose(found["switch/before"], level)
+  np.testing.assert_allclose(found["switch/spike"], 3.0 - level)
+  width = min(start, 10)
+  assert found["switch/recovery_steps"] == 5 + width
+  assert (f"{start} training losses" in caplog.text) == (start < 10)
+
+
 def test_loss_that_stays_up_has_no_recovery():
   found = measure_switch(lines([1.0] * 10 + [2.0] * 30), 10)
   assert found == {"switch/before": 1.0, "switch/spike": 1.0}
