@@ -9,8 +9,9 @@ from typing import Any
 
 from absl import logging
 
-from bitnet_jax.data import textfiles
+from bitnet_jax.data import textfiles, vocabulary_limits
 from bitnet_jax.data.vocabulary import Vocabulary
+from bitnet_jax.files import parse_json, read_bytes
 
 FILE_NAME = "tokenizer.json"
 
@@ -40,8 +41,8 @@ _PARTS = 1024  # that are encoded at once, which bounds the memory
 class _Codec:
   """Codec of a tokenizer of the library."""
 
-  def __init__(self, tokenizer):
-    self._tokenizer = tokenizer
+  def __init__(self, tokenizer, where):
+    self._tokenizer, self._where = tokenizer, where
     self._by_words = _splits_words(tokenizer)
 
   def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -57,14 +58,16 @@ class _Codec:
   def _ids(self, parts):
     """Yields the ids of each part."""
     while batch := list(itertools.islice(parts, _PARTS)):
-      encoded = self._tokenizer.encode_batch_fast(
-        batch, add_special_tokens=False
-      )
+      with vocabulary_limits.naming_failures(self._where):
+        encoded = self._tokenizer.encode_batch_fast(
+          batch, add_special_tokens=False
+        )
       yield from (encoding.ids for encoding in encoded)
 
   def decode(self, ids: list[int]) -> str:
     """Returns the text of ids."""
-    return self._tokenizer.decode(ids, skip_special_tokens=False)
+    with vocabulary_limits.naming_failures(self._where):
+      return self._tokenizer.decode(ids, skip_special_tokens=False)
 
   def describe(self) -> dict[str, Any]:
     """Returns the content of a `tokenizer.json`, special tokens by name."""
@@ -97,7 +100,8 @@ def read(path: str) -> Vocabulary:
     ValueError: it is not a file of the library tokenizers.
   """
   file = textfiles.find(path)
-  return parse(file.read_bytes(), where=str(file))
+  data = read_bytes(file, most=vocabulary_limits.LARGEST_VOCABULARY)
+  return parse(data, where=str(file))
 
 
 def parse(data: bytes, *, where: str) -> Vocabulary:
@@ -109,16 +113,20 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
   Args:
     data: content of the file.
     where: names it in messages.
+
+  Raises:
+    ImportError: tokenizers is not installed.
+    ValueError: it is not a file of the library tokenizers, or beyond a limit
+      of `vocabulary_limits`.
   """
   library = import_library()
-  try:
-    description = json.loads(data)
+  with vocabulary_limits.naming_failures(f"{where} is not a tokenizer.json"):
+    description = parse_json(data, most=vocabulary_limits.MOST_VALUES)
+    vocabulary_limits.check_description(description)
     named, unknown = _special(description)
     _hide(description, unknown)
     _fix(description, where)
     tokenizer = library.Tokenizer.from_str(json.dumps(description))
-  except Exception as error:  # the library raises bare exceptions
-    raise ValueError(f"{where} is not a tokenizer.json: {error}") from error
   return _loaded(tokenizer, data, named, where)
 
 
@@ -126,25 +134,23 @@ def read_gpt2(vocab: str, merges: str) -> Vocabulary:
   """Reads the two files of the byte-level BPE of GPT-2; see `read`."""
   library = import_library()
   files = [textfiles.find(path) for path in (vocab, merges)]
-  try:
+  most = vocabulary_limits.LARGEST_VOCABULARY
+  content = b"\0".join(read_bytes(file, most=most) for file in files)
+  what = f"{files[0]} and {files[1]} are not vocabulary and merges of a BPE"
+  with vocabulary_limits.naming_failures(what):
     model = library.models.BPE.from_file(*map(str, files))
-  except Exception as error:
-    raise ValueError(
-      f"{files[0]} and {files[1]} are not vocabulary and merges of a BPE:"
-      f" {error}"
-    ) from error
   tokenizer = library.Tokenizer(model)
   tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(
     add_prefix_space=False
   )
   tokenizer.decoder = library.decoders.ByteLevel()
-  content = b"\0".join(file.read_bytes() for file in files)
   return _loaded(tokenizer, content, tokenizer.get_vocab(), str(files[0]))
 
 
 def read_bert(path: str, *, lowercase: bool) -> Vocabulary:
   """Reads the WordPiece vocabulary of BERT, one token a line; see `read`."""
   file = textfiles.find(path)
+  data = read_bytes(file, most=vocabulary_limits.LARGEST_VOCABULARY)
   lines = textfiles.read(file).removesuffix("\n").split("\n")
   vocabulary = {token: line for line, token in enumerate(lines)}
   for line, token in enumerate(lines):
@@ -154,13 +160,17 @@ def read_bert(path: str, *, lowercase: bool) -> Vocabulary:
   if "[UNK]" not in vocabulary:
     raise ValueError(f"{file} is not a vocabulary of BERT: it lacks [UNK]")
   tokenizer = word_pieces(vocabulary, "[UNK]", lowercase=lowercase)
-  content = b"%d %s" % (lowercase, file.read_bytes())
+  content = b"%d %s" % (lowercase, data)
   return _loaded(tokenizer, content, vocabulary, str(file))
 
 
 def _loaded(tokenizer, content, named, where):
   """Returns what `parse` returns."""
   tokenizer.encode_special_tokens = True  # their text is text
+  known = {*tokenizer.get_vocab().values()}
+  with vocabulary_limits.naming_failures(where):
+    vocabulary_limits.check_ids(known)
+    vocabulary_limits.check_time(tokenizer.encode)
   if not _encodes(tokenizer, _RARE):
     logging.warning(
       "%s has neither an unknown token nor all bytes: characters that it lacks"
@@ -178,10 +188,9 @@ def _loaded(tokenizer, content, named, where):
     for name, token in named.items()
     if (match := _SENTINEL.fullmatch(name))
   }
-  known = {*tokenizer.get_vocab().values()}
   size = max(known, default=-1) + 1
   return Vocabulary(
-    codec=_Codec(tokenizer),
+    codec=_Codec(tokenizer, where),
     content=content,
     size=size,
     ids=ids,

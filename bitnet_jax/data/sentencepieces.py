@@ -1,6 +1,7 @@
 """Vocabularies of the library sentencepiece: read from files, and trained."""
 
 import io
+import math
 import pathlib
 import re
 import sys
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bitnet_jax.data import pieces, textfiles
+from bitnet_jax.data import pieces, textfiles, vocabulary_limits
 from bitnet_jax.data.vocabulary import Vocabulary
+from bitnet_jax.files import read_bytes
 
 FILE_NAME = "tokenizer.model"
 
@@ -44,8 +46,13 @@ class _Codec:
 
   def encode(self, texts: Sequence[str]) -> list[list[int]]:
     """Returns the ids of each text."""
+    with vocabulary_limits.naming_failures("sentencepiece"):
+      return self._ids(list(texts))
+
+  def _ids(self, texts):
+    """Returns the ids of each text."""
     if not self._spells_all:
-      return self._processor.encode(list(texts))
+      return self._processor.encode(texts)
     cut = [text.split(_SPACE) for text in texts]
     found = iter(
       self._processor.encode([part for parts in cut for part in parts])
@@ -67,7 +74,8 @@ class _Codec:
 
   def decode(self, ids: list[int]) -> str:
     """Returns the text of ids."""
-    return self._processor.decode(ids)
+    with vocabulary_limits.naming_failures("sentencepiece"):
+      return self._processor.decode(ids)
 
   def describe(self) -> dict[str, Any]:
     """Returns the content of a `tokenizer.json` of a unigram vocabulary.
@@ -138,7 +146,8 @@ def read(path: str) -> Vocabulary:
     ValueError: it is not a model of sentencepiece.
   """
   file = textfiles.find(path)
-  return parse(file.read_bytes(), where=str(file))
+  data = read_bytes(file, most=vocabulary_limits.LARGEST_VOCABULARY)
+  return parse(data, where=str(file))
 
 
 def parse(data: bytes, *, where: str) -> Vocabulary:
@@ -150,20 +159,24 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
   Args:
     data: the serialized model.
     where: names it in messages.
+
+  Raises:
+    ImportError: sentencepiece or protobuf is not installed.
+    ValueError: it is not a model of sentencepiece, or beyond a limit of
+      `vocabulary_limits`.
   """
   library = _library()
   if not data:
     raise ValueError(f"{where} is empty")
-  try:
-    model = _hidden(data)
+  model = _hidden(data, where)
+  what = f"{where} is not a model of sentencepiece"
+  with vocabulary_limits.naming_failures(what):
+    _check(model)
     processor = library.SentencePieceProcessor(
       model_proto=model.SerializeToString()
     )
     size = processor.get_piece_size()
-  except Exception as error:  # a DecodeError of protobuf, a RuntimeError, ...
-    raise ValueError(
-      f"{where} is not a model of sentencepiece: {error}"
-    ) from error
+    vocabulary_limits.check_time(processor.encode)
   ids = {
     role: token
     for role in ("pad", "bos", "eos", "unk")
@@ -185,7 +198,19 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
   )
 
 
-def _hidden(data):
+def _check(model):
+  """Raises a ValueError for what the library would believe."""
+  vocabulary_limits.check_ids([len(model.pieces) - 1])
+  for rules in (model.normalizer_spec, model.denormalizer_spec):
+    vocabulary_limits.check_character_table(rules.precompiled_charsmap)
+  vocabulary_limits.check_length(
+    model.trainer_spec.unk_surface, what="unk_surface"
+  )
+  if not all(math.isfinite(piece.score) for piece in model.pieces):
+    raise ValueError("a piece has a score that is not finite")
+
+
+def _hidden(data, where):
   """Returns the model with its sentinels as control tokens."""
   try:
     from sentencepiece import sentencepiece_model_pb2
@@ -195,7 +220,10 @@ def _hidden(data):
       " 'bitnet-jax[train]'"
     ) from error
   messages: Any = sentencepiece_model_pb2  # made when it is imported
-  model = messages.ModelProto.FromString(data)
+  with vocabulary_limits.naming_failures(
+    f"{where} is not a model of sentencepiece"
+  ):
+    model = messages.ModelProto.FromString(data)
   for piece in model.pieces:
     if _SENTINEL.fullmatch(piece.piece):
       piece.type = piece.CONTROL

@@ -24,6 +24,7 @@ from bitnet_jax.data.vocabulary import Codec, Vocabulary
 # What a special token is for; those of trained vocabularies, in this order.
 ROLES = ("pad", "eos", "unk", "bos", "mask", "cls", "sep")
 
+MOST_SENTINELS = 2**16
 _NAMES = tuple(f"<{role}>" for role in ROLES)
 _MANY_UNKNOWN = 0.01  # fraction of the tokens above which they are a warning
 _TRAINED = ("bpe", "wordpiece", "unigram")
@@ -312,9 +313,10 @@ def _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs):
   if not known or (kind == "gpt2" and "," not in path):
     listed = ", ".join(["bytes", *_TRAINED, *_FILES.values()])
     raise ValueError(f"unknown tokenizer {spec!r}; choose among {listed}")
-  if num_sentinels < 0:
+  if not 0 <= num_sentinels <= MOST_SENTINELS:
+    wrong = "negative" if num_sentinels < 0 else f"above {MOST_SENTINELS}"
     raise ValueError(
-      f"num_sentinels must not be negative, it is {num_sentinels}"
+      f"num_sentinels must not be {wrong}, it is {num_sentinels}"
     )
   for role in needs:
     choices.check(role, ROLES, key="needs")

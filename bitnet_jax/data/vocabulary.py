@@ -8,6 +8,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from bitnet_jax.data.vocabulary_limits import LARGEST_VOCABULARY
+from bitnet_jax.files import read_bytes, read_json
+
 _RECORD = "tokenizer_source.json"
 
 
@@ -62,7 +65,7 @@ def recall(folder: pathlib.Path, name: str, record: Mapping) -> bytes | None:
   if not path.is_file():
     return None
   try:
-    kept = json.loads(path.read_bytes())
+    kept = read_json(path)
     sha256 = kept.pop("sha256")
   except (ValueError, TypeError, AttributeError, KeyError) as error:
     raise ValueError(f"{path} is not the record of a tokenizer") from error
@@ -79,7 +82,7 @@ def recall(folder: pathlib.Path, name: str, record: Mapping) -> bytes | None:
   file = folder / name
   if not file.is_file():
     raise FileNotFoundError(f"{path} speaks of {file}, which is not there")
-  data = file.read_bytes()
+  data = read_bytes(file, most=LARGEST_VOCABULARY)
   if hashlib.sha256(data).hexdigest() != sha256:
     raise ValueError(f"{file} is not the file that {path} speaks of")
   return data
