@@ -1,13 +1,14 @@
 """Atomic writes, and bounded reads of untrusted files."""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 # Bytes of a JSON file, and values in it: each takes up to 100 bytes of memory.
 # Descriptions of models with a million parts stay below.
@@ -118,7 +119,7 @@ def is_address(path: pathlib.Path) -> bool:
   return path.parts[:1] == ("gs:",)
 
 
-def open_regular(path: pathlib.Path) -> BinaryIO:
+def open_regular(path: pathlib.Path) -> io.BufferedReader:
   """Opens a file for reading, without waiting for what is no file.
 
   Raises:

@@ -1,7 +1,6 @@
 """Decoders out of the files of Hugging Face's transformers."""
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ import numpy as np
 from bitnet_jax import choices
 from bitnet_jax.export import decoders, hf_layout
 from bitnet_jax.export.decoders import PROJECTIONS
-from bitnet_jax.files import read_json
+from bitnet_jax.files import parse_json, read_json
 from bitnet_jax.inference.tensors import load_tensors
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
 from bitnet_jax.ops.norm import NORM_EPS
@@ -71,11 +70,15 @@ def read_hf(folder: str | pathlib.Path) -> HfModel:
     raise ValueError(f"{folder / hf_layout.CONFIG} lacks {error}") from error
   except _DAMAGE as error:
     raise ValueError(f"{folder / hf_layout.CONFIG}: {error!r}") from error
+  except ValueError as error:
+    raise ValueError(f"{folder / hf_layout.CONFIG}: {error}") from error
   tensors, metadata = _read_files(folder)
   try:
     params = _from_tensors(cfg, recipe, kind, tensors, metadata)
   except _DAMAGE as error:
     raise ValueError(f"{folder / hf_layout.TENSORS}: {error!r}") from error
+  except ValueError as error:
+    raise ValueError(f"{folder / hf_layout.TENSORS}: {error}") from error
   is_frozen = kind in hf_layout.LINEAR_CLASSES
   model = decoders.scanned_model(cfg, recipe)
   return HfModel(model, {"params": params}, is_frozen)
@@ -201,7 +204,7 @@ def _from_tensors(cfg, recipe, kind, tensors, metadata) -> dict[str, Any]:
       " arrays"
     )
   arrays = _Arrays(tensors)
-  exact = json.loads(metadata.get(hf_layout.EXACT_SCALES, "{}"))
+  exact = parse_json(metadata.get(hf_layout.EXACT_SCALES, "{}"))
   shapes = decoders.part_shapes(cfg)
   blocks = []
   for i in range(cfg.num_layers):

@@ -15,7 +15,7 @@ from bitnet_jax.data.kept import keep_vocabulary
 from bitnet_jax.data.tokenizers import Tokenizer, load_tokenizer
 from bitnet_jax.export import hf_layout
 from bitnet_jax.export.hf_import import HfModel, read_hf
-from bitnet_jax.files import new_folder, read_json
+from bitnet_jax.files import new_folder, open_regular, read_json
 from bitnet_jax.inference.storage import save_frozen
 from bitnet_jax.inference.tensors import flat
 from bitnet_jax.train import workdir
@@ -125,7 +125,7 @@ def _digest(source: pathlib.Path) -> str:
   """Names the arrays in a folder by content."""
   digest = hashlib.sha256()
   for path in sorted(source.glob("*.safetensors")):
-    with path.open("rb") as file:
+    with open_regular(path) as file:
       digest.update(hashlib.file_digest(file, "sha256").digest())
   return f"sha256:{digest.hexdigest()}"
 

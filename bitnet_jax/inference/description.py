@@ -14,9 +14,13 @@ from bitnet_jax.models.registry import MODELS
 from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.quantizers.recipe import Recipe
 
-# Sizes that count modules, each of which takes time to make.
-_COUNTS = ("depth", "num_layers", "num_decoder_layers", "convs_per_block")
-_MOST_MODULES = 10_000
+# Sizes that count what is traced one by one, which takes time.
+_COUNTS = (
+  *("depth", "num_layers", "num_decoder_layers"),
+  *("convs_per_block", "steps"),
+)
+# How large they, and the lists, may be whatever arrays there are.
+MOST_REPEATS = 100
 
 
 def describe(
@@ -40,12 +44,14 @@ def describe(
   return None
 
 
-def build(content: Any, *, largest: int) -> nn.Module:
+def build(content: Any, *, largest: int, arrays: int) -> nn.Module:
   """Returns the model of a description.
 
   Args:
     content: what ``describe`` returned, after JSON.
     largest: number that no size may exceed: that of the parameters.
+    arrays: how many there are of them, which the number of layers may not
+      exceed either, unless they are scanned or at most ``MOST_REPEATS``.
 
   Raises:
     ValueError: for anything that is not the description of a model.
@@ -55,11 +61,10 @@ def build(content: Any, *, largest: int) -> nn.Module:
   try:
     family = choices.pick(MODELS, content["name"], key="name")
     sizes = {name: _tuples(value) for name, value in content["sizes"].items()}
-    for name, value in sizes.items():
-      limit = min(largest, _MOST_MODULES) if name in _COUNTS else largest
-      numbers = value if isinstance(value, tuple) else (value,)
-      if any(isinstance(n, int) and n > limit for n in numbers):
-        raise ValueError(f"{name} is {value}, which is more than {limit}")
+    most = max(arrays, MOST_REPEATS)
+    _check_sizes(sizes, largest, most)
+    if sum(len(entry["paths"]) for entry in content["recipes"]) > most:
+      raise ValueError(f"recipes has more than {most} paths")
     # Paths, not patterns: to match a pattern of a stranger may take forever.
     rules = tuple(
       (re.escape(path), _recipe(entry["recipe"]))
@@ -69,6 +74,18 @@ def build(content: Any, *, largest: int) -> nn.Module:
     return family.module(family.config(**sizes), rules)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise ValueError(f"the description is of no model: {error}") from error
+
+
+def _check_sizes(sizes, largest, most):
+  """Raises a ValueError for sizes that take more time or memory than files."""
+  for name, value in sizes.items():
+    is_scanned = sizes.get("scan_layers") is True
+    limit = most if name in _COUNTS and not is_scanned else largest
+    numbers = value if isinstance(value, tuple) else (value,)
+    if len(numbers) > most:
+      raise ValueError(f"{name} has {len(numbers)} entries, more than {most}")
+    if any(isinstance(n, int) and n > limit for n in numbers):
+      raise ValueError(f"{name} is {value}, which is more than {limit}")
 
 
 def _recipe(content: Mapping[str, Any]) -> Recipe:

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bitnet_jax.files import read_json, write_atomically
+from bitnet_jax.files import open_regular, read_json, write_atomically
 from bitnet_jax.inference import description
 from bitnet_jax.inference.freeze import freeze
 from bitnet_jax.inference.tensors import (
@@ -124,9 +124,11 @@ def load_frozen(
   try:
     variables = from_tensors(tensors, _kernels(content["kernels"]))
     if model is None:
+      leaves = flat(variables).values()
       model = description.build(
         content["model"],
-        largest=sum(math.prod(a.shape) for a in flat(variables).values()),
+        largest=sum(math.prod(leaf.shape) for leaf in leaves),
+        arrays=len(leaves),
       )
       _check_fits(model, variables)
   except (AttributeError, RecursionError, TypeError, ValueError) as error:
@@ -169,7 +171,7 @@ def _kernels(entries):
 
 
 def _digest(path):
-  with path.open("rb") as file:
+  with open_regular(path) as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 

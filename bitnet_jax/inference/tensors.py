@@ -16,11 +16,14 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from bitnet_jax import choices
+from bitnet_jax.files import open_regular
 from bitnet_jax.ops.packing import LAYOUTS, axis_to_pack, pack, unpack, unpacked
 from bitnet_jax.types import Packed, QTensor
 
 CODES, SCALE = ".codes", ".scale"
 TERNARY, OTHERS = "base3", "int8"
+# Bytes that the list of arrays in a file may have: some 100,000 arrays.
+LARGEST_HEADER = 2**24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,9 +172,14 @@ def load_tensors(
   Raises:
     FileNotFoundError: if there is none.
     ImportError: if ``safetensors`` is not installed.
-    ValueError: if it is damaged, or holds values that are not finite.
+    ValueError: if it is damaged, its header has more than ``LARGEST_HEADER``
+      bytes, or it holds values that are not finite.
   """
   safetensors = _safetensors()
+  with open_regular(path) as file:
+    header = int.from_bytes(file.read(8), "little")
+  if header > LARGEST_HEADER:
+    raise ValueError(f"{path} has a header of {header} bytes, or is damaged")
   try:
     with safetensors.safe_open(path, framework="flax") as file:
       tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -179,6 +187,7 @@ def load_tensors(
   except (
     safetensors.SafetensorError,
     KeyError,
+    MemoryError,
     TypeError,
     ValueError,
   ) as error:

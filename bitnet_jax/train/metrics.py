@@ -14,11 +14,12 @@ import numpy as np
 import tensorboardX
 import tqdm
 
-from bitnet_jax.files import write_atomically
+from bitnet_jax.files import parse_json, read_bytes, write_atomically
 from bitnet_jax.train import bucket
 from bitnet_jax.train.speed import Speed
 
 METRICS_FILE = "metrics.jsonl"
+LARGEST_METRICS = 2**30  # bytes of that file
 
 
 class NonFiniteMetricError(FloatingPointError):
@@ -120,23 +121,33 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
   """Returns the whole lines of ``metrics.jsonl``; a torn last one is left out.
 
   Raises:
-    ValueError: for a whole line that is not one of ours, naming it.
+    ValueError: for a whole line that is not one of ours, naming it, or a file
+      of more than ``LARGEST_METRICS`` bytes.
   """
   path = workdir / METRICS_FILE
   if not path.exists():
     return []
-  lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-  records = []
-  for number, line in enumerate(lines[:-1], start=1):
-    try:
-      record = json.loads(line)
-      float(record["step"]), float(record["time"])
-    except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(
-        f"{path}, line {number}, has no step and time: {line}"
-      ) from error
-    records.append(record)
-  return records
+  data = read_bytes(path, most=LARGEST_METRICS)
+  lines = data.decode("utf-8", errors="replace").split("\n")
+  return [
+    _parse(line, f"{path}, line {number}")
+    for number, line in enumerate(lines[:-1], start=1)
+  ]
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+  """Returns the record in a line; a ValueError tells where it is none."""
+  try:
+    record = parse_json(line)
+  except ValueError as error:
+    raise ValueError(f"{where}, has no step and time: {error}") from error
+  if (
+    not isinstance(record, dict)
+    or type(record.get("step")) is not int
+    or type(record.get("time")) not in (int, float)
+  ):
+    raise ValueError(f"{where}, has no step and time: {line:.100}")
+  return record
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -11,6 +11,10 @@ from typing import Any
 
 import jax
 
+from bitnet_jax.files import parse_json, read_bytes
+
+LARGEST_RECORDS = 2**28  # bytes of a file of them
+
 # What may differ between two starts of one run.
 FREE_KEYS = (
   "mesh",
@@ -123,10 +127,25 @@ def device() -> str:
 
 
 def load(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns the records of a file of JSON lines; none if it is not there."""
+  """Returns the records of a file of JSON lines; none if it is not there.
+
+  Raises:
+    ValueError: for a line that is no object of JSON, naming it, or a file of
+      more than ``LARGEST_RECORDS`` bytes.
+  """
   if not path.exists():
     return []
-  return [json.loads(line) for line in path.read_text().splitlines()]
+  records = []
+  data = read_bytes(path, most=LARGEST_RECORDS)
+  for number, line in enumerate(data.splitlines(), start=1):
+    try:
+      record = parse_json(line)
+      if not isinstance(record, dict):
+        raise ValueError("it is no object")
+    except ValueError as error:
+      raise ValueError(f"{path}, line {number}: {error}") from error
+    records.append(record)
+  return records
 
 
 def append(path: pathlib.Path, record: Mapping[str, Any]) -> None:

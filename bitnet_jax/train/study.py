@@ -35,7 +35,7 @@ def run_missing(
     root: folder of the runs; one that was stopped goes on.
   """
   for case in cases:
-    if any(record["case"] == case.name for record in records.load(results)):
+    if any(record.get("case") == case.name for record in records.load(results)):
       continue
     config = runner.load_config(case.config, dict(case.overrides))
     result = runner.run(config, root / case.name)

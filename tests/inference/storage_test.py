@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import random
 import resource
 
@@ -98,7 +99,7 @@ def test_encoder_of_before_poolings_reads_the_first_token():
   sizes = dataclasses.asdict(model.cfg)
   assert sizes.pop("pooling") == "mean"
   content = {"name": "encoder", "sizes": sizes, "recipes": []}
-  assert build(content, largest=10**6).cfg.pooling == "first"
+  assert build(content, largest=10**6, arrays=20).cfg.pooling == "first"
 
 
 def test_model_of_another_is_given_when_it_is_read(tmp_path):
@@ -177,6 +178,10 @@ SCALE = "params/layer_0/kernel.scale"
     (lambda c: c["model"]["sizes"].update(width=10**15), "width is 1000"),
     (lambda c: c["model"]["sizes"].update(width="24"), "width"),
     (lambda c: c["model"]["sizes"].update(depth=1), "layer_1/kernel is tern"),
+    # Takes minutes to trace, though there are more parameters.
+    (lambda c: c["model"]["sizes"].update(depth=400), "depth is 400, .* 100"),
+    (lambda c: c["model"]["recipes"][0].update(paths=["a"] * 400), "400|100"),
+    (lambda c: c["model"]["sizes"].update(width=10**400), "width is 1000"),
     (lambda c: c["model"]["recipes"].pop(), "no recipe rule matches"),
     (lambda c: c.update(kernels=[]), "has no attribute 'items'"),
     (
@@ -247,6 +252,25 @@ def test_files_that_are_not_there_are_named(saved):
 def test_endless_description_is_not_read(saved, monkeypatch):
   monkeypatch.setattr("bitnet_jax.files.LARGEST_JSON", 100)
   with pytest.raises(ValueError, match="more than 100 bytes"):
+    load_frozen(saved)
+
+
+@pytest.mark.parametrize("name", [DESCRIPTION, TENSORS])
+def test_pipe_in_place_of_a_file_is_named_at_once(saved, name):
+  (saved / name).unlink()
+  os.mkfifo(saved / name)
+  with pytest.raises(ValueError, match=f"{name} is a pipe or device"):
+    load_frozen(saved)
+
+
+def test_header_of_gigabytes_is_refused(saved):
+  def change(content):
+    content["sha256"] = hashlib.sha256(data).hexdigest()
+
+  data = (2**30).to_bytes(8, "little") + b" " * 100
+  (saved / TENSORS).write_bytes(data)
+  rewrite(saved, change)
+  with pytest.raises(ValueError, match="a header of 1073741824 bytes"):
     load_frozen(saved)
 
 
