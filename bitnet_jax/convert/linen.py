@@ -6,10 +6,10 @@ import types
 from typing import Any
 
 import flax.linen as nn
-from flax.linen import linear
 
 from bitnet_jax.convert.report import Layer, Pairs, Report, decide
 from bitnet_jax.layers import BitConv, BitDense, BitDenseGeneral
+from bitnet_jax.layers.arguments import defaults_of, own_options
 from bitnet_jax.layers.interception import Places, intercept_calls, mark
 from bitnet_jax.quantizers.recipe import Recipe
 
@@ -18,14 +18,6 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
   nn.DenseGeneral: BitDenseGeneral,
   nn.Conv: BitConv,
 }
-# What keeps a layer as it is: a product of its own, or a mask.
-_OWN = (
-  "dot_general",
-  "dot_general_cls",
-  "conv_general_dilated",
-  "conv_general_dilated_cls",
-  "mask",
-)
 # The innermost converted model that runs; those around it leave its layers.
 _running: contextvars.ContextVar[Any] = contextvars.ContextVar(
   "_running", default=None
@@ -151,12 +143,8 @@ def _obstacle(module: nn.Module) -> str:
   if kind not in TWINS:
     twins = ", ".join(twin.__name__ for twin in TWINS)
     return f"{kind.__name__} has no twin; {twins} have"
-  for name in _OWN:
-    if getattr(module, name, None) is not None:
-      return f"it has {name}, which its twin does not take"
-  if module.promote_dtype is not linear.promote_dtype:
-    return "it has a promote_dtype of its own"
-  return ""
+  own = own_options(module, defaults_of(kind))
+  return f"it has {own[0]}, which its twin does not take" if own else ""
 
 
 def _twin(module: nn.Module, recipe: Recipe) -> nn.Module:
@@ -165,6 +153,6 @@ def _twin(module: nn.Module, recipe: Recipe) -> nn.Module:
   given = {
     field.name: getattr(module, field.name)
     for field in dataclasses.fields(twin)
-    if field.init and field.name not in ("parent", "name", "recipe", "mask")
+    if field.init and field.name not in ("parent", "name", "recipe")
   }
   return twin(**given, recipe=recipe, parent=module.scope)

@@ -1,13 +1,12 @@
 """NNX models with quantized layers, by replacement of the layers."""
 
-import inspect
 from typing import Any
 
 from flax import nnx
 
 from bitnet_jax.convert.report import Layer, Pairs, Report, decide
 from bitnet_jax.nnx import BitConv, BitLinear, BitLinearGeneral
-from bitnet_jax.nnx.layers import set_recipe
+from bitnet_jax.nnx.layers import options_of, set_recipe
 
 TWINS: dict[type[Any], type[Any]] = {
   nnx.Linear: BitLinear,
@@ -18,14 +17,6 @@ TWINS: dict[type[Any], type[Any]] = {
 # their recipes.
 _OTHERS = (nnx.ConvTranspose, nnx.Einsum, nnx.Embed, nnx.bridge.ToNNX)
 _QUANTIZED = tuple(TWINS.values())
-_OWN = (
-  "dot_general",
-  "dot_general_cls",
-  "conv_general_dilated",
-  "mask",
-  "preferred_element_type",
-  "promote_dtype",
-)
 
 
 def convert(
@@ -66,8 +57,5 @@ def _obstacle(module: Any) -> str:
   if kind not in TWINS:
     twins = ", ".join(twin.__name__ for twin in TWINS)
     return f"{kind.__name__} has no twin; {twins} have"
-  usual = inspect.signature(kind.__init__).parameters
-  for name in _OWN:
-    if name in usual and getattr(module, name, None) is not usual[name].default:
-      return f"it has {name}, which its twin does not take"
-  return ""
+  own = options_of(module)
+  return f"it has {own[0]}, which its twin does not take" if own else ""

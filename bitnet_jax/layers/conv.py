@@ -8,9 +8,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.linear import canonicalize_padding
+import numpy as np
+from flax.linen import linear
 from jaxtyping import Array, ArrayLike, Num
 
+from bitnet_jax.layers.arguments import (
+  as_tuple,
+  check_sizes,
+  defaults_of,
+  own_options,
+  run_namesake,
+)
 from bitnet_jax.layers.dense import (
   default_kernel_init,
   kernel_of,
@@ -48,12 +56,16 @@ class BitConv(nn.Module):
     kernel_dilation: dilation of the window.
     feature_group_count: number of groups of channels.
     use_bias: whether to add a bias.
-    mask: refused; here to keep the order of arguments.
+    mask: array like the kernel, which is multiplied by it before it is
+      quantized; or ``None``.
     dtype: see ``BitDense``, like the rest.
     param_dtype: see ``BitDense``.
     precision: see ``BitDense``.
     kernel_init: see ``BitDense``.
     bias_init: see ``BitDense``.
+    promote_dtype: see ``BitDense``, like the next two.
+    conv_general_dilated: see ``promote_dtype``.
+    conv_general_dilated_cls: see ``promote_dtype``.
     recipe: see ``BitDense``.
   """
 
@@ -71,35 +83,56 @@ class BitConv(nn.Module):
   precision: Any = None
   kernel_init: nn.initializers.Initializer = default_kernel_init
   bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
+  promote_dtype: Any = linear.promote_dtype
+  conv_general_dilated: Any = None
+  conv_general_dilated_cls: Any = None
   _: dataclasses.KW_ONLY
   recipe: RecipeLike = RECIPES["b158"]
 
+  def __post_init__(self):
+    check_sizes(
+      type(self).__name__,
+      "features",
+      "feature_group_count",
+      features=self.features,
+      kernel_size=self.kernel_size,
+      strides=self.strides,
+      input_dilation=self.input_dilation,
+      kernel_dilation=self.kernel_dilation,
+      feature_group_count=self.feature_group_count,
+    )
+    super().__post_init__()
+
   @nn.compact
   def __call__(
-    self, x: Num[Array, "..."] | QTensor, *, strength: ArrayLike | None = None
+    self,
+    inputs: Num[Array, "..."] | QTensor,
+    *,
+    strength: ArrayLike | None = None,
   ) -> Num[Array, "..."]:
-    """Convolves ``quantize(norm(x))`` with ``quantize(kernel)``.
+    """Convolves ``quantize(norm(inputs))`` with ``quantize(kernel)``.
 
     Args:
-      x: input ``[*batch, *spatial, c_in]``, with any number of batch axes, or
-        what ``quantize_input`` made of it.
+      inputs: ``[*batch, *spatial, c_in]``, with any number of batch axes, or
+        what ``quantize_input`` made of them.
       strength: share of quantization in force, see ``bit_dot``.
 
     Returns:
       Array ``[*batch, *spatial_out, features]``.
 
     Raises:
-      ValueError: for a mask, too few axes, channels that the groups do not
-        divide, or causal padding of more than one axis.
+      ValueError: for too few axes, channels that the groups do not divide,
+        causal padding of more than one axis, or a mask that does not fit.
     """
-    if self.mask is not None:
-      raise ValueError("BitConv does not support mask")
     recipe = get_recipe(self.recipe)
-    window = _per_axis(self.kernel_size, 1)
-    check_input(x, window, self.feature_group_count, self.features)
-    c_in = x.shape[-1] // self.feature_group_count
+    if own_options(self, defaults_of(nn.Conv)):
+      return run_namesake(self, nn.Conv, recipe, inputs)
+    window = as_tuple(self.kernel_size)
+    check_input(inputs, window, self.feature_group_count, self.features)
+    c_in = inputs.shape[-1] // self.feature_group_count
     kernel_shape = (*window, c_in, self.features)
     kernel = kernel_of(self, kernel_shape, self.kernel_init)
+    kernel = masked(kernel, self.mask)
     bias = None
     if self.use_bias:
       bias = self.param(
@@ -107,13 +140,32 @@ class BitConv(nn.Module):
       )
     return convolve(
       self,
-      x,
+      inputs,
       kernel,
       bias,
       recipe,
       strength=strength,
-      key=quantize_key(self, recipe),
+      key=quantize_key(self, recipe, inputs, kernel),
     )
+
+
+def masked(kernel: Any, mask: Array | None) -> Any:
+  """Returns a kernel times a mask.
+
+  Raises:
+    ValueError: for a mask of another shape, or codes, which are those of the
+      kernel without a mask.
+  """
+  if mask is None:
+    return kernel
+  if mask.shape != kernel.shape:
+    raise ValueError(
+      f"mask has the shape {mask.shape}, which must be that of the kernel,"
+      f" {kernel.shape}"
+    )
+  if isinstance(kernel, QTensor):
+    raise ValueError("a layer with a mask takes no codes in place of a kernel")
+  return kernel * mask
 
 
 def check_input(x: Any, window: Sequence[int], groups: int, c_out: int) -> None:
@@ -188,7 +240,7 @@ def convolve(
 def _pad(layer, x, window):
   """Pads with values where XLA cannot; returns what is left to XLA."""
   rank = len(window)
-  padding = canonicalize_padding(layer.padding, rank)
+  padding = linear.canonicalize_padding(layer.padding, rank)
   dilation = _per_axis(layer.kernel_dilation, rank)
   reach = [(k - 1) * d for k, d in zip(window, dilation, strict=True)]
   if padding == "CAUSAL":
@@ -208,7 +260,6 @@ def _pad(layer, x, window):
   return x, padding
 
 
-def _per_axis(value: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
-  if value is None:
-    value = 1
-  return (value,) * rank if isinstance(value, int) else tuple(value)
+def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
+  values = as_tuple(1 if value is None else value)
+  return values if np.ndim(value) else values * rank

@@ -10,12 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
+from flax.linen import linear
 from flax.linen.dtypes import canonicalize_dtype
 from jaxtyping import Array, ArrayLike, Num
 
+from bitnet_jax.layers.arguments import (
+  as_tuple,
+  check_sizes,
+  contracted_axes,
+  defaults_of,
+  own_options,
+  run_namesake,
+)
 from bitnet_jax.ops import bit_dot
 from bitnet_jax.ops.operands import prepare_input
 from bitnet_jax.ops.packing import unpacked
+from bitnet_jax.ops.product import draws
 from bitnet_jax.quantizers.recipe import (
   RECIPES,
   Recipe,
@@ -27,22 +37,42 @@ from bitnet_jax.types import QTensor
 default_kernel_init = nn.initializers.lecun_normal()
 
 
-def quantize_key(module: nn.Module, recipe) -> jax.Array | None:
-  """Draws from the stream "quantize", if the recipe rounds stochastically."""
-  return module.make_rng("quantize") if recipe.needs_key else None
+def quantize_key(
+  module: nn.Module, recipe: Recipe, *operands: Any
+) -> jax.Array | None:
+  """Draws from the stream "quantize", if something rounds by it.
+
+  A gradient that is rounded stochastically needs no stream where none is taken.
+
+  Args:
+    module: the layer.
+    recipe: of the layer.
+    *operands: input and kernel; codes are rounded already.
+  """
+  if draws(recipe, *operands):
+    return module.make_rng("quantize")
+  has_stream = module.has_rng("quantize") or module.has_rng("params")
+  return (
+    module.make_rng("quantize") if recipe.needs_key and has_stream else None
+  )
 
 
 def result_dtype(module: Any, x: Any, kernel: Any, bias: Any) -> Any:
   """Returns the ``dtype`` of a layer, or what its operands promote to.
 
   As in ``nn.Dense``; a frozen kernel, which has no floats, counts as one of the
-  layer's ``param_dtype``.
+  layer's ``param_dtype``. A ``preferred_element_type``, which layers of NNX may
+  have, is that of the product, to which the bias is added.
   """
   dtypes = [x.dtype, kernel.dtype] + ([] if bias is None else [bias.dtype])
   if isinstance(kernel, QTensor) and kernel.latent is None:
     dtypes[1] = module.param_dtype
   arrays = [jnp.zeros((), dtype) for dtype in dtypes]
-  return canonicalize_dtype(*arrays, dtype=module.dtype)
+  dtype = canonicalize_dtype(*arrays, dtype=module.dtype)
+  preferred = getattr(module, "preferred_element_type", None)
+  if preferred is None:
+    return dtype
+  return jnp.promote_types(preferred, preferred if bias is None else dtype)
 
 
 def kernel_of(
@@ -74,7 +104,16 @@ class BitDense(nn.Module):
     kernel_init: initializer of the kernel. To shard it, wrap this in
       ``nn.with_logical_partitioning``.
     bias_init: initializer of the bias.
+    promote_dtype: as in ``nn.Dense``, like the next two; another value than the
+      default is for the recipe "float" only.
+    dot_general: see ``promote_dtype``.
+    dot_general_cls: see ``promote_dtype``.
     recipe: a ``Recipe`` or the name of one in ``RECIPES``.
+
+  Raises:
+    TypeError: for features that are no integer.
+    ValueError: for less than one, an unknown recipe, or an option that a
+      quantized product cannot honour.
   """
 
   features: int
@@ -84,38 +123,47 @@ class BitDense(nn.Module):
   precision: Any = None
   kernel_init: nn.initializers.Initializer = default_kernel_init
   bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
+  promote_dtype: Any = linear.promote_dtype
+  dot_general: Any = None
+  dot_general_cls: Any = None
   _: dataclasses.KW_ONLY
   recipe: RecipeLike = RECIPES["b158"]
+
+  def __post_init__(self):
+    check_sizes(type(self).__name__, "features", features=self.features)
+    super().__post_init__()
 
   @nn.compact
   def __call__(
     self,
-    x: Num[Array, "*batch d_in"] | QTensor,
+    inputs: Num[Array, "*batch d_in"] | QTensor,
     *,
     strength: ArrayLike | None = None,
   ) -> Num[Array, "*batch d_out"]:
-    """Returns ``quantize(norm(x)) . quantize(kernel) + bias``.
+    """Returns ``quantize(norm(inputs)) . quantize(kernel) + bias``.
 
     Args:
-      x: input, or what ``quantize_input`` made of it.
+      inputs: of the layer, or what ``quantize_input`` made of them.
       strength: share of quantization in force, see ``bit_dot``.
     """
     recipe = get_recipe(self.recipe)
-    shape = (x.shape[-1], self.features)
+    if own_options(self, defaults_of(nn.Dense)):
+      return run_namesake(self, nn.Dense, recipe, inputs)
+    shape = (inputs.shape[-1], self.features)
     kernel = kernel_of(self, shape, self.kernel_init)
     bias = None
     if self.use_bias:
       bias = self.param(
         "bias", self.bias_init, (self.features,), self.param_dtype
       )
-    dtype = result_dtype(self, x, kernel, bias)
+    dtype = result_dtype(self, inputs, kernel, bias)
     return bit_dot(
-      prepare_input(x, recipe, strength=strength),
+      prepare_input(inputs, recipe, strength=strength),
       kernel,
       recipe,
       bias=bias,
       strength=strength,
-      key=quantize_key(self, recipe),
+      key=quantize_key(self, recipe, inputs, kernel),
       precision=self.precision,
       dtype=dtype,
     )
@@ -140,6 +188,9 @@ class BitDenseGeneral(nn.Module):
       axes as one and the features as one.
     bias_init: see ``BitDense``.
     precision: see ``BitDense``.
+    promote_dtype: see ``BitDense``.
+    dot_general: see ``BitDense``.
+    dot_general_cls: see ``BitDense``.
     recipe: see ``BitDense``.
   """
 
@@ -152,17 +203,27 @@ class BitDenseGeneral(nn.Module):
   kernel_init: nn.initializers.Initializer = default_kernel_init
   bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
   precision: Any = None
+  promote_dtype: Any = linear.promote_dtype
+  dot_general: Any = None
+  dot_general_cls: Any = None
   _: dataclasses.KW_ONLY
   recipe: RecipeLike = RECIPES["b158"]
 
+  def __post_init__(self):
+    check_sizes(type(self).__name__, features=self.features)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
-    self, x: Num[Array, "..."] | QTensor, *, strength: ArrayLike | None = None
+    self,
+    inputs: Num[Array, "..."] | QTensor,
+    *,
+    strength: ArrayLike | None = None,
   ) -> Num[Array, "..."]:
-    """Contracts ``axis`` of ``x`` with the kernel.
+    """Contracts ``axis`` of the input with the kernel.
 
     Args:
-      x: input, or what ``quantize_input`` made of it.
+      inputs: of the layer, or what ``quantize_input`` made of them.
       strength: share of quantization in force, see ``bit_dot``.
 
     Returns:
@@ -170,19 +231,21 @@ class BitDenseGeneral(nn.Module):
       the features, in this order.
 
     Raises:
-      ValueError: if ``batch_dims`` are not the leading axes.
+      ValueError: if ``batch_dims`` are not the leading axes, or ``axis`` does
+        not name other ones.
     """
     recipe = get_recipe(self.recipe)
-    features = _as_tuple(self.features)
-    contracted = tuple(sorted(a % x.ndim for a in _as_tuple(self.axis)))
-    n_batch = len(_as_tuple(self.batch_dims))
-    batch = tuple(range(n_batch))
-    if {d % x.ndim for d in _as_tuple(self.batch_dims)} != set(batch):
+    if own_options(self, defaults_of(nn.DenseGeneral)):
+      return run_namesake(self, nn.DenseGeneral, recipe, inputs)
+    features, batch_dims = as_tuple(self.features), as_tuple(self.batch_dims)
+    n_batch = len(batch_dims)
+    if {d % inputs.ndim for d in batch_dims} != set(range(n_batch)):
       raise ValueError(
         f"batch_dims is {self.batch_dims}; they must be the leading axes"
       )
-    batch_shape = x.shape[:n_batch]
-    contracted_shape = tuple(x.shape[a] for a in contracted)
+    contracted = contracted_axes(self.axis, ndim=inputs.ndim, n_batch=n_batch)
+    batch_shape = inputs.shape[:n_batch]
+    contracted_shape = tuple(inputs.shape[a] for a in contracted)
     d_in, d_out = int(np.prod(contracted_shape)), int(np.prod(features))
     n_kernels = int(np.prod(batch_shape))
 
@@ -203,14 +266,14 @@ class BitDenseGeneral(nn.Module):
       )
     return dense_general(
       self,
-      x,
+      inputs,
       kernel,
       bias,
       recipe,
       contracted=contracted,
       n_batch=n_batch,
       strength=strength,
-      key=quantize_key(self, recipe),
+      key=quantize_key(self, recipe, inputs, kernel),
     )
 
 
@@ -286,10 +349,6 @@ def _merge_last(a, n, *, before=0):
   stop = a.ndim - before
   merged = math.prod(a.shape[stop - n : stop])
   return a.reshape(*a.shape[: stop - n], merged, *a.shape[stop:])
-
-
-def _as_tuple(value: int | Sequence[int]) -> tuple[int, ...]:
-  return (value,) if isinstance(value, int) else tuple(value)
 
 
 def _reshaped(init, flat_shape):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from flax.core import init
 
+from bitnet_jax.layers.arguments import as_tuple
 from bitnet_jax.layers.conv import BitConv
 from bitnet_jax.layers.dense import BitDense, BitDenseGeneral
 from bitnet_jax.layers.interception import intercept_calls, mark
@@ -203,8 +204,7 @@ def _scale_axes(module, recipe, ndim):
   """Axes of the kernel that share a scale; stacked kernels never do."""
   first, n_out = 0, 1
   if isinstance(module, BitDenseGeneral):
-    batch_dims, features = module.batch_dims, module.features
-    first = 1 if isinstance(batch_dims, int) else len(batch_dims)
-    n_out = 1 if isinstance(features, int) else len(features)
+    first = len(as_tuple(module.batch_dims))
+    n_out = len(as_tuple(module.features))
   per_tensor = recipe.weights is None or recipe.weights.axis is None
   return tuple(range(first - ndim, 0 if per_tensor else -n_out))

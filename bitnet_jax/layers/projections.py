@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, ArrayLike, Float
 
-from bitnet_jax.layers.dense import BitDense, quantize_key
+from bitnet_jax.layers.dense import BitDense
 from bitnet_jax.ops import quantize_input
 from bitnet_jax.quantizers.recipe import Rules, recipe_at
 from bitnet_jax.types import QTensor
@@ -36,7 +36,7 @@ def share_input(
   recipe = recipes.pop()
   if recipes or recipe.acts is None or strength is not None:
     return x
-  key = quantize_key(module, recipe) if recipe.acts.needs_key else None
+  key = module.make_rng("quantize") if recipe.acts.needs_key else None
   return quantize_input(x, recipe, key=key)
 
 

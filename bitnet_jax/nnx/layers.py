@@ -1,30 +1,30 @@
 """``nnx.Linear``, ``nnx.LinearGeneral`` and ``nnx.Conv`` in integers."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, ArrayLike, Num
 
-from bitnet_jax.layers.conv import check_input, convolve
+from bitnet_jax.layers.arguments import (
+  check_options,
+  check_sizes,
+  contracted_axes,
+  own_options,
+)
+from bitnet_jax.layers.conv import check_input, convolve, masked
 from bitnet_jax.layers.dense import dense_general, result_dtype
 from bitnet_jax.ops import bit_dot
 from bitnet_jax.ops.operands import prepare_input
+from bitnet_jax.ops.product import PRODUCT
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, RecipeLike, get_recipe
 from bitnet_jax.types import QTensor
 
 # The random stream of stochastic rounding.
 STREAM = "quantize"
-# What the namesakes take, and integers cannot honour.
-_REFUSED = (
-  "conv_general_dilated",
-  "dot_general",
-  "dot_general_cls",
-  "mask",
-  "preferred_element_type",
-  "promote_dtype",
-)
 
 
 class BitLinear(nnx.Linear):
@@ -42,7 +42,9 @@ class BitLinear(nnx.Linear):
     **options: see ``nnx.Linear``.
 
   Raises:
-    ValueError: for an unknown recipe, or an option that integers cannot honour.
+    TypeError: for features that are no integer.
+    ValueError: for less than one, an unknown recipe, or an option that a
+      quantized product cannot honour.
   """
 
   recipe: Recipe
@@ -56,13 +58,15 @@ class BitLinear(nnx.Linear):
     rngs: nnx.Rngs,
     **options: Any,
   ):
-    _check_options("BitLinear", options)
+    sizes = {"in_features": in_features, "out_features": out_features}
+    check_sizes("BitLinear", *sizes, **sizes)
     super().__init__(in_features, out_features, rngs=rngs, **options)
     set_recipe(self, get_recipe(recipe), rngs)
 
   def __call__(
     self,
     inputs: Num[Array, "*batch d_in"] | QTensor,
+    out_sharding: Any = None,
     *,
     strength: ArrayLike | None = None,
   ) -> Num[Array, "*batch d_out"]:
@@ -70,10 +74,13 @@ class BitLinear(nnx.Linear):
 
     Args:
       inputs: of the layer, or what ``quantize_input`` made of them.
+      out_sharding: of the result, over axes of a mesh that are explicit.
       strength: share of quantization in force, see ``bit_dot``.
     """
+    if self.recipe.is_float:
+      return _in_float(super().__call__, inputs, out_sharding)
     kernel, bias = _parameters(self)
-    return bit_dot(
+    y = bit_dot(
       prepare_input(inputs, self.recipe, strength=strength),
       kernel,
       self.recipe,
@@ -83,6 +90,7 @@ class BitLinear(nnx.Linear):
       precision=self.precision,
       dtype=result_dtype(self, inputs, kernel, bias),
     )
+    return _sharded(y, out_sharding)
 
 
 class BitLinearGeneral(nnx.LinearGeneral):
@@ -113,32 +121,36 @@ class BitLinearGeneral(nnx.LinearGeneral):
     rngs: nnx.Rngs,
     **options: Any,
   ):
-    _check_options("BitLinearGeneral", options)
+    check_sizes(
+      "BitLinearGeneral", in_features=in_features, out_features=out_features
+    )
     super().__init__(in_features, out_features, rngs=rngs, **options)
     set_recipe(self, get_recipe(recipe), rngs)
 
   def __call__(
     self,
     inputs: Num[Array, "..."] | QTensor,
+    out_sharding: Any = None,
     *,
     strength: ArrayLike | None = None,
-    out_sharding: Any = None,
   ) -> Num[Array, "..."]:
     """Contracts axes of the input with the kernel; see ``BitDenseGeneral``."""
-    if out_sharding is not None:
-      raise ValueError("BitLinearGeneral does not support out_sharding")
+    if self.recipe.is_float:
+      return _in_float(super().__call__, inputs, out_sharding)
     kernel, bias = _parameters(self)
-    return dense_general(
+    n_batch = len(self.batch_axis)
+    y = dense_general(
       self,
       inputs,
       kernel,
       bias,
       self.recipe,
-      contracted=tuple(axis % inputs.ndim for axis in self.axis),
-      n_batch=len(self.batch_axis),
+      contracted=contracted_axes(self.axis, ndim=inputs.ndim, n_batch=n_batch),
+      n_batch=n_batch,
       strength=strength,
       key=_key(self),
     )
+    return _sharded(y, out_sharding)
 
 
 class BitConv(nnx.Conv):
@@ -172,7 +184,10 @@ class BitConv(nnx.Conv):
     rngs: nnx.Rngs,
     **options: Any,
   ):
-    _check_options("BitConv", options)
+    sizes = {"in_features": in_features, "out_features": out_features}
+    check_sizes(
+      "BitConv", *sizes, **sizes, kernel_size=kernel_size, strides=strides
+    )
     super().__init__(
       in_features, out_features, kernel_size, strides, rngs=rngs, **options
     )
@@ -181,30 +196,37 @@ class BitConv(nnx.Conv):
   def __call__(
     self,
     inputs: Num[Array, "..."] | QTensor,
+    out_sharding: Any = None,
     *,
     strength: ArrayLike | None = None,
   ) -> Num[Array, "..."]:
     """Convolves the input with the kernel; see ``BitConv`` of Linen."""
+    if self.recipe.is_float:
+      return _in_float(super().__call__, inputs, out_sharding)
     kernel, bias = _parameters(self)
     window = kernel.shape[:-2]
     check_input(inputs, window, self.feature_group_count, kernel.shape[-1])
-    return convolve(
+    y = convolve(
       self,
       inputs,
-      kernel,
+      masked(kernel, self.mask),
       bias,
       self.recipe,
       strength=strength,
       key=_key(self),
     )
+    return _sharded(y, out_sharding)
 
 
 def set_recipe(layer: Any, recipe: Recipe, rngs: nnx.Rngs | None) -> None:
   """Gives a layer its recipe, and random keys if the recipe rounds by them.
 
   Raises:
-    ValueError: if it does, and there are none.
+    ValueError: if it does, and there are none; or if it quantizes, and the
+      layer has an option that a quantized product cannot honour.
   """
+  if not recipe.is_float:
+    check_options(layer, options_of(layer))
   layer.recipe = recipe
   layer.keys = nnx.data(None)
   if recipe.needs_key:
@@ -215,10 +237,25 @@ def set_recipe(layer: Any, recipe: Recipe, rngs: nnx.Rngs | None) -> None:
     layer.keys = rngs[STREAM].fork()
 
 
-def _check_options(name: str, options: Mapping[str, Any]) -> None:
-  for option in _REFUSED:
-    if options.get(option) is not None:
-      raise ValueError(f"{name} does not support {option}")
+def options_of(layer: Any) -> list[str]:
+  """Returns the names of options that a layer's namesake has otherwise."""
+  namesake = next(
+    kind
+    for kind in (nnx.Linear, nnx.LinearGeneral, nnx.Conv)
+    if isinstance(layer, kind)
+  )
+  arguments = inspect.signature(namesake.__init__).parameters
+  return own_options(layer, {n: a.default for n, a in arguments.items()})
+
+
+def _in_float(namesake: Any, inputs: Any, out_sharding: Any) -> Array:
+  """Runs the call of a namesake."""
+  given = {} if out_sharding is None else {"out_sharding": out_sharding}
+  return checkpoint_name(namesake(inputs, **given), PRODUCT)
+
+
+def _sharded(y: Array, out_sharding: Any) -> Array:
+  return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
 
 
 def _parameters(layer: Any) -> tuple[jax.Array, jax.Array | None]:

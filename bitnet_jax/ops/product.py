@@ -21,6 +21,15 @@ from bitnet_jax.types import QTensor
 PRODUCT = "bit_product"
 
 
+def draws(recipe: Recipe, x: Any, w: Any) -> bool:
+  """Says whether an operand is rounded at random; codes are rounded already."""
+  return any(
+    quantizer is not None and quantizer.needs_key
+    for quantizer, operand in ((recipe.acts, x), (recipe.weights, w))
+    if not isinstance(operand, QTensor)
+  )
+
+
 def quantized_product(
   product: Bilinear,
   x: Float[Array, "..."] | QTensor,

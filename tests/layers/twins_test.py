@@ -2,10 +2,12 @@
 
 import concurrent.futures
 import dataclasses
+import inspect
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -14,13 +16,15 @@ from bitnet_jax import RECIPES, BitConv, BitDense, BitDenseGeneral
 TWINS = ((BitDense, nn.Dense), (BitDenseGeneral, nn.DenseGeneral),
          (BitConv, nn.Conv))  # fmt: skip
 KIND = {"dense": TWINS[0], "general": TWINS[1], "conv": TWINS[2]}
-# What the twins have and our layers cannot honour.
-REFUSED = {
-  "promote_dtype",
-  "dot_general",
-  "dot_general_cls",
-  "conv_general_dilated",
-  "conv_general_dilated_cls",
+# What the twins have and a quantized product cannot honour.
+PROMOTE = {"promote_dtype": lambda *arrays, dtype: arrays}
+PRODUCTS = {
+  "dot_general": jax.lax.dot_general,
+  "dot_general_cls": lambda: jax.lax.dot_general,
+}
+CONVOLUTIONS = {
+  "conv_general_dilated": jax.lax.conv_general_dilated,
+  "conv_general_dilated_cls": lambda: jax.lax.conv_general_dilated,
 }
 BF16, F16 = jnp.bfloat16, jnp.float16
 
@@ -126,13 +130,15 @@ def test_arguments_are_those_of_the_twin_in_their_order(ours, twin):
       if f.name not in ("parent", "name") and f.kw_only == keyword
     ]
 
-  expected = [name for name in names(twin) if name not in REFUSED]
+  expected = names(twin)
   assert names(ours) == expected
   assert names(ours, keyword=True)[0] == "recipe"
   defaults = {f.name: f.default for f in dataclasses.fields(twin)}
   for f in dataclasses.fields(ours):
-    if f.name in expected and not callable(f.default):
+    if f.name in expected and not f.name.endswith("_init"):
       assert f.default == defaults[f.name]
+  call, of_twin = (inspect.signature(m.__call__) for m in (ours, twin))
+  assert list(call.parameters) == [*of_twin.parameters, "strength"]
 
 
 @pytest.mark.slow
@@ -203,18 +209,112 @@ def test_integer_inputs_are_taken_as_floats():
   np.testing.assert_array_equal(y, expected)
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED | {"maks"}))
 @pytest.mark.parametrize("layer", [ours for ours, _ in TWINS])
-def test_unknown_arguments_are_refused_by_name(layer, name):
+def test_unknown_arguments_are_refused_by_name(layer):
   required = {"kernel_size": (3,)} if layer is BitConv else {}
-  with pytest.raises(TypeError, match=name):
-    layer(features=3, **required, **{name: None})
+  with pytest.raises(TypeError, match="maks"):
+    layer(features=3, **required, maks=None)
 
 
-def test_mask_is_refused_by_name():
-  layer = BitConv(4, (3, 3), mask=jnp.ones((3, 3, 2, 4)))
-  with pytest.raises(ValueError, match="mask"):
-    layer.init(jax.random.key(0), jnp.ones((1, 5, 5, 2)))
+def options_of(kind):
+  return PROMOTE | (CONVOLUTIONS if kind == "conv" else PRODUCTS)
+
+
+@pytest.mark.parametrize(
+  "kind, option", [(kind, o) for kind in KIND for o in options_of(kind)]
+)
+def test_options_of_the_product_are_for_float_alone(kind, option):
+  ours, twin = KIND[kind]
+  args = (4, (3,)) if kind == "conv" else (4,)
+  x = jax.random.normal(jax.random.key(0), (2, 5, 3))
+  given = {option: options_of(kind)[option]}
+  layer = ours(*args, **given)
+  with pytest.raises(ValueError, match=f"{ours.__name__} .*support {option} w"):
+    layer.init(jax.random.key(0), x)
+  variables = twin(*args).init(jax.random.key(0), x)
+  expected = twin(*args, **given).apply(variables, x)
+  found = layer.clone(recipe="float").apply(variables, x)
+  np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("recipe", ("float", "b158"))
+def test_mask_is_multiplied_by_the_kernel(recipe):
+  mask = jnp.tril(jnp.ones((2, 4)))[None, None] * jnp.ones((3, 3, 1, 1))
+  x = jax.random.normal(jax.random.key(0), (1, 5, 5, 2))
+  layer = BitConv(4, (3, 3), mask=mask, recipe=recipe)
+  variables = layer.init(jax.random.key(1), x)
+  kernel = variables["params"]["kernel"] * mask
+  plain = {"params": {**variables["params"], "kernel": kernel}}
+  expected = BitConv(4, (3, 3), recipe=recipe).apply(plain, x)
+  np.testing.assert_array_equal(layer.apply(variables, x), expected)
+  with pytest.raises(
+    ValueError, match=r"mask has the shape \(2, 4\).*\(3, 3, 2"
+  ):
+    layer.clone(mask=mask[0, 0]).apply(variables, x)
+
+
+@pytest.fixture
+def as_users_run():
+  """The package without the types that only tests check."""
+  jaxtyping.config.update("jaxtyping_disable", True)
+  yield
+  jaxtyping.config.update("jaxtyping_disable", False)
+
+
+# Constructor, kind of error, and what it says.
+WRONG_SIZES = {
+  "features, a float": (lambda: BitDense(4.0), TypeError, "features of BitDe"),
+  "features, none": (lambda: BitDense(0), ValueError, "is 0.* at least 1"),
+  "features, negative": (lambda: BitDense(-3), ValueError, "features.* is -3"),
+  "features, a bool": (lambda: BitDense(True), TypeError, "is True.* not bool"),
+  "features, a string": (lambda: BitDense("8"), TypeError, "is '8'.* not str"),
+  "one of several": (
+    lambda: BitDenseGeneral((2, 0)),
+    ValueError,
+    r"features of BitDenseGeneral is \(2, 0\)",
+  ),
+  "several for one": (
+    lambda: BitDense((4, 4)),
+    TypeError,
+    r"\(4, 4\).* one in",
+  ),
+  "window": (lambda: BitConv(4, (3, 0)), ValueError, r"kernel_size.* \(3, 0\)"),
+  "window, a float": (lambda: BitConv(4, (3.0,)), TypeError, "kernel_size"),
+  "strides": (lambda: BitConv(4, (3,), 0), ValueError, "strides of BitConv is"),
+  "groups": (
+    lambda: BitConv(4, (3,), feature_group_count=0),
+    ValueError,
+    "feature_group_count of BitConv is 0",
+  ),
+}
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize("case", WRONG_SIZES)
+def test_wrong_sizes_are_named_where_they_are_given(case):
+  make, error, message = WRONG_SIZES[case]
+  with pytest.raises(error, match=message):
+    make()
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_sizes_of_numpy_are_taken():
+  x = jnp.ones((2, 4, 6))
+  two = np.int64(2)
+  for layer in (
+    BitDense(two),
+    BitDenseGeneral(two, axis=np.int64(-1), batch_dims=np.int64(0)),
+    BitConv(two, np.int64(3), np.int64(2)),
+  ):
+    y, _ = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
+    assert y.shape[-1] == 2
+
+
+@pytest.mark.parametrize("axis", (3, -4, (1, 1), (1, -2), (0, 1)))
+def test_axes_that_cannot_be_contracted_are_named(axis):
+  layer = BitDenseGeneral(2, axis=axis, batch_dims=(0,))
+  with pytest.raises(ValueError, match=r"axis is .*with 3 axes"):
+    layer.init(jax.random.key(0), jnp.ones((2, 3, 4)))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -1,5 +1,7 @@
 """NNX twins: the namesake's parameters, the Linen twin's results."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,9 +126,10 @@ def test_stochastic_rounding_draws_from_its_stream():
 @pytest.mark.parametrize(
   ("layer", "args", "option"),
   [
-    (bit.BitLinear, (4, 4), {"dot_general": jax.lax.dot_general}),
+    (bit.BitLinear, (4, 4), {"dot_general": jnp.dot}),
     (bit.BitLinearGeneral, (4, 4), {"dot_general_cls": object}),
-    (bit.BitConv, (4, 4, (3,)), {"mask": jnp.ones((3, 4, 4))}),
+    (bit.BitConv, (4, 4, (3,)), {"conv_general_dilated": object}),
+    (bit.BitLinear, (4, 4), {"promote_dtype": object}),
   ],
 )
 def test_what_integers_cannot_honour_is_refused(layer, args, option):
@@ -135,6 +138,70 @@ def test_what_integers_cannot_honour_is_refused(layer, args, option):
     ValueError, match=f"{layer.__name__} does not support {name}"
   ):
     layer(*args, **option, rngs=nnx.Rngs(0))
+
+
+def test_options_at_their_defaults_are_taken():
+  for twin, layer, args, options, _, x in LAYERS.values():
+    usual = inspect.signature(twin.__init__).parameters
+    given = {n: a.default for n, a in usual.items() if a.default is not a.empty}
+    built = layer(*args, **(given | options), rngs=nnx.Rngs(0))
+    for call in (
+      lambda x, layer=built: layer(x, None),
+      lambda x, layer=built: layer(inputs=x, out_sharding=None),
+    ):
+      assert jax.eval_shape(call, x).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("recipe", ("float", "b158"))
+@pytest.mark.parametrize("dtype", (None, jnp.bfloat16))
+def test_preferred_element_type_is_that_of_the_namesake(recipe, dtype):
+  for name in LAYERS:
+    twin, layer, args, options, _, x = LAYERS[name]
+    given = {"dtype": dtype, "preferred_element_type": jnp.float32} | options
+    for use_bias in (True, False):
+      expected = twin(*args, **given, use_bias=use_bias, rngs=nnx.Rngs(0))
+      found = layer(
+        *args, **given, use_bias=use_bias, recipe=recipe, rngs=nnx.Rngs(0)
+      )
+      of_both = (jax.eval_shape(m.__call__, x) for m in (found, expected))
+      assert len({y.dtype for y in of_both}) == 1, name
+
+
+@pytest.mark.parametrize("recipe", ("float", "b158"))
+def test_mask_is_multiplied_by_the_kernel(recipe):
+  mask = jnp.tril(jnp.ones((8, 4)))[None, None] * jnp.ones((3, 3, 1, 1))
+  layer = bit.BitConv(8, 4, (3, 3), mask=mask, recipe=recipe, rngs=nnx.Rngs(0))
+  expected = bit.BitConv(8, 4, (3, 3), recipe=recipe, rngs=nnx.Rngs(0))
+  expected.kernel[...] = expected.kernel[...] * mask
+  np.testing.assert_array_equal(layer(IMAGES), expected(IMAGES))
+
+
+def test_contracted_axes_are_sorted_as_in_the_namesake():
+  x = jax.random.normal(jax.random.key(0), (2, 4, 4))
+
+  def make(layer, **options):
+    return layer((4, 4), 3, axis=(-1, -2), rngs=nnx.Rngs(0), **options)
+
+  found = make(bit.BitLinearGeneral, recipe="float")(x)
+  np.testing.assert_array_equal(found, make(nnx.LinearGeneral)(x))
+  quantized = make(bit.BitLinearGeneral, recipe="int8")
+  linen = BitDenseGeneral(3, axis=(-1, -2), recipe="int8")
+  params = {n: getattr(quantized, n)[...] for n in ("kernel", "bias")}
+  np.testing.assert_array_equal(
+    quantized(x), linen.apply({"params": params}, x)
+  )
+
+
+@pytest.mark.parametrize("size", (0, -1, 2.0, True))
+def test_wrong_sizes_are_named(size):
+  with pytest.raises(
+    (TypeError, ValueError), match="out_features of BitLinear is"
+  ):
+    bit.BitLinear(4, size, rngs=nnx.Rngs(0))
+  with pytest.raises(
+    (TypeError, ValueError), match="kernel_size of BitConv is"
+  ):
+    bit.BitConv(4, 4, (3, size), rngs=nnx.Rngs(0))
 
 
 def test_unknown_recipe_is_named():
