@@ -1,4 +1,6 @@
-"""What of a config must fit its data and its devices."""
+"""What of a config must fit its data and its devices, and what rarely does."""
+
+from absl import logging
 
 from bitnet_jax import choices
 from bitnet_jax.train.settings import Settings
@@ -25,6 +27,67 @@ def check_evaluation(settings: Settings, problem: Problem) -> None:
           f"{key} is {value}, which needs evaluations, but eval_every is"
           f" {settings.eval_every}"
         )
+
+
+# Evaluations of a run with fewer say little.
+_FEW = 3
+# What of a metric's name says that less of it is better.
+_LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
+
+
+def warn_of_course(
+  settings: Settings, problem: Problem, total_steps: int
+) -> None:
+  """Warns of what in the course of a run is rarely meant.
+
+  Few evaluations that count, a run that ends before quantization is in full
+  force or before its patience can, and a metric whose worst would be best.
+  """
+  in_force_from = settings.quant.make_phase_in().in_force_from
+  if in_force_from > total_steps and not all(
+    layer.recipe.is_float for layer in problem.layers
+  ):
+    logging.warning(
+      "the run ends at step %d, before quantization is in full force at step"
+      " %d (quant.phase_in): what is measured is not of a quantized network,"
+      " and no checkpoint is best",
+      total_steps,
+      in_force_from,
+    )
+  if not settings.eval_every:
+    return
+  before = (max(in_force_from, 1) - 1) // settings.eval_every
+  # The last step is evaluated as well.
+  count = max(-(-total_steps // settings.eval_every) - before, 0)
+  if in_force_from > total_steps:
+    count = 0
+  if count < _FEW:
+    logging.warning(
+      "of %d steps with eval_every %d, %d evaluations count (from step %d on),"
+      " where %d at least tell a trend; a lower eval_every gives more",
+      total_steps,
+      settings.eval_every,
+      count,
+      in_force_from,
+      _FEW,
+    )
+  patience = settings.early_stopping.patience
+  if patience is not None and patience >= count:
+    logging.warning(
+      "early_stopping.patience is %d, which never ends a run in which %d"
+      " evaluations count",
+      patience,
+      count,
+    )
+  metric, mode = settings.checkpoint.metric, settings.checkpoint.mode
+  wanted = "min" if metric.endswith(_LESS_IS_BETTER) else "max"
+  if mode != wanted:
+    logging.warning(
+      "checkpoint.mode is %r, so that the worst %s would be best; %r is usual",
+      mode,
+      metric,
+      wanted,
+    )
 
 
 def check_batch(settings: Settings, shards: int) -> None:

@@ -4,11 +4,11 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bitnet_jax.train import multihost
+from bitnet_jax.train import multihost, records
 from bitnet_jax.train.checkpoint import Checkpoints
 from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.metrics import read_metrics
-from bitnet_jax.train.state import TrainState
+from bitnet_jax.train.state import TrainState, count_params
 from bitnet_jax.train.switch import measure_switch
 
 Evaluate = Callable[[str, TrainState], dict[str, float]]
@@ -73,3 +73,19 @@ def switch_of(experiment: Experiment, folder: pathlib.Path) -> dict[str, float]:
   """Returns what a late start of quantization did to the training loss."""
   start = experiment.settings.quant.make_phase_in().start
   return measure_switch(read_metrics(folder), start) if start else {}
+
+
+def describe(
+  experiment: Experiment, state: TrainState, seconds: float
+) -> dict[str, Any]:
+  """Returns what is recorded of a run beside what came out of it."""
+  return {
+    "run_id": experiment.run_id,
+    "step": int(state.step),
+    "config": experiment.config,
+    "versions": records.versions(),
+    "commit": records.commit(),
+    "device": records.device(),
+    "num_params": count_params(state.params),
+    "wall_time_s": round(seconds, 3),
+  }

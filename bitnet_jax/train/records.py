@@ -27,6 +27,9 @@ FREE_KEYS = (
   "init_from",  # In the fingerprint, by content.
   "profile",
 )
+# Kinds whose tables make up for missed steps at the end of a dispatch, which
+# rounds otherwise where a cadence ends it early; see ``sparse_table``.
+BY_ROWS = ("documents",)
 PACKAGES = (
   "bitnet-jax",
   "flax",
@@ -49,12 +52,17 @@ LATER_KEYS = (
 def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
   """Returns what identifies a run: its config without what is free, as JSON.
 
+  A cadence belongs to it where it decides what is learned: that of evaluations
+  if they may end the run, and those that end dispatches early where tables are
+  updated by rows.
+
   Args:
     config: resolved config.
     fingerprint: names data, vocabulary and the runs that parameters come from
       or that teach, by content, in place of their location.
   """
   kept = {k: v for k, v in config.items() if k not in FREE_KEYS}
+  kept |= {key: config[key] for key in _deciding_cadences(config)}
   located = ("source", "tokenizer", "data_dir")
   data = {k: v for k, v in kept["data"].items() if k not in located}
   kept["data"] = data | {"fingerprint": fingerprint}
@@ -70,6 +78,19 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
     if kept.get(group, {}).get(key, "") == before:
       kept[group] = {k: v for k, v in kept[group].items() if k != key}
   return json.loads(json.dumps(kept, sort_keys=True))
+
+
+def _deciding_cadences(config: Mapping[str, Any]) -> set[str]:
+  """Returns the keys of cadences that decide what is learned."""
+  found = set()
+  if config.get("early_stopping", {"patience": None})["patience"] is not None:
+    found.add("eval_every")
+  if config.get("task", {"name": None})["name"] in BY_ROWS:
+    at_once = config["steps_per_dispatch"]
+    for key in ("eval_every", "checkpoint_every"):
+      if config[key] and config[key] % at_once:
+        found.add(key)
+  return found
 
 
 def run_id(config: Mapping[str, Any], fingerprint: str) -> str:

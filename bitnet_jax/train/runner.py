@@ -1,6 +1,7 @@
 """Runs an experiment in a folder: start, resume, stop, record."""
 
 import contextlib
+import dataclasses
 import pathlib
 import signal
 import sys
@@ -9,8 +10,9 @@ from typing import Any
 
 import tqdm
 
-from bitnet_jax.train import bucket, multihost, records, workdir
+from bitnet_jax.train import bucket, lengths, multihost, records, workdir
 from bitnet_jax.train.checkpoint import Checkpoints
+from bitnet_jax.train.checks import warn_of_course
 from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment, build
 from bitnet_jax.train.flags import load_config as load_config
@@ -28,11 +30,12 @@ from bitnet_jax.train.metrics import MetricsWriter, SilentWriter, TrainMetrics
 from bitnet_jax.train.outcome import (
   Evaluate,
   best_of,
+  describe,
   make_measure,
   switch_of,
 )
 from bitnet_jax.train.progress import Progress
-from bitnet_jax.train.state import TrainState, count_params
+from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.warm_start import data_of
 
 
@@ -80,10 +83,11 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     }
   )
   with (
-    _claimed(experiment, folder),
+    _claimed(experiment, folder) as claimed,
     experiment.activate(),
     Interrupt() as interrupt,
   ):
+    experiment = dataclasses.replace(experiment, config=claimed)
     checkpoints = experiment.checkpoints(folder)
     state, progress = experiment.init(), Progress()
     restored = checkpoints.restore_latest(state)
@@ -93,6 +97,7 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
       state, progress = restored
       _say(f"resuming at step {int(state.step)}")
     step = int(state.step)
+    experiment = _from_step(experiment, folder, step)
     finished = multihost.on_primary(lambda: _finished(experiment, folder, step))
     if finished is not None:
       _say(f"{folder} holds this run, finished")
@@ -111,17 +116,48 @@ def _build_in(config: Mapping[str, Any], folder: pathlib.Path) -> Experiment:
 
 
 @contextlib.contextmanager
-def _claimed(experiment: Experiment, folder: pathlib.Path) -> Iterator[None]:
-  """Keeps other runs out of the folder, and checks that it is this run's."""
+def _claimed(
+  experiment: Experiment, folder: pathlib.Path
+) -> Iterator[dict[str, Any]]:
+  """Keeps other runs out of the folder, and checks that it is this run's.
+
+  Yields:
+    The config, see ``workdir.claim``.
+  """
   with contextlib.ExitStack() as stack:
 
     def claim():
       stack.enter_context(workdir.lock(folder))
-      workdir.claim(folder, experiment.config, experiment.fingerprint)
+      steps = experiment.checkpoints(folder).steps()
+      return workdir.claim(
+        folder,
+        experiment.config,
+        experiment.fingerprint,
+        step=steps[-1] if steps else 0,
+      )
 
-    multihost.on_primary(claim)
-    yield
+    yield multihost.on_primary(claim)
     multihost.barrier("end of the run")
+
+
+def _from_step(
+  experiment: Experiment, folder: pathlib.Path, step: int
+) -> Experiment:
+  """Returns the experiment, knowing where it goes on, and warns of its course.
+
+  That may be before the newest checkpoint, if it is damaged.
+  """
+  config = lengths.until(experiment.config, step)
+  if config != experiment.config:
+    experiment = dataclasses.replace(experiment, config=config)
+    if multihost.is_primary():
+      workdir.write_config(folder, config, experiment.fingerprint)
+  if multihost.is_primary():
+    settings = experiment.settings
+    if step < experiment.total_steps:
+      warn_of_course(settings, experiment.problem, experiment.total_steps)
+    lengths.warn_of_restart(settings.optim, config, step)
+  return experiment
 
 
 def _run(
@@ -135,7 +171,7 @@ def _run(
   splits = [s for s in ("valid", "test") if s in experiment.problem.splits]
   measure = make_measure(experiment, splits, evaluate)
   last = {"step": int(state.step), "metrics": measure(state)}
-  result = _result(experiment, state, seconds) | last
+  result = describe(experiment, state, seconds) | last
   del state  # Its memory is for the best one.
   result["best"] = best_of(experiment, checkpoints, measure, last)
   if multihost.is_primary():
@@ -246,22 +282,6 @@ def _train(
 def _say(message: str) -> None:
   if multihost.is_primary():
     tqdm.tqdm.write(bucket.with_addresses(message), file=sys.stderr)
-
-
-def _result(
-  experiment: Experiment, state: TrainState, seconds: float
-) -> dict[str, Any]:
-  """Returns what is recorded of a run beside what came out of it."""
-  return {
-    "run_id": experiment.run_id,
-    "step": int(state.step),
-    "config": experiment.config,
-    "versions": records.versions(),
-    "commit": records.commit(),
-    "device": records.device(),
-    "num_params": count_params(state.params),
-    "wall_time_s": round(seconds, 3),
-  }
 
 
 def _finished(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bitnet_jax.files import is_address, write_atomically
-from bitnet_jax.train import bucket, records
+from bitnet_jax.train import bucket, lengths, records
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
@@ -43,14 +43,22 @@ def lock(folder: pathlib.Path) -> Any:
 
 
 def claim(
-  folder: pathlib.Path, config: Mapping[str, Any], fingerprint: str
-) -> None:
+  folder: pathlib.Path,
+  config: Mapping[str, Any],
+  fingerprint: str,
+  *,
+  step: int = 0,
+) -> dict[str, Any]:
   """Writes ``config.json``, or checks that the one there is of the same run.
 
   Args:
     folder: the workdir.
     config: resolved config, its length in ``total_steps``.
     fingerprint: of the data.
+    step: the newest checkpoint, 0 for none.
+
+  Returns:
+    The config, with the lengths that the run had before, see ``lengths``.
 
   Raises:
     WorkdirError: if the folder holds another run, listing the keys that
@@ -67,7 +75,7 @@ def claim(
       )
   else:
     old_config, old_fingerprint = read_config(folder)
-    old = records.identity(old_config, old_fingerprint)
+    old = records.identity(lengths.without(old_config), old_fingerprint)
     new = records.identity(config, fingerprint)
     if old["total_steps"] < new["total_steps"]:
       old["total_steps"] = new["total_steps"]
@@ -78,7 +86,9 @@ def claim(
         + "; ".join(changed)
         + ". Choose another folder"
       )
+    config = lengths.continued(config, old_config, step)
   write_config(folder, config, fingerprint)
+  return dict(config)
 
 
 def write_config(
@@ -108,14 +118,14 @@ def check_is_run(folder: pathlib.Path) -> None:
 
 
 def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
-  """Returns what ``read_config`` does, with the keys that came later.
+  """Returns a run's config, with the keys that came later, and fingerprint.
 
   Raises:
     WorkdirError: also for parameters that were imported.
   """
   config, fingerprint = read_config(folder)
   _check_trained(folder, config)
-  return with_later_keys(config), fingerprint
+  return with_later_keys(lengths.without(config)), fingerprint
 
 
 def _check_trained(folder, config):

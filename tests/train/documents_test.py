@@ -73,7 +73,9 @@ def test_run_is_the_same_however_its_steps_are_dispatched(
   # So small that dispatches end where a batch needs more room.
   monkeypatch.setattr(documents, "_ROUND", 8)
   monkeypatch.setattr(documents, "_FITTING", 0.5)
-  settings = tsv | {"quant__recipe": "float", "eval_every": 6}
+  # Cadences that no dispatch is cut short for.
+  cadences = {"eval_every": 5, "checkpoint_every": 10}
+  settings = tsv | {"quant__recipe": "float"} | cadences
   one, one_folder = run("one", **settings)
   many, many_folder = run("many", steps_per_dispatch=5, **settings)
   assert many["run_id"] == one["run_id"]

@@ -2,11 +2,13 @@
 
 import copy
 import json
+import pathlib
 import re
 
 import pytest
 
-from bitnet_jax.train import records
+from bitnet_jax.train import records, workdir
+from bitnet_jax.train.experiment import build
 
 CONFIG = {
   "seed": 0,
@@ -67,6 +69,27 @@ def test_everything_else_changes_the_id(key, value):
   assert records.run_id(changed(key, value), "f") != expected
 
 
+def test_cadence_changes_the_id_where_it_decides_what_is_learned():
+  def ids(key, values, **config):
+    named = [CONFIG | config | {key: value} for value in values]
+    return len({records.run_id(config, "f") for config in named})
+
+  for patience, different in ((None, 1), (3, 2)):
+    stopping = {"early_stopping": {"patience": patience}}
+    assert ids("eval_every", (5, 10), **stopping) == different
+    assert ids("checkpoint_every", (5, 10), **stopping) == 1
+  for key in ("eval_every", "checkpoint_every"):
+    for task, at_once, values, different in (
+      ("documents", 4, (4, 16, 8), 1),  # A dispatch ends there anyway.
+      ("documents", 4, (4, 6, 10), 3),
+      ("documents", 1, (4, 6, 10), 1),
+      ("classification", 4, (4, 6, 10), 1),
+    ):
+      config = {"task": {"name": task}, "steps_per_dispatch": at_once}
+      other = {"eval_every": 0, "checkpoint_every": 8}
+      assert ids(key, values, **(other | config)) == different, (key, config)
+
+
 def test_keys_that_came_later_change_the_id_only_if_they_are_used():
   expected = records.run_id(CONFIG | {"quant": {"phase_in": {"start": 1}}}, "f")
 
@@ -90,6 +113,23 @@ def test_keys_that_came_later_change_the_id_only_if_they_are_used():
     assert named[0] == named[1] != named[2]
   # The teacher itself is in the fingerprint, by content.
   assert id_of("a", "keep") == id_of("b", "keep")
+
+
+def test_records_keep_their_names():
+  """Those of runs on data that every machine has."""
+  folder = pathlib.Path(__file__).parents[2] / "experiments"
+  found = [r for p in folder.glob("*/results.jsonl") for r in records.load(p)]
+  for record in found:
+    cadences = {"eval_every", "checkpoint_every"}
+    assert not cadences & records.identity(record["config"], "f").keys()
+  digits = next(
+    record
+    for record in found
+    if record["config"]["data"]["source"] == "embedded:digits"
+    and record["config"]["model"]["name"] == "mlp"
+  )
+  config = workdir.with_later_keys(digits["config"])
+  assert build(config).run_id == digits["run_id"]
 
 
 def test_data_change_the_id():

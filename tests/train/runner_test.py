@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from bitnet_jax.train import hooks, loop, runner
+from bitnet_jax.train import hooks, loop, runner, warm_start
+from bitnet_jax.train.experiment import build
 from bitnet_jax.train.metrics import NonFiniteMetricError
 from bitnet_jax.train.workdir import WorkdirError, lock
 from tests.train.conftest import final_state, lines_without_time
@@ -139,6 +140,24 @@ def test_longer_run_goes_on(run):
   assert [line["step"] for line in lines_without_time(folder)] == [
     *range(1, 17)
   ]
+
+
+def test_longer_run_is_told_from_one_of_that_length(run, make_config, caplog):
+  options = {"statistics_every": 0, "optim__final_fraction": 0.01}
+  first, folder = run(total_steps=4, eval_every=1, **options)
+  assert not caplog.messages
+  longer = {"total_steps": 8, "eval_every": 1, **options}
+  result, _ = run(**longer)
+  assert "from 0.0001 to 0.00395" in caplog.text
+  fresh = build(make_config(**longer))
+  assert result["config"] == fresh.config | {
+    "earlier_lengths": [{"total_steps": 4, "until": 4}]
+  }
+  assert len({first["run_id"], result["run_id"], fresh.run_id}) == 3
+  again, _ = run(**longer)
+  assert again == result  # Finished.
+  assert runner.evaluate_run(folder)["run_id"] == result["run_id"]
+  assert warm_start.find(folder).run_id == result["run_id"]
 
 
 @pytest.mark.slow
