@@ -8,6 +8,7 @@ identity and its record.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from bitnet_jax.train.optim import OptimOptions, learning_rate_schedule
@@ -58,7 +59,8 @@ def warn_of_restart(
   old, new = (
     learning_rate_schedule(options, steps) for steps in (before, after)
   )
-  last, planned, rate = map(float, (old(step - 1), old(step), new(step)))
+  rates = np.array([old(step - 1), old(step), new(step)], np.float32)
+  last, planned, rate = rates.tolist()
   # In a warm-up it rises anyway.
   if rate > max(last, planned) * (1 + 1e-6):
     logging.warning(
