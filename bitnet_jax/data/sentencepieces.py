@@ -83,11 +83,8 @@ class _Codec:
     Raises:
       ValueError: for other kinds, and for rules that change the text.
     """
-    from sentencepiece import sentencepiece_model_pb2
-
-    messages: Any = sentencepiece_model_pb2
     proto = self._processor.serialized_model_proto()
-    model = messages.ModelProto.FromString(proto)
+    model = _messages().ModelProto.FromString(proto)
     rules = model.normalizer_spec
     if (
       model.trainer_spec.model_type != model.trainer_spec.UNIGRAM
@@ -212,18 +209,10 @@ def _check(model):
 
 def _hidden(data, where):
   """Returns the model with its sentinels as control tokens."""
-  try:
-    from sentencepiece import sentencepiece_model_pb2
-  except ImportError as error:
-    raise ImportError(
-      "reading a model of sentencepiece needs protobuf: pip install"
-      " 'bitnet-jax[train]'"
-    ) from error
-  messages: Any = sentencepiece_model_pb2  # made when it is imported
   with vocabulary_limits.naming_failures(
     f"{where} is not a model of sentencepiece"
   ):
-    model = messages.ModelProto.FromString(data)
+    model = _messages().ModelProto.FromString(data)
   for piece in model.pieces:
     if _SENTINEL.fullmatch(piece.piece):
       piece.type = piece.CONTROL
@@ -274,7 +263,16 @@ def train(
     if lowercase:
       rules = {"normalization_rule_tsv": _lower_rules(folder)}
     _train(output, lines, spec, vocab_size, names, rules)
-  return output.getvalue()
+  return _without_paths(output.getvalue())
+
+
+def _without_paths(data):
+  """Returns a model without the name of the temporary file of its rules."""
+  model = _messages().ModelProto.FromString(data)
+  if not model.normalizer_spec.normalization_rule_tsv:
+    return data
+  model.normalizer_spec.ClearField("normalization_rule_tsv")
+  return model.SerializeToString()
 
 
 def _lower_rules(folder):
@@ -323,6 +321,18 @@ def _train(output, lines, spec, vocab_size, names, rules):
       f"{spec} with vocab_size={vocab_size} cannot be trained on these texts:"
       f" {error}"
     ) from error
+
+
+def _messages() -> Any:
+  """Returns the messages that a model is made of."""
+  try:
+    from sentencepiece import sentencepiece_model_pb2
+  except ImportError as error:
+    raise ImportError(
+      "reading a model of sentencepiece needs protobuf: pip install"
+      " 'bitnet-jax[train]'"
+    ) from error
+  return sentencepiece_model_pb2  # its classes are made when it is imported
 
 
 def _library():

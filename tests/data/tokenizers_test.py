@@ -96,6 +96,11 @@ def test_training_is_deterministic(loaded, spec):
   assert load(spec).fingerprint != loaded[spec].fingerprint
 
 
+def test_training_on_lower_case_is_deterministic():
+  first, again = (load("unigram", lowercase=True) for _ in range(2))
+  assert first.fingerprint == again.fingerprint
+
+
 @pytest.mark.parametrize("spec", TRAINED)
 def test_sizes_that_are_asked_for_are_kept(spec):
   tokenizer = load(spec, vocab_size=350, num_sentinels=2)
