@@ -83,7 +83,7 @@ class Masked:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spans:
-  """Texts some of whose spans a model has to fill in; see `span_corruption`.
+  """Stretches of text with spans taken out; see `span_corruption`.
 
   Attributes:
     sequence: int32 [n], the documents, each followed by an end.
@@ -148,33 +148,73 @@ class Spans:
 
     Returns:
       Whether a token is, whether it is the first of its span, and the sentinel
-      of its span, each [rows, length].
+      of its span, each [rows, length]; the sentinel of others is any.
     """
-    num_kept = self.length - self.num_noise
-    kept = _partition(words[:, : num_kept - 1], num_kept, self.num_spans)
-    taken = _partition(words[:, num_kept:-1], self.num_noise, self.num_spans)
-    # Spans that stay and spans that go take turns; one that stays comes first.
-    borders = np.cumsum(
-      np.stack([kept, taken], axis=2).reshape(len(words), -1), 1
-    )
-    starts = np.zeros((len(words), self.length), np.int64)
-    np.put_along_axis(starts, borders[:, :-1], 1, axis=1)
-    turn = np.cumsum(starts, axis=1)
-    noise = turn % 2 == 1
-    return noise, noise & (starts == 1), self.sentinels[turn // 2]
+    if self.num_spans == 1:
+      noise = _one_span(words, self.length, self.num_noise)
+    else:
+      noise = _spans(words, self.length, self.num_noise, self.num_spans)
+    first = noise & ~np.pad(noise, ((0, 0), (1, 0)))[:, :-1]
+    return noise, first, self.sentinels[np.cumsum(first, axis=1) - 1]
 
 
-def _partition(words, items, parts):
-  """Cuts `items` into `parts`, none empty, each way as likely: [rows, parts].
+def _spans(words, length, num_noise, num_spans):
+  """Draws at least two spans, every place as likely in one as any other.
+
+  As if the row were bent into a circle, and cut open anywhere: at a border
+  of spans, inside one that stays, or inside one that goes. The last would be
+  a span more; there, one fewer is drawn.
+
+  Args:
+    words: random bits, [rows, length].
+    length: of a row.
+    num_noise: tokens that are taken out.
+    num_spans: in how many spans.
+
+  Returns:
+    Whether a token is taken out, [rows, length].
+  """
+  num_kept = length - num_noise
+  cut = (words[:, -1:] % np.uint64(length)).astype(np.int64)
+  inside = cut < num_noise - num_spans  # of a span
+  starts_noisy = cut < num_noise
+  ends_noisy = inside | (~starts_noisy & (cut < num_noise + num_spans))
+  stretches = num_spans + 1 - starts_noisy - ends_noisy
+  kept = _pieces(words[:, : num_kept - 1], stretches) + starts_noisy
+  taken = _pieces(words[:, num_kept - 1 : length - 2], num_spans)
+  # Stretches that stay and spans take turns; one that stays comes first.
+  turns = np.concatenate([2 * kept, 2 * taken + 1], axis=1)
+  return np.argsort(turns, axis=1, kind="stable") >= num_kept
+
+
+def _one_span(words, length, num_noise):
+  """Draws one span; see `_spans`.
+
+  One of as few spans as cover the row, side by side, from its first place to
+  its last. Two of them, any neighbours, overlap where they need not fit.
+  """
+  count = -(-length // num_noise)
+  which = (words[:, -1:] % np.uint64(count)).astype(np.int64)
+  gap = (words[:, :1] % np.uint64(max(count - 1, 1))).astype(np.int64)
+  over = count * num_noise - length
+  starts = which * num_noise - np.where(which > gap, over, 0)
+  places = np.arange(length)
+  return (places >= starts) & (places < starts + num_noise)
+
+
+def _pieces(words, count):
+  """Cuts items into pieces, none empty, each way as likely.
 
   Args:
     words: random bits, [rows, items - 1], one a place to cut at.
-    items: number of items.
-    parts: number of parts, at most `items`.
+    count: number of pieces, [rows, 1] or the same for all rows.
+
+  Returns:
+    The piece of each item, from 0, [rows, items].
   """
-  order = np.argsort(words, axis=1)[:, : parts - 1]
-  cuts = np.sort(order, axis=1) + 1
-  return np.diff(cuts, axis=1, prepend=0, append=items)
+  rank = np.argsort(np.argsort(words, axis=1), axis=1)
+  cuts = np.pad(rank < count - 1, ((0, 0), (1, 0)))
+  return np.cumsum(cuts, axis=1)
 
 
 def masked(
@@ -249,6 +289,10 @@ def span_corruption(
   with a sentinel for each span; the decoder writes each sentinel and the span
   it stands for. Both end with an end of text. All examples have the same
   lengths; the last stretch overlaps the one before.
+
+  Spans may stand anywhere in a stretch, so that every token is taken out about
+  as often as any other. (Those of T5 end with the stretch: its first token
+  always stays, and its last never does.)
 
   Args:
     documents: at least one, none empty.
