@@ -1,14 +1,24 @@
 """Texts in columns: lines, TSV, JSONL, and sets of TensorFlow Datasets."""
 
+import csv
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from bitnet_jax.data import textfiles, tfds
 from bitnet_jax.files import parse_json
+
+_QUOTED = re.compile(r'(?:^|[\t\n])"')  # a field that begins with a quote
+# A file whose quotes are around fields, or doubled in those.
+_WELL_FORMED = re.compile(
+  r'(?:(?:"(?:[^"]|"")*+"|[^"\t\n]*+)(?:[\t\n]|\Z))*+\Z'
+)
 
 KINDS = (".tsv", ".jsonl")
 
@@ -22,16 +32,19 @@ class Table:
     name: of the file or set.
     first: number of the first row there.
     unit: what a row is there.
+    places: number of each row there; `None` if they follow each other.
   """
 
   columns: Mapping[str, list[Any]]
   name: str
   first: int = 1
   unit: str = "line"
+  places: Sequence[int] | None = None
 
   def place(self, row: int) -> str:
     """Returns where a row stands, for messages."""
-    return f"{self.name}, {self.unit} {self.first + row}"
+    number = self.places[row] if self.places else self.first + row
+    return f"{self.name}, {self.unit} {number}"
 
   def texts(self, column: str) -> list[str]:
     """Returns a column of texts.
@@ -72,8 +85,14 @@ class Table:
 def read(path: str, columns: Sequence[str]) -> Table:
   """Reads columns of a TSV file with a header, or of a JSONL file.
 
-  TSV: fields are separated by tabs, and no character quotes. JSONL: an object a
-  line. Either may be packed.
+  TSV: fields are separated by tabs. If quotes around fields are what makes the
+  file a table (a field holds a tab, a line feed or a doubled quote, or the
+  header is quoted), they are taken off, as `csv` and pandas write it. Otherwise
+  a quote is a character of a text, as in the files of GLUE. A file that could
+  be read both ways is a warning. JSONL: an object a line.
+
+  Either may be packed. Blank lines of JSONL, and at the end of TSV, are left
+  out.
 
   Args:
     path: ends in `.tsv` or `.jsonl`, and then `.gz` or `.xz` if it is packed.
@@ -155,35 +174,101 @@ def _columns(source, columns):
 
 def _tsv(file: pathlib.Path, columns):
   """Reads columns of a TSV file."""
-  lines = textfiles.lines(file)
-  if not lines:
-    raise ValueError(f"{file} is empty: it lacks a header")
-  header = lines[0].split("\t")
-  if len({*header}) < len(header):
-    raise ValueError(f"{file}, line 1: a column is named twice, {header}")
-  _check_columns(str(file), header, columns)
-  rows = [line.split("\t") for line in lines[1:]]
-  for row, fields in enumerate(rows):
-    if len(fields) != len(header):
+  header, *rows = _choose(file, textfiles.read(file).rstrip("\n"))
+  where = f"{file}, line {header.line}"
+  names = header.fields
+  if len({*names}) < len(names):
+    raise ValueError(f"{where}: a column is named twice, {names}")
+  _check_columns(str(file), names, columns)
+  for row in rows:
+    if len(row.fields) != len(names):
       raise ValueError(
-        f"{file}, line {row + 2}: {len(fields)} fields, but the header has"
-        f" {len(header)}, {header}"
+        f"{file}, line {row.line}: {len(row.fields)} fields, but the header has"
+        f" {len(names)}, {names}"
       )
-  places = {column: header.index(column) for column in columns}
+  places = {column: names.index(column) for column in columns}
   return Table(
     columns={
-      column: [fields[place] for fields in rows]
+      column: [row.fields[place] for row in rows]
       for column, place in places.items()
     },
     name=str(file),
-    first=2,
+    places=[row.line for row in rows],
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+  """A row of a TSV file: its fields, and the line it begins with."""
+
+  fields: list[str]
+  line: int
+
+
+def _choose(file, content) -> list[_Row]:
+  """Returns the rows of a TSV file, quotes around fields taken off or not."""
+  if not content:
+    raise ValueError(f"{file} is empty: it lacks a header")
+  lines = content.split("\n")
+  plain = [_Row(line.split("\t"), i) for i, line in enumerate(lines, start=1)]
+  if not _QUOTED.search(content):
+    return plain
+  quoted = _unquoted(lines)
+  if quoted is None or not _is_table(quoted):
+    return plain
+  if not _is_table(plain):
+    return quoted
+  # Both are tables. If no field had to be quoted, the quotes are of texts that
+  # someone says.
+  needed = _WELL_FORMED.match(content) is not None and (
+    content.startswith('"') or any(map(_must_be_quoted, quoted))
+  )
+  logging.warning(
+    "%s can be read in two ways, with the quotes around fields (%d rows) or"
+    " without (%d rows); it is read %s them",
+    file,
+    len(plain) - 1,
+    len(quoted) - 1,
+    "without" if needed else "with",
+  )
+  return quoted if needed else plain
+
+
+def _must_be_quoted(row):
+  return any(c in field for field in row.fields for c in '\t\n"')
+
+
+def _is_table(rows):
+  return len({len(row.fields) for row in rows}) == 1
+
+
+def _unquoted(lines) -> list[_Row] | None:
+  """Returns the rows with quoted fields as `csv` reads them, if it can."""
+  limit = csv.field_size_limit(sys.maxsize)  # The default is 128 KB.
+  try:
+    reader = csv.reader(
+      (f"{line}\n" for line in lines), delimiter="\t", strict=True
+    )
+    return list(_numbered(reader))
+  except csv.Error:
+    return None
+  finally:
+    csv.field_size_limit(limit)
+
+
+def _numbered(reader) -> Iterator[_Row]:
+  line = 1
+  for fields in reader:
+    yield _Row(fields or [""], line)
+    line = reader.line_num + 1
 
 
 def _jsonl(file: pathlib.Path, columns):
   """Reads columns of a JSONL file."""
-  found = {column: [] for column in columns}
+  found, places = {column: [] for column in columns}, []
   for number, line in enumerate(textfiles.lines(file), start=1):
+    if not line or line.isspace():
+      continue
     where = f"{file}, line {number}"
     try:
       values = parse_json(line)
@@ -195,7 +280,8 @@ def _jsonl(file: pathlib.Path, columns):
     _check_columns(where, values, columns)
     for column in columns:
       found[column].append(_decoded(where, column, values[column]))
-  return Table(columns=found, name=str(file))
+    places.append(number)
+  return Table(columns=found, name=str(file), places=places)
 
 
 def _decoded(where, column, value):

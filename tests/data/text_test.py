@@ -138,7 +138,7 @@ def test_documents_can_be_a_column(tmp_path, kind):
     ("a.txt", "a", dict(documents="line"), "did you mean 'lines'"),
     ("a.tsv", "text\na\n", dict(documents="lines"), "applies to .txt files"),
     ("a.tsv", "text\tb\na\tb\na\n", {}, "line 3: 1 fields, .* header has 2"),
-    ("a.tsv", "text\na\n\n", {}, r"a\.tsv, line 3: text is empty"),
+    ("a.tsv", "text\na\n\nb\n", {}, r"a\.tsv, line 3: text is empty"),
     ("a.tsv", "body\na\n", {}, "has no column text, it has body"),
     ("a.tsv", "text\ttext\n", {}, "line 1: a column is named twice"),
     ("a.tsv", "", {}, "is empty: it lacks a header"),
