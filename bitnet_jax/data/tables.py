@@ -43,8 +43,11 @@ class Table:
 
   def place(self, row: int) -> str:
     """Returns where a row stands, for messages."""
-    number = self.places[row] if self.places else self.first + row
-    return f"{self.name}, {self.unit} {number}"
+    return f"{self.name}, {self.unit} {self.number(row)}"
+
+  def number(self, row: int) -> int:
+    """Returns the number of a row there."""
+    return self.places[row] if self.places else self.first + row
 
   def texts(self, column: str) -> list[str]:
     """Returns a column of texts.

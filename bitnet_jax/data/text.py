@@ -12,6 +12,7 @@ from bitnet_jax import choices
 from bitnet_jax.data import splits, tables, textfiles
 
 DOCUMENTS = ("lines", "paragraphs", "marked", "whole")
+DEFAULT = "whole"
 
 _SCHEMES = "embedded:pydoc, file:PATH.txt, .tsv or .jsonl, and tfds:NAME"
 
@@ -92,9 +93,9 @@ def load_corpus(
       `file:PATH`, where PATH ends in `.txt`, `.tsv` or `.jsonl`, is packed if
       `.gz` or `.xz` follows, and may have `{split}` for a file a split (see
       `textfiles.find_splits`), or `tfds:NAME`, a prepared set.
-    documents: what a document of a `.txt` is: one of its "lines" (the
-      default), "paragraphs" (what blank lines separate), "marked" (what ends
-      with a marker) or the "whole" file.
+    documents: what a document of a `.txt` is: the "whole" file, blank lines
+      and all (the default), one of its "lines", "paragraphs" (what blank lines
+      separate) or "marked" (what ends with a marker).
     marker: ends a document if they are "marked"; a line feed after it is no
       part of the next, and one before it no part of the document.
     column: where the text of `.tsv`, `.jsonl` and `tfds:` stands.
@@ -129,7 +130,7 @@ def load_corpus(
     }
   else:
     found = {
-      key: _read(path, documents or "lines", marker, column, skip_empty)
+      key: _read(path, documents or DEFAULT, marker, column, skip_empty)
       for key, path in textfiles.find_splits(name, names).items()
     }
   for key, texts in found.items():
@@ -145,6 +146,12 @@ def load_corpus(
   )
   contents = {key: [split.texts] for key, split in completed.items()}
   return Corpus(splits=completed, fingerprint=fingerprint(contents))
+
+
+def holds_plain_text(source: str) -> bool:
+  """Whether a source is a `.txt`, packed or not."""
+  scheme, _, name = source.partition(":")
+  return scheme == "file" and textfiles.kind(name) == ".txt"
 
 
 def fingerprint(contents: Mapping[str, Sequence[Sequence[str]]]) -> str:
@@ -163,7 +170,7 @@ def _check(source, scheme, name, documents):
     raise ValueError(
       f"unknown source of documents {source!r}; choose among {_SCHEMES}"
     )
-  text = scheme == "file" and textfiles.kind(name) == ".txt"
+  text = holds_plain_text(source)
   if scheme == "file" and not text and textfiles.kind(name) not in tables.KINDS:
     raise ValueError(
       f"{source} must end in .txt, .tsv or .jsonl, and then .gz or .xz if it is"
@@ -190,6 +197,8 @@ def _read(path, documents, marker, column, skip_empty):
     return _rows(tables.read(path, [column]), column, skip_empty=skip_empty)
   if documents == "lines":
     table = tables.read_lines(path, column)
+    while table.columns[column] and not table.columns[column][-1]:
+      table.columns[column].pop()  # Blank lines end a file, no document.
     return _rows(table, column, skip_empty=skip_empty)
   file = textfiles.find(path)
   content = textfiles.read(file)
@@ -208,8 +217,12 @@ def _rows(table, column, *, skip_empty):
   kept = [i for i, value in enumerate(values) if not str(value).isspace()]
   kept = [i for i in kept if values[i] != ""]
   _log_empty(len(values) - len(kept), table.name)
-  columns = {column: [values[i] for i in kept]}
-  return dataclasses.replace(table, columns=columns).texts(column)
+  kept_table = dataclasses.replace(
+    table,
+    columns={column: [values[i] for i in kept]},
+    places=[table.number(i) for i in kept],
+  )
+  return kept_table.texts(column)
 
 
 def _log_empty(count, name):

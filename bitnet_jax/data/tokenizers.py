@@ -6,26 +6,16 @@ import itertools
 import json
 import pathlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from absl import logging
 
 from bitnet_jax import choices
-from bitnet_jax.data import (
-  piece_training,
-  pieces,
-  sentencepieces,
-  textfiles,
-  vocabulary,
-)
-from bitnet_jax.data.vocabulary import Codec, Vocabulary
-
-# What a special token is for; those of trained vocabularies, in this order.
-ROLES = ("pad", "eos", "unk", "bos", "mask", "cls", "sep")
+from bitnet_jax.data import pieces, sentencepieces, trained
+from bitnet_jax.data.vocabulary import ROLES, Codec, Vocabulary
 
 MOST_SENTINELS = 2**16
-_NAMES = tuple(f"<{role}>" for role in ROLES)
+_USUAL_SENTINELS = 512  # up to which those of other runs are looked for
 _MANY_UNKNOWN = 0.01  # fraction of the tokens above which they are a warning
 _TRAINED = ("bpe", "wordpiece", "unigram")
 _FILES = {
@@ -181,7 +171,7 @@ class Tokenizer:
     """Returns what the codec does; names a text that is not UTF-8."""
     try:
       return self.codec.encode(texts)
-    except (TypeError, UnicodeEncodeError):
+    except (TypeError, ValueError):
       for index, text in enumerate(texts):
         try:
           text.encode()
@@ -236,6 +226,7 @@ def load_tokenizer(
   num_sentinels: int = 0,
   lowercase: bool | None = None,
   needs: Collection[str] = (),
+  known: Collection[str] = (),
   cache: pathlib.Path | None = None,
 ) -> Tokenizer:
   """Makes the tokenizer that a name stands for.
@@ -243,8 +234,8 @@ def load_tokenizer(
   `bytes` has the 256 bytes of UTF-8 and needs no file. `bpe` and `wordpiece`
   are trained with the library tokenizers, `unigram` with sentencepiece, each so
   that equal texts give equal vocabularies. `bytes`, `bpe` and `unigram` spell
-  every text; `wordpiece` has the text rules
-  of BERT. These four have all of `ROLES`.
+  every text; `wordpiece` has the text rules of BERT. These four have all of
+  `ROLES`.
 
   Files: `sentencepiece:PATH.model`, `tokenizers:PATH/tokenizer.json`,
   `gpt2:VOCAB.json,MERGES.txt` and `bert:VOCAB.txt`. The special tokens they
@@ -262,7 +253,11 @@ def load_tokenizer(
       and `wordpiece` without accents; `None` is yes for these two and no for
       the others that are trained, and all that other files take.
     needs: those of `ROLES` that there must be. What a file lacks of them, and
-      of sentinels, gets new ids at the end of the vocabulary.
+      of sentinels, gets new ids at the end of the vocabulary, in the order of
+      `ROLES`.
+    known: fingerprints of vocabularies of other runs. Where this one would be
+      such a vocabulary with other new ids, it gets those: with fewer of
+      `needs`, as a run of before had, or with more sentinels.
     cache: folder of the run. What is trained is kept there, as `tokenizer.json`
       or, for `unigram`, `tokenizer.model`, with a record of what it was trained
       from, and read from there the next time.
@@ -276,7 +271,7 @@ def load_tokenizer(
   kind, _, path = spec.partition(":")
   _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs)
   if kind == "bytes":
-    found = _bytes(num_sentinels)
+    found = trained.bytes_vocabulary(num_sentinels)
   elif kind in _TRAINED:
     assert vocab_size is not None
     options = {
@@ -285,7 +280,7 @@ def load_tokenizer(
       "num_sentinels": num_sentinels,
       "lowercase": kind == "wordpiece" if lowercase is None else lowercase,
     }
-    found = _trained(options, texts, cache)
+    found = trained.find(options, texts, cache)
   elif kind == "sentencepiece":
     found = sentencepieces.read(path)
   elif kind == "tokenizers":
@@ -295,6 +290,10 @@ def load_tokenizer(
   else:
     found = pieces.read_bert(path, lowercase=lowercase is not False)
   tokenizer = _complete(found, num_sentinels, needs)
+  if known and tokenizer.fingerprint not in known:
+    others = _completions(found, num_sentinels, needs)
+    same = (other for other in others if other.fingerprint in known)
+    tokenizer = next(same, tokenizer)
   if kind in _TRAINED or vocab_size is None:
     return tokenizer
   if vocab_size < tokenizer.vocab_size:
@@ -326,7 +325,18 @@ def _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs):
     raise ValueError(f"{spec} needs a positive vocab_size, it is {vocab_size}")
 
 
-def _complete(found: Vocabulary, num_sentinels, needs):
+def _completions(found, num_sentinels, needs):
+  """Yields tokenizers with more sentinels, or with fewer of the roles."""
+  digest = hashlib.sha256(found.content)
+  for count in range(num_sentinels + 1, _USUAL_SENTINELS + 1):
+    yield _complete(found, count, needs, digest)
+  missing = [role for role in ROLES if role in needs and role not in found.ids]
+  for count in range(len(missing)):
+    for roles in itertools.combinations(missing, count):
+      yield _complete(found, num_sentinels, roles, digest)
+
+
+def _complete(found: Vocabulary, num_sentinels, needs, digest=None):
   """Returns a tokenizer with what is asked for beyond the vocabulary."""
   ids = dict(found.ids)
   new = itertools.count(found.size)
@@ -336,7 +346,7 @@ def _complete(found: Vocabulary, num_sentinels, needs):
   missing = max(num_sentinels - len(found.sentinels), 0)
   sentinels = (*found.sentinels, *itertools.islice(new, missing))
   size = next(new)
-  digest = hashlib.sha256(found.content)
+  digest = digest.copy() if digest else hashlib.sha256(found.content)
   digest.update(json.dumps([size, ids, sentinels], sort_keys=True).encode())
   return Tokenizer(
     vocab_size=size,
@@ -346,76 +356,3 @@ def _complete(found: Vocabulary, num_sentinels, needs):
     unused=found.unused,
     **{f"{role}_id": token for role, token in ids.items()},
   )
-
-
-class _Bytes:
-  """Codec whose ids are the bytes of UTF-8."""
-
-  def encode(self, texts: Sequence[str]) -> list[list[int]]:
-    """See `Codec`."""
-    return [list(text.encode()) for text in texts]
-
-  def decode(self, ids: list[int]) -> str:
-    """See `Codec`; what is not UTF-8 or no byte becomes U+FFFD."""
-    values = (i if i < 256 else 0xFF for i in ids)
-    return bytes(values).decode(errors="replace")
-
-  def describe(self) -> dict[str, Any]:
-    """See `Codec`; a byte-level BPE that merges nothing."""
-    return pieces.describe_bytes()
-
-
-def _bytes(num_sentinels):
-  """The bytes, then the special tokens, then the sentinels."""
-  first = 256 + len(ROLES)
-  size = first + num_sentinels
-  return Vocabulary(
-    codec=_Bytes(),
-    content=b"bytes",
-    size=size,
-    ids=dict(zip(ROLES, range(256, first), strict=True)),
-    sentinels=tuple(range(first, size)),
-  )
-
-
-def _trained(options, texts, cache):
-  """Returns a vocabulary of the cache, or trains it and puts it there."""
-  library = sentencepieces if options["spec"] == "unigram" else pieces
-  record = options | {"texts": textfiles.digest(texts())}
-  data = (
-    None
-    if cache is None
-    else vocabulary.recall(cache, library.FILE_NAME, record)
-  )
-  if data is None:
-    names = (
-      *_NAMES,
-      *map("<extra_id_{}>".format, range(options["num_sentinels"])),
-    )
-    arguments = options | {"names": names}
-    del arguments["num_sentinels"]
-    trainer = piece_training if library is pieces else sentencepieces
-    data = trainer.train(_lines(texts()), **arguments)
-    if cache is not None:
-      vocabulary.keep(cache, library.FILE_NAME, data, record)
-  found = library.parse(data, where=f"the trained {options['spec']}")
-  size, asked = found.size, options["vocab_size"]
-  if size > asked:
-    raise ValueError(
-      f"vocab_size={asked} is too small for {options['spec']}: characters and"
-      f" special tokens alone are {size}"
-    )
-  if size < asked:
-    logging.warning(
-      "The texts give %d tokens for %s, not the vocab_size=%d asked for",
-      size,
-      options["spec"],
-      asked,
-    )
-  return found
-
-
-def _lines(texts):
-  """Yields texts line by line: what is trained on counts words only."""
-  for text in texts:
-    yield from (line + "\n" for line in text.split("\n") if line)

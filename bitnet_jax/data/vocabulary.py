@@ -11,6 +11,9 @@ from typing import Any, Protocol
 from bitnet_jax.data.vocabulary_limits import LARGEST_VOCABULARY
 from bitnet_jax.files import read_bytes, read_json
 
+# What a special token is for; those of trained vocabularies, in this order.
+ROLES = ("pad", "eos", "unk", "bos", "mask", "cls", "sep")
+
 _RECORD = "tokenizer_source.json"
 
 

@@ -17,11 +17,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops
-from bitnet_jax.train import bucket, optim, records
+from bitnet_jax.train import bucket, optim, records, workdir
 from bitnet_jax.train.checkpoint import Checkpoints
 from bitnet_jax.train.checks import check_batch, check_evaluation
 from bitnet_jax.train.distillation import (
   Distillation,
+  Teacher,
   distill,
   find_teacher,
 )
@@ -50,7 +51,9 @@ from bitnet_jax.train.tasks.registry import KINDS
 from bitnet_jax.train.warm_start import (
   EarlierRun,
   check_vocabulary,
+  content_of,
   find,
+  vocabulary_of,
   warm_start,
   with_earlier,
 )
@@ -342,22 +345,26 @@ def build(
   settings.quant.make_phase_in()
   # Devices that are not here belong to no process of ours.
   process_index, process_count = (0, 1) if devices else batch_part(mesh)
+  earlier = found = None
+  if settings.init_from is not None:
+    earlier = find(bucket.place(settings.init_from))
+  if settings.distill.teacher is not None:
+    found = find_teacher(bucket.place(settings.distill.teacher))
+  recorded = workdir.recorded_data(folder)
   site = Site(
     folder=folder,
     shards=batch_shards(mesh),
     process_index=process_index,
     process_count=process_count,
+    recorded=content_of(recorded),
+    vocabularies=_vocabularies(recorded, earlier, found),
   )
   problem = kind.build(settings, site)
   check_evaluation(settings, problem)
-  earlier = None
-  if settings.init_from is not None:
-    earlier = find(bucket.place(settings.init_from))
+  if earlier is not None:
     check_vocabulary(earlier, problem.fingerprint)
-  teacher = None
-  if settings.distill.teacher is not None:
-    found = find_teacher(bucket.place(settings.distill.teacher))
-    problem, teacher = distill(problem, found, settings), found.run
+  if found is not None:
+    problem = distill(problem, found, settings)
   total_steps = settings.count_steps(
     examples=problem.num_examples, batches_per_epoch=problem.batches_per_epoch
   )
@@ -373,8 +380,18 @@ def build(
     config=resolved,
     problem=problem,
     earlier=earlier,
-    teacher=teacher,
+    teacher=None if found is None else found.run,
     mesh=mesh,
     rules=rules,
     total_steps=total_steps,
   )
+
+
+def _vocabularies(
+  recorded: str, earlier: EarlierRun | None, teacher: Teacher | None
+) -> frozenset[str]:
+  """Returns the fingerprints of the vocabularies that are already in use."""
+  names = {vocabulary_of(recorded)}
+  names |= {earlier.vocabulary} if earlier else set()
+  names |= {teacher.run.vocabulary} if teacher else set()
+  return frozenset(names - {""})

@@ -64,12 +64,17 @@ class Site:
     shards: number of parts into which devices split a batch.
     process_index: which of the parts that processes split it into is ours.
     process_count: number of those parts.
+    recorded: names the data of the run in ``folder``; "" for none.
+    vocabularies: fingerprints of the vocabularies of that run and of runs whose
+      parameters are used.
   """
 
   folder: pathlib.Path | None = None
   shards: int = 1
   process_index: int = 0
   process_count: int = 1
+  recorded: str = ""
+  vocabularies: frozenset[str] = frozenset()
 
   @property
   def part(self) -> dict[str, int]:

@@ -83,6 +83,11 @@ def data_of(fingerprint: str) -> str:
   return fingerprint.partition(_AFTER)[0].partition(_TAUGHT_BY)[0]
 
 
+def content_of(fingerprint: str) -> str:
+  """Returns the part of a fingerprint that names the data, not the ids."""
+  return data_of(fingerprint).partition(" vocabulary ")[0]
+
+
 def vocabulary_of(fingerprint: str) -> str:
   """Returns the part of a fingerprint that names the vocabulary, or ""."""
   return fingerprint.partition(" vocabulary ")[2].partition(" ")[0]

@@ -152,6 +152,17 @@ def read_config(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
     raise WorkdirError(f"{path} is damaged: {error}") from error
 
 
+def recorded_data(folder: pathlib.Path | None) -> str:
+  """Returns the fingerprint of the data of the run in a folder, "" for none.
+
+  Raises:
+    WorkdirError: if its config cannot be read.
+  """
+  if folder is None or not (folder / CONFIG_FILE).exists():
+    return ""
+  return read_config(folder)[1]
+
+
 def with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
   """Adds the keys that configs of earlier versions had not."""
   distill = dict(teacher=None, weight=0.5, temperature=2.0, features=())

@@ -47,10 +47,11 @@ def test_documents_are_cut_by_fraction_and_seed():
 
 def test_fingerprint_is_of_the_content(tmp_path):
   (tmp_path / "a").mkdir()
-  plain = text.load_corpus(write(tmp_path / "x.txt", "a\nb\n"))
-  packed = text.load_corpus(write(tmp_path / "a" / "y.txt.gz", "a\r\nb"))
-  assert plain.fingerprint == packed.fingerprint
-  other = text.load_corpus(write(tmp_path / "x.txt", "a\nc\n"))
+  by_line = dict(documents="lines")
+  plain = text.load_corpus(write(tmp_path / "x.txt", "a\nb\n"), **by_line)
+  source = write(tmp_path / "a" / "y.txt.gz", "a\r\nb")
+  assert text.load_corpus(source, **by_line).fingerprint == plain.fingerprint
+  other = text.load_corpus(write(tmp_path / "x.txt", "a\nc\n"), **by_line)
   assert plain.fingerprint != other.fingerprint
 
 
@@ -76,13 +77,25 @@ def test_text_files_hold_documents_of_four_kinds(tmp_path, documents, expected):
   assert corpus.splits["train"].texts == expected
 
 
-def test_documents_are_lines_unless_asked_for(tmp_path):
-  source = write(tmp_path / "train.txt", " a \nb\n")
+PLAY = "First Citizen:\nSpeak.\n\nAll:\nSpeak, speak.\n\n"
+
+
+def test_text_file_is_one_document_unless_asked_for(tmp_path):
+  source = write(tmp_path / "train.txt", PLAY)
   write(tmp_path / "dev.txt", "c\n")
   pattern = source.replace("train.txt", "{split}.txt")
-  for options in ({}, dict(documents="lines")):
-    corpus = text.load_corpus(pattern, **options)
-    assert texts(corpus) == {"train": [" a ", "b"], "valid": ["c"]}
+  corpus = text.load_corpus(pattern)
+  assert texts(corpus) == {"train": [PLAY], "valid": ["c\n"]}
+  assert corpus == text.load_corpus(pattern, documents="whole")
+  with pytest.raises(ValueError, match=r"train\.txt, line 3: text is empty"):
+    text.load_corpus(pattern, documents="lines")
+
+
+def test_lines_are_documents_if_asked_for(tmp_path):
+  for end in ("", "\n", "\n\n\n"):
+    source = write(tmp_path / "train.txt", f" a \nb{end}")
+    corpus = text.load_corpus(source, documents="lines")
+    assert texts(corpus) == {"train": [" a ", "b"]}
 
 
 def test_single_document_is_cut_at_its_end(tmp_path):
@@ -124,7 +137,12 @@ def test_documents_can_be_a_column(tmp_path, kind):
 @pytest.mark.parametrize(
   ("name", "content", "options", "message"),
   [
-    ("a.txt", "a\n \nb\n", {}, r"a\.txt, line 2: text is empty"),
+    (
+      "a.txt",
+      "a\n \nb\n",
+      dict(documents="lines"),
+      r"a\.txt, line 2: text is empty",
+    ),
     ("a.txt", "", {}, "train has no document"),
     ("a.txt", " \n", dict(documents="whole"), "train has no document"),
     ("a.txt", "\n \n", dict(documents="paragraphs"), "train has no document"),
@@ -150,7 +168,12 @@ def test_documents_can_be_a_column(tmp_path, kind):
     ("a.csv", "a", {}, "must end in .txt, .tsv or .jsonl"),
     ("a.txt", "a", dict(valid_fraction=1.0), r"valid_fraction .* \[0, 1\)"),
     ("a.txt", "a", dict(split_seed=-1), "split_seed must not be negative"),
-    ("a.txt", "a\nb\n", dict(test_fraction=0.1), "of 2 training examples"),
+    (
+      "a.txt",
+      "a\nb\n",
+      dict(documents="lines", test_fraction=0.1),
+      "of 2 training examples",
+    ),
   ],
 )
 def test_documents_that_are_not_as_they_must_be_are_errors(

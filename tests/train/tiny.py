@@ -88,6 +88,8 @@ def make(name, source, **overrides):
     small["model.num_decoder_layers"] = 1
   if name == family:
     small["data.seq_len"] = 16
+    if source.endswith(".txt"):
+      small["data.documents"] = "lines"
   path = str(CONFIGS / f"pydoc_{family}.py")
   config = runner.load_config(path, small)
   if name != family:

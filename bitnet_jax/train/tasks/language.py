@@ -1,5 +1,6 @@
 """Language models on documents: causal, masked, and span corruption."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ class DocumentOptions(TextOptions):
   Attributes:
     source: "embedded:pydoc", "file:PATH" or "tfds:NAME", see ``load_corpus``.
     documents: what a document of a ".txt" is, see ``load_corpus``; ``None`` for
-      lines.
+      the whole file.
     marker: ends a document if they are "marked".
     column: where the text of tables stands.
     skip_empty: whether to leave out empty documents, which are an error else.
@@ -142,7 +143,6 @@ def _build(
   settings: Settings,
   site: Site,
   *,
-  needs: tuple[str, ...],
   examples: Callable[[Ragged, Tokenizer], Examples],
   evaluated: Callable[[Any], Examples] = lambda examples: examples,
   num_sentinels: int = 0,
@@ -153,7 +153,6 @@ def _build(
   Args:
     settings: the config.
     site: where.
-    needs: special tokens.
     examples: makes them of documents and a tokenizer.
     evaluated: turns examples into those that are evaluated.
     num_sentinels: of the vocabulary.
@@ -162,18 +161,10 @@ def _build(
   """
   data: DocumentOptions = settings.data
   data.check_fits(settings.model, "seq_len")
-  corpus = text.load_corpus(
-    data.source,
-    documents=data.documents,
-    marker=data.marker,
-    column=data.column,
-    skip_empty=data.skip_empty,
-    **data.cuts(),
-  )
+  corpus = _load_corpus(data, site)
   tokenizer = data.load_tokenizer(
     lambda: corpus.splits["train"].texts,
-    site.folder,
-    needs=needs,
+    site,
     num_sentinels=num_sentinels,
   )
 
@@ -237,6 +228,33 @@ def _build(
   )
 
 
+def _load_corpus(data: DocumentOptions, site: Site) -> text.Corpus:
+  """Loads the documents, as the run in the folder did.
+
+  Lines were the documents of a ".txt" before the whole file was.
+  """
+
+  def load(documents: str | None) -> text.Corpus:
+    return text.load_corpus(
+      data.source,
+      documents=documents,
+      marker=data.marker,
+      column=data.column,
+      skip_empty=data.skip_empty,
+      **data.cuts(),
+    )
+
+  corpus = load(data.documents)
+  if not site.recorded or site.recorded == corpus.fingerprint:
+    return corpus
+  if data.documents is None and text.holds_plain_text(data.source):
+    with contextlib.suppress(ValueError):  # Of blank lines, for instance.
+      by_line = load("lines")
+      if by_line.fingerprint == site.recorded:
+        return by_line
+  return corpus
+
+
 def build_causal(settings: Settings, site: Site) -> base.Problem:
   """Builds a causal language model; see ``base.Problem``."""
   data: CausalOptions = settings.data
@@ -254,7 +272,6 @@ def build_causal(settings: Settings, site: Site) -> base.Problem:
   return _build(
     settings,
     site,
-    needs=("eos",),
     examples=examples,
     evaluated=evaluated,
     likelihood=True,
@@ -291,7 +308,6 @@ def build_masked(settings: Settings, site: Site) -> base.Problem:
   return _build(
     settings,
     site,
-    needs=("cls", "sep", "mask", "pad"),
     examples=examples,
   )
 
@@ -318,7 +334,6 @@ def build_spans(settings: Settings, site: Site) -> base.Problem:
   return _build(
     settings,
     site,
-    needs=("eos", "pad"),
     examples=examples,
     num_sentinels=options.num_sentinels,
   )

@@ -164,8 +164,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
     )
   tokenizer = data.load_tokenizer(
     lambda: [t for column in corpus.splits["train"].texts for t in column],
-    site.folder,
-    needs=("cls", "sep", "pad"),
+    site,
   )
 
   def make(split: str) -> rows.LabelledRows:

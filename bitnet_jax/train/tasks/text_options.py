@@ -1,12 +1,16 @@
 """Config keys that all tasks on text share, and the vocabulary they name."""
 
 import dataclasses
-import pathlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from bitnet_jax.data.tokenizers import Tokenizer, load_tokenizer
-from bitnet_jax.train.settings import DataOptions, ModelOptions, check_least
+from bitnet_jax.data.tokenizers import ROLES, Tokenizer, load_tokenizer
+from bitnet_jax.train.settings import (
+  DataOptions,
+  ModelOptions,
+  Site,
+  check_least,
+)
 
 _T = TypeVar("_T")
 
@@ -84,18 +88,23 @@ class TextOptions(DataOptions):
   def load_tokenizer(
     self,
     texts: Callable[[], Iterable[str]],
-    folder: pathlib.Path | None,
+    site: Site,
     *,
-    needs: Collection[str],
     num_sentinels: int = 0,
   ) -> Tokenizer:
-    """Returns the tokenizer, trained on ``texts`` or found in ``folder``."""
+    """Returns the tokenizer, trained on ``texts`` or found in the folder.
+
+    It has every role of special tokens, whatever the task needs, so that what
+    one task has learned is the start of another. Runs of before had those of
+    their task: their vocabularies are found by their fingerprint.
+    """
     return load_tokenizer(
       self.tokenizer,
       texts=texts,
       vocab_size=self.vocab_size,
       num_sentinels=num_sentinels,
       lowercase=self.lowercase,
-      needs=needs,
-      cache=folder,
+      needs=ROLES,
+      known=site.vocabularies,
+      cache=site.folder,
     )

@@ -82,7 +82,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
   )
   train = corpus.splits["train"]
   tokenizer = data.load_tokenizer(
-    lambda: [*train.sources, *train.targets], site.folder, needs=("eos", "pad")
+    lambda: [*train.sources, *train.targets], site
   )
   if options.num_beams > tokenizer.vocab_size:
     raise ValueError(
