@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-# Read when the first device is asked for; inherited by started processes.
+# Inherited by started processes.
 os.environ["XLA_FLAGS"] = " ".join(
   [
     os.environ.get("XLA_FLAGS", ""),
@@ -33,6 +33,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiling is most of what tests do. What speaks of bits, HLO or speed must
 # not rely on this: see ``optimized``.
 jax.config.update("jax_disable_most_optimizations", True)
+_flags = os.environ["XLA_FLAGS"]
+if jax.__version_info__[:2] == (0, 10):  # Other versions may lack the flag.
+  os.environ["XLA_FLAGS"] = f"{_flags} --xla_cpu_use_fusion_emitters=false"
+jax.devices()  # Reads the flags, which started processes are not to inherit.
+os.environ["XLA_FLAGS"] = _flags
 
 _CALL = """
 import json, runpy, sys
