@@ -311,7 +311,8 @@ class Experiment:
     """Returns the scores of what the model writes for a split but "train"."""
     if self.problem.score is None or split == "train":
       return {}
-    return self.problem.score(split, state.params)
+    variables = {"params": state.params, **state.variables}
+    return self.problem.score(split, variables, self.mesh)
 
   @contextlib.contextmanager
   def activate(self) -> Iterator[None]:

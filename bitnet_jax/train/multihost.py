@@ -91,6 +91,15 @@ def gather_texts(text: str) -> list[str]:
   ]
 
 
+def gather_rows(rows: jax.Array) -> np.ndarray:
+  """Returns all rows of an array, in order.
+
+  Args:
+    rows: [n, ...], over the devices of all processes.
+  """
+  return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
 def on_primary(function: Callable[[], Any]) -> Any:
   """Calls a function in the primary process and tells all what it returned.
 

@@ -80,9 +80,8 @@ def test_loss_is_over_the_tokens_that_are_written(source, stubs):
 
 
 def test_scores_are_of_all_texts_in_their_order(source, stubs, monkeypatch):
-  problem = build(
-    tiny.make("translation", source, data__eval_batch_size=4)
-  ).problem
+  experiment = build(tiny.make("translation", source, data__eval_batch_size=4))
+  problem, mesh = experiment.problem, experiment.mesh
   wanted, calls = {}, []
   for batch in problem.eval_batches("train"):
     for read, row in zip(batch["inputs"], batch["targets"], strict=True):
@@ -97,17 +96,16 @@ def test_scores_are_of_all_texts_in_their_order(source, stubs, monkeypatch):
 
   monkeypatch.setattr(translation, "beam_search", write)
   perfect = dict.fromkeys(("bleu", "chrf", "rouge1", "rouge2", "rougeL"), 100.0)
-  assert problem.score("train", {}) == pytest.approx(perfect)
+  assert problem.score("train", {}, mesh) == pytest.approx(perfect)
   assert calls == [4] * 6  # Of 24 pairs.
   first, second = [*wanted][:2]
   wanted[first], wanted[second] = wanted[second], wanted[first]
-  assert problem.score("train", {})["bleu"] < 99
+  assert problem.score("train", {}, mesh)["bleu"] < 99
 
 
 def test_texts_end_where_they_say_and_filling_writes_none(source, stubs):
-  problem = build(
-    tiny.make("translation", source, data__eval_batch_size=2)
-  ).problem
+  experiment = build(tiny.make("translation", source, data__eval_batch_size=2))
+  problem = experiment.problem
   batches = list(problem.eval_batches("valid"))
   assert [batch["mask"].any(1).tolist() for batch in batches] == [
     [True, True],
@@ -130,7 +128,7 @@ def test_texts_end_where_they_say_and_filling_writes_none(source, stubs):
       "bleu",
       lambda written, wanted: seen.append((written, wanted)) or {"bleu": 0.0},
     )
-    problem.score("valid", {})
+    problem.score("valid", {}, experiment.mesh)
   ((written, wanted),) = seen
   assert written == ["a b ", "y" * data["target_len"], "a b "]
   assert wanted == targets_of(problem, "valid")

@@ -9,6 +9,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from bitnet_jax.data.tokenizers import Tokenizer
 from bitnet_jax.layers.introspection import BitLayer, bit_layers
@@ -71,8 +72,9 @@ class Problem:
       see ``sparse_table.SparseTable``; ``None`` for none.
     tokenizer: of text, if it is text.
     tokens: of one example, filling included; 0 where examples have none.
-    score: from a split and parameters to the scores of what the model writes
-      for all of the split, which takes long: at the end of a run only.
+    score: from a split, the variables of the model and the mesh to the scores
+      of what the model writes for all of the split, which takes long: at the
+      end of a run only. Called by all processes, with one result.
     batches_per_epoch: how many go once through the training split, where they
       end with it; ``None`` where batches run on from one pass to the next.
   """
@@ -89,7 +91,7 @@ class Problem:
   table: str | None = None
   tokenizer: Tokenizer | None = None
   tokens: int = 0
-  score: Callable[[str, Any], dict[str, float]] | None = None
+  score: Callable[[str, Any, Mesh], dict[str, float]] | None = None
   batches_per_epoch: int | None = None
 
 

@@ -1,17 +1,19 @@
 """Sequence to sequence: translation, summarization."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from bitnet_jax import choices
 from bitnet_jax.data import batches, parallel, rows
 from bitnet_jax.data.tokenizers import Tokenizer
 from bitnet_jax.inference import beam_search
-from bitnet_jax.train import scores
+from bitnet_jax.train import multihost, scores
 from bitnet_jax.train.settings import Kind, Settings, Site, check_least
+from bitnet_jax.train.sharding import place_batch
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
@@ -119,13 +121,19 @@ def build(settings: Settings, site: Site) -> base.Problem:
       examples[split], batch_size=data.rows_of_evaluation, **site.part
     )
 
-  def score(split: str, params: Any) -> dict[str, float]:
-    written = [
-      text
-      for batch in eval_batches(split)
-      for text in _translate(model, params, batch, tokenizer, data, options)
-    ]
+  def score(
+    split: str, variables: Mapping[str, Any], mesh: Mesh
+  ) -> dict[str, float]:
     wanted = corpus.splits[split].targets
+    rows_written = [
+      row
+      for batch in eval_batches(split)
+      for row in _translate(
+        model, variables, batch, tokenizer, data, options, mesh
+      )
+    ]
+    # Of all processes. Only the last batch is padded, at its end.
+    written = [_decode(row, tokenizer) for row in rows_written[: len(wanted)]]
     return {
       name: value
       for key in options.scores
@@ -150,30 +158,48 @@ def build(settings: Settings, site: Site) -> base.Problem:
 
 def _translate(
   model: Any,
-  params: Any,
+  variables: Mapping[str, Any],
   batch: Mapping[str, Any],
   tokenizer: Tokenizer,
   data: PairOptions,
   options: TranslationOptions,
-) -> Iterator[str]:
-  """Writes a text for each row of a batch that is not filling."""
-  stop_id = tokenizer.need("eos", purpose="an encoder-decoder")
+  mesh: Mesh,
+) -> np.ndarray:
+  """Returns the ids written for a batch, rows of all processes in order.
+
+  Args:
+    model: the encoder-decoder.
+    variables: its parameters and mutable collections.
+    batch: this process's part of it.
+    tokenizer: names the end of a text.
+    data: see its class.
+    options: see its class.
+    mesh: the devices, which share the rows.
+  """
+  placed = place_batch({n: batch[n] for n in ("inputs", "input_mask")}, mesh)
   outputs = beam_search(
     model,
-    {"params": params},
-    batch["inputs"],
-    batch["input_mask"],
+    variables,
+    placed["inputs"],
+    placed["input_mask"],
     start_id=int(batch["tokens"][0, 0]),
-    stop_id=stop_id,
+    stop_id=_stop_id(tokenizer),
     max_length=data.target_len,
     num_beams=options.num_beams,
     length_penalty=options.length_penalty,
     banned=tokenizer.unused_ids(tokenizer.vocab_size),
   )
-  for output, mask in zip(np.asarray(outputs), batch["mask"], strict=True):
-    if np.any(mask):
-      ended = np.flatnonzero(output == stop_id)
-      yield tokenizer.decode(output[: ended[0]] if ended.size else output)
+  return multihost.gather_rows(outputs)
+
+
+def _stop_id(tokenizer: Tokenizer) -> int:
+  return tokenizer.need("eos", purpose="an encoder-decoder")
+
+
+def _decode(row: np.ndarray, tokenizer: Tokenizer) -> str:
+  """Returns the text of a row, up to its end."""
+  ended = np.flatnonzero(row == _stop_id(tokenizer))
+  return tokenizer.decode(row[: ended[0]] if ended.size else row)
 
 
 def _finish(split, sums):
