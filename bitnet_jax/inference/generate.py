@@ -155,7 +155,8 @@ def quantize_once(
     *example: inputs of a call, or their shapes.
   """
   variables = unboxed(variables)
-  codes = quantize_kernels(bit_layers(model, *example), variables["params"])
+  layers = bit_layers(model, *example)
+  codes = quantize_kernels(layers, variables["params"], training=False)
   return {**variables, "params": replace_kernels(variables["params"], codes)}
 
 

@@ -87,17 +87,22 @@ def _measured(quantizer, kernel, axes):
 
 
 def quantize_kernels(
-  layers: Sequence[BitLayer], params: Mapping[str, Any]
+  layers: Sequence[BitLayer],
+  params: Mapping[str, Any],
+  *,
+  training: bool = True,
 ) -> dict[str, QTensor]:
   """Quantizes the kernels of a model, once for all products with them.
 
-  Those that are rounded at random are left to the layers, which draw anew for
-  each product, and so are those that the recipe leaves in float or that are
-  frozen.
+  Kernels that the recipe leaves in float, or that are frozen, are left out. So
+  are kernels with stochastic rounding in training, where layers draw anew for
+  each product; outside of training they are rounded to nearest, as ``freeze``
+  does.
 
   Args:
     layers: of the model, see ``bit_layers``.
     params: its parameters.
+    training: whether the products are those of a training step.
 
   Returns:
     Codes and scales by path of the layer, for ``with_codes``.
@@ -106,7 +111,7 @@ def quantize_kernels(
     layer.path: layer.quantize_kernel(params)
     for layer in layers
     if (quantizer := layer.recipe.weights)
-    and not quantizer.needs_key
+    and not (training and quantizer.needs_key)
     and not isinstance(layer.kernel(params), QTensor)
   }
 

@@ -162,7 +162,11 @@ def _place(array, sharding):
 
 
 def shared_codes(
-  layers: Sequence[BitLayer], params: Any, shardings: Any = None
+  layers: Sequence[BitLayer],
+  params: Any,
+  shardings: Any = None,
+  *,
+  training: bool = True,
 ) -> dict[str, QTensor]:
   """Quantizes the kernels of a model once for all products and devices.
 
@@ -170,12 +174,13 @@ def shared_codes(
     layers: of the model.
     params: its parameters.
     shardings: tree of their shardings; ``None`` on a single device.
+    training: see ``quantize_kernels``.
 
   Returns:
     What ``quantize_kernels`` returns, with the codes of kernels that are split
     over the axis "fsdp" gathered, see ``gather_codes``.
   """
-  codes = quantize_kernels(layers, params)
+  codes = quantize_kernels(layers, params, training=training)
   if shardings is None:
     return codes
   of_path = {layer.path: layer for layer in layers}

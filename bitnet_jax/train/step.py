@@ -203,7 +203,8 @@ def make_eval_step(
 ) -> Callable[..., Totals]:
   """Returns ``step(state, batch, key, strength=None) -> totals``.
 
-  Arguments are those of ``make_train_step``.
+  Kernels with stochastic rounding are rounded to nearest under full
+  quantization. Arguments are those of ``make_train_step``.
   """
 
   def eval_step(
@@ -214,7 +215,7 @@ def make_eval_step(
   ) -> Totals:
     codes = {}
     if strength is None:
-      codes = shared_codes(layers, state.params, shardings)
+      codes = shared_codes(layers, state.params, shardings, training=False)
     totals, _ = task.totals(
       gathered_at_use(with_codes(state.params, codes), shardings),
       state.variables,
