@@ -100,13 +100,18 @@ def make(name, source, **overrides):
     config["task"] = dict(task)
     kept = {key: config["data"][key] for key in _SHARED}
     config["data"] = kept | data
+  override(config, overrides)
+  return config
+
+
+def override(config, overrides):
+  """Changes a nested dict in place, by key with ``__`` for dots."""
   for key, value in overrides.items():
     *groups, last = key.split("__")
     group = config
     for part in groups:
       group = group[part]
     group[last] = value
-  return config
 
 
 def write(path, lines):
