@@ -144,14 +144,18 @@ def load(
     for key in splits.NAMES
     if key in raw.split_names
   }
+  completed = splits.complete(
+    found,
+    source=source,
+    valid_fraction=valid_fraction,
+    test_fraction=test_fraction,
+    split_seed=split_seed,
+  )
+  splits.warn_of_absent(
+    completed["train"].labels, num_classes=num_classes, where=source
+  )
   return GraphDataset(
-    splits=splits.complete(
-      found,
-      source=source,
-      valid_fraction=valid_fraction,
-      test_fraction=test_fraction,
-      split_seed=split_seed,
-    ),
+    splits=completed,
     num_features=widths[0],
     num_classes=num_classes,
     fingerprint=raw.fingerprint,
@@ -169,7 +173,7 @@ def _make_graph(raw, i, *, max_degree, row_normalize):
       receivers, num_nodes=n, max_degree=max_degree
     )
   if row_normalize:
-    features = graphs.normalize_rows(features)
+    features = graphs.normalize_rows(features, where=raw.names[i])
   return graphs.Graph(features=features, senders=senders, receivers=receivers)
 
 

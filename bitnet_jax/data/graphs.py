@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+_LEAST_SUM = np.finfo(np.float32).tiny  # whose reciprocal is finite
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Graph:
@@ -79,9 +81,25 @@ def both_directions(
   return senders.astype(np.int32), receivers.astype(np.int32)
 
 
-def normalize_rows(features: Any) -> Any:
-  """Divides each row by the sum of its absolute values; zeros stay zeros."""
-  sums = np.asarray(abs(features).sum(axis=1), np.float32).ravel()
+def normalize_rows(features: Any, *, where: str) -> Any:
+  """Divides each row by the sum of its absolute values; zeros stay zeros.
+
+  Args:
+    features: float32 [n, d], an array or a sparse one of scipy.
+    where: names the source, for the message.
+
+  Raises:
+    ValueError: a sum, or its reciprocal, is not finite; names the node.
+  """
+  with np.errstate(over="ignore"):
+    sums = np.asarray(abs(features).sum(axis=1), np.float32).ravel()
+  bad = np.flatnonzero(~(sums < np.inf) | ((sums > 0) & (sums < _LEAST_SUM)))
+  if bad.size:
+    raise ValueError(
+      f"{where}: the absolute features of node {bad[0]} sum to"
+      f" {sums[bad[0]]:.4g} (as float32), by which they cannot be divided"
+      " (data.row_normalize)"
+    )
   factors = np.divide(1, sums, out=np.zeros_like(sums), where=sums > 0)
   if isinstance(features, np.ndarray):
     return features * factors[:, None]
@@ -107,6 +125,9 @@ def propagate(graph: Graph, *, steps: int) -> np.ndarray:
 
   Returns:
     float32 [n, d], dense.
+
+  Raises:
+    ValueError: a feature becomes infinite; names the node.
   """
   n = graph.num_nodes
   degrees = np.bincount(graph.receivers, minlength=n) + 1.0  # with a self loop
@@ -118,8 +139,16 @@ def propagate(graph: Graph, *, steps: int) -> np.ndarray:
   adjacency = factors @ (adjacency + sparse().eye_array(n)) @ factors
   adjacency = adjacency.astype(np.float32).tocsr()
   nodes = dense(graph.features)
-  for _ in range(steps):
-    nodes = adjacency @ nodes
+  with np.errstate(over="ignore"):
+    for _ in range(steps):
+      nodes = adjacency @ nodes
+  bad = np.argwhere(~np.isfinite(nodes))
+  if bad.size:
+    node, feature = bad[0]
+    raise ValueError(
+      f"feature {feature} of node {node} is {nodes[node, feature]} after it was"
+      f" propagated over {steps} steps (as float32); features must be smaller"
+    )
   return nodes
 
 

@@ -172,6 +172,10 @@ def _completed(source, tables_, columns, label, class_names, **cuts):
       raise ValueError(f"{source}: {key} has no example")
     found[key] = LabelledTexts(texts=texts, labels=labels)
   completed = splits.complete(found, source=source, **cuts)
+  if class_names is not None:
+    splits.warn_of_absent(
+      completed["train"].labels, num_classes=len(class_names), where=source
+    )
   contents = {
     key: [*split.texts, [repr(value) for value in split.labels.tolist()]]
     for key, split in completed.items()

@@ -101,8 +101,11 @@ def load(
       where=source,
     )
     dataset = dataclasses.replace(dataset, splits=found)
+  splits.warn_of_absent(
+    labels[dataset.splits["train"]], num_classes=num_classes, where=source
+  )
   if row_normalize:
-    normalized = graphs.normalize_rows(dataset.graph.features)
+    normalized = graphs.normalize_rows(dataset.graph.features, where=source)
     graph = dataclasses.replace(dataset.graph, features=normalized)
     dataset = dataclasses.replace(dataset, graph=graph)
   return dataset

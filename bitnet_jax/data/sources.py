@@ -11,6 +11,7 @@ from bitnet_jax.data.splits import (
   check_cuts,
   check_labels,
   complete,
+  warn_of_absent,
 )
 
 _XOR_SEED = 0  # of the bits of embedded:xor
@@ -73,6 +74,7 @@ def load(
     test_fraction=test_fraction,
     split_seed=split_seed,
   )
+  warn_of_absent(splits["train"].labels, num_classes=num_classes, where=source)
   return dataclasses.replace(dataset, splits=splits, num_classes=num_classes)
 
 

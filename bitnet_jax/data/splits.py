@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
+from absl import logging
 
 # That labels count: a label of 900,000,000 is no reason for as many outputs.
 MOST_CLASSES = 2**20
+_LISTED = 10  # classes in a message
 
 
 NAMES = ("train", "valid", "test")
@@ -97,6 +99,30 @@ def check_labels(
       f" labels must be in 0..{num_classes - 1} (num_classes={num_classes})"
     )
   return labels.astype(np.int32)
+
+
+def warn_of_absent(labels: np.ndarray, *, num_classes: int, where: str) -> None:
+  """Logs which classes never occur.
+
+  Args:
+    labels: of the training examples, in [0, num_classes).
+    num_classes: number of classes.
+    where: names the data.
+  """
+  present = {*np.unique(labels).tolist()}
+  absent = [str(i) for i in range(num_classes) if i not in present]
+  if not absent:
+    return
+  logging.warning(
+    "%s: %d of %d classes never occur in train: %s%s",
+    where,
+    len(absent),
+    num_classes,
+    ", ".join(absent[:_LISTED] + ["..."] * (len(absent) > _LISTED)),
+    "; labels begin at 1, but classes are numbered from 0"
+    if min(present) == 1
+    else "",
+  )
 
 
 def check_cuts(

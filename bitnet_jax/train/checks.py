@@ -90,6 +90,19 @@ def warn_of_course(
     )
 
 
+def warn_of_batch(settings: Settings, problem: Problem) -> None:
+  """Logs a batch that is larger than the training split."""
+  size, count = settings.data.batch_size, problem.num_examples
+  if size > count:
+    logging.warning(
+      "data.batch_size is %d, more than the %d training examples of %s: a batch"
+      " repeats examples, or has empty places",
+      size,
+      count,
+      settings.data.source,
+    )
+
+
 def check_batch(settings: Settings, shards: int) -> None:
   """Checks that batches split evenly over devices and accumulation."""
   data, parts = settings.data, settings.optim.accumulate_steps

@@ -19,7 +19,7 @@ from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops
 from bitnet_jax.train import bucket, optim, records, workdir
 from bitnet_jax.train.checkpoint import Checkpoints
-from bitnet_jax.train.checks import check_batch, check_evaluation
+from bitnet_jax.train.checks import check_batch, check_evaluation, warn_of_batch
 from bitnet_jax.train.distillation import (
   Distillation,
   Teacher,
@@ -362,6 +362,7 @@ def build(
   )
   problem = kind.build(settings, site)
   check_evaluation(settings, problem)
+  warn_of_batch(settings, problem)
   if earlier is not None:
     check_vocabulary(earlier, problem.fingerprint)
   if found is not None:

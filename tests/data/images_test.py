@@ -159,3 +159,55 @@ def test_channel_statistics_survive_a_large_mean():
 def test_channel_statistics_of_nothing_are_an_error():
   with pytest.raises(ValueError, match="empty"):
     images.channel_statistics(np.zeros((0, 3), np.uint8))
+
+
+def test_channel_statistics_that_float32_cannot_hold_are_named():
+  inputs = np.ones((4, 2))
+  inputs[0, 1] = 1e40
+  with pytest.raises(ValueError, match="channel 1 has the mean inf"):
+    images.channel_statistics(inputs)
+
+
+def test_channel_that_varies_by_subnormal_numbers_is_constant():
+  inputs = noise((50, 2)).astype(np.float32)
+  inputs[:, 0] *= np.float32(1e-41)
+  _, std = images.channel_statistics(inputs)
+  assert std[0] == 1 != std[1]
+
+
+@pytest.mark.parametrize("shape", [(100, 4, 4, 2), (4000, 2)])
+def test_value_that_makes_all_others_equal_is_named(shape):
+  inputs = noise(shape).astype(np.float32)
+  inputs[7, ..., 1].flat[0] = 3e38
+  mean, std = images.channel_statistics(inputs)
+  with pytest.raises(
+    ValueError, match=r"here: example 7 has the value 3\S+ in channel 1, where"
+  ):
+    images.check_spread(inputs, mean, std, where="here")
+
+
+@pytest.mark.parametrize("kind", ["noise", "rare", "heavy tail", "bytes"])
+def test_values_that_differ_when_standardized_are_fine(kind):
+  rng = np.random.default_rng(0)
+  inputs = {
+    "noise": rng.normal(size=(500, 3)) * 1e30,
+    "rare": np.arange(3000).reshape(1000, 3) == 1500,  # Once in a feature.
+    "heavy tail": np.exp(3 * rng.normal(size=(5000, 3))),
+    "bytes": np.eye(255, dtype=np.uint8) * 255,
+  }[kind]
+  inputs = inputs if inputs.dtype == np.uint8 else inputs.astype(np.float32)
+  mean, std = images.channel_statistics(inputs)
+  images.check_spread(inputs, mean, std, where="here")
+  images.check_standardized(inputs, mean, std, where="here")
+
+
+@pytest.mark.parametrize("value", [3e38, -3e38, np.nan, np.inf])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_value_that_becomes_infinite_is_named(value, channels):
+  inputs = noise((40, 2, 2, 3)).astype(np.float32)
+  inputs[9, 1, 0, 2] = value
+  mean, std = (np.full(channels, v, np.float32) for v in (0, 0.1))
+  with pytest.raises(
+    ValueError, match=r"valid: example 9 has the value \S+ in channel 2, which"
+  ):
+    images.check_standardized(inputs, mean, std, where="valid")

@@ -62,3 +62,31 @@ def test_cut_counts_a_fraction_that_binary_numbers_miss():
   # 0.29 * 100 is 28.999999999999996.
   _, taken = splits.cut(make([0] * 100), fraction=0.29, seed=0)
   assert len(taken.labels) == 29
+
+
+@pytest.mark.parametrize(
+  ("labels", "num_classes", "message"),
+  [
+    ([0, 1, 2], 3, None),
+    ([0, 2], 3, "x.npz: 1 of 3 classes never occur in train: 1"),
+    (
+      [1, 2, 3],
+      4,
+      "x.npz: 1 of 4 classes never occur in train: 0; labels begin at 1, but"
+      " classes are numbered from 0",
+    ),
+    (
+      [5],
+      20,
+      "x.npz: 19 of 20 classes never occur in train: 0, 1, 2, 3, 4, 6, 7, 8, 9,"
+      " 10, ...",
+    ),
+  ],
+)
+def test_classes_that_never_occur_are_logged(
+  labels, num_classes, message, caplog
+):
+  splits.warn_of_absent(
+    np.array(labels), num_classes=num_classes, where="x.npz"
+  )
+  assert [r.message for r in caplog.records] == ([message] if message else [])

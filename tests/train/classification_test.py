@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bitnet_jax.train.experiment import build
 from bitnet_jax.train.tasks.base import averages
 from bitnet_jax.train.tasks.classification import Classification
 
@@ -103,3 +104,55 @@ def test_only_training_drops_out_and_changes_variables():
 def test_averages_divide_by_the_weight():
   totals = {"loss": 6.0, "accuracy": 3.0, "weight": 4.0}
   assert averages(totals) == {"loss": 1.5, "accuracy": 0.75}
+
+
+def write_images(path, **outliers):
+  """Writes images with classes 1 to 3; a value for the first of a split."""
+  rng = np.random.default_rng(0)
+  members = {}
+  for split, count in (("train", 30), ("valid", 12), ("test", 12)):
+    x = rng.random((count, 4, 4, 1)).astype(np.float32)
+    if split in outliers:
+      x[0, 0, 0] = outliers[split]
+    members |= {f"x_{split}": x, f"y_{split}": np.arange(count) % 3 + 1}
+  np.savez(path, **members)
+  return {"data__source": f"file:{path}", "data__num_classes": None}
+
+
+@pytest.mark.parametrize(
+  ("split", "message"),
+  [
+    (
+      "train",
+      r"train: example 0 has the value 3\S+ in channel 0, where nearly",
+    ),
+    (
+      "valid",
+      r"valid: example 0 has the value 3\S+ in channel 0, which is not",
+    ),
+  ],
+)
+def test_pixel_that_spoils_standardization_is_named(
+  split, message, make_config, tmp_path
+):
+  config = make_config(**write_images(tmp_path / "x.npz", **{split: 3e38}))
+  with pytest.raises(ValueError, match=f"x.npz: {message}"):
+    build(config)
+
+
+def test_odd_data_are_told_of(make_config, tmp_path, caplog):
+  options = write_images(tmp_path / "x.npz")
+  build(make_config(**options, data__batch_size=30))
+  source = options["data__source"]
+  assert (
+    f"{source}: 1 of 4 classes never occur in train: 0; labels begin at 1, but"
+    " classes are numbered from 0"
+  ) in caplog.messages
+  assert "data.batch_size" not in caplog.text
+  build(make_config(**options | {"data__num_classes": 10}))
+  assert {*caplog.messages} >= {
+    f"{source}: 7 of 10 classes never occur in train: 0, 4, 5, 6, 7, 8, 9;"
+    " labels begin at 1, but classes are numbered from 0",
+    f"data.batch_size is 32, more than the 30 training examples of {source}: a"
+    " batch repeats examples, or has empty places",
+  }

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax.data import images, pipeline, sources
+from bitnet_jax.data.splits import Dataset
 from bitnet_jax.train.losses import check_smoothing, cross_entropy
 from bitnet_jax.train.settings import (
   DataOptions,
@@ -151,7 +152,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
   layers = base.find_layers(
     settings, model, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   )
-  mean, std = _standardization(train.inputs, standardize=data.standardize)
+  mean, std = _standardization(dataset, data)
   batches = pipeline.train_batches(
     train,
     batch_size=data.batch_size,
@@ -181,13 +182,23 @@ def build(settings: Settings, site: Site) -> base.Problem:
   )
 
 
-def _standardization(inputs: np.ndarray, *, standardize: bool):
-  """Returns what is subtracted and what divides, of the rank of the inputs."""
-  if standardize:
+def _standardization(dataset: Dataset, data: ArrayOptions):
+  """Returns what is subtracted and what divides, of the rank of the inputs.
+
+  Raises:
+    ValueError: values are not finite, or all the same, after that.
+  """
+  inputs = dataset.splits["train"].inputs
+  if data.standardize:
     mean, std = images.channel_statistics(inputs)
+    images.check_spread(inputs, mean, std, where=f"{data.source}: train")
   else:
     largest = 255 if inputs.dtype == np.uint8 else 1
     mean, std = np.zeros(1, np.float32), np.array([largest], np.float32)
+  for name, split in dataset.splits.items():
+    images.check_standardized(
+      split.inputs, mean, std, where=f"{data.source}: {name}"
+    )
   shape = (1,) * (inputs.ndim - 1) + (-1,)
   return mean.reshape(shape), std.reshape(shape)
 
