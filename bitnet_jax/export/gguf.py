@@ -77,12 +77,29 @@ def write_gguf(
   decoders.refuse("gguf", [*architecture, *needs, *own])
   if path.exists():
     raise FileExistsError(f"{path} exists; choose another name")
-  cfg, params = model.cfg, _rounded(model.cfg, variables["params"])
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f".{path.name}.partial")
+  params = _rounded(model.cfg, variables["params"])
+  try:
+    _write(partial, model.cfg, params, tokenizer, kind, name)
+    fields = library.GGUFReader(partial).fields
+    if tokenizer is not None:
+      gguf_vocabulary.check_read_back(path, fields, tokenizer)
+    own = decoders.scanned_model(model.cfg, recipe)
+    found = _read(partial, model.cfg)
+    decoders.check_read_back(path, (own, params), (own, found))
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def _write(path, cfg: DecoderConfig, params, tokenizer, kind, name) -> None:
+  library = _library()
   writer = library.GGUFWriter(
     None, "bitnet" if cfg.sub_norm else "llama", use_temp_file=False
   )
   _write_sizes(writer, cfg, name)
-  gguf_vocabulary.write(writer, tokenizer, cfg.vocab_size)
+  gguf_vocabulary.write(writer, tokenizer, cfg.vocab_size, name)
   quantization = library.GGMLQuantizationType[kind.upper()]
   writer.add_file_type(library.LlamaFileType[f"MOSTLY_{kind.upper()}"])
   for tensor, array in _tensors(cfg, params):
@@ -93,15 +110,10 @@ def write_gguf(
     else:
       data = library.quants.quantize(array, quantization)
       writer.add_tensor(tensor, data, raw_dtype=quantization)
-  partial = path.with_name(f".{path.name}.partial")
-  partial.parent.mkdir(parents=True, exist_ok=True)
-  writer.write_header_to_file(partial)
+  writer.write_header_to_file(path)
   writer.write_kv_data_to_file()
   writer.write_tensors_to_file()
   writer.close()
-  os.replace(partial, path)
-  own = decoders.scanned_model(cfg, recipe)
-  decoders.check_read_back(path, (own, params), (own, _read(path, cfg)))
 
 
 def _library() -> Any:

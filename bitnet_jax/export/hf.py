@@ -76,9 +76,12 @@ def write_hf(
     is_reciprocal=linear_class == "bitlinear",
   )
   config = _config(model.cfg, recipe, linear_class, is_frozen=is_frozen)
+  described = tokenizer and vocabulary.describe(tokenizer)
   folder.mkdir(parents=True, exist_ok=True)
   if tokenizer is not None:
-    config |= _write_vocabulary(folder, tokenizer, model.cfg.max_length)
+    config |= _write_vocabulary(
+      folder, tokenizer, described, model.cfg.max_length
+    )
   metadata = {"format": "pt"}
   if scales:
     metadata[hf_layout.EXACT_SCALES] = json.dumps(scales)
@@ -196,9 +199,10 @@ def _config(cfg, recipe, linear_class, *, is_frozen) -> dict[str, Any]:
   }
 
 
-def _write_vocabulary(folder, tokenizer, max_length) -> dict[str, Any]:
+def _write_vocabulary(
+  folder, tokenizer, description, max_length
+) -> dict[str, Any]:
   """Writes the files of a vocabulary, and returns what the config says."""
-  description = vocabulary.describe(tokenizer)
   names = vocabulary.names_of(description)
   # A text starts after the token that ends another.
   ids = {
@@ -212,8 +216,13 @@ def _write_vocabulary(folder, tokenizer, max_length) -> dict[str, Any]:
     for role, token in ids.items()
     if token is not None
   }
+  rules = description["pre_tokenizer"] or {}
   settings = {
     "tokenizer_class": "PreTrainedTokenizerFast",
+    # The name of a special token in a text is text, as in training.
+    "split_special_tokens": True,
+    # Some versions go by this, not by what the vocabulary says.
+    "add_prefix_space": bool(rules.get("add_prefix_space")),
     "model_max_length": max_length,
     "clean_up_tokenization_spaces": False,
     **special,

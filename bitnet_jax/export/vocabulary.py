@@ -1,7 +1,12 @@
 """Vocabularies as a ``tokenizer.json``, which other libraries read."""
 
+import itertools
 import json
+import re
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from bitnet_jax.data import pieces
 from bitnet_jax.data.tokenizers import ROLES, Tokenizer
@@ -9,10 +14,15 @@ from bitnet_jax.data.tokenizers import ROLES, Tokenizer
 # Texts on which the vocabularies of both libraries must agree.
 _SAMPLES = (
   "The quick brown fox jumps over the lazy dog.",
-  "  two spaces,\ttabs\n\nand line feeds ",
+  "  two spaces,\ttabs\n\nline feeds \r\n and\u00a0others\u3000 ",
   "def f(x): return x**2 + 1_000",
-  "Größe, naïve café; 漢字 🙂",
+  "we'll say it's DON'T, y'all; 3.14159 of 1234567890 in 007",
+  "Größe, naïve café, e\u0301; 漢字 한국어 العربية हिन्दी",
+  "🙂 👩‍👩‍👧🏽 🇩🇰🙂🙂x1🙂 ½ ² ٣",
 )
+# Around an added token.
+_AROUND = ("call {0} in New York", "{0}{0}", "x{0}1", " {0}\n{0} ", "🙂{0}é")
+_MOST_ADDED, _DRAWN, _PIECES = 200, 100, 8
 
 
 def describe(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -35,6 +45,8 @@ def describe(tokenizer: Tokenizer) -> dict[str, Any]:
   for i in sorted(wanted.keys() - special):
     name = names.setdefault(i, wanted[i])
     added.append(pieces.special_token(i, name))
+  if description["model"]["type"] == "Unigram":
+    _cut_names(description)
   if tokenizer.eos_id is not None:
     first = names[tokenizer.eos_id]
     token = {"id": first, "ids": [tokenizer.eos_id], "tokens": [first]}
@@ -48,6 +60,22 @@ def describe(tokenizer: Tokenizer) -> dict[str, Any]:
     }
   _check(description, tokenizer)
   return description
+
+
+def _cut_names(description) -> None:
+  """Has the names of special tokens read in two parts, so as text.
+
+  As pieces of the model they would be found in any text.
+  """
+  assert description["pre_tokenizer"] is None
+  names = [t["content"] for t in description["added_tokens"] if t["special"]]
+  starts = [f"{re.escape(n[0])}(?={re.escape(n[1:])})" for n in names if n[1:]]
+  description["pre_tokenizer"] = {
+    "type": "Split",
+    "pattern": {"Regex": "|".join(starts)},
+    "behavior": "MergedWithPrevious",
+    "invert": False,
+  }
 
 
 def names_of(description: dict[str, Any]) -> dict[int, str]:
@@ -71,11 +99,41 @@ def _check(description, tokenizer):
       "a tokenizer.json needs tokenizers: pip install 'bitnet-jax[train]'"
     ) from error
   other = tokenizers.Tokenizer.from_str(json.dumps(description))
-  first = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-  for text in _SAMPLES:
-    found, own = other.encode(text).ids, tokenizer.encode(text).tolist()
-    if found != first + own:
+  other.encode_special_tokens = True
+  names = [token["content"] for token in description["added_tokens"]]
+  compare("as a tokenizer.json", other, tokenizer, names)
+
+
+def compare(
+  where: str, other: Any, tokenizer: Tokenizer, names: Sequence[str]
+) -> None:
+  """Raises a ValueError unless two vocabularies give texts the same ids.
+
+  Args:
+    where: names the other in the message.
+    other: a ``tokenizers.Tokenizer``.
+    tokenizer: ours.
+    names: of tokens that are not found by the rules for words.
+  """
+  texts = _samples(tokenizer, names[:_MOST_ADDED])
+  theirs = other.encode_batch(texts, add_special_tokens=False)
+  ours = tokenizer.encode_batch(texts)
+  for text, their, our in zip(texts, theirs, ours, strict=True):
+    if their.ids != our.tolist():
       raise ValueError(
-        f"as a tokenizer.json, the vocabulary reads {text!r} as {found}, not as"
-        f" {first + own}"
+        f"{where}, the vocabulary reads {text!r} as {their.ids}, not as"
+        f" {our.tolist()}"
       )
+
+
+def _samples(tokenizer, names) -> list[str]:
+  """Returns texts: any, some around names, and some of tokens drawn."""
+  rng = np.random.default_rng(0)
+  known = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.unused)
+  drawn = rng.choice(known, (_DRAWN, _PIECES))
+  return [
+    *_SAMPLES,
+    *(form.format(name) for name in names for form in _AROUND),
+    *(" ".join(pair) for pair in itertools.pairwise(names)),
+    *map(tokenizer.decode, drawn),
+  ]

@@ -14,10 +14,11 @@ import safetensors.numpy
 import tokenizers
 
 from bitnet_jax.data.tokenizers import load_tokenizer
-from bitnet_jax.export import read_hf, write_hf
+from bitnet_jax.export import read_hf, vocabulary, write_hf
 from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.types import QTensor
 from tests.corruption import corrupt
+from tests.export import vocabularies
 from tests.export.decoder import make, make_frozen, make_shapes
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
@@ -240,6 +241,28 @@ def test_vocabulary_has_what_training_puts_in_front(tmp_path):
   assert found.encode("Hé").ids == [tokenizer.eos_id, *"Hé".encode()]
   config = json.loads((tmp_path / CONFIG).read_text())
   assert config["bos_token_id"] == config["eos_token_id"] == tokenizer.eos_id
+
+
+@pytest.mark.parametrize("spec", ["bytes", "bpe", "wordpiece", "unigram"])
+def test_names_of_special_tokens_are_text(spec):
+  texts = ["Say <pad> and <eos>, or new words of 12 letters.\n"] * 20
+  size = None if spec == "bytes" else 340
+  tokenizer = load_tokenizer(spec, texts=lambda: texts, vocab_size=size)
+  content = json.dumps(vocabulary.describe(tokenizer))
+  found = tokenizers.Tokenizer.from_str(content)
+  found.encode_special_tokens = True  # as tokenizer_config.json says
+  for text in ("<pad>", "say <eos><unk> 1", "<pad <pad>"):
+    ids = found.encode(text, add_special_tokens=False).ids
+    assert ids == tokenizer.encode(text).tolist()
+
+
+def test_settings_of_the_vocabulary_are_those_of_training(tmp_path):
+  path = tmp_path / "tokenizer.json"
+  tokenizer = vocabularies.make(path, rules={"add_prefix_space": True})
+  write_hf(tmp_path / "hf", *make_frozen(), tokenizer=tokenizer)
+  config = (tmp_path / "hf" / "tokenizer_config.json").read_text()
+  assert json.loads(config)["split_special_tokens"] is True
+  assert json.loads(config)["add_prefix_space"] is True
 
 
 def check_corrupted(folder, seed):

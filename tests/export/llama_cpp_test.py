@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from bitnet_jax.data.tokenizers import load_tokenizer
 from bitnet_jax.export import write_gguf
 from bitnet_jax.types import Packed
-from tests.export import trained
+from tests.export import decoder, trained, vocabularies
 from tests.train.tiny import log_softmax
 
 library = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
@@ -68,6 +69,26 @@ def test_trained_decoder_agrees(tmp_path, run, kind):
   expected = [problem.tokenizer.eos_id, *problem.tokenizer.encode(text)]
   assert found.tokenize(text.encode()) == expected
   assert found.detokenize(expected[1:]).decode() == text
+  found.close()
+
+
+@pytest.mark.parametrize("spec", ["bytes", "bpe", "added"])
+def test_vocabulary_reads_texts_as_ours_does(tmp_path, spec):
+  if spec == "added":
+    path = tmp_path / "tokenizer.json"
+    tokenizer = vocabularies.make(path, added=vocabularies.ADDED)
+  else:
+    texts, size = vocabularies.texts(300), 1000 if spec == "bpe" else None
+    tokenizer = load_tokenizer(spec, texts=lambda: texts, vocab_size=size)
+  sizes = decoder.BITNET | {"vocab_size": tokenizer.vocab_size + 5}
+  model = decoder.make_frozen(**sizes)
+  write_gguf(tmp_path / "m.gguf", *model, tokenizer=tokenizer, kind="f16")
+  found = library.Llama(
+    str(tmp_path / "m.gguf"), vocab_only=True, verbose=False
+  )
+  for text in vocabularies.texts(1000):
+    expected = [tokenizer.eos_id, *tokenizer.encode(text)]
+    assert found.tokenize(text.encode()) == expected, text
   found.close()
 
 
