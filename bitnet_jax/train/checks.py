@@ -36,13 +36,29 @@ _LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 
 
 def warn_of_course(
-  settings: Settings, problem: Problem, total_steps: int
+  settings: Settings, problem: Problem, *, step: int, total_steps: int
 ) -> None:
   """Warns of what in the course of a run is rarely meant.
 
   Few evaluations that count, a run that ends before quantization is in full
-  force or before its patience can, and a metric whose worst would be best.
+  force or before its patience can, a metric whose worst would be best, and
+  steps to be profiled that it does not make.
+
+  Args:
+    settings: the config.
+    problem: what is learned.
+    step: where this start begins.
+    total_steps: where it ends.
   """
+  profiled = settings.profile.start
+  if profiled is not None and not step < profiled < total_steps:
+    logging.warning(
+      "profile.start is %d, but this start goes from step %d to %d: nothing is"
+      " profiled",
+      profiled,
+      step,
+      total_steps,
+    )
   in_force_from = settings.quant.make_phase_in().in_force_from
   if in_force_from > total_steps and not all(
     layer.recipe.is_float for layer in problem.layers

@@ -155,7 +155,8 @@ def _from_step(
   if multihost.is_primary():
     settings = experiment.settings
     if step < experiment.total_steps:
-      warn_of_course(settings, experiment.problem, experiment.total_steps)
+      total = experiment.total_steps
+      warn_of_course(settings, experiment.problem, step=step, total_steps=total)
     lengths.warn_of_restart(settings.optim, config, step)
   return experiment
 

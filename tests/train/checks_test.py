@@ -9,7 +9,9 @@ from bitnet_jax.train.checks import warn_of_course
 from bitnet_jax.train.quant_options import PhaseIn
 
 
-def warn(*, total=100, eval_every=20, recipe="b158", **changes):
+def warn(
+  *, step=0, total=100, eval_every=20, recipe="b158", profiled=None, **changes
+):
   options = dict(start=0, steps=0, metric="valid/accuracy", mode="max")
   options = types.SimpleNamespace(**(options | {"patience": None} | changes))
   phase_in = PhaseIn(
@@ -20,9 +22,11 @@ def warn(*, total=100, eval_every=20, recipe="b158", **changes):
     quant=types.SimpleNamespace(make_phase_in=lambda: phase_in),
     checkpoint=options,
     early_stopping=options,
+    profile=types.SimpleNamespace(start=profiled),
   )
   layers = [types.SimpleNamespace(recipe=RECIPES[recipe])]
-  warn_of_course(settings, types.SimpleNamespace(layers=layers), total)
+  problem = types.SimpleNamespace(layers=layers)
+  warn_of_course(settings, problem, step=step, total_steps=total)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,9 @@ def warn(*, total=100, eval_every=20, recipe="b158", **changes):
     ({"start": 101, "eval_every": 0, "recipe": "float"}, []),
     ({"patience": 4}, []),
     ({"patience": 5}, ["patience is 5, which never ends"]),
+    ({"profiled": 60, "step": 50}, []),
+    ({"profiled": 40, "step": 50}, ["profile.start is 40, but"]),
+    ({"profiled": 100}, ["goes from step 0 to 100: nothing is profiled"]),
     ({"metric": "valid/loss", "mode": "min"}, []),
     ({"metric": "valid/loss"}, ["the worst valid/loss would be best"]),
     ({"metric": "valid/word_perplexity"}, ["the worst valid/word_perplexity"]),
