@@ -3,6 +3,10 @@
 python experiments/train.py --config=configs/glue_encoder.py:sst2 \
   --workdir=runs/sst2 --config.data.source=file:DATA/sst2_{split}.tsv.gz
 
+The test labels of GLUE are hidden: "test" is left out. MRPC and QQP are judged
+by the F1 of their positive class. Other files than those of GLUE may call the
+label of STS-B otherwise (`--config.data.label=score`).
+
 To start from a masked language model, give its folder, and its vocabulary:
 `--config.init_from=runs/wikitext2-encoder
 --config.data.tokenizer=tokenizers:runs/wikitext2-encoder/tokenizer.json`.
@@ -11,21 +15,24 @@ To start from a masked language model, give its folder, and its vocabulary:
 import ml_collections
 from ml_collections import config_dict
 
-# Names of the text columns, and whether the label is a number.
+# Names of the text columns, and what a task is judged by. Labels are numbers if
+# that is a correlation.
 VARIANTS = {
-  "cola": (("sentence",), False),
-  "sst2": (("sentence",), False),
-  "mrpc": (("sentence1", "sentence2"), False),
-  "rte": (("sentence1", "sentence2"), False),
-  "stsb": (("sentence1", "sentence2"), True),
-  "wnli": (("sentence1", "sentence2"), False),
+  "cola": (("sentence",), "accuracy"),
+  "sst2": (("sentence",), "accuracy"),
+  "mrpc": (("sentence1", "sentence2"), "f1"),
+  "qqp": (("question1", "question2"), "f1"),
+  "rte": (("sentence1", "sentence2"), "accuracy"),
+  "stsb": (("sentence1", "sentence2"), "pearson"),
+  "wnli": (("sentence1", "sentence2"), "accuracy"),
 }
 
 
 def get_config(variant: str = "sst2") -> ml_collections.ConfigDict:
   if variant not in VARIANTS:
     raise ValueError(f"variant is {variant!r}, not one of {list(VARIANTS)}")
-  columns, regression = VARIANTS[variant]
+  columns, metric = VARIANTS[variant]
+  regression = metric == "pearson"
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.total_steps = config_dict.placeholder(int)
@@ -58,7 +65,7 @@ def get_config(variant: str = "sst2") -> ml_collections.ConfigDict:
     vocab_size=8000,
     lowercase=config_dict.placeholder(bool),
     columns=columns,
-    label="score" if regression else "label",
+    label="label",
     class_names=(),
     seq_len=64,
     too_long="cut",
@@ -130,7 +137,7 @@ def get_config(variant: str = "sst2") -> ml_collections.ConfigDict:
   c.checkpoint = dict(
     keep_last=2,
     keep_best=1,
-    metric="valid/pearson" if regression else "valid/accuracy",
+    metric=f"valid/{metric}",
     mode="max",
   )
   c.early_stopping = dict(patience=config_dict.placeholder(int))

@@ -93,7 +93,9 @@ def load_labelled(
 ) -> LabelledCorpus:
   """Loads labelled texts into memory and completes their splits.
 
-  Splits that the source lacks are cut from "train", see `sources.load`.
+  A split whose labels all are -1, which is how hidden ones are written, is left
+  out, which is logged, unless "train" has -1 too. Splits that the source lacks
+  are cut from "train", see `sources.load`.
 
   Args:
     source: `embedded:docstrings`, those of Python's library by their module
@@ -145,6 +147,7 @@ def load_labelled(
     columns = columns or _GLUE.get(name.removeprefix("glue/").split(":")[0], ())
     found, given = _read_set(name, columns, label, names, data_dir)
   class_names = class_names or given
+  found = _without_hidden(source, found, label, class_names)
   if not class_names and not regression:
     class_names = _sorted_names(found["train"].columns[label])
   return _completed(
@@ -265,23 +268,54 @@ def _read_set(name, columns, label, names, data_dir):
   found, features = tables.read_set(
     name, lambda _: (*columns, label), split_names=names, data_dir=data_dir
   )
-  feature = features[label]
-  class_names = list(getattr(feature, "names", ()))
+  class_names = list(getattr(features[label], "names", ()))
   if class_names:
-    for key in list(found):
-      table = found[key]
+    for key, table in found.items():
       values = [int(value) for value in table.columns[label]]
-      if all(value < 0 for value in values):  # how a hidden label is written
-        logging.info("Left %s of tfds:%s out: it has no labels", key, name)
-        del found[key]
-        continue
       values = [class_names[v] if v >= 0 else v for v in values]
       found[key] = dataclasses.replace(
         table, columns={**table.columns, label: values}
       )
-  if "train" not in found:
-    raise ValueError(f"tfds:{name}: train has no labels")
   return found, class_names
+
+
+def _without_hidden(source, found, label, class_names):
+  """Returns the splits that have labels: hidden ones are written as -1."""
+  hidden = {
+    key: sum(map(_is_hidden, table.columns[label]))
+    for key, table in found.items()
+  }
+  if any(_is_hidden(name) for name in class_names):
+    return found
+  if hidden["train"] and hidden["train"] == len(found["train"].columns[label]):
+    raise ValueError(f"{source}: train has no labels, they all are -1")
+  if hidden["train"]:  # where -1 is a label as others are
+    return found
+  kept = {}
+  for key, table in found.items():
+    total = len(table.columns[label])
+    if hidden[key] and hidden[key] == total:
+      logging.info("Left %s of %s out: it has no labels", key, source)
+      continue
+    if hidden[key]:
+      logging.warning(
+        "%d of %d labels in %s of %s are -1, which train has not: hidden labels"
+        " are written so",
+        hidden[key],
+        total,
+        key,
+        source,
+      )
+    kept[key] = table
+  return kept
+
+
+def _is_hidden(value) -> bool:
+  """Whether a label is -1, as a number or written out."""
+  try:
+    return float(value) == -1
+  except (TypeError, ValueError):
+    return False
 
 
 def _sorted_names(labels) -> list[str]:

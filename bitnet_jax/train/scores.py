@@ -31,6 +31,30 @@ def macro_f1(confusion: np.ndarray) -> float:
   return float(np.mean(2 * np.diag(confusion)[occurs] / present[occurs]))
 
 
+def f1(confusion: np.ndarray) -> float:
+  """Returns the F1 of the second of two classes, as scikit-learn has it.
+
+  It is the figure of MRPC and QQP, whose second class is the positive one; 0
+  if no example of it was found.
+
+  Args:
+    confusion: see ``matthews``; [2, 2].
+
+  Raises:
+    ImportError: if scikit-learn is not installed.
+  """
+  confusion = _checked_confusion(confusion)
+  try:
+    from sklearn.metrics import f1_score
+  except ImportError as error:
+    raise ImportError(
+      "F1 needs scikit-learn: pip install 'bitnet-jax[train]'"
+    ) from error
+  truth, found = np.indices((2, 2)).reshape(2, 4)
+  weight = confusion.ravel()
+  return float(f1_score(truth, found, sample_weight=weight, zero_division=0))
+
+
 def matthews(confusion: np.ndarray) -> float:
   """Returns the correlation of Matthews between classes and predictions.
 

@@ -177,6 +177,35 @@ def test_unknown_source_is_an_error(source, message):
     labelled.load_labelled(source, **COLUMNS)
 
 
+@pytest.mark.parametrize("regression", [False, True])
+def test_split_with_hidden_labels_is_left_out(tmp_path, caplog, regression):
+  caplog.set_level("INFO", logger="absl")
+  options = COLUMNS | dict(regression=regression)
+  tsv(tmp_path / "train.tsv", [("1", "x", "y"), ("0", "z", "w")])
+  tsv(tmp_path / "dev.tsv", [("1", "v", "u")])
+  tsv(tmp_path / "test.tsv", [("-1", "v", "u"), ("-1.0", "v", "u")])
+  source = f"file:{tmp_path}/{{split}}.tsv"
+  corpus = labelled.load_labelled(source, **options)
+  assert corpus.splits.keys() == {"train", "valid"}
+  assert f"Left test of {source} out: it has no labels" in caplog.text
+  # Where training has it too, -1 is a label.
+  tsv(tmp_path / "train.tsv", [("1", "x", "y"), ("-1", "z", "w")])
+  tsv(tmp_path / "test.tsv", [("-1", "v", "u")])
+  corpus = labelled.load_labelled(source, **options)
+  assert corpus.splits.keys() == {"train", "valid", "test"}
+  tsv(tmp_path / "train.tsv", [("-1", "x", "y")])
+  with pytest.raises(ValueError, match="train has no labels, they all are -1"):
+    labelled.load_labelled(source, **options)
+
+
+def test_some_hidden_labels_are_a_warning(tmp_path, caplog):
+  tsv(tmp_path / "train.tsv", [("4.5", "x", "y"), ("0", "z", "w")])
+  tsv(tmp_path / "test.tsv", [("-1", "v", "u"), ("2", "v", "u")])
+  source = f"file:{tmp_path}/{{split}}.tsv"
+  labelled.load_labelled(source, regression=True, **COLUMNS)
+  assert f"1 of 2 labels in test of {source} are -1" in caplog.text
+
+
 def test_published_sets_have_their_published_sizes(data_dir):
   corpus = labelled.load_labelled(f"textgcn:{data_dir}/text_gcn/R8.raw")
   sizes = {key: len(split) for key, split in corpus.splits.items()}

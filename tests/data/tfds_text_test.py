@@ -8,6 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from bitnet_jax.data import labelled, parallel, text
+from bitnet_jax.train.flags import load_config
+from tests.train.conftest import CONFIGS
 
 COUNT = 12
 # A module is imported where tensorflow-datasets would not find the set.
@@ -136,13 +138,21 @@ def test_order_of_sentences_is_that_of_the_task(tmp_path):
 
 
 def test_labels_of_glue_can_be_numbers(tmp_path):
-  values = {"label": lambda split, rng: np.float32(rng.random() * 5)}
-  with prepared("glue/stsb", tmp_path, **values):
+  def label(split, rng):
+    return np.float32(-1 if split == "test" else rng.random() * 5)
+
+  config = load_config(str(CONFIGS / "glue_encoder.py:stsb"))
+  with prepared("glue/stsb", tmp_path, label=label):
     corpus = labelled.load_labelled(
-      "tfds:glue/stsb", regression=True, data_dir=str(tmp_path)
+      config["data"]["source"],
+      columns=config["data"]["columns"],
+      label=config["data"]["label"],
+      regression=config["task"]["regression"],
+      data_dir=str(tmp_path),
     )
-  assert corpus.splits["test"].labels.dtype == np.float32
-  assert 0 < corpus.splits["test"].labels.max() < 5
+  assert corpus.splits.keys() == {"train", "valid"}
+  assert corpus.splits["valid"].labels.dtype == np.float32
+  assert 0 < corpus.splits["valid"].labels.max() < 5
 
 
 @pytest.mark.parametrize(

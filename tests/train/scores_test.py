@@ -33,6 +33,15 @@ def test_scores_of_two_classes_worked_by_hand():
   assert scores.matthews(matrix) == pytest.approx(10 / math.sqrt(600))
 
 
+def test_f1_is_that_of_the_second_class():
+  assert scores.f1(np.array([[3, 1], [2, 4]])) == pytest.approx(8 / 11)
+  assert scores.f1(np.array([[3, 0], [2, 0]])) == 0
+  assert scores.f1(np.array([[3, 0], [0, 0]])) == 0
+  truth, predicted = draw(2, 50)
+  theirs = sklearn.metrics.f1_score(truth, predicted, pos_label=1)
+  assert scores.f1(confusion(truth, predicted, 2)) == pytest.approx(theirs)
+
+
 @pytest.mark.parametrize(("num_classes", "n"), SIZES)
 def test_confusion_scores_equal_those_of_sklearn(num_classes, n):
   truth, predicted = draw(num_classes, n)

@@ -86,6 +86,22 @@ def test_scores_are_those_of_all_predictions(source, stubs):
   assert {*metrics} == {*experiment.problem.metric_names}
 
 
+def test_two_classes_have_the_f1_of_the_second(tmp_path, stubs):
+  rows = [(text, "no" if degrees < 9 else "yes") for text, _, degrees in ROWS]
+  source = write_table(tmp_path / "two.tsv", rows, "text\tlabel")
+  config = tiny.make("classification", source, checkpoint__metric="valid/f1")
+  experiment = build(config)
+  logits, labels = collect(experiment, "train")
+  found = logits.argmax(-1)
+  metrics = tiny.evaluate(experiment, "train")
+  assert (
+    0
+    < metrics["f1"]
+    == pytest.approx(sklearn.metrics.f1_score(labels, found, pos_label=1))
+  )
+  assert {*metrics} == {*experiment.problem.metric_names}
+
+
 @pytest.mark.parametrize(
   "options", [{}, REGRESSION], ids=["classes", "numbers"]
 )
@@ -228,7 +244,7 @@ def test_words_are_told_from_each_other(tmp_path, recipe):
   result = runner.run(config, tmp_path / "run")
   assert result["metrics"]["test/accuracy"] > 0.9
   assert result["metrics"]["test/matthews"] > 0.8
-  names = {"accuracy", "loss", "macro_f1", "matthews"}
+  names = {"accuracy", "f1", "loss", "macro_f1", "matthews"}
   last = lines_without_time(tmp_path / "run")[-1]
   assert {n.removeprefix("valid/") for n in last if n[:5] == "valid"} == names
 

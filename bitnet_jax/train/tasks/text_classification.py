@@ -203,20 +203,18 @@ def build(settings: Settings, site: Site) -> base.Problem:
   def finish(split: str, sums: Mapping[str, Any]) -> dict[str, float]:
     metrics = base.finish_averages(split, sums)
     if options.regression:
-      count = len(examples[split])
-      found, labels = sums["found"][:count], sums["labels"][:count]
-      if not np.isfinite(found).all():  # The loss says so, and ends the run.
-        return metrics | {"pearson": np.nan, "spearman": np.nan}
-      return metrics | {
-        "pearson": scores.pearson(found, labels),
-        "spearman": scores.spearman(found, labels),
-      }
+      return metrics | _correlations(sums, len(examples[split]))
     return metrics | {
-      "macro_f1": scores.macro_f1(sums["confusion"]),
-      "matthews": scores.matthews(sums["confusion"]),
+      name: score(sums["confusion"]) for name, score in by_name.items()
     }
 
-  names = ("accuracy", "loss", "macro_f1", "matthews")
+  by_name: dict[str, Any] = {
+    "macro_f1": scores.macro_f1,
+    "matthews": scores.matthews,
+  }
+  if num_classes == 2:
+    by_name["f1"] = scores.f1
+  names = ("accuracy", "loss", *by_name)
   if options.regression:
     names = ("loss", "pearson", "spearman")
   return base.Problem(
@@ -231,13 +229,24 @@ def build(settings: Settings, site: Site) -> base.Problem:
     splits=tuple(corpus.splits),
     num_examples=len(examples["train"]),
     fingerprint=base.with_vocabulary(corpus.fingerprint, tokenizer),
-    metric_names=names,
+    metric_names=tuple(sorted(names)),
     train_batch=batch_at,
     eval_batches=eval_batches,
     finish=finish,
     tokenizer=tokenizer,
     tokens=data.seq_len,
   )
+
+
+def _correlations(sums: Mapping[str, Any], count: int) -> dict[str, float]:
+  """Returns how predictions of so many examples go with their labels."""
+  found, labels = sums["found"][:count], sums["labels"][:count]
+  if not np.isfinite(found).all():  # The loss says so, and ends the run.
+    return {"pearson": np.nan, "spearman": np.nan}
+  return {
+    "pearson": scores.pearson(found, labels),
+    "spearman": scores.spearman(found, labels),
+  }
 
 
 KIND = Kind(LabelledOptions, TextClassificationOptions, build)
