@@ -20,6 +20,20 @@ MOST_GROWTH = 100
 _PART = 2**16  # bytes that are unpacked at a time
 
 
+PathLike = str | os.PathLike[str]
+
+
+def local_path(path: PathLike) -> pathlib.Path:
+  """Returns a path; a leading ``~`` is the home folder.
+
+  Raises:
+    ValueError: for an address, which is no path of this machine.
+  """
+  if isinstance(path, str) and "://" in path:
+    raise ValueError(f"{path} is an address; give a path of this machine")
+  return pathlib.Path(path).expanduser()
+
+
 def cache_folder() -> pathlib.Path:
   """Returns where things are kept that can be made again."""
   root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"

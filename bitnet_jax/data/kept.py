@@ -8,6 +8,7 @@ from typing import Any
 from bitnet_jax import choices
 from bitnet_jax.data import pieces, sentencepieces
 from bitnet_jax.data.tokenizers import ROLES, Tokenizer, load_tokenizer
+from bitnet_jax.files import PathLike, local_path
 
 # The kind that a vocabulary is read as again, and the names of its files.
 _KEPT = {
@@ -25,9 +26,9 @@ _KEPT = {
 def keep_vocabulary(
   tokenizer: Tokenizer,
   spec: str,
-  folder: pathlib.Path,
+  folder: PathLike,
   *,
-  cache: pathlib.Path,
+  cache: PathLike,
   lowercase: bool | None = None,
 ) -> dict[str, Any]:
   """Copies the files of a vocabulary, and checks that they give it again.
@@ -42,6 +43,8 @@ def keep_vocabulary(
   Returns:
     What ``load_kept`` needs to know, for JSON.
   """
+  folder = local_path(folder)
+  cache = local_path(cache)
   kind, _, path = spec.partition(":")
   kept, names = _KEPT[kind]
   sources = [pathlib.Path(part).expanduser() for part in path.split(",")]
@@ -61,13 +64,14 @@ def keep_vocabulary(
   return entry
 
 
-def load_kept(entry: Mapping[str, Any], folder: pathlib.Path) -> Tokenizer:
+def load_kept(entry: Mapping[str, Any], folder: PathLike) -> Tokenizer:
   """Returns the tokenizer that ``keep_vocabulary`` kept in a folder.
 
   Raises:
     FileNotFoundError: if its file is not there.
     ValueError: if the entry or the file is not what was kept.
   """
+  folder = local_path(folder)
   try:
     options = dict(entry)
     kind, fingerprint = options.pop("kind"), options.pop("fingerprint")

@@ -1,7 +1,5 @@
 """Planetoid's published files (Yang et al., 2016): pickles of Python 2."""
 
-import pathlib
-
 import numpy as np
 
 from bitnet_jax.data import graph_files, graphs
@@ -12,7 +10,7 @@ from bitnet_jax.data.planetoid_pickles import (
   to_array,
   unpickle,
 )
-from bitnet_jax.files import read_bytes
+from bitnet_jax.files import PathLike, local_path, read_bytes
 
 NAMES = ("cora", "citeseer", "pubmed")
 PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
@@ -22,7 +20,7 @@ LARGEST_NUMBER = 2**31 - 1  # of a node
 
 
 def read(
-  folder: pathlib.Path, name: str, *, num_valid: int = NUM_VALID
+  folder: PathLike, name: str, *, num_valid: int = NUM_VALID
 ) -> dict[str, np.ndarray]:
   """Reads the files `ind.NAME.*` of one set.
 
@@ -45,6 +43,7 @@ def read(
     ValueError: a file is not as published, or larger than `LARGEST_PICKLE` or
       `LARGEST_INDEX` bytes; names it.
   """
+  folder = local_path(folder)
   paths = {part: folder / f"ind.{name}.{part}" for part in PARTS}
   x, tx, allx = (_matrix(paths[part]) for part in ("x", "tx", "allx"))
   y, ty, ally = (_labels(paths[part]) for part in ("y", "ty", "ally"))

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import pathlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from absl import logging
 from bitnet_jax import choices
 from bitnet_jax.data import pieces, sentencepieces, trained
 from bitnet_jax.data.vocabulary import ROLES, Codec, Vocabulary
+from bitnet_jax.files import PathLike, local_path
 
 MOST_SENTINELS = 2**16
 _USUAL_SENTINELS = 512  # up to which those of other runs are looked for
@@ -227,7 +227,7 @@ def load_tokenizer(
   lowercase: bool | None = None,
   needs: Collection[str] = (),
   known: Collection[str] = (),
-  cache: pathlib.Path | None = None,
+  cache: PathLike | None = None,
 ) -> Tokenizer:
   """Makes the tokenizer that a name stands for.
 
@@ -268,6 +268,8 @@ def load_tokenizer(
     ValueError: an argument or a file is not as it must be, or the cache holds
       what was trained from something else.
   """
+  if cache is not None:
+    cache = local_path(cache)
   kind, _, path = spec.partition(":")
   _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs)
   if kind == "bytes":

@@ -21,6 +21,7 @@ from bitnet_jax import choices
 from bitnet_jax.data.tokenizers import Tokenizer
 from bitnet_jax.export import decoders, gguf_vocabulary
 from bitnet_jax.export.decoders import PROJECTIONS, Need
+from bitnet_jax.files import PathLike, local_path
 from bitnet_jax.models.decoder import DecoderConfig
 from bitnet_jax.types import QTensor
 
@@ -43,7 +44,7 @@ _EMBEDDING, _FINAL_NORM, _HEAD = "token_embd", "output_norm", "output"
 
 
 def write_gguf(
-  path: pathlib.Path,
+  path: PathLike,
   model: Any,
   variables: Mapping[str, Any],
   *,
@@ -68,6 +69,7 @@ def write_gguf(
     OSError: if what was written reads differently.
     ValueError: for a model that the format cannot hold, saying why.
   """
+  path = local_path(path)
   choices.check(kind, TYPES, key="type")
   library = _library()
   decoders.check_decoder("gguf", model)

@@ -7,7 +7,6 @@ vocabulary. With norms in front of the output projections it loads as
 """
 
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from bitnet_jax import choices
 from bitnet_jax.data.tokenizers import Tokenizer
 from bitnet_jax.export import decoders, hf_layout, vocabulary
 from bitnet_jax.export.hf_import import read_hf
-from bitnet_jax.files import write_atomically
+from bitnet_jax.files import PathLike, local_path, write_atomically
 from bitnet_jax.inference.tensors import save_tensors
 from bitnet_jax.ops.norm import NORM_EPS
 from bitnet_jax.quantizers.recipe import RECIPES
@@ -27,7 +26,7 @@ from bitnet_jax.types import QTensor
 
 
 def write_hf(
-  folder: pathlib.Path,
+  folder: PathLike,
   model: Any,
   variables: Mapping[str, Any],
   *,
@@ -50,6 +49,7 @@ def write_hf(
     OSError: if what was written reads differently.
     ValueError: for a model that the format cannot hold, saying why.
   """
+  folder = local_path(folder)
   choices.check(linear_class, hf_layout.LINEAR_CLASSES, key="linear_class")
   decoders.check_decoder("hf", model)
   recipe, needs = decoders.recipe_needs(model, variables)

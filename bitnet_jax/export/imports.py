@@ -15,7 +15,13 @@ from bitnet_jax.data.kept import keep_vocabulary
 from bitnet_jax.data.tokenizers import Tokenizer, load_tokenizer
 from bitnet_jax.export import hf_layout
 from bitnet_jax.export.hf_import import HfModel, read_hf
-from bitnet_jax.files import new_folder, open_regular, read_json
+from bitnet_jax.files import (
+  PathLike,
+  local_path,
+  new_folder,
+  open_regular,
+  read_json,
+)
 from bitnet_jax.inference.storage import save_frozen
 from bitnet_jax.inference.tensors import flat
 from bitnet_jax.train import workdir
@@ -33,7 +39,7 @@ _VOCABULARIES = {
 }
 
 
-def import_hf(source: pathlib.Path, output: pathlib.Path) -> str:
+def import_hf(source: PathLike, output: PathLike) -> str:
   """Reads a decoder of transformers, and writes it as one of ours.
 
   Packed codes become a frozen model, for generate.py and ``load_frozen``.
@@ -55,6 +61,8 @@ def import_hf(source: pathlib.Path, output: pathlib.Path) -> str:
     ImportError: if a library is not installed.
     ValueError: for damaged files, and models that are others, saying how.
   """
+  source = local_path(source)
+  output = local_path(output)
   with new_folder(output) as partial:
     found = read_hf(source)
     spec, tokenizer = _find_vocabulary(source)

@@ -1,7 +1,6 @@
 """Checkpoints of runs in other people's formats."""
 
 import inspect
-import pathlib
 import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,9 +12,9 @@ import numpy as np
 
 from bitnet_jax import choices
 from bitnet_jax.export import gguf, hf, hf_layout, stablehlo
-from bitnet_jax.files import new_folder
+from bitnet_jax.files import PathLike, local_path, new_folder
 from bitnet_jax.inference.tensors import load_tensors, save_tensors
-from bitnet_jax.train import frozen, runner, warm_start, workdir
+from bitnet_jax.train import bucket, frozen, runner, warm_start, workdir
 from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.tasks.base import Problem
 
@@ -31,8 +30,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 
 def export_run(
-  folder: pathlib.Path,
-  output: pathlib.Path,
+  folder: PathLike,
+  output: PathLike,
   form: str,
   checkpoint: str = "last",
 ) -> str:
@@ -54,6 +53,8 @@ def export_run(
     ValueError: for an unknown form, a run or a checkpoint that is not there, or
       a model that the form cannot hold, saying why.
   """
+  folder = bucket.place(folder)
+  output = local_path(output)
   name, colon, variant = form.partition(":")
   choices.check(name, VARIANTS, key="--format")
   if colon:

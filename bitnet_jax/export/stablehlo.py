@@ -8,7 +8,6 @@ ones packed; its one output is what the model returns.
 
 import importlib.util
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax
 import jax.export
 import numpy as np
 
-from bitnet_jax.files import write_atomically
+from bitnet_jax.files import PathLike, local_path, write_atomically
 from bitnet_jax.ops import kernels
 
 PROGRAM, BYTECODE, DESCRIPTION = "model.jax", "model.mlirbc", "model.json"
@@ -24,7 +23,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write_stablehlo(
-  folder: pathlib.Path,
+  folder: PathLike,
   model: Any,
   variables: Mapping[str, Any],
   inputs: Mapping[str, Any],
@@ -48,6 +47,7 @@ def write_stablehlo(
     OSError: if what was written computes something else.
     ValueError: for a model that does not take inputs of any size.
   """
+  folder = local_path(folder)
 
   def call(**inputs):
     return model.apply(variables, **inputs, **options)

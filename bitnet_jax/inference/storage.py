@@ -10,7 +10,6 @@ import json
 import math
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -95,8 +94,6 @@ def save_frozen(
   }
   os.replace(partial, folder / TENSORS)
   write_atomically(folder / DESCRIPTION, json.dumps(content) + "\n")
-  # The library gives its files to their owner alone.
-  shutil.copymode(folder / DESCRIPTION, folder / TENSORS)
   given = None if described is not None else model
   found, _ = to_tensors(load_frozen(folder, given).variables)
   if not _equal(found, tensors):

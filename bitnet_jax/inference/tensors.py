@@ -7,7 +7,7 @@ A frozen kernel becomes two arrays: its codes, ternary ones in the layout
 import dataclasses
 import functools
 import math
-import pathlib
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from bitnet_jax import choices
-from bitnet_jax.files import open_regular
+from bitnet_jax.files import PathLike, local_path, open_regular
 from bitnet_jax.ops.packing import LAYOUTS, axis_to_pack, pack, unpack, unpacked
 from bitnet_jax.types import Packed, QTensor
 
@@ -148,7 +148,7 @@ def check_finite(tensors: Mapping[str, jax.Array]) -> None:
 
 def save_tensors(
   tensors: Mapping[str, jax.Array],
-  path: pathlib.Path,
+  path: PathLike,
   metadata: Mapping[str, str] | None = None,
 ) -> None:
   """Writes a file of safetensors.
@@ -157,15 +157,20 @@ def save_tensors(
     ImportError: if ``safetensors`` is not installed.
     ValueError: for values that are not finite.
   """
+  path = local_path(path)
   safetensors = _safetensors()
   check_finite(tensors)
+  # The library gives its files to their owner alone.
+  path.touch()
+  mode = stat.S_IMODE(path.stat().st_mode)
   safetensors.flax.save_file(
     dict(tensors), path, None if metadata is None else dict(metadata)
   )
+  path.chmod(mode)
 
 
 def load_tensors(
-  path: pathlib.Path,
+  path: PathLike,
 ) -> tuple[dict[str, jax.Array], dict[str, str]]:
   """Reads a file of safetensors, and what it says beside its arrays.
 
@@ -175,6 +180,7 @@ def load_tensors(
     ValueError: if it is damaged, its header has more than ``LARGEST_HEADER``
       bytes, or it holds values that are not finite.
   """
+  path = local_path(path)
   safetensors = _safetensors()
   with open_regular(path) as file:
     header = int.from_bytes(file.read(8), "little")

@@ -19,7 +19,7 @@ from typing import Any
 
 from etils import epath
 
-from bitnet_jax.files import write_atomically
+from bitnet_jax.files import PathLike, local_path, write_atomically
 
 SCHEME = "gs://"
 CHECKPOINTS = "checkpoints"
@@ -42,7 +42,7 @@ class _Remote:
 _remotes: dict[pathlib.Path, _Remote] = {}
 
 
-def place(address: str) -> pathlib.Path:
+def place(address: PathLike) -> pathlib.Path:
   """Returns the folder to work in.
 
   Args:
@@ -54,8 +54,8 @@ def place(address: str) -> pathlib.Path:
     OSError: if the bucket cannot be read.
     ValueError: for an address of another kind, or one without a folder.
   """
-  if "://" not in address and not address.startswith("gs:"):
-    return pathlib.Path(address).expanduser()
+  if not isinstance(address, str) or not _is_address(address):
+    return local_path(address)
   bucket, _, name = address.removeprefix(SCHEME).strip("/").partition("/")
   inside = bool(bucket and name) and ".." not in name.split("/")
   if not address.startswith(SCHEME) or not inside:
@@ -68,6 +68,10 @@ def place(address: str) -> pathlib.Path:
   _remotes[folder] = _Remote(epath.Path(f"{SCHEME}{bucket}/{name}"), {})
   fetch(folder)
   return folder
+
+
+def _is_address(name: str) -> bool:
+  return "://" in name or name.startswith("gs:")
 
 
 def checkpoint_folder(folder: pathlib.Path) -> epath.Path:

@@ -4,7 +4,6 @@ Hinton et al., Distilling the Knowledge in a Neural Network (1503.02531).
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bitnet_jax.train import warm_start, workdir
+from bitnet_jax.files import PathLike
+from bitnet_jax.train import bucket, warm_start, workdir
 from bitnet_jax.train.settings import FROM_DATA, Settings, parse_settings
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.registry import KINDS
@@ -155,12 +155,13 @@ class Teacher:
   settings: Settings
 
 
-def find_teacher(folder: pathlib.Path) -> Teacher:
+def find_teacher(folder: PathLike) -> Teacher:
   """Looks a run up.
 
   Raises:
     ValueError: if there is no run or no checkpoint.
   """
+  folder = bucket.place(folder)
   run = warm_start.find(folder, key=KEY)
   try:
     config, _ = workdir.read_run(folder)

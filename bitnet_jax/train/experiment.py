@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops
+from bitnet_jax.files import PathLike
 from bitnet_jax.train import bucket, optim, records, workdir
 from bitnet_jax.train.checkpoint import Checkpoints
 from bitnet_jax.train.checks import check_batch, check_evaluation, warn_of_batch
@@ -323,7 +324,7 @@ class Experiment:
 
 def build(
   config: Mapping[str, Any],
-  folder: pathlib.Path | None = None,
+  folder: PathLike | None = None,
   devices: Sequence[jax.Device] | None = None,
 ) -> Experiment:
   """Builds an experiment, making every check that can be made before training.
@@ -337,6 +338,8 @@ def build(
     ValueError: for a mistake in the config or the data, naming it.
     FileNotFoundError: if the data is not there.
   """
+  if folder is not None:
+    folder = bucket.place(folder)
   settings = parse_settings(config, KINDS)
   rules = settings.axis_rules()
   mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)

@@ -4,7 +4,6 @@ Beside the model its folder holds ``config.json`` of the run and the file of its
 vocabulary, so that nothing else is needed but the data.
 """
 
-import pathlib
 import shutil
 from typing import Any, NamedTuple
 
@@ -12,11 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from bitnet_jax.data.kept import keep_vocabulary
-from bitnet_jax.files import new_folder
+from bitnet_jax.files import PathLike, local_path, new_folder
 from bitnet_jax.inference.freeze import freeze_kernels
 from bitnet_jax.inference.size import Size, measure_size
 from bitnet_jax.inference.storage import load_frozen, save_frozen
-from bitnet_jax.train import records, runner, workdir
+from bitnet_jax.train import bucket, records, runner, workdir
 from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.outcome import make_measure
@@ -39,7 +38,7 @@ class FrozenRun(NamedTuple):
   step: int
 
 
-def load_frozen_run(folder: pathlib.Path, checkpoint: str) -> FrozenRun:
+def load_frozen_run(folder: PathLike, checkpoint: str) -> FrozenRun:
   """Freezes a checkpoint of a run.
 
   Args:
@@ -50,6 +49,7 @@ def load_frozen_run(folder: pathlib.Path, checkpoint: str) -> FrozenRun:
     ValueError: if there is no run or no such checkpoint, or if its kernels are
       in float, or partly still were at that step.
   """
+  folder = bucket.place(folder)
   keep_compiled()
   return freeze_state(*runner.load_run(folder, checkpoint), checkpoint)
 
@@ -67,7 +67,7 @@ def freeze_state(
 
 
 def freeze_run(
-  folder: pathlib.Path, output: pathlib.Path, checkpoint: str = "last"
+  folder: PathLike, output: PathLike, checkpoint: str = "last"
 ) -> Size:
   """Freezes a checkpoint of a run, writes it, and checks what was written.
 
@@ -83,6 +83,8 @@ def freeze_run(
     FileExistsError: if there is anything in ``output``.
     ValueError: see ``load_frozen_run``.
   """
+  folder = bucket.place(folder)
+  output = local_path(output)
   with new_folder(output) as partial:
     experiment, variables, step = load_frozen_run(folder, checkpoint)
     shutil.copyfile(folder / workdir.CONFIG_FILE, partial / workdir.CONFIG_FILE)
@@ -108,7 +110,7 @@ def _text_of(experiment: Experiment, folder, output) -> dict[str, Any]:
   return {"tokenizer": kept, "start_id": start_id_of(problem)}
 
 
-def evaluate_frozen(folder: pathlib.Path) -> dict[str, Any]:
+def evaluate_frozen(folder: PathLike) -> dict[str, Any]:
   """Evaluates a frozen model on all splits of the data of its run.
 
   Args:
@@ -121,6 +123,7 @@ def evaluate_frozen(folder: pathlib.Path) -> dict[str, Any]:
     FileNotFoundError: if there is no frozen model, or no data.
     ValueError: if a file is damaged, or the data is not that of the run.
   """
+  folder = local_path(folder)
   keep_compiled()
   found = load_frozen(folder)
   experiment = runner.load_experiment(folder)

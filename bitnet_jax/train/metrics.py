@@ -14,7 +14,13 @@ import numpy as np
 import tensorboardX
 import tqdm
 
-from bitnet_jax.files import parse_json, read_bytes, write_atomically
+from bitnet_jax.files import (
+  PathLike,
+  local_path,
+  parse_json,
+  read_bytes,
+  write_atomically,
+)
 from bitnet_jax.train import bucket
 from bitnet_jax.train.speed import Speed
 
@@ -117,13 +123,14 @@ class SilentWriter:
     """Does nothing."""
 
 
-def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+def read_metrics(workdir: PathLike) -> list[dict[str, Any]]:
   """Returns the whole lines of ``metrics.jsonl``; a torn last one is left out.
 
   Raises:
     ValueError: for a whole line that is not one of ours, naming it, or a file
       of more than ``LARGEST_METRICS`` bytes.
   """
+  workdir = local_path(workdir)
   path = workdir / METRICS_FILE
   if not path.exists():
     return []

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from bitnet_jax.files import parse_json, read_bytes
+from bitnet_jax.files import PathLike, local_path, parse_json, read_bytes
 
 LARGEST_RECORDS = 2**28  # bytes of a file of them
 
@@ -147,13 +147,14 @@ def device() -> str:
   return f"{len(devices)} x {devices[0].device_kind}"
 
 
-def load(path: pathlib.Path) -> list[dict[str, Any]]:
+def load(path: PathLike) -> list[dict[str, Any]]:
   """Returns the records of a file of JSON lines; none if it is not there.
 
   Raises:
     ValueError: for a line that is no object of JSON, naming it, or a file of
       more than ``LARGEST_RECORDS`` bytes.
   """
+  path = local_path(path)
   if not path.exists():
     return []
   records = []
@@ -169,8 +170,9 @@ def load(path: pathlib.Path) -> list[dict[str, Any]]:
   return records
 
 
-def append(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+def append(path: PathLike, record: Mapping[str, Any]) -> None:
   """Adds a record to a file of JSON lines."""
+  path = local_path(path)
   with path.open("a", encoding="utf-8") as file:
     file.write(json.dumps(record) + "\n")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import tqdm
 
+from bitnet_jax.files import PathLike
 from bitnet_jax.train import bucket, lengths, multihost, records, workdir
 from bitnet_jax.train.checkpoint import Checkpoints
 from bitnet_jax.train.checks import warn_of_course
@@ -54,7 +55,7 @@ class Interrupted(Exception):
     self.signal = received
 
 
-def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
+def run(config: Mapping[str, Any], folder: PathLike) -> dict[str, Any]:
   """Trains, or goes on where an earlier start in the same folder stopped.
 
   Compiled programs are kept for the next start, see ``keep_compiled``.
@@ -71,6 +72,7 @@ def run(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     NonFiniteMetricError: if a metric became NaN or infinite.
     Interrupted: after SIGINT or SIGTERM.
   """
+  folder = bucket.place(folder)
   keep_compiled()
   multihost.on_primary(lambda: workdir.check_is_run(folder))
   experiment = multihost.primary_first(lambda: _build_in(config, folder))
@@ -295,9 +297,7 @@ def _finished(
   return result if result["step"] == step else None
 
 
-def evaluate_run(
-  folder: pathlib.Path, checkpoint: str = "last"
-) -> dict[str, Any]:
+def evaluate_run(folder: PathLike, checkpoint: str = "last") -> dict[str, Any]:
   """Evaluates a checkpoint of a run on all its splits.
 
   Args:
@@ -311,6 +311,7 @@ def evaluate_run(
   Raises:
     ValueError: if there is no run or no such checkpoint, or if it is damaged.
   """
+  folder = bucket.place(folder)
   keep_compiled()
   experiment, state = load_run(folder, checkpoint)
   checkpoints = experiment.checkpoints(folder)
@@ -326,7 +327,7 @@ def evaluate_run(
 
 
 def load_run(
-  folder: pathlib.Path, checkpoint: str = "last"
+  folder: PathLike, checkpoint: str = "last"
 ) -> tuple[Experiment, TrainState]:
   """Returns the experiment of a run and the state of a checkpoint of it.
 
@@ -338,6 +339,7 @@ def load_run(
     ValueError: if there is no run or no such checkpoint, if it is damaged, or
       if the data is not that of the run.
   """
+  folder = bucket.place(folder)
   experiment = load_experiment(folder)
   checkpoints = experiment.checkpoints(folder)
   step = _choose_step(checkpoints, checkpoint)
@@ -345,12 +347,13 @@ def load_run(
     return experiment, checkpoints.restore(step, experiment.init())
 
 
-def load_experiment(folder: pathlib.Path) -> Experiment:
+def load_experiment(folder: PathLike) -> Experiment:
   """Returns the experiment whose config a folder holds.
 
   Raises:
     ValueError: if there is no config, or if the data is not that of the run.
   """
+  folder = bucket.place(folder)
   config, fingerprint = workdir.read_run(folder)
   # The runs that it started with or learned from need not be there any more.
   alone = {"init_from": None, "distill": {**config["distill"], "teacher": None}}

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from bitnet_jax.files import PathLike, local_path
 from bitnet_jax.train import records, runner
 
 RECIPES = ("float", "b158", "b158_median")
@@ -25,7 +26,7 @@ class Case(NamedTuple):
 
 
 def run_missing(
-  cases: Iterable[Case], results: pathlib.Path, root: pathlib.Path
+  cases: Iterable[Case], results: PathLike, root: PathLike
 ) -> None:
   """Runs the cases that have no record yet, and records them.
 
@@ -34,6 +35,8 @@ def run_missing(
     results: file of JSON lines.
     root: folder of the runs; one that was stopped goes on.
   """
+  results = local_path(results)
+  root = local_path(root)
   for case in cases:
     if any(record.get("case") == case.name for record in records.load(results)):
       continue

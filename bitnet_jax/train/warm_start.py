@@ -8,7 +8,8 @@ import jax
 from absl import logging
 from flax import traverse_util
 
-from bitnet_jax.train import workdir
+from bitnet_jax.files import PathLike
+from bitnet_jax.train import bucket, workdir
 from bitnet_jax.train.checkpoint import CheckpointOptions, Checkpoints
 from bitnet_jax.train.construct import construct
 from bitnet_jax.train.records import run_id
@@ -41,7 +42,7 @@ class EarlierRun:
     return f"{self.run_id}@{self.step}"
 
 
-def find(folder: pathlib.Path, *, key: str = "init_from") -> EarlierRun:
+def find(folder: PathLike, *, key: str = "init_from") -> EarlierRun:
   """Looks a run up.
 
   Args:
@@ -51,6 +52,7 @@ def find(folder: pathlib.Path, *, key: str = "init_from") -> EarlierRun:
   Raises:
     ValueError: if there is no run or no checkpoint.
   """
+  folder = bucket.place(folder)
   try:
     config, fingerprint = workdir.read_config(folder)
   except workdir.WorkdirError as error:

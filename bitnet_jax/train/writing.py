@@ -1,7 +1,6 @@
 """Text from trained models: prompts continued, or inputs rewritten."""
 
 import dataclasses
-import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,12 +10,13 @@ import numpy as np
 
 from bitnet_jax.data.kept import load_kept
 from bitnet_jax.data.tokenizers import Tokenizer
+from bitnet_jax.files import PathLike, local_path
 from bitnet_jax.inference import Sampling, beam_search, stream
 from bitnet_jax.inference.prompts import check_stop_ids
 from bitnet_jax.inference.storage import load_frozen
 from bitnet_jax.models.decoder import Decoder
 from bitnet_jax.models.encoder_decoder import EncoderDecoder
-from bitnet_jax.train import runner
+from bitnet_jax.train import bucket, runner
 from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.tasks.base import Problem
 
@@ -92,7 +92,7 @@ class Written(NamedTuple):
   seconds: float
 
 
-def writer_of_run(folder: pathlib.Path, checkpoint: str = "last") -> Writer:
+def writer_of_run(folder: PathLike, checkpoint: str = "last") -> Writer:
   """Returns the model of a run.
 
   Args:
@@ -103,6 +103,7 @@ def writer_of_run(folder: pathlib.Path, checkpoint: str = "last") -> Writer:
     ValueError: if there is no run or no such checkpoint, or if the model is not
       one that writes.
   """
+  folder = bucket.place(folder)
   keep_compiled()
   experiment, state = runner.load_run(folder, checkpoint)
   problem = experiment.problem
@@ -120,13 +121,14 @@ def start_id_of(problem: Problem) -> int:
   return int(problem.train_batch(0)["tokens"][0, 0])
 
 
-def writer_of_frozen(folder: pathlib.Path) -> Writer:
+def writer_of_frozen(folder: PathLike) -> Writer:
   """Returns the model that ``frozen.freeze_run`` put into a folder.
 
   Raises:
     FileNotFoundError: if there is none.
     ValueError: if a file is damaged, or if the model is not one that writes.
   """
+  folder = local_path(folder)
   keep_compiled()
   model, variables, record = load_frozen(folder)
   tokenizer = None

@@ -44,7 +44,7 @@ def test_codes_and_scales_of_bitnet_are_exact(tmp_path, bitnet, kind):
 
 def test_rows_of_llama_are_paired_as_it_rotates_them(tmp_path, llama):
   model, variables = llama
-  write_gguf(tmp_path / "m.gguf", model, variables)
+  write_gguf(str(tmp_path / "m.gguf"), model, variables)
   found = arrays(tmp_path / "m.gguf")
   kernel = variables["params"]["blocks"]["attention"]["key"]["kernel"]
   rows = np.asarray(unpacked(kernel).codes)[0].T

@@ -28,7 +28,7 @@ CONFIG, TENSORS = "config.json", "model.safetensors"
 def written(tmp_path_factory):
   """A folder that holds a decoder."""
   folder = tmp_path_factory.mktemp("hf") / "written"
-  write_hf(folder, *make_frozen())
+  write_hf(str(folder), *make_frozen())
   return folder
 
 

@@ -37,7 +37,7 @@ def train(folder, **overrides):
   for split in ("train", "valid"):
     tiny.write(folder / f"{split}.txt", TEXTS)
   source = f"file:{folder}/{{split}}.txt"
-  runner.run(tiny.make("decoder", source, **overrides), folder / "run")
+  runner.run(tiny.make("decoder", source, **overrides), str(folder / "run"))
   return folder / "run"
 
 
@@ -158,7 +158,7 @@ def test_export_to_llama_cpp(run, tmp_path):
 
 
 def test_export_as_a_program(run, tmp_path):
-  export_run(run, tmp_path / "out", "stablehlo")
+  export_run(str(run), str(tmp_path / "out"), "stablehlo")
   data = bytearray((tmp_path / "out" / "model.jax").read_bytes())
   content = json.loads((tmp_path / "out" / "model.json").read_text())
   inputs = {
@@ -180,6 +180,8 @@ def test_network_in_full_precision_is_a_program_too(tmp_path):
 
 def test_export_of_latent_weights(run, tmp_path):
   export_run(run, tmp_path / "out", "safetensors")
+  usual = (tmp_path / "out" / "config.json").stat().st_mode
+  assert {f.stat().st_mode for f in (tmp_path / "out").iterdir()} == {usual}
   tensors, _ = load_tensors(tmp_path / "out" / "model.safetensors")
   assert {str(array.dtype) for array in tensors.values()} == {"bfloat16"}
   assert "blocks_0/attention/query/kernel" in tensors

@@ -39,7 +39,9 @@ def read(folder):
 def test_program_takes_batches_of_any_size(tmp_path, frozen):
   model, variables, x = frozen
   scale = jnp.arange(3.0)
-  write_stablehlo(tmp_path, model, variables, dict(x=x, scale=scale), add=2)
+  write_stablehlo(
+    str(tmp_path), model, variables, dict(x=x, scale=scale), add=2
+  )
   program = read(tmp_path)
   for n in (1, 3, 7):
     x = jax.random.normal(jax.random.key(n), (n, 8))

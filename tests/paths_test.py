@@ -1,0 +1,170 @@
+"""Functions that take a path take it as text, too, and as a path."""
+
+import importlib
+import inspect
+import os
+import pathlib
+import pkgutil
+
+import jax.numpy as jnp
+import pytest
+
+import bitnet_jax
+from bitnet_jax.data import kept, planetoid, tokenizers
+from bitnet_jax.export import (
+  imports,
+  read_hf,
+  runs,
+  write_gguf,
+  write_hf,
+  write_stablehlo,
+)
+from bitnet_jax.inference import load_frozen, save_frozen, tensors
+from bitnet_jax.train import (
+  distillation,
+  frozen,
+  metrics,
+  records,
+  runner,
+  study,
+  warm_start,
+  writing,
+)
+from bitnet_jax.train.experiment import build
+
+# What only other functions of the package call, with paths of theirs.
+INTERNAL = {
+  "bitnet_jax.files",
+  "bitnet_jax.ops.kernels",
+  "bitnet_jax.ops.native",
+  "bitnet_jax.data.graph_files",
+  "bitnet_jax.data.npz",
+  "bitnet_jax.data.planetoid_pickles",
+  "bitnet_jax.data.textfiles",
+  "bitnet_jax.data.trained",
+  "bitnet_jax.data.vocabulary",
+  "bitnet_jax.train.bucket",
+  "bitnet_jax.train.checkpoint",
+  "bitnet_jax.train.outcome",
+  "bitnet_jax.train.workdir",
+}
+# A call of each function with a folder in which nothing is, and what it raises;
+# those with ``None`` are called with text in their own tests.
+TAKES = {
+  write_gguf: None,
+  write_hf: None,
+  write_stablehlo: None,
+  read_hf: (lambda f, path: f(path), FileNotFoundError),
+  imports.import_hf: (
+    lambda f, path: f(path, os.path.join(path, "out")),
+    FileNotFoundError,
+  ),
+  runs.export_run: (
+    lambda f, path: f(path, os.path.join(path, "out"), "hf"),
+    ValueError,
+  ),
+  load_frozen: (lambda f, path: f(path), FileNotFoundError),
+  save_frozen: None,
+  tensors.load_tensors: (
+    lambda f, path: f(os.path.join(path, "x")),
+    FileNotFoundError,
+  ),
+  tensors.save_tensors: None,
+  runner.run: (lambda f, path: f({}, path), ValueError),
+  runner.evaluate_run: (lambda f, path: f(path), ValueError),
+  runner.load_run: (lambda f, path: f(path), ValueError),
+  runner.load_experiment: (lambda f, path: f(path), ValueError),
+  build: (lambda f, path: f({}, path), ValueError),
+  frozen.load_frozen_run: (lambda f, path: f(path, "last"), ValueError),
+  frozen.freeze_run: (
+    lambda f, path: f(path, os.path.join(path, "out")),
+    ValueError,
+  ),
+  frozen.evaluate_frozen: (lambda f, path: f(path), FileNotFoundError),
+  writing.writer_of_run: (lambda f, path: f(path), ValueError),
+  writing.writer_of_frozen: (lambda f, path: f(path), FileNotFoundError),
+  records.load: (lambda f, path: f(os.path.join(path, "x")), None),
+  records.append: (lambda f, path: f(os.path.join(path, "x"), {}), None),
+  metrics.read_metrics: (lambda f, path: f(path), None),
+  study.run_missing: (lambda f, path: f([], path, path), None),
+  distillation.find_teacher: (lambda f, path: f(path), ValueError),
+  warm_start.find: (lambda f, path: f(path), ValueError),
+  planetoid.read: (lambda f, path: f(path, "cora"), FileNotFoundError),
+  kept.load_kept: (
+    lambda f, path: f({"kind": "bert", "fingerprint": ""}, path),
+    FileNotFoundError,
+  ),
+  kept.keep_vocabulary: (
+    lambda f, path: f(
+      tokenizers.load_tokenizer("bytes", texts=tuple), "bytes", path, cache=path
+    ),
+    None,
+  ),
+  tokenizers.load_tokenizer: (
+    lambda f, path: f("bytes", texts=tuple, cache=path),
+    None,
+  ),
+}
+CALLED = [function for function, call in TAKES.items() if call is not None]
+
+
+def functions():
+  """Yields the public functions of the package."""
+  for module in pkgutil.walk_packages(bitnet_jax.__path__, "bitnet_jax."):
+    if module.name.endswith("__main__"):
+      continue
+    found = importlib.import_module(module.name)
+    for name, function in inspect.getmembers(found, inspect.isfunction):
+      if function.__module__ == module.name and not name.startswith("_"):
+        yield module.name, function
+
+
+def test_no_function_of_users_takes_paths_alone():
+  alone, known = [], set()
+  for module, function in functions():
+    for parameter in inspect.signature(function).parameters.values():
+      if module in INTERNAL:
+        continue
+      kinds = str(parameter.annotation)
+      if "Path" in kinds:
+        known.add(function)
+        if "str" not in kinds:
+          alone.append(f"{module}.{function.__name__}: {parameter}")
+  assert not alone
+  assert known <= TAKES.keys()
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+@pytest.mark.parametrize("function", CALLED, ids=lambda f: f.__name__)
+def test_paths_are_taken_as_text(tmp_path, function, kind):
+  call, error = TAKES[function]
+  if error is None:
+    call(function, kind(tmp_path))
+  else:
+    with pytest.raises(error):
+      call(function, kind(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_paths_are_written_to_as_text(tmp_path, kind):
+  path = tmp_path / "model.safetensors"
+  tensors.save_tensors({"x": jnp.ones(3)}, kind(path))
+  found, _ = tensors.load_tensors(kind(path))
+  assert found.keys() == {"x"}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o002])
+def test_files_may_be_read_by_those_who_may_read_others(tmp_path, umask):
+  before = os.umask(umask)
+  try:
+    tensors.save_tensors({"x": jnp.ones(3)}, tmp_path / "x.safetensors")
+  finally:
+    os.umask(before)
+  mode = (tmp_path / "x.safetensors").stat().st_mode & 0o777
+  assert mode == 0o666 & ~umask
+
+
+def test_addresses_are_no_paths():
+  for function in (metrics.read_metrics, frozen.evaluate_frozen, records.load):
+    with pytest.raises(ValueError, match="gs://b/f is an address; give a path"):
+      function("gs://b/f")
