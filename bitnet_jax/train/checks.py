@@ -79,10 +79,10 @@ def warn_of_course(
     count = 0
   if count < _FEW:
     logging.warning(
-      "of %d steps with eval_every %d, %d evaluations count (from step %d on),"
-      " where %d at least tell a trend; a lower eval_every gives more",
-      total_steps,
+      "eval_every is %d in a run of %d steps: few evaluations count (%d, from"
+      " step %d on), where %d at least tell a trend",
       settings.eval_every,
+      total_steps,
       count,
       in_force_from,
       _FEW,
@@ -90,7 +90,7 @@ def warn_of_course(
   patience = settings.early_stopping.patience
   if patience is not None and patience >= count:
     logging.warning(
-      "early_stopping.patience is %d, which never ends a run in which %d"
+      "early_stopping.patience is %d, which never ends this run: %d of its"
       " evaluations count",
       patience,
       count,

@@ -378,6 +378,12 @@ def _choose_step(checkpoints: Checkpoints, checkpoint: str) -> int:
     return best
   if checkpoint.isdecimal() and int(checkpoint) in steps:
     return int(checkpoint)
+  if checkpoint == "best":
+    raise ValueError(
+      f"--checkpoint=best: of the steps in {checkpoints.directory},"
+      f" {', '.join(map(str, steps))}, none was evaluated under all of"
+      f" quantization (from step {checkpoints.counted_from} on)"
+    )
   there = ["last", *([] if best is None else ["best"]), *map(str, steps)]
   raise ValueError(
     f"--checkpoint={checkpoint} is not one of: {', '.join(there)}"

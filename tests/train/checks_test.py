@@ -34,13 +34,13 @@ def warn(
   [
     ({}, []),
     ({"eval_every": 0}, []),
-    ({"eval_every": 50}, ["2 evaluations count"]),
+    ({"eval_every": 50}, ["few evaluations count (2,"]),
     # The last step is evaluated as well.
     ({"eval_every": 40}, []),
-    ({"eval_every": 1000}, ["1 evaluations count"]),
-    ({"start": 70, "steps": 5}, ["2 evaluations count (from step 75 on)"]),
-    ({"start": 100}, ["1 evaluations count (from step 100 on)"]),
-    ({"start": 101}, ["ends at step 100, before", "0 evaluations count"]),
+    ({"eval_every": 1000}, ["few evaluations count (1,"]),
+    ({"start": 70, "steps": 5}, ["(2, from step 75 on)"]),
+    ({"start": 100}, ["(1, from step 100 on)"]),
+    ({"start": 101}, ["ends at step 100, before", "(0, from step 101 on)"]),
     ({"start": 101, "eval_every": 0}, ["before quantization is in full force"]),
     ({"start": 101, "eval_every": 0, "recipe": "float"}, []),
     ({"patience": 4}, []),

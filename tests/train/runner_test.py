@@ -355,6 +355,15 @@ def test_unknown_checkpoint_lists_those_there_are(run, checkpoint, message):
     runner.evaluate_run(folder, checkpoint)
 
 
+def test_best_checkpoint_of_none_that_counts_says_from_where():
+  class Early:
+    directory, counted_from = "there", 9
+    steps, best_step = (lambda self: [4, 8]), (lambda self: None)
+
+  with pytest.raises(ValueError, match=r"steps in there, 4, 8, .* step 9 on"):
+    runner._choose_step(Early(), "best")
+
+
 def test_evaluation_without_a_run_is_an_error(tmp_path):
   with pytest.raises(WorkdirError, match=r"config.json does not exist"):
     runner.evaluate_run(pathlib.Path(tmp_path))
