@@ -113,8 +113,8 @@ def load_labelled(
     class_names: names of the classes in their order; by default those of the
       set, or else the labels of "train", sorted, as integers if they are.
     split_names: what the source calls our splits, where that is not usual.
-    valid_fraction: share for "valid" if the source lacks it, 0 for none.
-    test_fraction: share for "test" if the source lacks it, 0 for none.
+    valid_fraction: fraction for "valid" if the source lacks it, 0 for none.
+    test_fraction: fraction for "test" if the source lacks it, 0 for none.
     split_seed: seed of the cuts, not negative.
     data_dir: folder of prepared sets, read by `tfds:` only.
 

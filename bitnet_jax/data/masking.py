@@ -1,4 +1,4 @@
-"""What pre-training hides: masked tokens (BERT) and spans (T5).
+"""Pre-training on text: masked tokens (BERT) and span corruption (T5).
 
 For names and shapes of what is in a batch see `batches`.
 """
@@ -14,16 +14,16 @@ from bitnet_jax.data.tokenizers import Ragged, Tokenizer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Masked:
-  """Rows some of whose tokens a model has to guess; see `masked`.
+  """Rows with masked tokens, the targets of the model; see `masked`.
 
   Attributes:
     rows: what is masked.
     mask_id: what most of the chosen tokens become.
     special: bool [vocab_size], tokens that are never chosen.
     ordinary: int32 [m], tokens that a chosen one can become.
-    rate: share of the tokens that are chosen.
-    mask_share: share of the chosen that become `mask_id`.
-    random_share: share of the chosen that become any token.
+    rate: fraction of the tokens that are chosen.
+    mask_share: fraction of the chosen that become `mask_id`.
+    random_share: fraction of the chosen that become any token.
     predictions: how many tokens of a row are chosen at most; `None` for any
       number.
   """
@@ -46,7 +46,7 @@ class Masked:
     return len(self.rows)
 
   def batch(self, indices: np.ndarray, words: np.ndarray) -> Batch:
-    """Returns the batch of the rows with tokens hidden.
+    """Returns the batch of the rows with tokens masked.
 
     "targets" are the tokens as they were, and "mask" is 1 where one was chosen.
     With a number of `predictions` both are of the tokens at "places" only,
@@ -123,7 +123,7 @@ class Spans:
 
   def batch(self, indices: np.ndarray, words: np.ndarray) -> Batch:
     """Returns "inputs", "input_mask", "tokens", "targets" and "mask"."""
-    # The last example ends with the sequence, so that none needs filling.
+    # The last example ends with the sequence, so that none needs padding.
     starts = np.minimum(indices * self.length, len(self.sequence) - self.length)
     tokens = self.sequence[starts[:, None] + np.arange(self.length)]
     noise, first, sentinel = self._spans(words)
@@ -226,7 +226,7 @@ def masked(
   random_share: float = 0.1,
   predictions: int | None = None,
 ) -> Masked:
-  """Hides tokens of rows: the masked language model of BERT.
+  """Masks tokens of rows, as the masked language model of BERT does.
 
   Each token but the special ones is chosen with probability `rate`. A chosen
   one becomes the mask, or any token that is not special, or stays.
@@ -235,8 +235,9 @@ def masked(
     rows: see `sequences.encoder_rows`.
     tokenizer: has a token mask.
     rate: in (0, 1].
-    mask_share: share of the chosen that become the mask.
-    random_share: share of the chosen that become any token; together at most 1.
+    mask_share: fraction of the chosen that become the mask.
+    random_share: fraction of the chosen that become any token; together at most
+      1.
     predictions: how many tokens of a row are chosen at most, of more a random
       part; a model then makes logits of as many only. `None` for any number.
 
@@ -284,11 +285,11 @@ def span_corruption(
 ) -> Spans:
   """Takes spans out of texts: the pre-training of T5.
 
-  Documents, each with an end of text after it, are cut into stretches. Of each,
-  a share of the tokens is taken out in spans. The encoder reads what is left,
-  with a sentinel for each span; the decoder writes each sentinel and the span
-  it stands for. Both end with an end of text. All examples have the same
-  lengths; the last stretch overlaps the one before.
+  Documents, each with an end of text after it, are cut into stretches. A
+  fraction of the tokens of each is taken out in spans. The encoder reads what
+  is left, with a sentinel for each span; the decoder writes each sentinel and
+  the span it stands for. Both end with an end of text. All examples have the
+  same lengths; the last stretch overlaps the one before.
 
   Spans may stand anywhere in a stretch, so that every token is taken out about
   as often as any other. (Those of T5 end with the stretch: its first token
@@ -300,7 +301,7 @@ def span_corruption(
       each span.
     input_len: tokens that the encoder reads at most; stretches are as long as
       this allows.
-    noise_density: share of the tokens that are taken out, in (0, 1).
+    noise_density: fraction of the tokens that are taken out, in (0, 1).
     mean_span: mean length of a span, at least 1.
 
   Raises:

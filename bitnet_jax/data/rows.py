@@ -24,8 +24,8 @@ class SequencePairs:
   Attributes:
     sources: n sequences without their ends.
     targets: n sequences without their ends.
-    input_len: tokens that the encoder reads, filling included.
-    target_len: tokens that the decoder writes, filling included.
+    input_len: tokens that the encoder reads, padding included.
+    target_len: tokens that the decoder writes, padding included.
     start_id: what the decoder reads first.
     eos_id: ends what is read and what is written.
     fill: id of padding.
@@ -59,7 +59,7 @@ class SequencePairs:
     }
 
   def _ended(self, ragged, indices, length):
-    """Returns sequences with their ends, filled up, and what is no filling."""
+    """Returns padded sequences with their ends, and which places are real."""
     lengths = np.minimum(ragged.lengths[indices], length - 1)[:, None]
     places = np.arange(length)
     rows = np.where(

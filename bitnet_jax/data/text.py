@@ -103,8 +103,8 @@ def load_corpus(
       which are an error else.
     split_names: what the source calls our splits, where that is not usual, as
       (("test", "test_2016"),).
-    valid_fraction: share for "valid" if the source lacks it, 0 for none.
-    test_fraction: share for "test" if the source lacks it, 0 for none.
+    valid_fraction: fraction for "valid" if the source lacks it, 0 for none.
+    test_fraction: fraction for "test" if the source lacks it, 0 for none.
     split_seed: seed of the cuts, not negative.
     data_dir: folder of prepared sets, read by `tfds:` only.
 

@@ -1,4 +1,4 @@
-"""What a tokenizer is made of, and the folder where a trained one is kept."""
+"""Codecs and vocabularies of tokenizers, and files of trained ones."""
 
 import dataclasses
 import hashlib

@@ -86,10 +86,11 @@ class MaskingOptions(TokenOptions):
   """The group ``task`` of "masked_lm".
 
   Attributes:
-    mask_rate: share of the tokens that are to be guessed.
-    mask_share: share of these that are hidden by the token mask.
-    random_share: share of these that are hidden by any token; the rest stay.
-    predictions: how many tokens of a row are to be guessed at most. The head
+    mask_rate: fraction of the tokens that are targets.
+    mask_share: fraction of the targets that are replaced by the token mask.
+    random_share: fraction of the targets that are replaced by any token; the
+      rest stay.
+    predictions: how many targets a row has at most. The head
       then costs as many logits a row, in place of ``data.seq_len``; about
       one and a half times ``mask_rate`` of the row is rarely too few. ``None``
       for any number.
@@ -121,8 +122,8 @@ class SpanOptions(TokenOptions):
   """The group ``task`` of "span_corruption".
 
   Attributes:
-    noise_density: share of the tokens that are taken out.
-    mean_span: mean length of what is taken out in one piece.
+    noise_density: fraction of the tokens that are taken out.
+    mean_span: mean length of a span, which is taken out as a whole.
     num_sentinels: of the vocabulary, at least one for each span of a row.
   """
 
