@@ -1,11 +1,41 @@
 """Ternary ("1.58-bit", BitNet) networks in JAX and Flax, in integers."""
 
-from bitnet_jax.layers import BitConv as BitConv
-from bitnet_jax.layers import BitDense as BitDense
-from bitnet_jax.layers import BitDenseGeneral as BitDenseGeneral
-from bitnet_jax.quantizers import RECIPES as RECIPES
-from bitnet_jax.quantizers import Quantizer as Quantizer
-from bitnet_jax.quantizers import Recipe as Recipe
-from bitnet_jax.types import QTensor as QTensor
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from bitnet_jax.public import RECIPES as RECIPES
+  from bitnet_jax.public import BitConv as BitConv
+  from bitnet_jax.public import BitDense as BitDense
+  from bitnet_jax.public import BitDenseGeneral as BitDenseGeneral
+  from bitnet_jax.public import QTensor as QTensor
+  from bitnet_jax.public import Quantizer as Quantizer
+  from bitnet_jax.public import Recipe as Recipe
 
 __version__ = "0.1.0"
+__all__ = [
+  "RECIPES",
+  "BitConv",
+  "BitDense",
+  "BitDenseGeneral",
+  "QTensor",
+  "Quantizer",
+  "Recipe",
+]
+_MODULES = ("backend", "choices", "layers", "ops", "quantizers", "types")
+
+
+def __getattr__(name: str) -> Any:
+  """Imports JAX and Flax no sooner than a name is asked for.
+
+  Programs answer to Ctrl-C before they take the seconds that this takes.
+  """
+  if name in __all__:
+    return getattr(importlib.import_module("bitnet_jax.public"), name)
+  if name in _MODULES:
+    return importlib.import_module(f"bitnet_jax.{name}")
+  raise AttributeError(f"module 'bitnet_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__, *_MODULES})

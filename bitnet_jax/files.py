@@ -92,13 +92,23 @@ def sync(path: pathlib.Path) -> None:
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a file that is either not there or whole, whatever happens."""
+  """Writes a file that is either not there or whole, whatever happens.
+
+  Raises:
+    OSError: if it cannot be written, naming it; nothing is left of it.
+  """
   partial = path.with_name(f"{path.name}.partial")
-  with partial.open("w", encoding="utf-8") as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
+  try:
+    with partial.open("w", encoding="utf-8") as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  except OSError as error:
+    with contextlib.suppress(OSError):
+      partial.unlink(missing_ok=True)
+    # Only the errors of opening and renaming name a file.
+    raise OSError(error.errno, error.strerror, f"{path}") from error
 
 
 @contextlib.contextmanager

@@ -28,6 +28,11 @@ side by side as Markdown and times nothing:
 python experiments/benchmark.py --suite=dense --table=first.jsonl,second.jsonl
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import dataclasses
 import json
 import os
@@ -38,14 +43,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
 from benchmarks import layers, memory, meshes, serving, tpu, training
 from benchmarks.tables import table
 from benchmarks.timing import Case, Timings, measure
 from benchmarks.torch_baseline import Torch
 
 from bitnet_jax.ops import kernels
-from bitnet_jax.train import records, runner
+from bitnet_jax.train import records
 from bitnet_jax.train.allocation import keep_memory
 
 SUITES: dict[str, Callable[[Torch | None], Iterator[Case]]] = {
@@ -155,10 +160,7 @@ def main(argv):
   """Runs one suite and prints its table."""
   del argv
   if _TABLE.value:
-    try:
-      print(table(_SUITE.value, [pathlib.Path(f) for f in _TABLE.value]))
-    except ValueError as error:
-      sys.exit(f"error: {error}")
+    print(table(_SUITE.value, [pathlib.Path(f) for f in _TABLE.value]))
     return
   keeps_memory()
   print(
@@ -196,4 +198,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

@@ -10,14 +10,19 @@ first that fits. Needs libtpu (pip install 'bitnet_jax[tpu]'), and no TPU.
 Language models need no files: only the shapes of a batch matter.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import sys
 import time
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from bitnet_jax.analysis.chips import GIB
-from bitnet_jax.train import ahead, runner
+from bitnet_jax.train import ahead
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file, with an optional :VARIANT.", lock_config=True
@@ -79,11 +84,9 @@ def main(argv):
   except ahead.DoesNotFit as error:
     print(error)
     sys.exit(1)
-  except (FileNotFoundError, ValueError) as error:
-    sys.exit(f"error: {error}")
   print(describe(report))
   print(f"compiled in {time.monotonic() - began:.0f} s; it fits")
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

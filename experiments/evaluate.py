@@ -6,13 +6,16 @@ python experiments/evaluate.py --frozen=frozen/digits
 Prints one JSON object and writes it to evaluation.json.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import json
-import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 
-from bitnet_jax.train import bucket, frozen, runner
+from bitnet_jax.train import frozen, runner
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
 _FROZEN = flags.DEFINE_string("frozen", None, "Folder of a frozen model.")
@@ -22,18 +25,15 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best or a step.")
 def main(argv):
   """Evaluates and prints."""
   del argv
-  try:
-    run, model = _WORKDIR.value, _FROZEN.value
-    if run is not None and model is None:
-      found = runner.evaluate_run(bucket.place(run), _CHECKPOINT.value)
-    elif model is not None and run is None:
-      found = frozen.evaluate_frozen(pathlib.Path(model).expanduser())
-    else:
-      raise ValueError("give --workdir or --frozen, one of them")
-    print(json.dumps(found))
-  except (ImportError, OSError, ValueError) as error:
-    sys.exit(bucket.with_addresses(f"error: {error}"))
+  run, model = _WORKDIR.value, _FROZEN.value
+  if run is not None and model is None:
+    found = runner.evaluate_run(run, _CHECKPOINT.value)
+  elif model is not None and run is None:
+    found = frozen.evaluate_frozen(model)
+  else:
+    raise ValueError("exactly one of --workdir and --frozen is required")
+  print(json.dumps(found))
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

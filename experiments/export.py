@@ -15,13 +15,17 @@ Forms:
 What is written is read back and compared.
 """
 
-import pathlib
-import sys
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
 
-from absl import app, flags
+# isort: split
+
+import pathlib
+
+from absl import flags
 
 from bitnet_jax.export.runs import export_run
-from bitnet_jax.train import bucket, runner
+from bitnet_jax.train import bucket
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run.", required=True
@@ -36,13 +40,10 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best or a step.")
 def main(argv):
   """Writes the model, and prints what was written."""
   del argv
+  folder = bucket.place(_WORKDIR.value)
   output = pathlib.Path(_OUTPUT.value).expanduser()
-  try:
-    folder = bucket.place(_WORKDIR.value)
-    print(export_run(folder, output, _FORMAT.value, _CHECKPOINT.value))
-  except (ImportError, OSError, ValueError) as error:
-    sys.exit(bucket.with_addresses(f"error: {error}"))
+  print(export_run(folder, output, _FORMAT.value, _CHECKPOINT.value))
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

@@ -9,14 +9,19 @@ encoder-decoder makes of it, as a line of JSON with --json. What follows a
 single prompt appears as it is written. The speed is printed to standard error.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import json
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from bitnet_jax.inference import Sampling
-from bitnet_jax.train import bucket, runner, writing
+from bitnet_jax.train import bucket, writing
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
 _FROZEN = flags.DEFINE_string("frozen", None, "Folder of a frozen model.")
@@ -45,15 +50,12 @@ _JSON = flags.DEFINE_bool("json", False, "Print JSON lines.")  # noqa: FBT003
 def main(argv):
   """Writes and prints."""
   del argv
-  try:
-    prompts, options = _prompts(), _options()
-    shows = len(prompts) == 1 and not _JSON.value
-    writer = _writer()
-    if shows:
-      _show(f"{prompts[0]}|")
-    written = writing.write(writer, prompts, options, _show if shows else None)
-  except (ArithmeticError, ImportError, OSError, ValueError) as error:
-    sys.exit(bucket.with_addresses(f"error: {error}"))
+  prompts, options = _prompts(), _options()
+  shows = len(prompts) == 1 and not _JSON.value
+  writer = _writer()
+  if shows:
+    _show(f"{prompts[0]}|")
+  written = writing.write(writer, prompts, options, _show if shows else None)
   for prompt, text in zip(prompts, written.texts, strict=True):
     if _JSON.value:
       print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False))
@@ -70,7 +72,9 @@ def _prompts():
     text = pathlib.Path(_PROMPTS.value).expanduser().read_text("utf-8")
     prompts += text.splitlines()
   if not prompts:
-    raise ValueError("give --prompt, or --prompts with a prompt a line")
+    raise ValueError(
+      "--prompt, or --prompts with one prompt a line, is required"
+    )
   return prompts
 
 
@@ -91,7 +95,7 @@ def _writer():
     return writing.writer_of_run(bucket.place(run), _CHECKPOINT.value)
   if model is not None and run is None:
     return writing.writer_of_frozen(pathlib.Path(model).expanduser())
-  raise ValueError("give --workdir or --frozen, one of them")
+  raise ValueError("exactly one of --workdir and --frozen is required")
 
 
 def _show(text):
@@ -99,4 +103,4 @@ def _show(text):
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

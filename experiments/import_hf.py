@@ -11,13 +11,16 @@ the start of a training in a config with the same sizes and vocabulary:
   --config.data.tokenizer=tokenizers:imported/model/tokenizer.json
 """
 
-import pathlib
-import sys
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
 
-from absl import app, flags
+# isort: split
+
+import pathlib
+
+from absl import flags
 
 from bitnet_jax.export.imports import import_hf
-from bitnet_jax.train import runner
 
 _SOURCE = flags.DEFINE_string(
   "source", None, "Folder with config.json.", required=True
@@ -32,11 +35,8 @@ def main(argv):
   del argv
   source = pathlib.Path(_SOURCE.value).expanduser()
   output = pathlib.Path(_OUTPUT.value).expanduser()
-  try:
-    print(import_hf(source, output))
-  except (ImportError, OSError, ValueError) as error:
-    sys.exit(f"error: {error}")
+  print(import_hf(source, output))
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

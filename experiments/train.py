@@ -9,13 +9,17 @@ all of them see. A cluster that JAX knows (Cloud TPU, SLURM, GKE) needs no more;
 elsewhere say --coordinator=HOST:PORT --num_processes=N --process_id=I.
 """
 
-import json
-import sys
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
 
-from absl import app, flags
+# isort: split
+
+import json
+
+from absl import flags
 from ml_collections import config_flags
 
-from bitnet_jax.train import bucket, multihost, runner
+from bitnet_jax.train import multihost, runner
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file, with an optional :VARIANT.", lock_config=True
@@ -43,26 +47,20 @@ _PROCESS_ID = flags.DEFINE_integer(
 def main(argv):
   """Runs the experiment and prints its metrics."""
   del argv
-  try:
-    others = (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
-    if not _MULTIHOST.value and any(f.present for f in others):
-      given = ", ".join(f"--{f.name}" for f in others if f.present)
-      raise ValueError(f"{given} says nothing without --multihost")
-    if _MULTIHOST.value:
-      multihost.initialize(
-        coordinator=_COORDINATOR.value,
-        num_processes=_NUM_PROCESSES.value,
-        process_id=_PROCESS_ID.value,
-      )
-    result = runner.run(_CONFIG.value.to_dict(), bucket.place(_WORKDIR.value))
-  except runner.Interrupted as stop:
-    print(stop, file=sys.stderr)
-    sys.exit(128 + stop.signal)
-  except (FloatingPointError, ImportError, OSError, ValueError) as error:
-    sys.exit(bucket.with_addresses(f"error: {error}"))
+  others = (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
+  if not _MULTIHOST.value and any(f.present for f in others):
+    given = ", ".join(f"--{f.name}" for f in others if f.present)
+    raise ValueError(f"{given} requires --multihost")
+  if _MULTIHOST.value:
+    multihost.initialize(
+      coordinator=_COORDINATOR.value,
+      num_processes=_NUM_PROCESSES.value,
+      process_id=_PROCESS_ID.value,
+    )
+  result = runner.run(_CONFIG.value.to_dict(), _WORKDIR.value)
   if multihost.is_primary():
     print(json.dumps(result["metrics"]))
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

@@ -40,6 +40,14 @@ class _Remote:
 
 
 _remotes: dict[pathlib.Path, _Remote] = {}
+_scratches: list[pathlib.Path] = []
+
+
+@atexit.register
+def leave() -> None:
+  """Removes the folders that stand for addresses on this machine."""
+  for scratch in _scratches:
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def place(address: PathLike) -> pathlib.Path:
@@ -62,7 +70,7 @@ def place(address: PathLike) -> pathlib.Path:
     raise ValueError(f"{address!r} is neither a path nor gs://BUCKET/FOLDER")
   _check_installed(address)
   scratch = pathlib.Path(tempfile.mkdtemp(prefix="bitnet_jax-"))
-  atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+  _scratches.append(scratch)
   folder = scratch / bucket / name
   folder.mkdir(parents=True)
   _remotes[folder] = _Remote(epath.Path(f"{SCHEME}{bucket}/{name}"), {})
@@ -120,6 +128,46 @@ def send(folder: pathlib.Path) -> None:
         continue
       (remote.root / name).write_bytes(source.read_bytes())
       remote.sent[name] = version
+
+
+def names(folder: pathlib.Path) -> set[str]:
+  """Returns the names of what is in a run's folder, also in its bucket."""
+  remote = _remotes.get(folder)
+  found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+  if remote is not None:
+    with speaking_of(remote.root):
+      if remote.root.is_dir():
+        found |= {path.name for path in remote.root.iterdir()}
+  return found
+
+
+def has(folder: pathlib.Path, name: str) -> bool:
+  """Whether a run's folder holds a file; if it is in a bucket, there."""
+  remote = _remotes.get(folder)
+  if remote is None:
+    return (folder / name).is_file()
+  with speaking_of(remote.root):
+    return (remote.root / name).exists()
+
+
+def remove(folder: pathlib.Path, name: str) -> None:
+  """Removes a file or a folder of a run, also from its bucket.
+
+  Raises:
+    OSError: if it cannot be removed.
+  """
+  remote = _remotes.get(folder)
+  places = [epath.Path(folder / name)]
+  if remote is not None:
+    places.append(remote.root / name)
+    for sent in [n for n in remote.sent if n.split("/")[0] == name]:
+      del remote.sent[sent]
+  for path in places:
+    with speaking_of(path):
+      if path.is_dir():
+        path.rmtree()
+      else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: epath.Path, text: str) -> None:

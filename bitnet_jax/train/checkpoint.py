@@ -7,12 +7,8 @@ aside, with a warning that names the file.
 """
 
 import concurrent.futures
-import dataclasses
-import hashlib
-import json
 import pathlib
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -22,15 +18,9 @@ from absl import logging
 from etils import epath
 
 from bitnet_jax import choices
-from bitnet_jax.train import bucket, multihost
+from bitnet_jax.train import bucket, multihost, seals
 from bitnet_jax.train.progress import CheckpointOptions, Progress
 from bitnet_jax.train.state import TrainState
-
-FORMAT = 1
-SEAL = "seal.json"
-# Threads that read a checkpoint for its sums, and bytes that each takes.
-_READERS, _PART = 8, 2**24
-_STEP_NAME = re.compile(r"\d{6,}")
 
 
 class Checkpoints:
@@ -40,6 +30,8 @@ class Checkpoints:
     directory: where they are, absolute, perhaps in a bucket.
     options: what is kept.
     counted_from: first step whose evaluation counts for "best".
+    check: called before and after each save, in the primary process; raises an
+      error if the folder of the run is not there any more.
   """
 
   def __init__(
@@ -48,9 +40,11 @@ class Checkpoints:
     options: CheckpointOptions,
     *,
     counted_from: int = 0,
+    check: Callable[[], None] | None = None,
   ):
     self.directory = bucket.absolute(directory)
     self.options, self.counted_from = options, counted_from
+    self.check = check or (lambda: None)
     self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
     self._finishing: concurrent.futures.Future[None] | None = None
 
@@ -59,23 +53,14 @@ class Checkpoints:
     cls,
     folder: pathlib.Path,
     options: CheckpointOptions,
-    *,
-    counted_from: int = 0,
+    **more: Any,
   ) -> "Checkpoints":
     """Returns those of a workdir, which may be in a bucket."""
-    place = bucket.checkpoint_folder(folder)
-    return cls(place, options, counted_from=counted_from)
+    return cls(bucket.checkpoint_folder(folder), options, **more)
 
   def steps(self) -> list[int]:
     """Returns the steps with a sealed checkpoint, in order."""
-    with bucket.speaking_of(self.directory):
-      if not self.directory.exists():
-        return []
-      return sorted(
-        int(path.name)
-        for path in self.directory.iterdir()
-        if _STEP_NAME.fullmatch(path.name) and (path / SEAL).is_file()
-      )
+    return seals.steps(self.directory)
 
   def best_step(self) -> int | None:
     """Returns the step of the best checkpoint that is kept, if any."""
@@ -102,6 +87,7 @@ class Checkpoints:
       metrics: of an evaluation at this very step; may be empty.
     """
     self.wait()
+    multihost.on_primary(lambda: self._make_room(step))
     tree: Any = state
     # Processes that save together tell each other so on their devices.
     with jax.transfer_guard_host_to_device("allow"):
@@ -116,25 +102,30 @@ class Checkpoints:
     # A thread, since reading all of it again for its sums takes a while.
     self._finishing = self._thread.submit(finish)
 
+  def _make_room(self, step: int) -> None:
+    """Removes what a save of the same step left that failed."""
+    self.check()
+    folder = self._folder(step)
+    with bucket.speaking_of(self.directory):
+      if folder.is_dir() and not (folder / seals.SEAL).is_file():
+        folder.rmtree()
+
   def wait(self) -> None:
     """Waits for the last save to be whole, and raises what it raised."""
     if self._finishing is not None:
       finishing, self._finishing = self._finishing, None
       finishing.result()
 
+  def close(self) -> None:
+    """Waits for the last save; see ``wait``."""
+    self.wait()
+
   def _seal(
     self, step: int, progress: Progress, metrics: Mapping[str, float]
   ) -> None:
     folder = self._folder(step)
-    content = {
-      "format": FORMAT,
-      "step": step,
-      "progress": dataclasses.asdict(progress),
-      "metrics": dict(metrics),
-      "sha256": _sums(folder),
-    }
-    seal = {"content": content, "sha256": _digest(content)}
-    bucket.write_text(folder / SEAL, json.dumps(seal, indent=1))
+    seals.write(folder, step=step, progress=progress, metrics=metrics)
+    self.check()
     kept = {*self.steps()[-self.options.keep_last :]}
     kept |= {*self._ranked()[: self.options.keep_best]}
     for old in set(self.steps()) - kept:
@@ -157,7 +148,7 @@ class Checkpoints:
       return None
     state = self._load(step, state)
     with bucket.speaking_of(self.directory):
-      progress = read_progress(self._folder(step))
+      progress = seals.read_progress(self._folder(step))
     # Runs of before counted evaluations from the first step on.
     if progress.best_step < self.counted_from:
       progress = Progress()
@@ -179,7 +170,7 @@ class Checkpoints:
   def _find_best(self) -> int | None:
     """Returns the best step that is whole."""
     for step in self._ranked():
-      damage = find_damage(self._folder(step))
+      damage = seals.find_damage(self._folder(step))
       if damage is None:
         return step
       logging.warning("checkpoint %d is passed over: %s", step, damage)
@@ -190,7 +181,7 @@ class Checkpoints:
     self._clean_up()
     for step in reversed(self.steps()):
       folder = self._folder(step)
-      damage = find_damage(folder)
+      damage = seals.find_damage(folder)
       if damage is None:
         return step
       _set_aside(folder, damage)
@@ -238,7 +229,7 @@ class Checkpoints:
     """Raises a ValueError for a step without a whole checkpoint."""
     choices.check(step, self.steps(), key="checkpoint")
     with bucket.speaking_of(self.directory):
-      damage = find_damage(self._folder(step))
+      damage = seals.find_damage(self._folder(step))
     if damage is not None:
       raise ValueError(f"the checkpoint is damaged: {damage}")
 
@@ -257,8 +248,8 @@ class Checkpoints:
     for step in self.steps():
       if step < self.counted_from:
         continue
-      content = _read_content(self._folder(step)) or {}
-      value = content.get("metrics", {}).get(self.options.metric)
+      metrics = seals.read_metrics(self._folder(step))
+      value = metrics.get(self.options.metric)
       if value is not None:
         values[step] = value
     sign = -1 if self.options.mode == "max" else 1
@@ -269,18 +260,19 @@ class Checkpoints:
     if not self.directory.exists():
       return
     for path in sorted(self.directory.glob("removing-*")):
-      # In a bucket files are renamed one by one.
-      self._folder(int(path.name.removeprefix("removing-"))).rmtree(
-        missing_ok=True
-      )
-      path.rmtree()
+      step = path.name.removeprefix("removing-")
+      if seals.STEP_NAME.fullmatch(step):
+        # In a bucket files are renamed one by one.
+        self._folder(int(step)).rmtree(missing_ok=True)
+        path.rmtree()
     for path in sorted(self.directory.iterdir()):
       if not path.is_dir():
         continue
-      if not _STEP_NAME.fullmatch(path.name) or (path / SEAL).is_file():
+      seal = path / seals.SEAL
+      if not seals.STEP_NAME.fullmatch(path.name) or seal.is_file():
         continue
       if _is_saved(path / "state"):
-        _set_aside(path, f"{path / SEAL} is missing, as if it was cut short")
+        _set_aside(path, f"{seal} is missing, as if it was cut short")
       else:
         logging.warning("%s was cut short while it was saved; removed", path)
         path.rmtree()
@@ -292,67 +284,8 @@ class Checkpoints:
     doomed.rmtree()
 
 
-def find_damage(folder: epath.Path) -> str | None:
-  """Says what is wrong with a checkpoint, naming the file, or ``None``."""
-  content = _read_content(folder)
-  if content is None:
-    return f"{folder / SEAL} is missing, cut short or changed"
-  if content["format"] != FORMAT:
-    return f"{folder / SEAL} has format {content['format']}, not {FORMAT}"
-  recorded, found = content["sha256"], _sums(folder)
-  for name in sorted(recorded.keys() | found.keys()):
-    path = folder / name
-    if name not in found:
-      return f"{path} is missing"
-    if name not in recorded:
-      return f"{path} does not belong to it"
-    if recorded[name] != found[name]:
-      return f"{path} has changed since it was written"
-  return None
-
-
-def read_progress(folder: epath.Path) -> Progress:
-  """Returns the progress stored with a whole checkpoint."""
-  content = _read_content(folder)
-  assert content is not None
-  return Progress(**content["progress"])
-
-
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-
-def _read_content(folder: epath.Path) -> dict[str, Any] | None:
-  """Returns what the seal says, or ``None`` if it cannot be trusted."""
-  try:
-    seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    content, digest = seal["content"], seal["sha256"]
-  except (FileNotFoundError, ValueError, KeyError, TypeError):
-    return None
-  return content if digest == _digest(content) else None
-
-
-def _digest(content: Any) -> str:
-  return hashlib.sha256(
-    json.dumps(content, sort_keys=True).encode()
-  ).hexdigest()
-
-
-def _sums(folder: epath.Path) -> dict[str, str]:
-  """Returns the SHA-256 sum of every file but the seal, by relative path."""
-  paths = [path for path in bucket.files(folder) if path != folder / SEAL]
-  with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-    sums = pool.map(_sum, paths)
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    return dict(zip(names, sums, strict=True))
-
-
-def _sum(path: epath.Path) -> str:
-  digest = hashlib.sha256()
-  with path.open("rb") as file:
-    while part := file.read(_PART):
-      digest.update(part)
-  return digest.hexdigest()
 
 
 def _is_saved(state: epath.Path) -> bool:

@@ -138,5 +138,5 @@ def evaluate_frozen(folder: PathLike) -> dict[str, Any]:
     metrics = measure(state)
   named = {key: found.record[key] for key in ("run_id", "step")}
   evaluation = {**named, "metrics": metrics}
-  workdir.write_json(folder / workdir.EVALUATION_FILE, evaluation)
+  workdir.write_evaluation(folder, evaluation)
   return evaluation

@@ -3,16 +3,19 @@
 Steps count updates: a hook sees ``step`` 1 after the first one.
 """
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
+from absl import logging
 
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.ops import statistics
 from bitnet_jax.train.checkpoint import Checkpoints
+from bitnet_jax.train.interrupt import Interrupted
 from bitnet_jax.train.metrics import TrainMetrics
 from bitnet_jax.train.progress import CheckpointOptions, Progress
 from bitnet_jax.train.speed import Speed
@@ -255,3 +258,27 @@ class Profile:
     if self._tracing:
       jax.profiler.stop_trace()
       self._tracing, self._first = False, None
+
+
+@contextlib.contextmanager
+def closing(*parts: Any) -> Iterator[None]:
+  """Closes all parts in the end; of several errors, raises the first one.
+
+  After a signal that acts at once nothing is closed, which could wait.
+  """
+  errors: list[BaseException] = []
+  try:
+    yield
+  except BaseException as error:  # Raised below, when all is closed.
+    if isinstance(error, Interrupted) and error.at_once:
+      raise
+    errors.append(error)
+  for part in parts:
+    try:
+      part.close()
+    except Exception as error:
+      errors.append(error)
+  for error in errors[1:]:
+    logging.error("another error came after it: %s", error)
+  if errors:
+    raise errors[0]

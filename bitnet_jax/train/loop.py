@@ -1,16 +1,12 @@
 """The loop."""
 
-import signal
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from bitnet_jax.train.hooks import Hook
-from bitnet_jax.train.multihost import Preemption
 from bitnet_jax.train.sharding import place_batch, replicate
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import TrainStep
@@ -133,44 +129,3 @@ def _dispatch(
     replicate(np.int32(count), mesh),
     place_strength(strengths, mesh),
   )
-
-
-class Interrupt:
-  """Remembers the first SIGINT or SIGTERM, so that a step can be finished.
-
-  A second one acts at once. A context manager; only for the main thread. Of
-  several processes all learn at the same step that one was signalled; there
-  JAX's runtime watches for SIGTERM, and for notices of preemption.
-
-  Attributes:
-    received: the signal, once there was one.
-  """
-
-  _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-  def __init__(self):
-    self.received: signal.Signals | None = None
-    self._before: dict[signal.Signals, Any] = {}
-    self._preemption: Preemption | None = None
-
-  def __enter__(self) -> "Interrupt":
-    if jax.process_count() > 1:
-      self._preemption = Preemption()
-      return self
-    self._before = {s: signal.signal(s, self._note) for s in self._SIGNALS}
-    return self
-
-  def asked(self) -> bool:
-    """Whether to stop; of several processes, all ask before each dispatch."""
-    if self._preemption is not None and self._preemption.reached():
-      self.received = signal.SIGTERM
-    return self.received is not None
-
-  def __exit__(self, *exception: object) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-
-  def _note(self, number: int, frame: FrameType | None) -> None:
-    del frame
-    self.received = signal.Signals(number)
-    self.__exit__()

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import pathlib
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tqdm
 
+from bitnet_jax import program
 from bitnet_jax.files import PathLike
 from bitnet_jax.train import bucket, lengths, multihost, records, workdir
 from bitnet_jax.train.checkpoint import Checkpoints
@@ -25,8 +25,15 @@ from bitnet_jax.train.hooks import (
   Profile,
   Saving,
   Timed,
+  closing,
 )
-from bitnet_jax.train.loop import Interrupt, train
+from bitnet_jax.train.interrupt import (
+  Interrupt,
+  evaluation_goes_on,
+  goes_on,
+)
+from bitnet_jax.train.interrupt import Interrupted as Interrupted
+from bitnet_jax.train.loop import train
 from bitnet_jax.train.metrics import MetricsWriter, SilentWriter, TrainMetrics
 from bitnet_jax.train.outcome import (
   Evaluate,
@@ -38,21 +45,6 @@ from bitnet_jax.train.outcome import (
 from bitnet_jax.train.progress import Progress
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.warm_start import data_of
-
-
-class Interrupted(Exception):
-  """A signal ended the run; its checkpoint is saved.
-
-  Attributes:
-    signal: which one.
-  """
-
-  def __init__(self, received: signal.Signals, step: int):
-    super().__init__(
-      f"stopped by {received.name} at step {step}; the checkpoint is saved, and"
-      " the same command goes on from there"
-    )
-    self.signal = received
 
 
 def run(config: Mapping[str, Any], folder: PathLike) -> dict[str, Any]:
@@ -74,37 +66,61 @@ def run(config: Mapping[str, Any], folder: PathLike) -> dict[str, Any]:
   """
   folder = bucket.place(folder)
   keep_compiled()
-  multihost.on_primary(lambda: workdir.check_is_run(folder))
-  experiment = multihost.primary_first(lambda: _build_in(config, folder))
-  multihost.check_agreement(
-    {
-      "config": experiment.config,
-      "data": experiment.fingerprint,
-      "versions": records.versions(),
-      "commit": records.commit(),
-    }
-  )
-  with (
-    _claimed(experiment, folder) as claimed,
-    experiment.activate(),
-    Interrupt() as interrupt,
-  ):
+  folder = bucket.place(folder)
+  program.keep_details_in(folder)
+  with Interrupt() as interrupt, _locked(folder) as lock:
+    experiment = multihost.primary_first(lambda: _build_in(config, folder))
+    multihost.check_agreement(
+      {
+        "config": experiment.config,
+        "data": experiment.fingerprint,
+        "versions": records.versions(),
+        "commit": records.commit(),
+      }
+    )
+    claimed = multihost.on_primary(lambda: _claim(experiment, lock))
     experiment = dataclasses.replace(experiment, config=claimed)
-    checkpoints = experiment.checkpoints(folder)
-    state, progress = experiment.init(), Progress()
-    restored = checkpoints.restore_latest(state)
-    if restored is None:
-      state = experiment.start()
-    else:
-      state, progress = restored
-      _say(f"resuming at step {int(state.step)}")
-    step = int(state.step)
-    experiment = _from_step(experiment, folder, step)
-    finished = multihost.on_primary(lambda: _finished(experiment, folder, step))
-    if finished is not None:
-      _say(f"{folder} holds this run, finished")
-      return finished
-    return _run(experiment, folder, checkpoints, state, progress, interrupt)
+    with experiment.activate():
+      return _run_in(experiment, folder, lock, interrupt)
+
+
+def _claim(experiment: Experiment, lock: workdir.Lock | None) -> dict[str, Any]:
+  """Returns the config, see ``workdir.claim``."""
+  assert lock is not None
+  steps = experiment.checkpoints(lock.folder).steps()
+  config = workdir.claim(
+    lock.folder,
+    experiment.config,
+    experiment.fingerprint,
+    step=steps[-1] if steps else 0,
+  )
+  lock.is_claimed = True
+  return config
+
+
+def _run_in(
+  experiment: Experiment,
+  folder: pathlib.Path,
+  lock: workdir.Lock | None,
+  interrupt: Interrupt,
+) -> dict[str, Any]:
+  """Restores what is there, and does what is left."""
+  checkpoints = experiment.checkpoints(folder, lock.check if lock else None)
+  state, progress = experiment.init(), Progress()
+  restored = checkpoints.restore_latest(state)
+  if restored is None:
+    state = experiment.start()
+  else:
+    state, progress = restored
+    _say(f"resuming at step {int(state.step)}")
+  step = int(state.step)
+  interrupt.outcome = goes_on(step)
+  experiment = _from_step(experiment, folder, step)
+  finished = multihost.on_primary(lambda: _finished(experiment, folder, step))
+  if finished is not None:
+    _say(f"{folder} holds this run, finished")
+    return finished
+  return _run(experiment, folder, checkpoints, state, progress, interrupt)
 
 
 def _build_in(config: Mapping[str, Any], folder: pathlib.Path) -> Experiment:
@@ -118,27 +134,17 @@ def _build_in(config: Mapping[str, Any], folder: pathlib.Path) -> Experiment:
 
 
 @contextlib.contextmanager
-def _claimed(
-  experiment: Experiment, folder: pathlib.Path
-) -> Iterator[dict[str, Any]]:
-  """Keeps other runs out of the folder, and checks that it is this run's.
-
-  Yields:
-    The config, see ``workdir.claim``.
-  """
+def _locked(folder: pathlib.Path) -> Iterator[workdir.Lock | None]:
+  """Gives the lock of the folder, which the first process holds for all."""
   with contextlib.ExitStack() as stack:
 
-    def claim():
-      stack.enter_context(workdir.lock(folder))
-      steps = experiment.checkpoints(folder).steps()
-      return workdir.claim(
-        folder,
-        experiment.config,
-        experiment.fingerprint,
-        step=steps[-1] if steps else 0,
-      )
+    def lock():
+      workdir.check_is_run(folder)
+      held.append(stack.enter_context(workdir.Lock(folder)))
 
-    yield multihost.on_primary(claim)
+    held: list[workdir.Lock] = []
+    multihost.on_primary(lock)
+    yield held[0] if held else None
     multihost.barrier("end of the run")
 
 
@@ -167,10 +173,16 @@ def _run(
   experiment: Experiment,
   folder: pathlib.Path,
   checkpoints: Checkpoints,
-  *how: Any,
+  state: TrainState,
+  progress: Progress,
+  interrupt: Interrupt,
 ) -> dict[str, Any]:
   """Trains, see ``_train``, measures and records."""
-  state, evaluate, seconds = _train(experiment, folder, checkpoints, *how)
+  state, evaluate, seconds = _train(
+    experiment, folder, checkpoints, state, progress, interrupt
+  )
+  interrupt.outcome = evaluation_goes_on(int(state.step))
+  interrupt.check()
   splits = [s for s in ("valid", "test") if s in experiment.problem.splits]
   measure = make_measure(experiment, splits, evaluate)
   last = {"step": int(state.step), "metrics": measure(state)}
@@ -179,6 +191,7 @@ def _run(
   result["best"] = best_of(experiment, checkpoints, measure, last)
   if multihost.is_primary():
     result["metrics"] = last["metrics"] | switch_of(experiment, folder)
+    checkpoints.check()
     workdir.write_json(folder / workdir.RESULT_FILE, result)
   return result
 
@@ -209,7 +222,7 @@ def _train(
     total_steps=experiment.total_steps,
     speed=speed,
   )
-  evaluate = experiment.evaluator()
+  evaluate = experiment.evaluator(interrupt.check)
   evaluation = Evaluation(
     lambda state: evaluate("valid", state),
     train_metrics,
@@ -240,11 +253,17 @@ def _train(
   def stopped_early() -> bool:
     return patience is not None and evaluation.progress.stale >= patience
 
+  def ended(step: int) -> bool:
+    return step == experiment.total_steps or stopped_early()
+
   def batch_at(step: int) -> Mapping[str, Any]:
     with speed.losing("data"):
       return experiment.problem.train_batch(step)
 
-  try:
+  with (
+    interrupt.deferred(),
+    closing(checkpoints, profile, train_metrics, writer),
+  ):
     state = train(
       state,
       experiment.train_step(),
@@ -270,15 +289,10 @@ def _train(
     step = int(state.step)
     saving.save(step, state)
     checkpoints.wait()
-    if interrupt.received and step < experiment.total_steps:
-      raise Interrupted(interrupt.received, step)
+    if interrupt.received and not ended(step):
+      raise Interrupted(interrupt.received, goes_on(step))
     if stopped_early() and step < experiment.total_steps:
       _say(f"stopped at step {step}: no new best in {patience} evaluations")
-  finally:
-    checkpoints.wait()
-    profile.close()
-    train_metrics.close()
-    writer.close()
   return state, evaluate, writer.seconds()
 
 
@@ -313,6 +327,7 @@ def evaluate_run(folder: PathLike, checkpoint: str = "last") -> dict[str, Any]:
   """
   folder = bucket.place(folder)
   keep_compiled()
+  folder = bucket.place(folder)
   experiment, state = load_run(folder, checkpoint)
   checkpoints = experiment.checkpoints(folder)
   measure = make_measure(experiment, experiment.problem.splits)
@@ -322,7 +337,7 @@ def evaluate_run(folder: PathLike, checkpoint: str = "last") -> dict[str, Any]:
     best = best_of(experiment, checkpoints, measure, found)
   run_id = records.run_id(*workdir.read_config(folder))
   evaluation = {"run_id": run_id, **found, "best": best}
-  workdir.write_json(folder / workdir.EVALUATION_FILE, evaluation)
+  workdir.write_evaluation(folder, evaluation)
   return evaluation
 
 

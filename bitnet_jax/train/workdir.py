@@ -1,45 +1,27 @@
 """The folder of a run: who may use it, and what it says of the run."""
 
-import fcntl
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bitnet_jax.files import is_address, write_atomically
-from bitnet_jax.train import bucket, lengths, records
+from absl import logging
 
-CONFIG_FILE = "config.json"
-RESULT_FILE = "result.json"
+from bitnet_jax.files import is_address, read_json, write_atomically
+from bitnet_jax.train import bucket, lengths, records
+from bitnet_jax.train.lock import CONFIG_FILE as CONFIG_FILE
+from bitnet_jax.train.lock import RESULT_FILE as RESULT_FILE
+from bitnet_jax.train.lock import Lock as Lock
+from bitnet_jax.train.lock import WorkdirError as WorkdirError
+from bitnet_jax.train.metrics import METRICS_FILE
+
 EVALUATION_FILE = "evaluation.json"
 FROZEN_FILE = "model.json"
-_LOCK_FILE = ".lock"
 _FINGERPRINT = "data_fingerprint"
-_OURS = ("metrics.jsonl", RESULT_FILE)
-
-
-class WorkdirError(ValueError):
-  """A folder cannot be used for this run."""
-
-
-def lock(folder: pathlib.Path) -> Any:
-  """Makes the folder and keeps other processes out until the result is closed.
-
-  Raises:
-    WorkdirError: if it is a file, or if another process is at work in it.
-  """
-  if folder.exists() and not folder.is_dir():
-    raise WorkdirError(f"--workdir={folder} is not a folder")
-  folder.mkdir(parents=True, exist_ok=True)
-  file = (folder / _LOCK_FILE).open("w")
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError as error:
-    file.close()
-    raise WorkdirError(
-      f"--workdir={folder} is in use by another process"
-    ) from error
-  return file
+_OURS = (METRICS_FILE, RESULT_FILE)
+# Of a result, what a start of the run reads.
+_RESULT_KEYS = {"run_id": str, "step": int, "metrics": dict}
 
 
 def claim(
@@ -74,11 +56,12 @@ def claim(
         " choose another folder"
       )
   else:
-    old_config, old_fingerprint = read_config(folder)
-    old = records.identity(lengths.without(old_config), old_fingerprint)
     new = records.identity(config, fingerprint)
-    if old["total_steps"] < new["total_steps"]:
-      old["total_steps"] = new["total_steps"]
+    with _damage_in(folder / CONFIG_FILE):
+      old_config, old_fingerprint = read_config(folder)
+      old = records.identity(lengths.without(old_config), old_fingerprint)
+      if old["total_steps"] < new["total_steps"]:
+        old["total_steps"] = new["total_steps"]
     changed = records.differences(old, new)
     if changed:
       raise WorkdirError(
@@ -125,7 +108,8 @@ def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
   """
   config, fingerprint = read_config(folder)
   _check_trained(folder, config)
-  return with_later_keys(lengths.without(config)), fingerprint
+  with _damage_in(folder / CONFIG_FILE):
+    return with_later_keys(lengths.without(config)), fingerprint
 
 
 def _check_trained(folder, config):
@@ -143,13 +127,38 @@ def read_config(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
     WorkdirError: if there is no ``config.json``, or if it cannot be read.
   """
   path = folder / CONFIG_FILE
+  config = _read(path)
+  if config is None:
+    raise WorkdirError(f"{path} does not exist: no run is there")
+  fingerprint = config.pop(_FINGERPRINT, None)
+  if not isinstance(fingerprint, str):
+    raise WorkdirError(
+      f"{path} is damaged: {_FINGERPRINT} is {fingerprint!r}, not a string"
+    )
+  return config, fingerprint
+
+
+def _read(path: pathlib.Path) -> dict[str, Any] | None:
+  """Returns a JSON object; ``None`` if there is no file."""
   try:
-    config = json.loads(path.read_text(encoding="utf-8"))
-    return config, config.pop(_FINGERPRINT)
-  except FileNotFoundError as error:
-    raise WorkdirError(f"{path} does not exist: no run is there") from error
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise WorkdirError(f"{path} is damaged: {error}") from error
+    return read_json(path)
+  except FileNotFoundError:
+    return None
+  except ValueError as error:
+    raise WorkdirError(f"{error}") from error
+
+
+@contextlib.contextmanager
+def _damage_in(path: pathlib.Path) -> Iterator[None]:
+  """Turns errors of a file's structure into one that names it."""
+  try:
+    yield
+  except KeyError as error:
+    raise WorkdirError(f"{path} is damaged: it has no key {error}") from error
+  except (AttributeError, TypeError) as error:
+    raise WorkdirError(
+      f"{path} is damaged: a value is of another type than it must be ({error})"
+    ) from error
 
 
 def recorded_data(folder: pathlib.Path | None) -> str:
@@ -178,12 +187,28 @@ def with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
 def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
   """Returns the content of ``result.json``, if it is there."""
   path = folder / RESULT_FILE
-  if not path.exists():
-    return None
+  result = _read(path)
+  if result is not None:
+    for key, kind in _RESULT_KEYS.items():
+      if type(result.get(key)) is not kind:
+        raise WorkdirError(
+          f"{path} is damaged: {key} is {result.get(key)!r}, not of type"
+          f" {kind.__name__}"
+        )
+  return result
+
+
+def write_evaluation(
+  folder: pathlib.Path, evaluation: Mapping[str, Any]
+) -> None:
+  """Writes ``evaluation.json``, or warns that it cannot be written.
+
+  What took long to measure is not lost with a folder that is read only.
+  """
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
-    raise WorkdirError(f"{path} is damaged: {error}") from error
+    write_json(folder / EVALUATION_FILE, evaluation)
+  except OSError as error:
+    logging.warning("%s is not written: %s", EVALUATION_FILE, error)
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:

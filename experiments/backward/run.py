@@ -9,12 +9,17 @@ results.jsonl are skipped. Prints the table of docs/performance.md; --table does
 nothing else.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 
-from bitnet_jax.train import records, runner, study
+from bitnet_jax.train import records, study
 
 CONFIGS = {
   "digits_mlp": {},
@@ -74,4 +79,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

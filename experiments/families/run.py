@@ -8,11 +8,16 @@ class, or the frequencies of the tokens, of the training split. Runs that are in
 results.jsonl are skipped; --table prints the table of the README only.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import pathlib
 import sys
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from bitnet_jax.train import records, runner, study
 from bitnet_jax.train.experiment import build
@@ -116,4 +121,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

@@ -10,14 +10,19 @@ regression. Accuracy on the dev split, and on the test split. Runs that are in
 results.jsonl are skipped; --table prints the table of the README only.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import itertools
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from bitnet_jax.data import labelled
-from bitnet_jax.train import records, runner, study
+from bitnet_jax.train import records, study
 from bitnet_jax.train.allocation import keep_memory
 
 PRETRAINING = "configs/wikitext2_encoder.py"
@@ -133,4 +138,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

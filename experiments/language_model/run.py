@@ -10,12 +10,17 @@ maximization on the last tenth of the training text). Runs that are in
 results.jsonl are skipped; --table prints the table of the README only.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import pathlib
 import sys
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from bitnet_jax.train import records, runner, study
 from bitnet_jax.train.allocation import keep_memory
@@ -156,4 +161,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

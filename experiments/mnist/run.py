@@ -11,11 +11,16 @@ a machine with nothing else to do, into times.jsonl. Both print the table of the
 README; --table does nothing else.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import pathlib
 import statistics
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from bitnet_jax.train import metrics, records, runner
 
@@ -110,4 +115,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

@@ -11,6 +11,11 @@ README.md; the rows of the authors' PyTorch layer in it are from torch.jsonl,
 which torch_reference.py writes.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import itertools
 import pathlib
 import shutil
@@ -18,7 +23,7 @@ import statistics
 import sys
 from collections.abc import Iterable
 
-from absl import app, flags
+from absl import flags
 
 from bitnet_jax.train import records, runner
 
@@ -146,4 +151,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

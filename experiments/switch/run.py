@@ -11,12 +11,17 @@ Runs that are in results.jsonl are skipped; --table prints the table of the
 README only.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 
-from bitnet_jax.train import records, runner, study
+from bitnet_jax.train import records, study
 
 CONFIG = "configs/mnist_cnn.py"
 BEFORE, AFTER = 4, 2  # epochs
@@ -107,4 +112,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

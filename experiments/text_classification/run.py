@@ -10,6 +10,11 @@ where it was; checkpoints of those that are done are deleted. Prints the table
 of the README; --table does nothing else.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import os
 import pathlib
 import shutil
@@ -17,7 +22,7 @@ import statistics
 import subprocess
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from bitnet_jax.train import records, runner
 
@@ -164,4 +169,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

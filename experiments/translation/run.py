@@ -8,14 +8,19 @@ translation, a copy of the source. Runs that are in results.jsonl are skipped;
 --table prints the table of the README only.
 """
 
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
 import gzip
 import pathlib
 import statistics
 import sys
 
-from absl import app, flags
+from absl import flags
 
-from bitnet_jax.train import records, runner, scores, study
+from bitnet_jax.train import records, scores, study
 from bitnet_jax.train.allocation import keep_memory
 
 CONFIG = "configs/multi30k_encoder_decoder.py"
@@ -100,4 +105,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=runner.parse_flags)
+  program.run(main)

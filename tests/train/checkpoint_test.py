@@ -1,5 +1,6 @@
 """Checkpoints: what comes back, what is kept, and how damage is met."""
 
+import hashlib
 import json
 import shutil
 
@@ -10,13 +11,11 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bitnet_jax.train.checkpoint import (
-  SEAL,
   CheckpointOptions,
   Checkpoints,
   Progress,
-  find_damage,
-  read_progress,
 )
+from bitnet_jax.train.seals import SEAL, find_damage, read_progress
 from bitnet_jax.train.sharding import make_mesh
 from bitnet_jax.train.state import TrainState
 
@@ -186,14 +185,42 @@ def test_seal_of_another_checkpoint_is_found(folder):
   assert find_damage(folder / "000002") is not None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"content": 1}'])
+@pytest.mark.parametrize(
+  "text", ["", "[]", "null", "{}", '{"content": 1}', "[" * 100_000]
+)
 def test_seal_that_is_not_one_is_damage(folder, text):
   (folder / "000002" / SEAL).write_text(text)
   assert SEAL in find_damage(folder / "000002")
 
 
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("progress", None),
+    ("progress", {"best": 0.5}),
+    ("progress", {"best": "much", "best_step": 1, "stale": 0}),
+    ("progress", {"best": 0.5, "best_step": [1], "stale": 0}),
+    ("metrics", [0.5]),
+    ("metrics", {"m": "much"}),
+    ("sha256", ["a"]),
+    ("sha256", {"state": None}),
+  ],
+)
+def test_seal_with_a_value_of_another_type_is_damage(
+  folder, checkpoints, key, value
+):
+  path = folder / "000002" / SEAL
+  content = json.loads(path.read_text())["content"] | {key: value}
+  text = json.dumps(content, sort_keys=True)
+  digest = hashlib.sha256(text.encode()).hexdigest()
+  path.write_text(json.dumps({"content": content, "sha256": digest}))
+  assert f"{path} has a value of another type" in find_damage(path.parent)
+  assert checkpoints.best_step() == 1
+  assert checkpoints.restore_latest(make_state())[1].best_step == 1
+
+
 def test_seal_of_another_format_is_damage(folder, monkeypatch):
-  monkeypatch.setattr("bitnet_jax.train.checkpoint.FORMAT", 2)
+  monkeypatch.setattr("bitnet_jax.train.seals.FORMAT", 2)
   assert "has format 1, not 2" in find_damage(folder / "000002")
 
 
@@ -233,6 +260,25 @@ def test_save_that_was_cut_short_is_removed(folder, checkpoints, caplog):
   assert sorted(p.name for p in folder.iterdir()) == ["000001", "000002"]
 
 
+def test_step_whose_seal_failed_is_saved_again(tmp_path, monkeypatch):
+  checkpoints = Checkpoints(tmp_path, make_options())
+  state, progress = TrainState(jnp.int32(1), {}, (), {}), Progress()
+  with monkeypatch.context() as patch:
+    patch.setattr("bitnet_jax.train.seals.write", fail)
+    checkpoints.save(1, state, progress=progress, metrics={})
+    with pytest.raises(OSError, match="no space"):
+      checkpoints.wait()
+  assert checkpoints.steps() == []
+  checkpoints.save(1, state, progress=progress, metrics={})
+  checkpoints.wait()
+  assert checkpoints.steps() == [1]
+  assert find_damage(tmp_path / "000001") is None
+
+
+def fail(*args, **kwargs):
+  raise OSError("no space")
+
+
 def test_removal_that_was_cut_short_is_finished(folder, checkpoints):
   (folder / "000001").rename(folder / "removing-000001")
   checkpoints.restore_latest(make_state())
@@ -241,9 +287,11 @@ def test_removal_that_was_cut_short_is_finished(folder, checkpoints):
 
 def test_other_files_are_left_alone(folder, checkpoints):
   (folder / "notes").mkdir()
+  (folder / "removing-notes").mkdir()
   (folder / "notes.txt").write_text("mine")
   checkpoints.restore_latest(make_state())
   assert (folder / "notes").is_dir()
+  assert (folder / "removing-notes").is_dir()
   assert (folder / "notes.txt").read_text() == "mine"
 
 

@@ -295,7 +295,7 @@ def test_loaded_config_refuses_a_mistaken_override(overrides, message):
     (
       ["train.py", DIGITS, "--workdir={}", "--process_id=1"],
       1,
-      ["error: --process_id says nothing without --multihost"],
+      ["error: --process_id requires --multihost"],
     ),
     (
       ["evaluate.py", "--workdir={}"],

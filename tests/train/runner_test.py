@@ -11,7 +11,7 @@ import pytest
 from bitnet_jax.train import hooks, loop, runner, warm_start
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.metrics import NonFiniteMetricError
-from bitnet_jax.train.workdir import WorkdirError, lock
+from bitnet_jax.train.workdir import Lock, WorkdirError
 from tests.train.conftest import final_state, lines_without_time
 
 
@@ -53,10 +53,10 @@ def test_result_holds_what_identifies_and_what_came_out(run):
   assert list((folder / "tensorboard").iterdir())
 
 
-def test_folder_may_be_relative(make_config, tmp_path, monkeypatch):
+def test_folder_may_be_relative_or_a_string(make_config, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   folder = pathlib.Path("runs/digits")
-  result = runner.run(make_config(), folder)
+  result = runner.run(make_config(), str(folder))
   assert runner.evaluate_run(folder)["step"] == result["step"]
   assert (tmp_path / "runs" / "digits" / "checkpoints" / "000012").is_dir()
 
@@ -230,7 +230,7 @@ def test_damaged_config_is_refused(run):
 
 def test_workdir_in_use_is_refused(run, tmp_path):
   with (
-    lock(tmp_path / "run"),
+    Lock(tmp_path / "run"),
     pytest.raises(WorkdirError, match="in use by another process"),
   ):
     run()

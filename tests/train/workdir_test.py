@@ -69,17 +69,18 @@ def test_damaged_config_is_named(tmp_path, text):
 def test_lock_makes_the_folder_and_is_released(tmp_path):
   folder = tmp_path / "a" / "b"
   for _ in range(2):
-    with workdir.lock(folder):
+    with workdir.Lock(folder):
       assert folder.is_dir()
       with pytest.raises(workdir.WorkdirError, match="in use"):
-        workdir.lock(folder)
+        workdir.Lock(folder)
 
 
 def test_result_is_read_or_named_if_damaged(tmp_path):
   assert workdir.read_result(tmp_path) is None
-  workdir.write_json(tmp_path / "result.json", {"a": 1})
-  assert workdir.read_result(tmp_path) == {"a": 1}
-  assert json.loads((tmp_path / "result.json").read_text()) == {"a": 1}
+  result = {"run_id": "a", "step": 1, "metrics": {}}
+  workdir.write_json(tmp_path / "result.json", result)
+  assert workdir.read_result(tmp_path) == result
+  assert json.loads((tmp_path / "result.json").read_text()) == result
   (tmp_path / "result.json").write_text("{")
   with pytest.raises(workdir.WorkdirError, match=r"result.json is damaged"):
     workdir.read_result(tmp_path)
