@@ -91,6 +91,17 @@ def sync(path: pathlib.Path) -> None:
     os.close(descriptor)
 
 
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+  """Names a file in errors of writing it; those of opening it do so already."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is None or error.filename is not None:
+      raise
+    raise OSError(error.errno, error.strerror, f"{path}") from error
+
+
 def write_atomically(path: pathlib.Path, text: str) -> None:
   """Writes a file that is either not there or whole, whatever happens.
 
@@ -99,16 +110,15 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
   """
   partial = path.with_name(f"{path.name}.partial")
   try:
-    with partial.open("w", encoding="utf-8") as file:
+    with naming(path), partial.open("w", encoding="utf-8") as file:
       file.write(text)
       file.flush()
       os.fsync(file.fileno())
     os.replace(partial, path)
-  except OSError as error:
+  except OSError:
     with contextlib.suppress(OSError):
       partial.unlink(missing_ok=True)
-    # Only the errors of opening and renaming name a file.
-    raise OSError(error.errno, error.strerror, f"{path}") from error
+    raise
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
@@ -52,8 +53,8 @@ class _Details:
         with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
           file.write(text)
         return f"{self.folder / LOG_FILE}"
-      except OSError:
-        pass  # A full disk may be what it is about.
+      except OSError:  # A full disk may be what it is about.
+        (self.folder / LOG_FILE).unlink(missing_ok=True)
     try:
       with tempfile.NamedTemporaryFile(
         "w", prefix="bitnet_jax-", suffix=".log", delete=False, encoding="utf-8"
@@ -61,7 +62,7 @@ class _Details:
         file.write(text)
       return file.name
     except OSError as error:
-      return f"none, {error}"
+      return f"not written, {error}"
 
 
 _details = _Details()
@@ -111,6 +112,8 @@ def _fail(error: BaseException) -> NoReturn:
     _details.texts.append("".join(traceback.format_exception(error)))
     text += f" (details: {_details.write()})"
   print(text, file=sys.stderr, flush=True)
+  # What libraries left undone need not be told of at the end.
+  warnings.simplefilter("ignore")
   sys.exit(1)
 
 

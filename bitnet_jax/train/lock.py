@@ -10,7 +10,7 @@ from absl import logging
 
 from bitnet_jax.files import write_atomically
 from bitnet_jax.train import bucket, seals
-from bitnet_jax.train.metrics import METRICS_FILE
+from bitnet_jax.train.metrics import EVENTS, METRICS_FILE
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
@@ -24,7 +24,7 @@ _WRITTEN = {
   _LOCK_FILE,
   CONFIG_FILE,
   METRICS_FILE,
-  "tensorboard",
+  EVENTS,
   bucket.CHECKPOINTS,
   *_VOCABULARY,
 }

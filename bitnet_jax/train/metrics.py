@@ -1,5 +1,6 @@
 """Where metrics go: lines of JSON, TensorBoard, the progress bar."""
 
+import contextlib
 import json
 import math
 import os
@@ -11,21 +12,24 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 import tqdm
 
 from bitnet_jax.files import (
   PathLike,
   local_path,
+  naming,
   parse_json,
   read_bytes,
   write_atomically,
 )
 from bitnet_jax.train import bucket
+from bitnet_jax.train.events import EventFile
 from bitnet_jax.train.speed import Speed
 
 METRICS_FILE = "metrics.jsonl"
 LARGEST_METRICS = 2**30  # bytes of that file
+EVENTS = "tensorboard"
+_LARGEST = 1e300  # Far above any metric in float32, and no NaN is below.
 
 
 class NonFiniteMetricError(FloatingPointError):
@@ -61,8 +65,8 @@ class MetricsWriter:
     self.start_time = kept[-1]["time"] if kept else 0.0
     self._began = time.monotonic()
     self._file = path.open("a", buffering=1, encoding="utf-8")
-    self._events = tensorboardX.SummaryWriter(
-      str(workdir / "tensorboard"),
+    self._events = EventFile(
+      workdir / EVENTS,
       purge_step=restored_step + 1 if restored_step else None,
     )
     self._step, self._time = restored_step, self.start_time
@@ -75,21 +79,25 @@ class MetricsWriter:
     if not self._pending:
       self._step, self._time = step, self.seconds()
     self._pending.update(metrics)
-    for name, value in metrics.items():
-      self._events.add_scalar(name, value, step)
+    with naming(self._folder / EVENTS):
+      for name, value in metrics.items():
+        self._events.add_scalar(name, value, step)
 
   def _complete_line(self) -> None:
     if self._pending:
       record = {"step": self._step, "time": round(self._time, 3)}
-      self._file.write(_line(record | dict(sorted(self._pending.items()))))
+      with naming(self._folder / METRICS_FILE):
+        self._file.write(_line(record | dict(sorted(self._pending.items()))))
       self._pending = {}
 
   def flush(self) -> None:
     """Completes the line of the current step and makes all lines durable."""
     self._complete_line()
-    self._file.flush()
-    os.fsync(self._file.fileno())
-    self._events.flush()
+    with naming(self._folder / METRICS_FILE):
+      self._file.flush()
+      os.fsync(self._file.fileno())
+    with naming(self._folder / EVENTS):
+      self._events.flush()
     bucket.send(self._folder)
 
   def seconds(self) -> float:
@@ -97,14 +105,15 @@ class MetricsWriter:
     return self.start_time + time.monotonic() - self._began
 
   def close(self) -> None:
-    """Flushes and closes the files."""
-    self.flush()
-    self._file.close()
-    self._events.close()
+    """Flushes and closes the files, also if one of them cannot be written."""
+    with contextlib.ExitStack() as stack:
+      stack.callback(self._events.close)
+      stack.callback(self._file.close)
+      self.flush()
 
 
 class SilentWriter:
-  """What processes have that leave the writing to another."""
+  """Writes nothing: for all processes but the primary one."""
 
   def __init__(self):
     self._began = time.monotonic()
@@ -151,10 +160,18 @@ def _parse(line: str, where: str) -> dict[str, Any]:
   if (
     not isinstance(record, dict)
     or type(record.get("step")) is not int
-    or type(record.get("time")) not in (int, float)
+    or "time" not in record
+    or not all(map(_is_metric, record.values()))
   ):
-    raise ValueError(f"{where}, has no step and time: {line:.100}")
+    raise ValueError(
+      f"{where}, has no step and time, or a value that is no number:"
+      f" {line:.100}"
+    )
   return record
+
+
+def _is_metric(value: Any) -> bool:
+  return type(value) in (int, float) and abs(value) < _LARGEST
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -66,7 +66,6 @@ def run(config: Mapping[str, Any], folder: PathLike) -> dict[str, Any]:
   """
   folder = bucket.place(folder)
   keep_compiled()
-  folder = bucket.place(folder)
   program.keep_details_in(folder)
   with Interrupt() as interrupt, _locked(folder) as lock:
     experiment = multihost.primary_first(lambda: _build_in(config, folder))
@@ -327,7 +326,6 @@ def evaluate_run(folder: PathLike, checkpoint: str = "last") -> dict[str, Any]:
   """
   folder = bucket.place(folder)
   keep_compiled()
-  folder = bucket.place(folder)
   experiment, state = load_run(folder, checkpoint)
   checkpoints = experiment.checkpoints(folder)
   measure = make_measure(experiment, experiment.problem.splits)

@@ -104,7 +104,7 @@ def _read(folder: epath.Path) -> dict[str, Any] | None:
   try:
     if path.stat().length > LARGEST_JSON:
       return None
-    seal = parse_json(path.read_bytes(), where=path)
+    seal = parse_json(path.read_bytes())
     content, digest = seal["content"], seal["sha256"]
   except (FileNotFoundError, ValueError, KeyError, TypeError):
     return None

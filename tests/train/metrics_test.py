@@ -129,6 +129,53 @@ def test_bad_line_in_the_middle_is_named(write, tmp_path):
   assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+  "line",
+  [
+    "[]",
+    "3",
+    "null",
+    '{"step": 1}',
+    '{"step": "1", "time": 0.5}',
+    '{"step": [1], "time": 0.5}',
+    '{"step": true, "time": 0.5}',
+    '{"step": 1, "time": NaN}',
+    '{"step": 1, "time": 0.5, "a": "much"}',
+    '{"step": 1, "time": 1' + "0" * 400 + "}",
+    "[" * 100_000,
+  ],
+)
+def test_line_with_a_value_of_another_type_is_named(tmp_path, line):
+  (tmp_path / METRICS_FILE).write_text(line + "\n")
+  with pytest.raises(ValueError, match=r"metrics.jsonl, line 1, has no step"):
+    read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("place", [METRICS_FILE, "tensorboard"])
+def test_full_disk_is_told_of_and_all_files_are_closed(
+  tmp_path, monkeypatch, place
+):
+  writer = MetricsWriter(tmp_path, restored_step=0)
+
+  def fail(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+  closed = []
+  with monkeypatch.context() as patch:
+    if place == "tensorboard":  # Each value is handed over at once.
+      patch.setattr(writer._events, "_write", fail)
+      with pytest.raises(OSError, match=rf"No space left .*{place}"):
+        writer.write(1, {"a": 1.0})
+    else:
+      patch.setattr(metrics.os, "fsync", fail)
+      patch.setattr(writer._events, "close", lambda: closed.append(True))
+      with pytest.raises(OSError, match=rf"No space left .*{place}"):
+        writer.close()
+      assert closed and writer._file.closed
+  writer._events.close()
+  writer._file.close()
+
+
 def test_no_file_is_no_lines(tmp_path):
   assert read_metrics(tmp_path) == []
 
