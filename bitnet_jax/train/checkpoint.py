@@ -40,11 +40,10 @@ class Checkpoints:
     options: CheckpointOptions,
     *,
     counted_from: int = 0,
-    check: Callable[[], None] | None = None,
   ):
     self.directory = bucket.absolute(directory)
     self.options, self.counted_from = options, counted_from
-    self.check = check or (lambda: None)
+    self.check: Callable[[], None] = lambda: None
     self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
     self._finishing: concurrent.futures.Future[None] | None = None
 
@@ -53,10 +52,12 @@ class Checkpoints:
     cls,
     folder: pathlib.Path,
     options: CheckpointOptions,
-    **more: Any,
+    *,
+    counted_from: int = 0,
   ) -> "Checkpoints":
     """Returns those of a workdir, which may be in a bucket."""
-    return cls(bucket.checkpoint_folder(folder), options, **more)
+    place = bucket.checkpoint_folder(folder)
+    return cls(place, options, counted_from=counted_from)
 
   def steps(self) -> list[int]:
     """Returns the steps with a sealed checkpoint, in order."""

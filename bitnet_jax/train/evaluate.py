@@ -21,6 +21,7 @@ def evaluate(
   key: jax.Array,
   strength: jax.Array | None = None,
   whole: bool = False,
+  between: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
   """Returns the sums of all metrics over ``batches``, in float64.
 
@@ -32,10 +33,13 @@ def evaluate(
     key: for stochastic rounding, the same for each evaluation.
     strength: share of quantization in force.
     whole: see ``place_batch``.
+    between: called before each batch; may raise an error to stop.
   """
   sums: dict[str, Any] = {}
   late: Totals = {}
   for batch in batches:
+    if between is not None:
+      between()
     placed = place_batch(batch, mesh, whole=whole)
     totals = eval_step(state, placed, key, strength)
     _add(sums, late)  # Fetched late, so that the device is never idle.

@@ -144,20 +144,12 @@ class Experiment:
       None,
     )
 
-  def checkpoints(
-    self, folder: pathlib.Path, check: Callable[[], None] | None = None
-  ) -> Checkpoints:
-    """Returns those of a workdir, of which the best is fully quantized.
-
-    Args:
-      folder: the workdir.
-      check: see ``Checkpoints``.
-    """
+  def checkpoints(self, folder: pathlib.Path) -> Checkpoints:
+    """Returns those of a workdir, of which the best is fully quantized."""
     return Checkpoints.of_run(
       folder,
       self.settings.checkpoint,
       counted_from=self.settings.quant.make_phase_in().in_force_from,
-      check=check,
     )
 
   def start(self) -> TrainState:
@@ -294,10 +286,7 @@ class Experiment:
     """Returns a function from a split's name and a state to its metrics.
 
     A state is evaluated with the strength of quantization that its next update
-    would have.
-
-    Args:
-      between: called before each batch; may raise an error to stop.
+    would have. ``between``: see ``evaluate``.
     """
     key = self.key(_EVALUATE)
     phase_in = self.settings.quant.make_phase_in()
@@ -311,11 +300,12 @@ class Experiment:
       sums = evaluate(
         eval_step,
         state,
-        _each_after(between, self.problem.eval_batches(split)),
+        self.problem.eval_batches(split),
         mesh=self.mesh,
         key=key,
         strength=place_strength(strength, self.mesh),
         whole=self.whole,
+        between=between,
       )
       return self.problem.finish(split, sums)
 
@@ -333,14 +323,6 @@ class Experiment:
     """Puts mesh and rules in force for a block of code."""
     with jax.set_mesh(self.mesh), nn.logical_axis_rules(self.rules):
       yield
-
-
-def _each_after(call, batches):
-  """Yields batches, each after a call."""
-  for batch in batches:
-    if call is not None:
-      call()
-    yield batch
 
 
 def build(

@@ -27,11 +27,7 @@ from bitnet_jax.train.hooks import (
   Timed,
   closing,
 )
-from bitnet_jax.train.interrupt import (
-  Interrupt,
-  evaluation_goes_on,
-  goes_on,
-)
+from bitnet_jax.train.interrupt import Interrupt, evaluation_goes_on, goes_on
 from bitnet_jax.train.interrupt import Interrupted as Interrupted
 from bitnet_jax.train.loop import train
 from bitnet_jax.train.metrics import MetricsWriter, SilentWriter, TrainMetrics
@@ -104,7 +100,9 @@ def _run_in(
   interrupt: Interrupt,
 ) -> dict[str, Any]:
   """Restores what is there, and does what is left."""
-  checkpoints = experiment.checkpoints(folder, lock.check if lock else None)
+  checkpoints = experiment.checkpoints(folder)
+  if lock is not None:
+    checkpoints.check = lock.check
   state, progress = experiment.init(), Progress()
   restored = checkpoints.restore_latest(state)
   if restored is None:

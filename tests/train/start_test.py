@@ -63,7 +63,7 @@ def test_start_that_fails_leaves_nothing_and_refuses_nothing(
 
 
 def test_start_that_fails_leaves_an_earlier_run_as_it_is(tmp_path):
-  old = {"total_steps": 1, "task": {}, "data": {}}
+  old = {"total_steps": 1, "task": {"name": "a"}, "data": {}}
   with Lock(tmp_path):
     workdir.claim(tmp_path, old, "print")
   (tmp_path / "metrics.jsonl").write_text('{"step": 1, "time": 0.1}\n')
@@ -86,7 +86,7 @@ def test_refused_start_leaves_a_run_as_it_is(run):
 
 
 def test_start_that_was_killed_before_a_step_refuses_nothing(tmp_path, caplog):
-  old = {"total_steps": 1, "seed": 1, "task": {}, "data": {}}
+  old = {"total_steps": 1, "seed": 1, "task": {"name": "a"}, "data": {}}
   workdir.claim(tmp_path, old, "other")
   for name in ("metrics.jsonl", "tokenizer.json", "mine.txt"):
     (tmp_path / name).touch()
@@ -139,7 +139,9 @@ def test_folder_that_is_not_the_one_that_was_locked_is_named(tmp_path, change):
   folder = tmp_path / "run"
   lock = Lock(folder)
   lock.check()
-  workdir.claim(folder, {"total_steps": 1, "task": {}, "data": {}}, "print")
+  workdir.claim(
+    folder, {"total_steps": 1, "task": {"name": "a"}, "data": {}}, "print"
+  )
   lock.is_claimed = True
   lock.check()
   change(folder)
