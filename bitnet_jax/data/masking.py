@@ -123,9 +123,12 @@ class Spans:
 
   def batch(self, indices: np.ndarray, words: np.ndarray) -> Batch:
     """Returns "inputs", "input_mask", "tokens", "targets" and "mask"."""
-    # The last example ends with the sequence, so that none needs padding.
-    starts = np.minimum(indices * self.length, len(self.sequence) - self.length)
-    tokens = self.sequence[starts[:, None] + np.arange(self.length)]
+    # The last example ends with the sequence, so that none needs padding; what
+    # the one before has too is no target again.
+    firsts = indices[:, None] * self.length
+    last = len(self.sequence) - self.length
+    places = np.minimum(firsts, last) + np.arange(self.length)
+    tokens, fresh = self.sequence[places], places >= firsts
     noise, first, sentinel = self._spans(words)
     rows, end = len(indices), np.full((len(indices), 1), self.eos_id, np.int32)
     inputs = np.where(noise, sentinel, tokens)[~noise | first]
@@ -134,13 +137,15 @@ class Spans:
     both = np.stack([sentinel, tokens], axis=2)
     kept = np.stack([first, noise], axis=2)
     targets = np.concatenate([both[kept].reshape(rows, -1), end], axis=1)
+    counts = np.stack([fresh, fresh], axis=2)[kept].reshape(rows, -1)
+    counts = np.concatenate([counts, np.ones_like(end)], axis=1)
     start = np.full((rows, 1), self.start_id, np.int32)
     return {
       "inputs": inputs,
       "input_mask": np.ones_like(inputs),
       "tokens": np.concatenate([start, targets[:, :-1]], axis=1),
       "targets": targets,
-      "mask": np.ones(targets.shape, np.float32),
+      "mask": counts.astype(np.float32),
     }
 
   def _spans(self, words):
@@ -289,7 +294,8 @@ def span_corruption(
   fraction of the tokens of each is taken out in spans. The encoder reads what
   is left, with a sentinel for each span; the decoder writes each sentinel and
   the span it stands for. Both end with an end of text. All examples have the
-  same lengths; the last stretch overlaps the one before.
+  same lengths; the last stretch overlaps the one before, whose tokens are no
+  targets again.
 
   Spans may stand anywhere in a stretch, so that every token is taken out about
   as often as any other. (Those of T5 end with the stretch: its first token
