@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Num
 
-from bitnet_jax.layers import BitConv, BitDense
+from bitnet_jax.layers import BitConv, BitDense, norms
 from bitnet_jax.models import sizes
 from bitnet_jax.quantizers.recipe import Rules, recipe_at
 
@@ -105,7 +105,7 @@ class Cnn(nn.Module):
         name = f"conv_{block}_{i}"
         x = self._conv(features, block == i == 0, name)(x, strength=strength)
         if cfg.batch_norm:
-          x = nn.BatchNorm(
+          x = norms.BatchNorm(
             use_running_average=deterministic,
             dtype=self._dtype("dtype"),
             name=f"norm_{block}_{i}",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bitnet_jax import choices
+from bitnet_jax.layers import norms
 from bitnet_jax.layers.attention import Attention, AttentionCache
 from bitnet_jax.layers.feed_forward import KINDS, FeedForward
 from bitnet_jax.models import sizes
@@ -139,7 +140,7 @@ class TransformerConfig:
 
 def make_norm(cfg: TransformerConfig, name: str | None = None) -> nn.Module:
   """Returns the norm that ``cfg`` asks for; its statistics are in float32."""
-  cls = {"rms_norm": nn.RMSNorm, "layer_norm": nn.LayerNorm}[cfg.norm]
+  cls = {"rms_norm": norms.RMSNorm, "layer_norm": norms.LayerNorm}[cfg.norm]
   scale_init = nn.initializers.ones_init()
   return cls(
     epsilon=cfg.norm_eps,

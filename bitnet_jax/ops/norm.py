@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bitnet_jax.ops import kernels
-from bitnet_jax.quantizers.quantizer import Quantizer
+from bitnet_jax.quantizers.quantizer import Quantizer, check_real
 from bitnet_jax.types import QTensor
 
 NORM_EPS = 1e-5
@@ -22,11 +22,15 @@ def normalize(
 ) -> Float[Array, "*shape"]:
   """Normalizes ``x`` over the axes that share one activation scale.
 
+  A group is NaN if a value in it is NaN or infinite, and if the sum of its
+  squares exceeds float32, as it does for values of 1e20: its factor would be
+  zero, and so would be the result.
+
   What is kept for the gradient is ``x`` itself and a mean and a factor for each
   group. Differentiable in reverse mode only.
 
   Args:
-    x: values in any float dtype.
+    x: values in any dtype of real numbers.
     norm: "layer_norm" ``(x - mean) / sqrt(variance + 1e-5)``, "rms_norm"
       ``x / sqrt(mean(x**2) + 1e-5)``, or ``None``, which returns ``x`` itself.
     axes: axes of the mean: the contracted ones of a dense layer; all but the
@@ -37,11 +41,13 @@ def normalize(
     float32 array; ``x`` unchanged for ``None``.
 
   Raises:
+    TypeError: for complex values.
     ValueError: for another norm.
   """
   _check(norm)
   if norm is None:
     return x
+  check_real(x=x)
   return _normalize(x, norm, axes)
 
 
@@ -103,6 +109,7 @@ def _normalize_forward(x, norm, axes):
     x32 = x32 - mean
   mean_square = jnp.mean(jnp.square(x32), axes, keepdims=True)
   factor = jax.lax.rsqrt(mean_square + NORM_EPS)
+  factor = jnp.where(factor > 0, factor, jnp.nan)  # 0 where squares overflow
   return x32 * factor, (x, mean, factor)
 
 

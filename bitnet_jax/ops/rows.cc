@@ -20,6 +20,7 @@ namespace ffi = xla::ffi;
 constexpr int64_t kLanes = 16;
 constexpr int64_t kTile = 1 << 14;  // values that are worth a tile, at least
 constexpr int kSums = 4;            // that a row is added up in
+constexpr float kLargestScale = 0x1p126f;  // with a normal reciprocal
 
 enum class Norm : int64_t { kNone, kLayer, kRms };
 
@@ -116,21 +117,25 @@ struct Quantizer {
   int32_t low, high;
   float norm_eps, eps;
 
+  // What a row is multiplied by. Squares that overflow would make it zero.
+  float Factor(float mean_square) const {
+    return std::isfinite(mean_square) ? 1.0f / std::sqrt(mean_square + norm_eps)
+                                      : NAN;
+  }
+
   // Returns mean, factor and scale of a row.
   BITNET_TARGET void operator()(const float* x, int64_t n, int8_t* codes,
                                 float* mean, float* factor,
                                 float* scale) const {
     *mean = norm == Norm::kLayer ? Mean(x, n) : 0.0f;
-    *factor = norm == Norm::kNone
-                  ? 1.0f
-                  : 1.0f / std::sqrt(MeanSquare(x, n, *mean) + norm_eps);
+    *factor = norm == Norm::kNone ? 1.0f : Factor(MeanSquare(x, n, *mean));
+    const float most = std::max(-low, high);
     const float largest = Largest(x, n, *mean) * *factor;
-    if (!std::isfinite(largest)) {
+    if (!std::isfinite(largest) || largest / most > kLargestScale) {
       *scale = NAN;
       std::fill_n(codes, n, 0);
       return;
     }
-    const float most = std::max(-low, high);
     const float measure = std::max(largest, eps);
     *scale = measure / most;
     Round(x, n, *mean, {*factor, most / measure, low, high}, codes);

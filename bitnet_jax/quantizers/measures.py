@@ -13,6 +13,7 @@ good-looking code. Empty groups measure 0 or NaN and are never multiplied.
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -42,10 +43,11 @@ def absmax(
   x: Float[Array, "*shape"], axes: tuple[int, ...]
 ) -> Float[Array, "..."]:
   """Returns the largest ``|x|`` over ``axes``."""
-  magnitudes = jnp.abs(x.astype(jnp.float32))
-  return _nan_unless_finite(
-    jnp.max(magnitudes, axes, keepdims=True, initial=0.0)
-  )
+  # Bit patterns order as magnitudes do, NaN above all: a maximum of floats
+  # drops NaN where XLA's CPU backend vectorizes it.
+  bits = selection.magnitude_bits(x.astype(jnp.float32))
+  largest = jnp.max(bits, axes, keepdims=True, initial=0)
+  return _nan_unless_finite(jax.lax.bitcast_convert_type(largest, jnp.float32))
 
 
 def absmedian(
@@ -55,8 +57,11 @@ def absmedian(
 
   The lower median is element number ``(n - 1) // 2`` of the sorted values: for
   an even count the lower of the two middle ones, as in PyTorch and unlike
-  ``jnp.median``, which averages them.
+  ``jnp.median``, which averages them. Dtypes other than float32,
+  bfloat16 and float16 are cast to float32 first.
   """
+  if x.dtype not in selection.DTYPES:
+    x = x.astype(jnp.float32)
   n = math.prod(x.shape[i] for i in axes)
   median = selection.kth_smallest_magnitude(x, (n - 1) // 2, axes)
   return median.astype(jnp.float32)

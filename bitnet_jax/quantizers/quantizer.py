@@ -6,6 +6,7 @@ the mean or the median of BitNet b1.58 Reloaded (arXiv 2407.09527).
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from bitnet_jax.quantizers.measures import MEASURES
 from bitnet_jax.types import QTensor
 
 TERNARY_RANGE = (-1, 1)
+_LARGEST_SCALE = 2.0**126  # of which float32 has a normal reciprocal
 TWN_THRESHOLD = 0.7  # Li et al., Ternary Weight Networks (1605.04711), eq. 6.
 
 
@@ -28,7 +30,9 @@ class Quantizer:
   ``clip(round(x * (Q / max(m, eps))), low, high)`` and the scale is
   ``max(m, eps) / Q``. Ties round to even. Everything is computed in float32,
   whatever the dtype of ``x``, and the scale carries no gradient. An element
-  that is NaN or infinite makes the scale NaN.
+  that is NaN or infinite makes the scale NaN, and so does a measure so large
+  (8.5e37 for ternary codes) that ``Q / m`` is subnormal: CPUs take that for
+  zero.
 
   Attributes:
     measure: a name in ``MEASURES``: "absmean", "absmedian" or "absmax".
@@ -106,8 +110,10 @@ class Quantizer:
       kept as size 1.
 
     Raises:
+      TypeError: for complex values.
       ValueError: if the rounding needs a key and there is none.
     """
+    check_real(x=x)
     if self.needs_key and key is None:
       raise ValueError("stochastic rounding needs a key; none was given")
     x32 = x.astype(jnp.float32)
@@ -118,23 +124,40 @@ class Quantizer:
   def in_range(
     self, x: Float[Array, "*shape"], *, axes: tuple[int, ...] | None = None
   ) -> Bool[Array, "*shape"]:
-    """Says where the rounded value lies within the range, before clipping."""
+    """Says where clipping leaves the rounded value as it is, NaN included."""
     m = self.measured(x, axes=axes)
     rounded = jnp.round(x.astype(jnp.float32) * (self.largest_code / m))
     low, high = self.range
-    return (rounded >= low) & (rounded <= high)
+    return ~((rounded < low) | (rounded > high))
 
   def measured(
     self, x: Float[Array, "*shape"], *, axes: tuple[int, ...] | None = None
   ) -> Float[Array, "..."]:
-    """Returns the measure of ``|x|``, at least ``eps``; see ``quantize``."""
+    """Returns the measure of ``|x|``, at least ``eps``; see ``quantize``.
+
+    Raises:
+      TypeError: for complex values.
+    """
+    check_real(x=x)
     shared = range(x.ndim) if axes is None else axes
     if axes is None and self.axis is not None:
       shared = (self.axis % x.ndim,)
     if 0 in [x.shape[i] for i in shared]:  # A mean of nothing would be NaN.
       shape = [1 if i in shared else n for i, n in enumerate(x.shape)]
       return jnp.full(shape, self.eps, jnp.float32)
-    return jnp.maximum(MEASURES[self.measure](x, tuple(shared)), self.eps)
+    m = jnp.maximum(MEASURES[self.measure](x, tuple(shared)), self.eps)
+    return jnp.where(m / self.largest_code > _LARGEST_SCALE, jnp.nan, m)
+
+
+def check_real(**operands: Any) -> None:
+  """Raises a TypeError that names a complex operand, which a cast would cut.
+
+  Args:
+    **operands: arrays by name, or ``QTensor``; ``None`` is passed over.
+  """
+  for name, x in operands.items():
+    if x is not None and jnp.issubdtype(x.dtype, jnp.complexfloating):
+      raise TypeError(f"{name} is {x.dtype}; it must hold real numbers")
 
 
 def _round_nearest(x, m, quantizer, key):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from bitnet_jax import backend
 
 _ORDERED = {32: jnp.int32, 16: jnp.int16}
+DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 # Where the first cuts lie: the medians of common distributions are 0.7 to 1
 # times their means.
 _SHARES_OF_MEAN = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2)

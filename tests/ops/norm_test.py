@@ -41,6 +41,32 @@ def test_equal_token_vanishes_under_layer_norm_only():
   np.testing.assert_allclose(normalize(x, "rms_norm"), 1.0, **TOLERANCE)
 
 
+@pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16))
+@pytest.mark.parametrize("axes", ((-1,), (1, 2)))
+@pytest.mark.parametrize("norm", ("layer_norm", "rms_norm"))
+def test_squares_that_overflow_make_their_group_nan_and_no_other(
+  norm, axes, dtype
+):
+  x = jax.random.normal(jax.random.key(0), (3, 4, 5), dtype)
+  huge = x.at[1].multiply(1e20)
+
+  def loss(x):
+    y = normalize(x, norm, axes=axes)
+    return jnp.sum(y[::2]) + jnp.sum(y[1]), y
+
+  gradient, y = jax.grad(loss, has_aux=True)(huge)
+  for found in (y, gradient):
+    assert jnp.isnan(found[1]).all()
+    assert jnp.isfinite(found[::2]).all()
+  np.testing.assert_array_equal(y[::2], normalize(x, norm, axes=axes)[::2])
+
+
+def test_largest_values_whose_squares_do_not_overflow_are_normalized():
+  x = jnp.array([[1e18, -1e18, 3e18, -3e18]])
+  y = normalize(x, "layer_norm")
+  np.testing.assert_allclose(y, reference(x, "layer_norm", -1), **TOLERANCE)
+
+
 def test_no_norm_returns_its_input():
   x = jnp.ones((2, 3), jnp.bfloat16)
   assert normalize(x, None) is x

@@ -82,11 +82,22 @@ def test_rows_depend_on_no_other_row(norm):
   np.testing.assert_array_equal(alone.codes[0], together.codes[7])
   np.testing.assert_array_equal(alone.scale[0], together.scale[7])
   x[2, 5], x[3, 69], x[4, 0], x[5] = np.nan, np.inf, -np.inf, 0
+  x[8] = 1e20 * x[8]
   found = quantize(x, norm)
   assert np.isnan(found.scale[2:5]).all()
   np.testing.assert_array_equal(found.codes[2:6], 0)
   np.testing.assert_allclose(found.scale[5], ACTS.eps / ACTS.largest_code)
-  np.testing.assert_array_equal(found.codes[6:], together.codes[6:])
+  # Its squares overflow.
+  assert np.isnan(found.scale[8]) == (norm is not None)
+  rest = [6, 7, *range(9, 40)]
+  np.testing.assert_array_equal(found.codes[rest, :], together.codes[rest, :])
+
+
+def test_scale_without_a_normal_reciprocal_is_nan():
+  acts = Quantizer("absmax", (-1, 1), axis=-1)
+  x = np.float32([[8e37, 8e37], [9e37, 9e37]])
+  scale = quantize(x, None, acts).scale
+  np.testing.assert_array_equal(scale, np.float32([[8e37], [np.nan]]))
 
 
 @pytest.mark.parametrize("n", [1, 16, 70, 1030])

@@ -131,6 +131,16 @@ def test_bad_value_makes_the_scale_of_its_group_nan(measure, rounding, bad):
   assert np.isnan(per_tensor.quantize(x, key=KEY).dequantize()).all()
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+def test_values_whose_reciprocal_is_subnormal_do_not_become_zeros(measure):
+  x = jnp.array([[8e37, -8e37], [9e37, -9e37]])
+  q = ternary(measure, axis=-1).quantize(x)
+  np.testing.assert_array_equal(q.scale, [[np.float32(8e37)], [np.nan]])
+  np.testing.assert_array_equal(q.qvalue[0], [1, -1])
+  wide = Quantizer(measure, (-8, 7), axis=-1).quantize(x)
+  np.testing.assert_array_equal(wide.qvalue, [[7, -8]] * 2)
+
+
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("measure", MEASURES)
 def test_empty_batch_gives_empty_codes(measure, rounding):
@@ -226,6 +236,11 @@ def test_in_range_says_what_clipping_changes():
   # 128 at absmax is clipped to 127.
   inside = INT8.in_range(jnp.array([[1.0, -1.0, 0.5]]))
   np.testing.assert_array_equal(inside, [[0, 1, 1]])
+
+
+def test_in_range_takes_nothing_from_the_gradient_of_a_bad_group():
+  x = jnp.array([[1.0, jnp.nan, 0.5], [1.0, jnp.inf, 0.5]])
+  assert INT8.in_range(x).all()
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,10 @@ def test_most_likely_is_the_first_of_the_largest(dtype):
   logits = np.random.default_rng(0).integers(-3, 3, (4, 50, 9))
   logits = jnp.asarray(logits, dtype).at[0, 0].set(-jnp.inf)
   np.testing.assert_array_equal(most_likely(logits), jnp.argmax(logits, -1))
+  logits = logits.at[0].set(jnp.nan).at[1, 2, 3].set(jnp.nan)
+  found = most_likely(logits)
+  np.testing.assert_array_equal(found[0], 9)
+  np.testing.assert_array_equal(found[1] == 9, np.arange(50) == 2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

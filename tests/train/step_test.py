@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from bitnet_jax import BitDense
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.sharding import place_batch
 from bitnet_jax.train.state import TrainState
@@ -176,3 +177,43 @@ def test_training_is_deterministic(make_config):
   }
   first = first_losses(make_config(**options), steps=3)
   assert first_losses(make_config(**options), steps=3) == first
+
+
+class Quantized(Regression):
+  """A layer under a recipe in place of the linear model."""
+
+  def __init__(self, recipe):
+    self.layer = BitDense(8, use_bias=False, recipe=recipe)
+
+  def totals(self, params, variables, batch, *, key, deterministic, strength):
+    y = self.layer.apply({"params": params}, batch["x"], strength=strength)
+    loss = (y**2 * batch["mask"][:, None]).sum()
+    return {"loss": loss, "weight": batch["mask"].sum()}, variables
+
+
+def losses_of_bad_inputs():
+  """The losses of steps with one NaN in the input, by recipe."""
+  found = {}
+  x = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+  params = {"kernel": jnp.asarray(x[:, :8])}
+  x[3, 5] = np.nan
+  batch = {"x": jnp.asarray(x), "mask": jnp.ones(64)}
+  tx = optax.sgd(0.5)
+  state = TrainState(jnp.int32(0), params, tx.init(params), {})
+  for recipe in ("float", "b158", "bitnet_2b4t", "int8"):
+    step = make_train_step(Quantized(recipe), tx, optax.constant_schedule(0.5))
+    state_after, metrics = jax.jit(step)(state, batch, jax.random.key(0))
+    found[recipe] = [
+      float(metrics["loss"]),
+      float(metrics["grad_norm"]),
+      float(jnp.isnan(state_after.params["kernel"]).mean()),
+    ]
+  return found
+
+
+@pytest.mark.slow
+def test_bad_input_makes_the_loss_bad_under_every_recipe(optimized):
+  found = optimized(losses_of_bad_inputs)
+  for recipe, values in found.items():
+    assert np.isnan(values[:2]).all(), recipe
+  assert all(found[recipe][2] == 1 for recipe in found if recipe != "float")
