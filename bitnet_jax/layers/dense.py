@@ -67,7 +67,8 @@ def result_dtype(module: Any, x: Any, kernel: Any, bias: Any) -> Any:
   dtypes = [x.dtype, kernel.dtype] + ([] if bias is None else [bias.dtype])
   if isinstance(kernel, QTensor) and kernel.latent is None:
     dtypes[1] = module.param_dtype
-  arrays = [jnp.zeros((), dtype) for dtype in dtypes]
+  # In NumPy, of which Flax takes dtypes that JAX has turned off, as float64.
+  arrays = [np.zeros((), dtype) for dtype in dtypes]
   dtype = canonicalize_dtype(*arrays, dtype=module.dtype)
   preferred = getattr(module, "preferred_element_type", None)
   if preferred is None:

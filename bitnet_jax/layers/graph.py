@@ -18,6 +18,7 @@ from bitnet_jax.layers.message_passing import (
   segment_sum,
 )
 from bitnet_jax.ops.operands import quantize_input
+from bitnet_jax.quantizers.quantizer import check_real
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, Rules, recipe_at
 
 _SLOPE = 0.2  # of the leaky ReLU of attention scores, as in its paper
@@ -171,12 +172,18 @@ class GatConv(GraphConv):
     deterministic: bool = True,
     strength: ArrayLike | None = None,
   ) -> Num[Array, "*batch n d_out"]:
-    """Returns the nodes after the convolution."""
+    """Returns the nodes after the convolution.
+
+    Raises:
+      TypeError: for complex nodes.
+      ValueError: for an unknown ``merge``.
+    """
     choices.check(self.merge, MERGES, key="merge")
     n, shape = nodes.shape[-2], (self.heads, self.features)
     x = self._dense(self.heads * self.features, "dense")(
       nodes, strength=strength
     )
+    check_real(nodes=x)
     x = x.reshape(*x.shape[:-1], *shape)
     senders, receivers = add_self_loops(senders, receivers, num_nodes=n)
     scores = gather(self._score("sender", x), senders)

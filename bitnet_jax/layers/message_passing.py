@@ -12,7 +12,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Inexact, Int, Num
+
+from bitnet_jax.ops.operands import as_floats
+from bitnet_jax.quantizers.quantizer import check_real
 
 
 def add_self_loops(
@@ -83,15 +86,14 @@ def segment_mean(
   segments: Int[Array, "*batch e"],
   *,
   num_segments: int,
-) -> Float[Array, "..."]:
+) -> Inexact[Array, "..."]:
   """Returns means in place of the sums of ``segment_sum``, also zero for an
-  empty segment; in float32.
+  empty segment; in float32, or the dtype of values that are wider.
   """
-  sums = segment_sum(
-    values.astype(jnp.float32), segments, num_segments=num_segments
-  )
+  sums = segment_sum(_widened(values), segments, num_segments=num_segments)
   counts = jnp.maximum(count(segments, num_segments=num_segments), 1)
-  return sums / counts.reshape(counts.shape + (1,) * (sums.ndim - counts.ndim))
+  counts = counts.reshape(counts.shape + (1,) * (sums.ndim - counts.ndim))
+  return sums / counts.astype(sums.dtype)
 
 
 def count(
@@ -113,7 +115,11 @@ def segment_softmax(
   Returns:
     float32 weights of the shape of the scores, not negative, that add up to 1
     over the members of a segment.
+
+  Raises:
+    TypeError: for complex scores.
   """
+  check_real(scores=scores)
   scores = scores.astype(jnp.float32)
 
   def largest(scores, segments):
@@ -150,42 +156,52 @@ def symmetric_weights(
 
 
 def aggregate(
-  nodes: Float[Array, "*batch n d"],
+  nodes: Num[Array, "*batch n d"],
   senders: Int[Array, "*batch e"],
   receivers: Int[Array, "*batch e"],
   weights: Float[Array, "*batch e"],
-) -> Float[Array, "*batch n d"]:
+) -> Inexact[Array, "*batch n d"]:
   """Adds up, at each node, what its edges send: weight times node.
 
-  Sums are taken in float32 and returned in the dtype of the nodes.
+  Sums are taken in float32, or in the dtype of nodes that are wider (float64,
+  complex), and returned in the dtype of the nodes; in float32 for integers and
+  booleans, which weighted sums are not.
   """
-  messages = gather(nodes, senders).astype(jnp.float32) * weights[..., None]
+  nodes = as_floats(nodes)
+  messages = _widened(gather(nodes, senders))
+  messages = messages * weights[..., None].astype(messages.dtype)
   sums = segment_sum(messages, receivers, num_segments=nodes.shape[-2])
   return sums.astype(nodes.dtype)
 
 
 def propagate(
-  nodes: Float[Array, "*batch n d"],
+  nodes: Num[Array, "*batch n d"],
   senders: Int[Array, "*batch e"],
   receivers: Int[Array, "*batch e"],
   *,
   steps: int,
-) -> Float[Array, "*batch n d"]:
+) -> Inexact[Array, "*batch n d"]:
   """Multiplies nodes ``steps`` times by the normalized adjacency matrix.
 
   That is ``(D^-1/2 (A + I) D^-1/2)^steps X``: all that SGC does to features
-  before its one linear layer.
+  before its one linear layer. The dtype is that of ``aggregate``.
 
   References:
     Wu et al., Simplifying Graph Convolutional Networks, 2019,
     https://arxiv.org/abs/1902.07153.
   """
-  n = nodes.shape[-2]
+  nodes, n = as_floats(nodes), nodes.shape[-2]
   senders, receivers = add_self_loops(senders, receivers, num_nodes=n)
   weights = symmetric_weights(senders, receivers, num_nodes=n)
   for _ in range(steps):
     nodes = aggregate(nodes, senders, receivers, weights)
   return nodes
+
+
+def _widened(x: Num[Array, "..."]) -> Inexact[Array, "..."]:
+  """Returns ``x`` in the dtype that it is summed in: at least float32."""
+  x = as_floats(x)
+  return x if x.dtype.itemsize > 4 else x.astype(jnp.float32)
 
 
 def _for_each_graph(

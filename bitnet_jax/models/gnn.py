@@ -13,6 +13,8 @@ from jaxtyping import Array, ArrayLike, Int, Num
 from bitnet_jax import choices
 from bitnet_jax.layers import BitDense, graph, message_passing
 from bitnet_jax.models import sizes
+from bitnet_jax.ops.operands import as_floats
+from bitnet_jax.quantizers.quantizer import check_real
 from bitnet_jax.quantizers.recipe import Rules, recipe_at
 
 CONVOLUTIONS: dict[str, type[graph.GraphConv]] = {
@@ -139,7 +141,8 @@ class Gnn(nn.Module):
       deterministic: whether dropout is off.
       strength: share of quantization in force.
     """
-    cfg, x = self.cfg, nodes
+    check_real(nodes=nodes)
+    cfg, x = self.cfg, as_floats(nodes)
     drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
     modes = {"deterministic": deterministic, "strength": strength}
     if cfg.kind == "sgc":

@@ -306,7 +306,8 @@ def bit_conv(
     The convolution, in ``dtype``.
 
   Raises:
-    ValueError: as ``bit_dot``.
+    TypeError: as ``bit_dot``.
+    ValueError: likewise.
   """
   if x.ndim != w.ndim or x.ndim < 3:
     raise ValueError(

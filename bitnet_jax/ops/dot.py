@@ -143,7 +143,8 @@ def bit_dot(
   Raises:
     ValueError: for shapes that do not match, an unknown recipe, a missing key,
       or a recipe that cannot run as asked (see ``choose_compute``).
-    TypeError: see above.
+    TypeError: see above; and for complex numbers, unless the recipe is
+      "float".
   """
   if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
     raise ValueError(

@@ -1,10 +1,13 @@
 """Inputs of layers: from whatever a user passes to what a product takes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Key, Num
+from jaxtyping import Array, ArrayLike, Float, Inexact, Key, Num
 
 from bitnet_jax.ops.norm import normalize, quantize_rows, quantizes_rows
+from bitnet_jax.quantizers.quantizer import check_real
 from bitnet_jax.quantizers.recipe import RecipeLike, get_recipe
 from bitnet_jax.types import QTensor
 
@@ -23,7 +26,7 @@ def quantize_input(
   pass straight through to ``x``, in reverse mode only.
 
   Args:
-    x: input, any dtype of numbers.
+    x: input, any dtype of real numbers.
     recipe: that of all the layers.
     axes: those of one token, that the layers contract; of convolutions, all but
       the batch.
@@ -33,6 +36,7 @@ def quantize_input(
     Codes, scale, and the normalized input as ``latent``.
 
   Raises:
+    TypeError: for complex numbers.
     ValueError: if the recipe leaves activations in float.
   """
   recipe = get_recipe(recipe)
@@ -41,7 +45,8 @@ def quantize_input(
       "quantize_input needs a recipe that quantizes activations; this one"
       " leaves them in float"
     )
-  x, axes = _as_floats(x), tuple(axis % x.ndim for axis in axes)
+  check_real(x=x)
+  x, axes = as_floats(x), tuple(axis % x.ndim for axis in axes)
   if quantizes_rows(x, recipe.acts, axes=axes):
     return quantize_rows(x, recipe.norm, recipe.acts, axes=axes)
   latent = normalize(x, recipe.norm, axes=axes)
@@ -72,15 +77,22 @@ def prepare_input(
 
   Returns:
     What a product takes: it is quantized already where one kernel does both.
+
+  Raises:
+    TypeError: for complex numbers, unless the recipe is "float".
   """
   if isinstance(x, QTensor):
     return x
-  x, recipe = _as_floats(x), get_recipe(recipe)
+  x, recipe = as_floats(x), get_recipe(recipe)
+  if not recipe.is_float:
+    check_real(x=x)
   acts = recipe.acts if strength is None else None
   if acts is not None and quantizes_rows(x, acts, axes=axes):
     return quantize_rows(x, recipe.norm, acts, axes=axes)
   return normalize(x, recipe.norm, axes=axes)
 
 
-def _as_floats(x):
+def as_floats(x: Any) -> Inexact[Array, "*shape"]:
+  """Returns numbers as a JAX array; integers and booleans become float32."""
+  x = jnp.asarray(x)
   return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)

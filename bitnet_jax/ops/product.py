@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Float, Key
 from bitnet_jax.ops.bilinear import Bilinear, Spec
 from bitnet_jax.ops.placement import varying_alike
 from bitnet_jax.ops.straight_through import along_last, straight_through_product
+from bitnet_jax.quantizers.quantizer import check_real
 from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
 
@@ -48,6 +49,7 @@ def quantized_product(
       f"bias has the shape {bias.shape}; for weights {w.shape} it must have"
       f" the shape {w.shape[-1:]}"
     )
+  x, w, bias = jax.tree.map(jnp.asarray, (x, w, bias))
   given = [a for a in (x, w, bias) if a is not None]
   if dtype is None:
     dtype = jnp.result_type(*(a.dtype for a in given))
@@ -65,6 +67,7 @@ def quantized_product(
   if recipe.is_float:
     y = _float_product(product, x, w, bias, precision, dtype)
     return checkpoint_name(y, PRODUCT)
+  check_real(x=x, w=w, bias=bias)
   if strength is not None and recipe.compute == "int8":
     raise ValueError(
       "compute is 'int8', but a strength was given, which blends operands in"

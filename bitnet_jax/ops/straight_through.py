@@ -113,11 +113,14 @@ def _refuse_derivatives_jvp(primals, tangents):
 def _product_of_codes(spec, x, w, qx, qw):
   """The product before the scales, in float32."""
   if qx is None or qw is None:
+    # Scales and gradients are in float32, whatever the dtype of the result.
+    is_wide = jnp.dtype(spec.dtype).itemsize > 4
+    dtype = jnp.float32 if is_wide else spec.dtype
     a = x if qx is None else qx.codes
     b = w if qw is None else unpacked(qw).codes
     return spec.product(
-      a.astype(spec.dtype),
-      b.astype(spec.dtype),
+      a.astype(dtype),
+      b.astype(dtype),
       precision=spec.precision,
       dtype=jnp.float32,
     )
