@@ -14,9 +14,6 @@ from typing import Any
 # Descriptions of models with a million parts stay below.
 LARGEST_JSON = 2**26
 MOST_VALUES = 2**20
-# How many bytes a byte of a packed file may become: of data few become more
-# than 20, of what is packed to fill a memory 1,000 to 7,000.
-MOST_GROWTH = 100
 _PART = 2**16  # bytes that are unpacked at a time
 
 
@@ -153,21 +150,36 @@ def is_address(path: pathlib.Path) -> bool:
   return path.parts[:1] == ("gs:",)
 
 
-def open_regular(path: pathlib.Path) -> io.BufferedReader:
+@contextlib.contextmanager
+def open_regular(
+  path: pathlib.Path, *, most: int | None = None
+) -> Iterator[io.BufferedReader]:
   """Opens a file for reading, without waiting for what is no file.
+
+  Args:
+    path: of the file, which messages name.
+    most: bytes that it may have; any number by default.
 
   Raises:
     FileNotFoundError: if there is none.
-    ValueError: for a folder, a pipe, a device or a socket.
+    ValueError: for a folder, a pipe, a device or a socket, or a larger file.
   """
   # Opening a pipe would wait for another process.
   descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-  mode = os.fstat(descriptor).st_mode
-  if not stat.S_ISREG(mode):
+  found = os.fstat(descriptor)
+  if not stat.S_ISREG(found.st_mode):
     os.close(descriptor)
-    kind = "folder" if stat.S_ISDIR(mode) else "pipe or device"
+    kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe or device"
     raise ValueError(f"{path} is a {kind}, not a file")
-  return os.fdopen(descriptor, "rb")
+  with os.fdopen(descriptor, "rb") as file:
+    if most is not None and found.st_size > most:
+      raise ValueError(f"{path} has more than {most} bytes")
+    try:
+      yield file
+    except OSError as error:
+      if error.errno is None or error.filename is not None:
+        raise
+      raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_bytes(path: pathlib.Path, *, most: int) -> bytes:
@@ -177,43 +189,44 @@ def read_bytes(path: pathlib.Path, *, most: int) -> bytes:
     FileNotFoundError: if there is none.
     ValueError: if it is larger, or no file.
   """
-  with open_regular(path) as file:
-    # The size is asked for before the memory is.
-    if os.fstat(file.fileno()).st_size <= most:
-      data = file.read(most + 1)
-      if len(data) <= most:
-        return data
-  raise ValueError(f"{path} has more than {most} bytes, the most that is read")
+  with open_regular(path, most=most) as file:
+    size = os.fstat(file.fileno()).st_size
+    data = file.read(size + 1)
+    if len(data) <= size:
+      return data
+    # It grew meanwhile, or is one of those in which the system speaks.
+    parts = [data]
+    while part := file.read(_PART):
+      parts.append(part)
+      size += len(part)
+      if size >= most:
+        raise ValueError(f"{path} has more than {most} bytes")
+  return b"".join(parts)
 
 
-def read_unpacked(
-  read: Callable[[int], bytes], *, size: int, least: int
-) -> bytearray:
-  """Reads a packed file, which may not grow too much.
+def read_unpacked(read: Callable[[int], bytes], *, most: int) -> bytearray:
+  """Reads what a packed file becomes.
 
   Args:
-    read: gives the next bytes of what is unpacked.
-    size: bytes of the packed file.
-    least: bytes that any file may become.
+    read: gives the next bytes of it.
+    most: bytes that it may become.
 
   Raises:
-    ValueError: if it becomes larger than ``least`` bytes, and larger than
-      ``MOST_GROWTH`` times its size.
+    ValueError: if it becomes more.
   """
   data = bytearray()
   while part := read(_PART):
     data += part
-    check_growth(len(data), size=size, least=least)
+    check_unpacked(len(data), most=most)
   return data
 
 
-def check_growth(unpacked: int, *, size: int, least: int) -> None:
-  """Raises a ValueError for a packed file that grows as none of data does."""
-  most = max(least, MOST_GROWTH * size)
-  if unpacked > most:
+def check_unpacked(size: int, *, most: int) -> None:
+  """Raises a ValueError for a packed file that grows as no data does."""
+  if size > most:
     raise ValueError(
-      f"of {size} bytes become more than {most}; unpack a file by hand, if it"
-      " is to be read all the same"
+      f"it becomes more than {most} bytes; unpack it by hand, if it is to be"
+      " read all the same"
     )
 
 

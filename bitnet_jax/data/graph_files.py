@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bitnet_jax.data import graphs, npz
+from bitnet_jax.files import open_regular
 
 SPARSE = ("data", "indices", "indptr", "shape")
 MOST_FEATURES = 2**24  # of a node
@@ -27,7 +28,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
   """
   if not path.is_file():
     raise FileNotFoundError(f"there is no file {path}")
-  with path.open("rb") as stream:
+  with open_regular(path, most=npz.LARGEST_ARCHIVE) as stream:
     digest = hashlib.file_digest(stream, "sha256").hexdigest()
     stream.seek(0)
     archive = npz.open_archive(path, stream)

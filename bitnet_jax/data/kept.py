@@ -80,9 +80,9 @@ def load_kept(entry: Mapping[str, Any], folder: PathLike) -> Tokenizer:
     files = ",".join(str(folder / name) for name in names)
     spec = f"{kind}:{files}" if files else kind
     found = load_tokenizer(spec, texts=tuple, **options)
-  except (AttributeError, KeyError, TypeError) as error:
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise ValueError(
-      f"what is kept of the vocabulary in {folder} is damaged: {error!r}"
+      f"what is kept of the vocabulary in {folder} is damaged: {error!r:.500}"
     ) from error
   if found.fingerprint != fingerprint:
     raise ValueError(

@@ -15,7 +15,9 @@ from bitnet_jax import files
 from bitnet_jax.data import images, splits
 
 SUFFIXES = (".npz",)
-ALWAYS_UNPACKED = 2**26  # bytes that any file may become
+LARGEST_ARCHIVE = 2**34  # bytes of a file
+# Bytes that a file may become: so many, or as many for each of its own.
+ALWAYS_UNPACKED, MOST_GROWTH = 2**26, 100
 
 _NEEDED = (
   "x_train, y_train, x_test, y_test (x_valid, y_valid optional), or the packed"
@@ -79,14 +81,15 @@ def read(path: str) -> splits.Dataset:
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it is not a .npz file, is damaged, lacks members, or a member
-      has a wrong shape, a wrong dtype or values that are not finite.
+    ValueError: it is not a .npz file, is damaged or larger than the limits
+      above, lacks members, or a member has a wrong shape, a wrong dtype or
+      values that are not finite.
   """
   check_suffix(path)
   file = pathlib.Path(path).expanduser().absolute()
   if not file.is_file():
     raise FileNotFoundError(f"file:{path}: there is no file {file}")
-  with file.open("rb") as stream:
+  with files.open_regular(file, most=LARGEST_ARCHIVE) as stream:
     digest = hashlib.file_digest(stream, "sha256").hexdigest()
     stream.seek(0)
     archive = open_archive(file, stream)
@@ -107,7 +110,7 @@ def read(path: str) -> splits.Dataset:
 def open_archive(file: pathlib.Path, stream: BinaryIO) -> zipfile.ZipFile:
   """Returns the archive in a stream; a ValueError names the file.
 
-  It becomes at most `ALWAYS_UNPACKED` bytes, or `files.MOST_GROWTH` times its
+  It becomes at most `ALWAYS_UNPACKED` bytes, or `MOST_GROWTH` times its
   size, and each of its members has another name.
   """
   try:
@@ -115,10 +118,9 @@ def open_archive(file: pathlib.Path, stream: BinaryIO) -> zipfile.ZipFile:
       raise ValueError("it is not a .npz file but a single array")
     size = stream.seek(0, 2)
     archive = zipfile.ZipFile(stream)
-    files.check_growth(
+    files.check_unpacked(
       sum(info.file_size for info in archive.infolist()),
-      size=size,
-      least=ALWAYS_UNPACKED,
+      most=max(ALWAYS_UNPACKED, MOST_GROWTH * size),
     )
     names = members(archive)
     if len({*names}) < len(names):

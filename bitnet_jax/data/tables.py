@@ -200,7 +200,7 @@ def _tsv(file: pathlib.Path, columns):
   )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Row:
   """A row of a TSV file: its fields, and the line it begins with."""
 

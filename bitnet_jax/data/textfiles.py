@@ -11,7 +11,9 @@ from bitnet_jax import choices, files
 from bitnet_jax.data import splits
 
 LARGEST_TEXT = 2**34  # bytes, unpacked
-ALWAYS_UNPACKED = 2**24  # bytes that any packed file may become
+# Bytes that a packed file may become: so many, or as many for each of its own.
+# Texts grow by less than 10, what is packed to fill a memory by 1,000 or more.
+ALWAYS_UNPACKED, MOST_GROWTH = 2**22, 32
 
 _PACKED = {".gz": gzip.open, ".xz": lzma.open}
 _READ_ERRORS = (
@@ -98,12 +100,13 @@ def read(file: pathlib.Path) -> str:
   Raises:
     ValueError: the file is damaged, or not UTF-8, naming the line; or it has
       more than `LARGEST_TEXT` bytes, or becomes more than `ALWAYS_UNPACKED`
-      and more than `files.MOST_GROWTH` times its size.
+      and more than `MOST_GROWTH` times its size.
   """
   try:
     data = _content(file)
   except _READ_ERRORS as error:
-    raise ValueError(f"cannot read {file}: {error!s:.200}") from error
+    reason = str(error) or repr(error)  # A MemoryError says nothing.
+    raise ValueError(f"cannot read {file}: {reason:.200}") from error
   try:
     decoded = data.decode("utf-8-sig")
   except UnicodeDecodeError as error:
@@ -117,9 +120,13 @@ def _content(file):
   opened = _PACKED.get(file.suffix)
   if opened is None:
     return files.read_bytes(file, most=LARGEST_TEXT)
-  with files.open_regular(file) as packed, opened(packed) as stream:
+  with (
+    files.open_regular(file, most=LARGEST_TEXT) as packed,
+    opened(packed) as stream,
+  ):
     size = file.stat().st_size
-    return files.read_unpacked(stream.read, size=size, least=ALWAYS_UNPACKED)
+    most = max(ALWAYS_UNPACKED, MOST_GROWTH * size)
+    return files.read_unpacked(stream.read, most=most)
 
 
 def lines(file: pathlib.Path) -> list[str]:

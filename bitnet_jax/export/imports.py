@@ -23,7 +23,7 @@ from bitnet_jax.files import (
   read_json,
 )
 from bitnet_jax.inference.storage import save_frozen
-from bitnet_jax.inference.tensors import flat
+from bitnet_jax.inference.tensors import LARGEST_TENSORS, flat
 from bitnet_jax.train import workdir
 from bitnet_jax.train.checkpoint import (
   CheckpointOptions,
@@ -133,7 +133,7 @@ def _digest(source: pathlib.Path) -> str:
   """Names the arrays in a folder by content."""
   digest = hashlib.sha256()
   for path in sorted(source.glob("*.safetensors")):
-    with open_regular(path) as file:
+    with open_regular(path, most=LARGEST_TENSORS) as file:
       digest.update(hashlib.file_digest(file, "sha256").digest())
   return f"sha256:{digest.hexdigest()}"
 

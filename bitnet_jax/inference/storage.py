@@ -21,6 +21,7 @@ from bitnet_jax.files import open_regular, read_json, write_atomically
 from bitnet_jax.inference import description
 from bitnet_jax.inference.freeze import freeze
 from bitnet_jax.inference.tensors import (
+  LARGEST_TENSORS,
   Kernel,
   check_finite,
   flat,
@@ -168,7 +169,7 @@ def _kernels(entries):
 
 
 def _digest(path):
-  with open_regular(path) as file:
+  with open_regular(path, most=LARGEST_TENSORS) as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 

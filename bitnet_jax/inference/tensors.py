@@ -24,6 +24,7 @@ CODES, SCALE = ".codes", ".scale"
 TERNARY, OTHERS = "base3", "int8"
 # Bytes that the list of arrays in a file may have: some 100,000 arrays.
 LARGEST_HEADER = 2**24
+LARGEST_TENSORS = 2**37  # bytes of a file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ def load_tensors(
   """
   path = local_path(path)
   safetensors = _safetensors()
-  with open_regular(path) as file:
+  with open_regular(path, most=LARGEST_TENSORS) as file:
     header = int.from_bytes(file.read(8), "little")
   if header > LARGEST_HEADER:
     raise ValueError(f"{path} has a header of {header} bytes, or is damaged")
@@ -190,6 +191,7 @@ def load_tensors(
     with safetensors.safe_open(path, framework="flax") as file:
       tensors = {name: file.get_tensor(name) for name in file.keys()}
       metadata = file.metadata() or {}
+    check_finite(tensors)
   except (
     safetensors.SafetensorError,
     KeyError,
@@ -198,7 +200,6 @@ def load_tensors(
     ValueError,
   ) as error:
     raise ValueError(f"{path} is damaged: {error}") from error
-  check_finite(tensors)
   return tensors, metadata
 
 

@@ -19,7 +19,12 @@ from typing import Any
 
 from etils import epath
 
-from bitnet_jax.files import PathLike, local_path, write_atomically
+from bitnet_jax.files import (
+  PathLike,
+  local_path,
+  read_bytes,
+  write_atomically,
+)
 
 SCHEME = "gs://"
 CHECKPOINTS = "checkpoints"
@@ -176,6 +181,20 @@ def write_text(path: epath.Path, text: str) -> None:
     path.write_text(text)  # An object appears when all of it is there.
   else:
     write_atomically(pathlib.Path(path), text)
+
+
+def read_bounded(path: epath.Path, *, most: int) -> bytes:
+  """Returns the content of a file of at most ``most`` bytes.
+
+  Raises:
+    FileNotFoundError: if there is none.
+    ValueError: if it is larger, or no file.
+  """
+  if not is_in_bucket(path):
+    return read_bytes(pathlib.Path(path), most=most)
+  if path.stat().length > most:
+    raise ValueError(f"{path} has more than {most} bytes")
+  return path.read_bytes()
 
 
 def files(root: epath.Path, *, deep: bool = True) -> Iterator[epath.Path]:

@@ -15,7 +15,7 @@ from bitnet_jax.files import PathLike, local_path, new_folder
 from bitnet_jax.inference.freeze import freeze_kernels
 from bitnet_jax.inference.size import Size, measure_size
 from bitnet_jax.inference.storage import load_frozen, save_frozen
-from bitnet_jax.train import bucket, records, runner, workdir
+from bitnet_jax.train import bucket, runner, workdir
 from bitnet_jax.train.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.outcome import make_measure
@@ -88,7 +88,7 @@ def freeze_run(
   with new_folder(output) as partial:
     experiment, variables, step = load_frozen_run(folder, checkpoint)
     shutil.copyfile(folder / workdir.CONFIG_FILE, partial / workdir.CONFIG_FILE)
-    run_id = records.run_id(*workdir.read_config(folder))
+    run_id = workdir.read_run_id(folder)
     record = {"run_id": run_id, "step": step}
     record |= _text_of(experiment, folder, partial)
     save_frozen(partial, variables, experiment.problem.task.model, record)

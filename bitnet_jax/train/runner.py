@@ -331,7 +331,7 @@ def evaluate_run(folder: PathLike, checkpoint: str = "last") -> dict[str, Any]:
     found = {"step": int(state.step), "metrics": measure(state)}
     del state
     best = best_of(experiment, checkpoints, measure, found)
-  run_id = records.run_id(*workdir.read_config(folder))
+  run_id = workdir.read_run_id(folder)
   evaluation = {"run_id": run_id, **found, "best": best}
   workdir.write_evaluation(folder, evaluation)
   return evaluation

@@ -102,9 +102,7 @@ def _read(folder: epath.Path) -> dict[str, Any] | None:
   """Returns what the seal says, or ``None`` if it cannot be trusted."""
   path = epath.Path(folder) / SEAL
   try:
-    if path.stat().length > LARGEST_JSON:
-      return None
-    seal = parse_json(path.read_bytes())
+    seal = parse_json(bucket.read_bounded(path, most=LARGEST_JSON))
     content, digest = seal["content"], seal["sha256"]
   except (FileNotFoundError, ValueError, KeyError, TypeError):
     return None

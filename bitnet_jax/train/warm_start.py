@@ -12,7 +12,6 @@ from bitnet_jax.files import PathLike
 from bitnet_jax.train import bucket, workdir
 from bitnet_jax.train.checkpoint import CheckpointOptions, Checkpoints
 from bitnet_jax.train.construct import construct
-from bitnet_jax.train.records import run_id
 from bitnet_jax.train.state import TrainState
 
 _AFTER, _TAUGHT_BY = " after ", " taught by "
@@ -55,6 +54,7 @@ def find(folder: PathLike, *, key: str = "init_from") -> EarlierRun:
   folder = bucket.place(folder)
   try:
     config, fingerprint = workdir.read_config(folder)
+    run_id = workdir.read_run_id(folder)
   except workdir.WorkdirError as error:
     raise ValueError(f"{key} is {folder}: {error}") from error
   steps = _checkpoints(folder, config).steps()
@@ -62,7 +62,7 @@ def find(folder: PathLike, *, key: str = "init_from") -> EarlierRun:
     raise ValueError(f"{key} is {folder}, which holds no checkpoint")
   return EarlierRun(
     folder,
-    run_id(config, fingerprint),
+    run_id,
     steps[-1],
     vocabulary_of(fingerprint),
     key,

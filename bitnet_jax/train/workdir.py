@@ -148,14 +148,26 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
     raise WorkdirError(f"{error}") from error
 
 
+def read_run_id(folder: pathlib.Path) -> str:
+  """Returns what names the run in a folder.
+
+  Raises:
+    WorkdirError: if its config cannot be read.
+  """
+  with _damage_in(folder / CONFIG_FILE):
+    return records.run_id(*read_config(folder))
+
+
 @contextlib.contextmanager
 def _damage_in(path: pathlib.Path) -> Iterator[None]:
   """Turns errors of a file's structure into one that names it."""
   try:
     yield
+  except WorkdirError:
+    raise
   except KeyError as error:
     raise WorkdirError(f"{path} is damaged: it has no key {error}") from error
-  except (AttributeError, TypeError) as error:
+  except (AttributeError, TypeError, ValueError) as error:
     raise WorkdirError(
       f"{path} is damaged: a value is of another type than it must be ({error})"
     ) from error
