@@ -19,6 +19,7 @@ _SAMPLES = (
   "we'll say it's DON'T, y'all; 3.14159 of 1234567890 in 007",
   "Größe, naïve café, e\u0301; 漢字 한국어 العربية हिन्दी",
   "🙂 👩‍👩‍👧🏽 🇩🇰🙂🙂x1🙂 ½ ² ٣",
+  "bytes as they are named, <0x41><0x0A>",
 )
 # Around an added token.
 _AROUND = ("call {0} in New York", "{0}{0}", "x{0}1", " {0}\n{0} ", "🙂{0}é")
@@ -63,13 +64,15 @@ def describe(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _cut_names(description) -> None:
-  """Has the names of special tokens read in two parts, so as text.
+  """Has the names of special tokens and bytes read in two parts, so as text.
 
   As pieces of the model they would be found in any text.
   """
   assert description["pre_tokenizer"] is None
   names = [t["content"] for t in description["added_tokens"] if t["special"]]
   starts = [f"{re.escape(n[0])}(?={re.escape(n[1:])})" for n in names if n[1:]]
+  if description["model"]["byte_fallback"]:
+    starts.append("<(?=0x[0-9A-F]{2}>)")
   description["pre_tokenizer"] = {
     "type": "Split",
     "pattern": {"Regex": "|".join(starts)},
