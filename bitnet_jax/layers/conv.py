@@ -125,8 +125,8 @@ class BitConv(nn.Module):
         causal padding of more than one axis, or a mask that does not fit.
     """
     recipe = get_recipe(self.recipe)
-    if own_options(self, defaults_of(nn.Conv)):
-      return run_namesake(self, nn.Conv, recipe, inputs)
+    if own_options(self, defaults_of(linear.Conv)):
+      return run_namesake(self, linear.Conv, recipe, inputs)
     window = as_tuple(self.kernel_size)
     check_input(inputs, window, self.feature_group_count, self.features)
     c_in = inputs.shape[-1] // self.feature_group_count

@@ -148,8 +148,8 @@ class BitDense(nn.Module):
       strength: share of quantization in force, see ``bit_dot``.
     """
     recipe = get_recipe(self.recipe)
-    if own_options(self, defaults_of(nn.Dense)):
-      return run_namesake(self, nn.Dense, recipe, inputs)
+    if own_options(self, defaults_of(linear.Dense)):
+      return run_namesake(self, linear.Dense, recipe, inputs)
     shape = (inputs.shape[-1], self.features)
     kernel = kernel_of(self, shape, self.kernel_init)
     bias = None
@@ -236,8 +236,8 @@ class BitDenseGeneral(nn.Module):
         not name other ones.
     """
     recipe = get_recipe(self.recipe)
-    if own_options(self, defaults_of(nn.DenseGeneral)):
-      return run_namesake(self, nn.DenseGeneral, recipe, inputs)
+    if own_options(self, defaults_of(linear.DenseGeneral)):
+      return run_namesake(self, linear.DenseGeneral, recipe, inputs)
     features, batch_dims = as_tuple(self.features), as_tuple(self.batch_dims)
     n_batch = len(batch_dims)
     if {d % inputs.ndim for d in batch_dims} != set(range(n_batch)):

@@ -25,6 +25,7 @@ from bitnet_jax.types import QTensor
 
 # The random stream of stochastic rounding.
 STREAM = "quantize"
+_NAMESAKES = (nnx.Linear, nnx.LinearGeneral, nnx.Conv)
 
 
 class BitLinear(nnx.Linear):
@@ -239,11 +240,7 @@ def set_recipe(layer: Any, recipe: Recipe, rngs: nnx.Rngs | None) -> None:
 
 def options_of(layer: Any) -> list[str]:
   """Returns the names of options that a layer's namesake has otherwise."""
-  namesake = next(
-    kind
-    for kind in (nnx.Linear, nnx.LinearGeneral, nnx.Conv)
-    if isinstance(layer, kind)
-  )
+  namesake = next(kind for kind in _NAMESAKES if isinstance(layer, kind))
   arguments = inspect.signature(namesake.__init__).parameters
   return own_options(layer, {n: a.default for n, a in arguments.items()})
 
