@@ -18,8 +18,8 @@ class Packed:
   Attributes:
     data: uint8, like the codes but shorter along ``axis``.
     length: number of codes along ``axis``.
-    axis: which axis is packed, counted from the last, so that it is right for
-      stacked codes and for one of the stack.
+    axis: which axis is packed, counted from the last (negative) or from the
+      first: right for stacked codes and for one of the stack.
     layout: how, a name in ``ops.packing.LAYOUTS``.
   """
 

@@ -14,7 +14,7 @@ from bitnet_jax.layers.feed_forward import KINDS
 from bitnet_jax.layers.introspection import bit_layers
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
 from bitnet_jax.models.examples import example_call
-from bitnet_jax.ops.packing import axis_to_pack, pack, unpacked
+from bitnet_jax.ops.packing import pack_kernel, unpacked
 from bitnet_jax.quantizers.quantizer import TERNARY_RANGE
 from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
@@ -163,8 +163,7 @@ def join(blocks: Sequence[Block], rest: Mapping[str, Any]) -> dict[str, Any]:
     leaves = [block[name] for block in blocks]
     leaf = jax.tree.map(lambda *parts: jnp.asarray(np.stack(parts)), *leaves)
     if isinstance(leaf, QTensor):
-      codes = pack(leaf.codes, axis=axis_to_pack(leaf.shape))
-      leaf = QTensor(codes, leaf.scale)
+      leaf = QTensor(pack_kernel(leaf.codes, stack=(0,)), leaf.scale)
     stacked[name] = leaf
   return {**rest, "blocks": traverse_util.unflatten_dict(stacked, sep="/")}
 

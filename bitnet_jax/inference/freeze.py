@@ -9,11 +9,11 @@ import jax
 
 from bitnet_jax.layers.introspection import (
   BitLayer,
-  bit_layers,
+  find_layers,
   replace_kernels,
 )
 from bitnet_jax.models.examples import example_call
-from bitnet_jax.ops.packing import axis_to_pack, pack
+from bitnet_jax.ops.packing import pack_kernel
 from bitnet_jax.quantizers.quantizer import TERNARY_RANGE
 from bitnet_jax.types import Packed, QTensor
 
@@ -36,8 +36,8 @@ def freeze(
     variables: of the model, ``{"params": ...}`` and other collections, which
       stay as they are.
     model: any Linen module with layers of this package in it.
-    *example: arguments of a call, arrays or ``jax.ShapeDtypeStruct``, which
-      tell the layers that it runs; a model of this package needs none.
+    *example: arguments of a call, which tell the layers that it runs; arrays
+      may be ``jax.ShapeDtypeStruct``. A model of this package needs none.
     **more: keyword arguments, likewise.
 
   Returns:
@@ -45,15 +45,39 @@ def freeze(
     layout "quad", others as int8. What is frozen already stays.
 
   Raises:
-    ValueError: for another's model without an example, or a model in which
-      nothing is quantized.
+    TypeError: for a model that is no Linen module.
+    ValueError: for variables without parameters, another's model without an
+      example, or a model in which nothing is quantized, or in which a layer
+      multiplies something else than the kernel that is stored.
   """
+  _check(variables, model)
   variables = nn.unbox(dict(variables))
-  if not example and not more:
+  known = not example and not more
+  if known:
     example, more = example_call(model, variables["params"])
-  layers = bit_layers(model, *example, **more)
+  # Models of this package multiply what is stored.
+  layers = find_layers(model, example, more, follow=not known)
   params = freeze_kernels(layers, variables["params"])
   return {**variables, "params": params}
+
+
+def _check(variables, model):
+  """Raises an error for what is not the variables of a Linen module."""
+  if not isinstance(model, nn.Module):
+    name = getattr(model, "__name__", type(model).__name__)
+    raise TypeError(
+      f"model is {name}, not an instance of a Linen module (flax.linen.Module);"
+      " models of NNX are not frozen"
+    )
+  if not isinstance(variables, Mapping) or "params" not in variables:
+    found = type(variables).__name__
+    if isinstance(variables, Mapping):
+      names = ", ".join(map(repr, sorted(variables)))
+      found = f"a mapping of {names or 'nothing'}"
+    raise ValueError(
+      "variables must be a mapping with 'params', as model.init returns; this"
+      f" is {found}"
+    )
 
 
 def freeze_kernels(
@@ -71,10 +95,29 @@ def freeze_kernels(
       "no layer of the model quantizes its kernel, so that there is nothing to"
       f" freeze; its layers: {[layer.path for layer in layers]}"
     )
-  kernels = [layer.kernel(params) for layer in quantized]
+  computed = [layer.path for layer in quantized if not layer.is_stored]
+  if computed:
+    raise ValueError(
+      "these layers do not multiply the kernel that is stored but what a mask,"
+      " nn.WeightNorm or another transform of parameters makes of it, so that"
+      f" codes cannot stand in its place: {', '.join(computed)}; apply the"
+      " transform to the parameters first, or give these layers the recipe"
+      " 'float'"
+    )
+  kernels = [_stored(layer, params) for layer in quantized]
   frozen = jax.jit(_freeze, static_argnums=0)(tuple(quantized), kernels)
   paths = [layer.path for layer in quantized]
   return replace_kernels(params, dict(zip(paths, frozen, strict=True)))
+
+
+def _stored(layer: BitLayer, params: Mapping[str, Any]) -> Any:
+  try:
+    return layer.kernel(params)
+  except (KeyError, TypeError) as error:
+    raise ValueError(
+      f"the model has a layer {layer.path!r}, whose kernel is not among the"
+      f" parameters; at their top there are: {', '.join(params)}"
+    ) from error
 
 
 def _freeze(layers, kernels):
@@ -89,6 +132,5 @@ def _packed(layer: BitLayer, q: QTensor) -> QTensor:
   is_ternary = layer.recipe.weights.range == TERNARY_RANGE
   if not is_ternary or isinstance(q.qvalue, Packed):
     return q
-  return dataclasses.replace(
-    q, qvalue=pack(q.codes, axis=axis_to_pack(q.shape))
-  )
+  stack = [axis % q.ndim for axis in layer.stack_axes]
+  return dataclasses.replace(q, qvalue=pack_kernel(q.codes, stack=stack))

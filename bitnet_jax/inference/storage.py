@@ -4,7 +4,6 @@ Nothing in the files is executable, and nothing of them is believed before it
 is checked.
 """
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -89,7 +88,7 @@ def save_frozen(
   content = {
     "format": FORMAT,
     "model": described,
-    "kernels": {n: dataclasses.asdict(kernels[n]) for n in sorted(kernels)},
+    "kernels": {n: kernels[n].content() for n in sorted(kernels)},
     "sha256": _digest(partial),
     "record": dict(record or {}),
   }
@@ -117,6 +116,11 @@ def load_frozen(
     ImportError: if ``safetensors`` is not installed.
   """
   folder = pathlib.Path(folder).expanduser()
+  if not (folder / DESCRIPTION).exists():
+    raise FileNotFoundError(
+      f"there is no frozen model in {folder}: it has no {DESCRIPTION}, which"
+      " save_frozen writes"
+    )
   content = _read_description(folder / DESCRIPTION)
   tensors = _read_tensors(folder / TENSORS, content["sha256"])
   try:

@@ -17,7 +17,14 @@ from flax import traverse_util
 
 from bitnet_jax import choices
 from bitnet_jax.files import PathLike, local_path, open_regular
-from bitnet_jax.ops.packing import LAYOUTS, axis_to_pack, pack, unpack, unpacked
+from bitnet_jax.ops.packing import (
+  LAYOUTS,
+  axis_to_pack,
+  pack,
+  pack_along,
+  unpack,
+  unpacked,
+)
 from bitnet_jax.types import Packed, QTensor
 
 CODES, SCALE = ".codes", ".scale"
@@ -34,10 +41,13 @@ class Kernel:
   Attributes:
     shape: of the kernel.
     layout: "base3" for ternary codes, in one row, or "int8".
+    axis: that is packed in memory, of ternary codes; ``None`` for the one that
+      is packed if nothing is known of the kernel but its shape.
   """
 
   shape: tuple[int, ...]
   layout: str
+  axis: int | None = None
 
   def __post_init__(self):
     choices.check(self.layout, (TERNARY, OTHERS), key="layout")
@@ -45,12 +55,25 @@ class Kernel:
     sizes_of_axes = all(isinstance(n, int) and n > 0 for n in self.shape)
     if len(self.shape) < 2 or not sizes_of_axes:
       raise ValueError(f"shape is {self.shape}; that is no kernel's")
+    if self.axis is not None:
+      ndim = len(self.shape)
+      choices.check(self.axis, range(-ndim, ndim), key="axis")
 
   @classmethod
   def of(cls, q: QTensor) -> "Kernel":
     """Returns how a frozen kernel is written."""
-    is_ternary = isinstance(q.qvalue, Packed)
-    return cls(shape=q.shape, layout=TERNARY if is_ternary else OTHERS)
+    if not isinstance(q.qvalue, Packed):
+      return cls(shape=q.shape, layout=OTHERS)
+    axis = q.qvalue.axis
+    usual = _usual_axis(q.shape)
+    return cls(
+      shape=q.shape, layout=TERNARY, axis=None if axis == usual else axis
+    )
+
+  def content(self) -> dict[str, Any]:
+    """Returns the attributes for JSON, without those that are ``None``."""
+    found = dataclasses.asdict(self).items()
+    return {name: value for name, value in found if value is not None}
 
   @property
   def stored(self) -> tuple[tuple[int, ...], Any]:
@@ -121,7 +144,7 @@ def from_tensors(
       layout = LAYOUTS[TERNARY]
       if int(codes.max()) >= layout.base**layout.codes:
         raise ValueError(f"{name + CODES} holds a byte that is no codes")
-      codes = _from_row(codes, kernel.shape)
+      codes = _from_row(codes, kernel.shape, kernel.axis)
     leaves[name] = QTensor(codes, scale)
   return traverse_util.unflatten_dict(rest | leaves, sep="/")
 
@@ -132,11 +155,21 @@ def _to_row(q: QTensor) -> jax.Array:
   return pack(unpacked(q).codes.reshape(-1), TERNARY).data
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _from_row(data: jax.Array, shape: tuple[int, ...]) -> Packed:
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _from_row(
+  data: jax.Array, shape: tuple[int, ...], axis: int | None
+) -> Packed:
   """Returns the codes of a row as ``freeze`` packs them."""
   row = Packed(data, math.prod(shape), -1, TERNARY)
-  return pack(unpack(row).reshape(shape), axis=axis_to_pack(shape))
+  axis = _usual_axis(shape) if axis is None else axis
+  return pack_along(unpack(row).reshape(shape), axis)
+
+
+def _usual_axis(shape: tuple[int, ...]) -> int:
+  """Returns the axis that is packed of a kernel that is in no stack."""
+  axis = axis_to_pack(shape)
+  assert axis is not None
+  return axis - len(shape)
 
 
 def check_finite(tensors: Mapping[str, jax.Array]) -> None:

@@ -15,6 +15,7 @@ from bitnet_jax.layers.projections import (
   no_partitioning,
   share_input,
 )
+from bitnet_jax.ops import compute
 from bitnet_jax.quantizers.recipe import Rules
 
 _PROJECTIONS = ("query", "key", "value")
@@ -108,9 +109,7 @@ def attend(
   """
   t = query.shape[1]
   if not is_causal or t < _LONG or t % _BLOCKS or keys.shape[1] != t:
-    return jax.nn.dot_product_attention(
-      query, keys, values, mask=mask, is_causal=is_causal
-    )
+    return _attend(query, keys, values, mask=mask, is_causal=is_causal)
   found = []
   for start in range(0, t, t // _BLOCKS):
     end = start + t // _BLOCKS
@@ -119,11 +118,21 @@ def attend(
       rows = slice(None) if mask.shape[2] == 1 else slice(start, end)
       seen &= mask[:, :, rows, :end]
     found.append(
-      jax.nn.dot_product_attention(
-        query[:, start:end], keys[:, :end], values[:, :end], mask=seen
-      )
+      _attend(query[:, start:end], keys[:, :end], values[:, :end], mask=seen)
     )
   return jnp.concatenate(found, axis=1)
+
+
+def _attend(query, keys, values, **options):
+  """Is ``jax.nn.dot_product_attention``, in float16 too.
+
+  XLA's CPU backend refuses the product of float16 that JAX asks for.
+  """
+  dtype = query.dtype
+  if dtype == jnp.float16 and compute.on_cpu():
+    query, keys, values = (a.astype(jnp.float32) for a in (query, keys, values))
+  y = jax.nn.dot_product_attention(query, keys, values, **options)
+  return y.astype(dtype)
 
 
 class Attention(nn.Module):

@@ -1,15 +1,16 @@
 """Which layers of a model are quantized, where, and by which recipe."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
-from flax.core import init
+from flax import core, traverse_util
 
+from bitnet_jax.layers import provenance
 from bitnet_jax.layers.arguments import as_tuple
 from bitnet_jax.layers.conv import BitConv
 from bitnet_jax.layers.dense import BitDense, BitDenseGeneral
@@ -28,13 +29,19 @@ class BitLayer:
     path: slash-joined module names from the top of the model; "" for a layer
       that is the model.
     recipe: its recipe.
-    scale_axes: axes of the kernel that share a scale, counted from the last
-      one, so that they also fit kernels stacked by ``nn.scan``.
+    scale_axes: axes of the stored kernel that share a scale, counted from the
+      last.
+    stack_axes: its axes that number kernels, likewise: those of ``nn.scan`` and
+      ``nn.vmap``, and batch dimensions of a layer.
+    is_stored: whether the layer multiplies what is stored, so that codes may
+      stand in its place; not where a mask or ``nn.WeightNorm`` comes between.
   """
 
   path: str
   recipe: Recipe
   scale_axes: tuple[int, ...]
+  stack_axes: tuple[int, ...] = ()
+  is_stored: bool = True
 
   def kernel(self, params: Any) -> Any:
     """Returns the latent kernel out of the parameters of the model.
@@ -63,27 +70,34 @@ class BitLayer:
     if quantizer.needs_key:
       quantizer = dataclasses.replace(quantizer, rounding="nearest")
     kernel = jax.lax.stop_gradient(kernel)
-    axes = tuple(axis % kernel.ndim for axis in self.scale_axes)
+    axes, stack = (
+      tuple(sorted(axis % kernel.ndim for axis in given))
+      for given in (self.scale_axes, self.stack_axes)
+    )
     return quantizer.quantize(
-      kernel, axes=axes, measured=_measured(quantizer, kernel, axes)
+      kernel, axes=axes, measured=_measured(quantizer, kernel, axes, stack)
     )
 
 
-def _measured(quantizer, kernel, axes):
+def _measured(quantizer, kernel, axes, stack):
   """Measures each of stacked kernels alone, as the layer itself would.
 
   In one reduction of the stack, terms of a mean are added in another order;
   other measures are the same in any order.
   """
-  stack = kernel.shape[: min(axes)]
   if not stack or quantizer.measure != "absmean":
     return quantizer.measured(kernel, axes=axes)
-  alone = tuple(axis - len(stack) for axis in axes)
+  leading = tuple(range(len(stack)))
+  kernels = jnp.moveaxis(kernel, stack, leading)
+  shape = kernels.shape[: len(stack)]
+  own = [i for i in range(kernel.ndim) if i not in stack]
+  alone = tuple(own.index(axis) for axis in axes)
   found = [
     quantizer.measured(one, axes=alone)
-    for one in kernel.reshape(-1, *kernel.shape[len(stack) :])
+    for one in kernels.reshape(-1, *kernels.shape[len(stack) :])
   ]
-  return jnp.stack(found).reshape(*stack, *found[0].shape)
+  measured = jnp.stack(found).reshape(*shape, *found[0].shape)
+  return jnp.moveaxis(measured, leading, stack)
 
 
 def quantize_kernels(
@@ -94,10 +108,10 @@ def quantize_kernels(
 ) -> dict[str, QTensor]:
   """Quantizes the kernels of a model, once for all products with them.
 
-  Kernels that the recipe leaves in float, or that are frozen, are left out. So
-  are kernels with stochastic rounding in training, where layers draw anew for
-  each product; outside of training they are rounded to nearest, as ``freeze``
-  does.
+  Kernels that the recipe leaves in float, that are frozen, or that a layer does
+  not multiply as they are stored, are left out. So are kernels with stochastic
+  rounding in training, where layers draw anew for each product; outside of
+  training they are rounded to nearest, as ``freeze`` does.
 
   Args:
     layers: of the model, see ``bit_layers``.
@@ -110,7 +124,8 @@ def quantize_kernels(
   return {
     layer.path: layer.quantize_kernel(params)
     for layer in layers
-    if (quantizer := layer.recipe.weights)
+    if layer.is_stored
+    and (quantizer := layer.recipe.weights)
     and not (training and quantizer.needs_key)
     and not isinstance(layer.kernel(params), QTensor)
   }
@@ -161,55 +176,165 @@ def replace_kernels(
   return traverse_util.unflatten_dict(flat)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Met:
+  """A layer's kernel as the layer sees it.
+
+  Attributes:
+    recipe: of the layer.
+    shape: of the kernel.
+    shared: its axes that share a scale.
+    first: how many leading ones number kernels.
+    is_masked: whether a mask is multiplied by it.
+  """
+
+  recipe: Recipe
+  shape: tuple[int, ...]
+  shared: tuple[int, ...]
+  first: int
+  is_masked: bool
+
+  @classmethod
+  def of(cls, module: Any) -> "_Met":
+    recipe = get_recipe(module.recipe)
+    shape = _kernel(module).shape
+    first, n_out = 0, 1
+    if isinstance(module, BitDenseGeneral):
+      first = len(as_tuple(module.batch_dims))
+      n_out = len(as_tuple(module.features))
+    per_tensor = recipe.weights is None or recipe.weights.axis is None
+    shared = range(first, len(shape) - (0 if per_tensor else n_out))
+    is_masked = isinstance(module, BitConv) and module.mask is not None
+    return cls(recipe, shape, tuple(shared), first, is_masked)
+
+  def placed(self, path: str, stored: int, axes: tuple[int, ...] | None):
+    """Returns the layer; of so many stored axes these are the kernel's."""
+    is_stored = axes is not None and not self.is_masked
+    if axes is None:
+      axes, stored = tuple(range(len(self.shape))), len(self.shape)
+    return BitLayer(
+      path=path,
+      recipe=self.recipe,
+      scale_axes=tuple(axes[i] - stored for i in self.shared),
+      stack_axes=tuple(
+        i - stored for i in range(stored) if i not in axes[self.first :]
+      ),
+      is_stored=is_stored,
+    )
+
+
 def bit_layers(model: nn.Module, *args: Any, **kwargs: Any) -> list[BitLayer]:
   """Lists the quantizable layers that a call of ``model`` runs, in order.
 
   Args:
     model: any Linen module, with layers of this package in it.
-    *args: arguments of its call, arrays or ``jax.ShapeDtypeStruct``.
+    *args: arguments of its call; arrays may be ``jax.ShapeDtypeStruct``.
     **kwargs: keyword arguments of its call, likewise.
 
   Returns:
     One entry a layer, those of the recipe "float" included.
   """
-  found: dict[str, BitLayer] = {}
+  return find_layers(model, args, kwargs, follow=False)
 
-  def note(next_fun, args, kwargs, context):
-    module = context.module
-    if isinstance(module, BIT_LAYERS) and context.method_name == "__call__":
-      path, recipe = "/".join(module.path), get_recipe(module.recipe)
-      y = next_fun(*args, **kwargs)
-      ndim = nn.unbox(module.get_variable("params", "kernel")).ndim
-      axes = _scale_axes(module, recipe, ndim)
-      found[path] = BitLayer(path, recipe, axes)
-      return y
-    return next_fun(*args, **kwargs)
 
-  leaves, structure = jax.tree.flatten((args, kwargs))
+def find_layers(
+  model: nn.Module,
+  args: Sequence[Any],
+  kwargs: Mapping[str, Any],
+  *,
+  follow: bool,
+) -> list[BitLayer]:
+  """Lists the quantizable layers that a call of ``model`` runs, in order.
+
+  Args:
+    model: see ``bit_layers``.
+    args: of its call.
+    kwargs: of its call.
+    follow: whether to find out for every layer if it multiplies what is stored,
+      which takes another trace; else only where shapes leave open how kernels
+      are stacked.
+  """
+  met: dict[str, _Met] = {}
+
+  def note(module, run):
+    y = run()
+    met["/".join(module.path)] = _Met.of(module)
+    return y
+
+  def note_kernel(module, run):
+    y, kernel = run(), _kernel(module)
+    if kernel is not None:  # Where a transform makes one, it runs layers twice.
+      provenance.mark(kernel, "/".join(module.path))
+    return y
+
+  leaves, structure = jax.tree.flatten((tuple(args), dict(kwargs)))
   is_array = [hasattr(leaf, "shape") for leaf in leaves]
+  arrays = [leaf for i, leaf in enumerate(leaves) if is_array[i]]
 
-  def call(scope, arrays):
+  def call(scope, note, arrays):
     given = iter(arrays)
     merged = [
       next(given) if is_array[i] else leaf for i, leaf in enumerate(leaves)
     ]
     args, kwargs = jax.tree.unflatten(structure, merged)
-    places = mark(scope)
-    with intercept_calls(note, places):
-      return model.clone(parent=scope)(*args, **kwargs)
+    return _watch(model, scope, note, args, kwargs)
 
-  jax.eval_shape(
-    lambda arrays: init(call)(jax.random.key(0), arrays),
-    [leaf for i, leaf in enumerate(leaves) if is_array[i]],
-  )
-  return list(found.values())
+  def initialize(arrays):
+    _, variables = core.init(call)(jax.random.key(0), note, arrays)
+    return nn.unbox(variables)
+
+  def apply(variables, arrays):
+    mutable = [name for name in variables if name != "params"]
+    run = core.apply(call, mutable=mutable)
+    return run(
+      variables, note_kernel, arrays, rngs={"params": jax.random.key(0)}
+    )
+
+  variables = jax.eval_shape(initialize, arrays)
+  flat = traverse_util.flatten_dict({**variables.get("params", {})}, sep="/")
+  shapes = {
+    path: getattr(
+      flat.get("/".join(filter(None, (path, "kernel")))), "shape", ()
+    )
+    for path in met
+  }
+  axes = {path: _only_place(shapes[path], met[path].shape) for path in met}
+  if follow or any(one is None for one in axes.values()):
+    axes = provenance.axes_of_kernels(
+      apply,
+      variables,
+      arrays,
+      paths={path: len(one.shape) for path, one in met.items()},
+    )
+  return [
+    one.placed(path, len(shapes[path]), axes[path]) for path, one in met.items()
+  ]
 
 
-def _scale_axes(module, recipe, ndim):
-  """Axes of the kernel that share a scale; stacked kernels never do."""
-  first, n_out = 0, 1
-  if isinstance(module, BitDenseGeneral):
-    first = len(as_tuple(module.batch_dims))
-    n_out = len(as_tuple(module.features))
-  per_tensor = recipe.weights is None or recipe.weights.axis is None
-  return tuple(range(first - ndim, 0 if per_tensor else -n_out))
+def _watch(model, scope, note, args, kwargs):
+  """Calls a model in a scope, and ``note`` in the place of its layers."""
+
+  def watch(next_fun, args, kwargs, context):
+    module = context.module
+    if isinstance(module, BIT_LAYERS) and context.method_name == "__call__":
+      return note(module, lambda: next_fun(*args, **kwargs))
+    return next_fun(*args, **kwargs)
+
+  with intercept_calls(watch, mark(scope)):
+    return model.clone(parent=scope)(*args, **kwargs)
+
+
+def _kernel(module):
+  return nn.unbox(module.get_variable("params", "kernel"))
+
+
+def _only_place(
+  stored: tuple[int, ...], own: tuple[int, ...]
+) -> tuple[int, ...] | None:
+  """Returns which axes of a stored kernel are its own, if sizes tell."""
+  places = [
+    axes
+    for axes in itertools.combinations(range(len(stored)), len(own))
+    if tuple(stored[i] for i in axes) == own
+  ]
+  return places[0] if len(places) == 1 else None

@@ -86,8 +86,10 @@ def unpack(packed: Packed) -> Int8[Array, "*shape"]:
 
 
 def axis_to_pack(
-  shape: Sequence[int], parts: Sequence[int] | None = None
-) -> int:
+  shape: Sequence[int],
+  parts: Sequence[int] | None = None,
+  stack: Sequence[int] = (),
+) -> int | None:
   """Returns the axis of a kernel along which "quad" wastes nothing.
 
   The contracted one, the last but one, if it holds whole bytes; else another
@@ -96,13 +98,58 @@ def axis_to_pack(
   Args:
     shape: of the codes.
     parts: over how many devices each axis is split; ``None`` for one device.
+    stack: axes that number kernels. None of them is packed, nor an axis with
+      some of them on either side: it would have no number that is right for
+      the stack and for each of its kernels.
+
+  Returns:
+    The axis; ``None`` if there is none.
   """
   parts = parts or [1] * len(shape)
   codes = LAYOUTS["quad"].codes
-  order = [len(shape) - 2, len(shape) - 1, *range(len(shape) - 2)]
+  own = [i for i in range(len(shape)) if i not in stack]
+  order = [
+    i
+    for i in (*own[-2:], *own[:-2])
+    if all(s < i for s in stack) or all(s > i for s in stack)
+  ]
   whole = [i for i in order if shape[i] % (parts[i] * codes) == 0]
   unsplit = [i for i in order if parts[i] == 1]
-  return (whole or unsplit or order)[0]
+  return next(iter(whole or unsplit or order), None)
+
+
+def pack_kernel(
+  codes: Int8[Array, "*shape"],
+  *,
+  parts: Sequence[int] | None = None,
+  stack: Sequence[int] = (),
+) -> Packed | Int8[Array, "*shape"]:
+  """Packs the codes of a kernel, or a stack of kernels, in the layout "quad".
+
+  Args:
+    codes: -1, 0 or 1.
+    parts: see ``axis_to_pack``.
+    stack: axes that number the kernels, each of which can be taken out of the
+      result.
+
+  Returns:
+    The packed codes, or the codes where no axis can be packed.
+  """
+  axis = axis_to_pack(codes.shape, parts, stack)
+  if axis is None:
+    return codes
+  return pack_along(
+    codes, axis if any(s > axis for s in stack) else axis - codes.ndim
+  )
+
+
+def pack_along(codes: Int8[Array, "*shape"], axis: int) -> Packed:
+  """Packs ternary codes in the layout "quad"; the axis stays as it is given.
+
+  Counted from the last (negative) or from the first, it is right for codes with
+  more axes before it, or after it.
+  """
+  return dataclasses.replace(pack(codes, axis=axis), axis=axis)
 
 
 def unpacked(q: QTensor) -> QTensor:

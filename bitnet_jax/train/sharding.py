@@ -14,9 +14,9 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bitnet_jax.layers.introspection import BitLayer, quantize_kernels
-from bitnet_jax.ops.packing import axis_to_pack, pack
+from bitnet_jax.ops.packing import pack_kernel
 from bitnet_jax.quantizers.quantizer import TERNARY_RANGE
-from bitnet_jax.types import QTensor
+from bitnet_jax.types import Packed, QTensor
 
 BATCH_AXES = ("data", "fsdp")
 # The axis over which parameters are split, to be gathered for each product.
@@ -303,7 +303,9 @@ def gather_codes(
     codes = jax.lax.with_sharding_constraint(codes, together)
     return dataclasses.replace(q, qvalue=codes)
   parts = [math.prod(sharding.mesh.shape[a] for a in axes) for axes in split]
-  packed = pack(q.codes, axis=axis_to_pack(q.shape, parts))
+  stack = [axis % q.ndim for axis in layer.stack_axes]
+  packed = pack_kernel(q.codes, parts=parts, stack=stack)
+  assert isinstance(packed, Packed)  # Models here stack along the first axis.
   data = jax.lax.with_sharding_constraint(packed.data, together)
   return dataclasses.replace(q, qvalue=dataclasses.replace(packed, data=data))
 

@@ -1,0 +1,163 @@
+"""How the parameters of a model reach its layers.
+
+Transforms of Flax stack parameters along any axis, and may compute what a layer
+takes for its kernel from what is stored: ``nn.WeightNorm`` does, and functions
+given to ``nn.map_variables``. A trace of the model tells.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import Literal
+
+Axes = tuple[int, ...]
+# Operations whose results are their operands.
+_SAME = {
+  "copy",
+  "copy_p",
+  "layout_constraint",
+  "mesh_cast",
+  "optimization_barrier",
+  "pvary",
+  "reshard",
+  "sharding_constraint",
+}
+
+
+def mark(kernel: jax.Array, path: str) -> None:
+  """Says in a trace that an array is the kernel of the layer at a path."""
+  _mark(kernel, _name(path))
+
+
+def axes_of_kernels(
+  call: Callable[..., Any],
+  variables: Mapping[str, Any],
+  *args: Any,
+  paths: Mapping[str, int],
+) -> dict[str, Axes | None]:
+  """Returns which axes of a stored kernel are those that a layer multiplies.
+
+  Args:
+    call: of a model, with its variables and ``args``, that marks kernels.
+    variables: arrays or ``jax.ShapeDtypeStruct``, without boxes.
+    *args: likewise.
+    paths: of layers, with the number of axes that their kernels have there.
+
+  Returns:
+    By path the axes, counted from the first; the others number kernels that are
+    stacked. ``None`` for a kernel that is computed from what is stored.
+  """
+  jaxpr = jax.make_jaxpr(call)(variables, *args).jaxpr
+  names = [
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for path, _ in jax.tree_util.tree_leaves_with_path(variables)
+  ]
+  known = {
+    variable: (name, tuple(range(len(variable.aval.shape))))
+    for variable, name in zip(jaxpr.invars, names, strict=False)
+  }
+  found: dict[str, set[Any]] = {}
+  _follow(jaxpr, known, found)
+  return {
+    path: _own_axes(found.get(_name(path), {None}), path, ndim)
+    for path, ndim in paths.items()
+  }
+
+
+def _name(path):
+  return f"kernel of {path!r}"
+
+
+def _mark(kernel, name):
+  """Under ``jax.vmap`` marks all kernels at once, along leading axes."""
+
+  @jax.custom_batching.custom_vmap
+  def one(kernel):
+    return checkpoint_name(kernel, name)
+
+  @one.def_vmap
+  def several(size, batched, kernels):
+    del size, batched
+    return _mark(kernels, name), True
+
+  return one(kernel)
+
+
+def _own_axes(found, path, ndim):
+  """Returns the axes of the layer's own, if they are the same in all calls."""
+  stored = "/".join(filter(None, ("params", path, "kernel")))
+  if any(one is None or one[0] != stored for one in found):
+    return None
+  own = {axes[len(axes) - ndim :] for _, axes in found}
+  (axes,) = own if len(own) == 1 else (None,)
+  return axes if axes is not None and list(axes) == sorted(axes) else None
+
+
+def _follow(jaxpr, known, found):
+  """Follows variables through a program.
+
+  Args:
+    jaxpr: the program.
+    known: by variable the name of what is stored, and for each of its axes its
+      number there; completed here.
+    found: by name of a mark what was marked, ``None`` for what is not known.
+
+  Returns:
+    What is known of the results.
+  """
+
+  def of(variable):
+    return None if isinstance(variable, Literal) else known.get(variable)
+
+  for equation in jaxpr.eqns:
+    operands = [of(variable) for variable in equation.invars]
+    results: list[Any] = [None] * len(equation.outvars)
+    name, params = equation.primitive.name, equation.params
+    if name == "name":
+      found.setdefault(params["name"], set()).add(operands[0])
+      results = operands
+    elif name in _SAME and len(operands) == len(results):
+      results = operands
+    elif name == "transpose" and operands[0] is not None:
+      stored, axes = operands[0]
+      results = [(stored, tuple(axes[i] for i in params["permutation"]))]
+    else:
+      for inner, given in _inner(name, params, operands):
+        known_inside = dict(zip(inner.invars, given, strict=True))
+        inside = _follow(inner, known_inside, found)
+        if name not in ("scan", "while", "cond"):
+          results = inside if len(inside) == len(results) else results
+    known.update(zip(equation.outvars, results, strict=True))
+  return [of(variable) for variable in jaxpr.outvars]
+
+
+def _inner(name, params, operands):
+  """Returns the programs in an equation, and what is known of their inputs."""
+  if name == "scan":
+    first = params["num_consts"]
+    last = first + params["num_carry"]
+    stacked = [
+      None if one is None else (one[0], one[1][1:]) for one in operands[last:]
+    ]
+    carried = [None] * params["num_carry"]
+    given = [*operands[:first], *carried, *stacked]
+    return [(params["jaxpr"].jaxpr, given)]
+  if name == "while":
+    first, n = params["cond_nconsts"], params["body_nconsts"]
+    carried = [None] * (len(operands) - first - n)
+    given = operands[first : first + n]
+    return [
+      (params["cond_jaxpr"].jaxpr, [*operands[:first], *carried]),
+      (params["body_jaxpr"].jaxpr, [*given, *carried]),
+    ]
+  if name == "cond":
+    return [(b.jaxpr, operands[1:]) for b in params["branches"]]
+  programs = [getattr(p, "jaxpr", p) for p in params.values()]
+  return [
+    (program, operands)
+    for program in programs
+    if len(getattr(program, "invars", ())) == len(operands)
+    and hasattr(program, "eqns")
+  ]
