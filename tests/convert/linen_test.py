@@ -233,6 +233,7 @@ def test_converted_part_of_a_model_keeps_its_recipes():
   assert of_inner.layers["out"].recipe.is_float
 
 
+@pytest.mark.slow
 def test_converted_model_is_called_twice_by_another():
   class Twice(nn.Module):
     body: nn.Module

@@ -74,7 +74,7 @@ FORMS = {
   "nn.remat of a function": lambda **more: Method("remat", **more),
   "nn.vjp": lambda **more: Method("vjp", **more),
 }
-SOME = ("nn.jit", "nn.jit of a method", "nn.scan of nn.jit", "nn.cond")
+SOME = ("nn.jit", "nn.jit of a method")
 ALL = [
   pytest.param(n, marks=[] if n in SOME else pytest.mark.slow) for n in FORMS
 ]

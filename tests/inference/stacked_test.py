@@ -27,7 +27,7 @@ STACKS = [
   for axis in (0, 1, 2, -1)
   for length in (1, 8)
 ]
-FAST = [("scan", 1, 1), ("scan", 2, 8), ("vmap", 1, 8), ("vmap", -1, 1)]
+FAST = [("scan", 1, 1), ("vmap", 2, 8)]
 X = jax.random.normal(jax.random.key(0), (3, 8))
 
 
@@ -93,7 +93,7 @@ def test_each_kernel_has_its_own_scale(lift, axis, length):
   assert layer.stack_axes == (axis % 3 - 3,)
 
 
-@pytest.mark.parametrize("lift, axis, length", FAST)
+@pytest.mark.parametrize("lift, axis, length", FAST[:1])
 def test_outer_codes_are_those_of_the_layers(lift, axis, length):
   model = stack(Block, lift, axis, length)()
   params = make(model, X)["params"]
@@ -122,43 +122,36 @@ class Nested(nn.Module):
     return x + y, None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  "recipe",
-  [
-    "b158",
-    pytest.param(PER_CHANNEL, marks=pytest.mark.slow),
-    pytest.param("b158_median", marks=pytest.mark.slow),
-    pytest.param("twn", marks=pytest.mark.slow),
-    pytest.param("int8", marks=pytest.mark.slow),
-  ],
+  "recipe", ["b158", PER_CHANNEL, "b158_median", "twn", "int8"]
 )
 def test_stacks_in_stacks_are_frozen(recipe):
   check_frozen(stack(Nested, "scan", 1, 2)(recipe), X)
 
 
-def test_stacked_kernels_are_written_and_read(tmp_path):
-  for i, (shape, axis) in enumerate((((4, 3, 5), 0), ((8, 4, 8), 1))):
-    model = stack(Block, "scan", axis, shape[axis])()
-    x = X
-    if axis == 0:  # No axis of the kernels has whole bytes, but their number.
-      model = stack(Odd, "scan", 0, 4)()
-      x = jnp.ones((2, 3))
-    frozen = freeze(make(model, x), model, x)
-    expected = jax.jit(model.apply)(frozen, x)[0]
-    save_frozen(tmp_path / str(i), frozen, model)
-    found = load_frozen(tmp_path / str(i), model).variables
-    assert jax.tree.structure(found) == jax.tree.structure(frozen)
-    np.testing.assert_array_equal(jax.jit(model.apply)(found, x)[0], expected)
-    sizes = measure_size(found).kernels
-    assert {name: size.weights for name, size in sizes.items()} == {
-      "params/layer/kernel": int(np.prod(shape)) if axis else 4 * 9
-    }
+@pytest.mark.parametrize(
+  "width, axis, length",
+  # With a width of 3 only the number of kernels makes whole bytes.
+  [(8, 1, 2), pytest.param(3, 0, 4, marks=pytest.mark.slow)],
+)
+def test_stacked_kernels_are_written_and_read(tmp_path, width, axis, length):
+  model = stack(Square, "scan", axis, length)()
+  x = jnp.ones((2, width))
+  frozen = freeze(make(model, x), model, x)
+  save_frozen(tmp_path / "model", frozen, model)
+  found = load_frozen(tmp_path / "model", model).variables
+  assert jax.tree.structure(found) == jax.tree.structure(frozen)
+  apply = jax.jit(model.apply)
+  np.testing.assert_array_equal(apply(found, x)[0], apply(frozen, x)[0])
+  (size,) = measure_size(found).kernels.values()
+  assert size.weights == length * width**2
 
 
-class Odd(nn.Module):
+class Square(nn.Module):
   @nn.compact
   def __call__(self, x, _=None):
-    return BitDense(3, name="layer")(x), None
+    return BitDense(x.shape[-1], name="layer")(x), None
 
 
 class Normed(nn.Module):
@@ -248,13 +241,17 @@ class Shared(nn.Module):
 
 def test_flags_and_trees_are_arguments_of_an_example():
   model, options = Shared(), {"scale": jnp.ones(())}
-  variables = model.init(jax.random.key(0), X, True, options)
+  init = functools.partial(model.init, flag=True, options=options)
+  variables = jax.eval_shape(init, jax.random.key(0), X)
   shape = jax.ShapeDtypeStruct((), jnp.float32)
-  for example in ((X, True, options), (X, False, {"scale": shape})):
-    frozen = freeze(variables, model, *example)
-    assert frozen["params"]["layer"]["kernel"].shape == (8, 8)
-  with_keywords = freeze(variables, model, X, flag=True, options=options)
-  assert with_keywords["params"]["layer"]["kernel"].shape == (8, 8)
+  for example, more in (
+    ((X, True, options), {}),
+    ((X, False, {"scale": shape}), {}),
+    ((X,), {"flag": True, "options": options}),
+  ):
+    call = functools.partial(freeze, variables, model, *example, **more)
+    kernel = jax.eval_shape(call)["params"]["layer"]["kernel"]
+    assert kernel.qvalue.data.shape == (2, 8)
 
 
 def test_what_cannot_be_frozen_is_named():

@@ -1,6 +1,7 @@
 """Attention and feed-forward layers against their definitions."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -70,6 +71,16 @@ def test_blocks_of_queries_attend_as_all_at_once(masked):
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), blocks, whole
   )
   assert work < 0.75 * all_work
+
+
+@pytest.mark.parametrize("is_causal", (False, True))
+def test_attention_in_float16_compiles(is_causal):
+  inputs = [normal(seed, 1, 8, 2, 4) for seed in range(3)]
+  run = jax.jit(functools.partial(attend, is_causal=is_causal))
+  found = run(*(a.astype(jnp.float16) for a in inputs))
+  assert found.dtype == jnp.float16
+  # Units in the last place of inputs and outputs of order one.
+  np.testing.assert_allclose(found, run(*inputs), rtol=0, atol=4e-3)
 
 
 @pytest.mark.parametrize(

@@ -310,6 +310,15 @@ def test_sizes_of_numpy_are_taken():
     assert y.shape[-1] == 2
 
 
+def test_wide_inputs_of_numpy_are_taken_as_the_twins_take_them():
+  x = np.ones((2, 5, 3))
+  for layer in (BitDense(4), BitDenseGeneral(4, axis=(1, 2)), BitConv(4, (3,))):
+    for recipe in ("float", "b158"):
+      call = layer.clone(recipe=recipe).init_with_output
+      y, _ = jax.eval_shape(lambda call=call: call(jax.random.key(0), x))
+      assert y.dtype == jnp.float32
+
+
 @pytest.mark.parametrize("axis", (3, -4, (1, 1), (1, -2), (0, 1)))
 def test_axes_that_cannot_be_contracted_are_named(axis):
   layer = BitDenseGeneral(2, axis=axis, batch_dims=(0,))

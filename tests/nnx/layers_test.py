@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from bitnet_jax import BitConv, BitDense, BitDenseGeneral
 from bitnet_jax import nnx as bit
@@ -174,6 +176,24 @@ def test_mask_is_multiplied_by_the_kernel(recipe):
   expected = bit.BitConv(8, 4, (3, 3), recipe=recipe, rngs=nnx.Rngs(0))
   expected.kernel[...] = expected.kernel[...] * mask
   np.testing.assert_array_equal(layer(IMAGES), expected(IMAGES))
+
+
+@pytest.mark.parametrize("recipe", ("float", "b158"))
+def test_output_is_sharded_over_explicit_axes_as_asked(recipe):
+  explicit = (AxisType.Explicit,) * 2
+  mesh = jax.make_mesh((2, 2), ("data", "tensor"), axis_types=explicit)
+  with jax.set_mesh(mesh):
+    for name, spec in (
+      ("linear", P("data", None, "tensor")),
+      ("general", P("data", "tensor", None)),
+      ("conv", P("data", None, None, "tensor")),
+    ):
+      _, layer, args, options, _, x = LAYERS[name]
+      args = (args[0], (2, 3) if name == "general" else 4, *args[2:])
+      built = layer(*args, **options, recipe=recipe, rngs=nnx.Rngs(0))
+      x = jax.device_put(jnp.ones((2, *x.shape[1:])), P("data"))
+      y = jax.eval_shape(lambda x, b=built, s=spec: b(x, s), x)
+      assert y.sharding.spec == spec, name
 
 
 def test_contracted_axes_are_sorted_as_in_the_namesake():
