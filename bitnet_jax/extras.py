@@ -7,6 +7,13 @@ class MissingExtraError(ImportError):
   """A package of an extra is not installed."""
 
 
+def missing(what: str, *packages: str, extra: str) -> MissingExtraError:
+  """Returns the error for packages that are missing; see ``need``."""
+  return MissingExtraError(
+    f"{what} needs {', '.join(packages)}: pip install 'bitnet-jax[{extra}]'"
+  )
+
+
 def need(what: str, *packages: str, extra: str) -> None:
   """Checks that packages are installed, without importing them.
 
@@ -18,8 +25,6 @@ def need(what: str, *packages: str, extra: str) -> None:
   Raises:
     MissingExtraError: naming the packages that are missing, and the extra.
   """
-  missing = [name for name in packages if not importlib.util.find_spec(name)]
-  if missing:
-    raise MissingExtraError(
-      f"{what} needs {', '.join(missing)}: pip install 'bitnet-jax[{extra}]'"
-    )
+  absent = [name for name in packages if not importlib.util.find_spec(name)]
+  if absent:
+    raise missing(what, *absent, extra=extra)

@@ -1,6 +1,7 @@
 """What importing the package gives, and what it leaves alone."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -28,6 +29,7 @@ start = time.perf_counter()
 import jax, flax.linen
 before = time.perf_counter()
 import bitnet_jax
+bitnet_jax.BitDense
 seconds = {"flax": before - start, "package": time.perf_counter() - before}
 print(json.dumps({"modules": sorted(sys.modules), "seconds": seconds}))
 """
@@ -75,3 +77,75 @@ def test_products_are_public():
 
   assert callable(bit_dot)
   assert callable(bit_conv)
+
+
+BLOCKED = """
+import json, pkgutil, sys
+import bitnet_jax
+
+for name in {extras!r}:
+  sys.modules[name] = None  # As if it was not installed.
+found = {{}}
+for module in pkgutil.walk_packages(
+  bitnet_jax.__path__, "bitnet_jax.", onerror=lambda name: None
+):
+  try:
+    __import__(module.name)
+    found[module.name] = None
+  except ImportError as error:
+    found[module.name] = str(error)
+print(json.dumps(found))
+"""
+EXTRAS = (
+  "filelock",
+  "flatbuffers",
+  "gcsfs",
+  "gguf",
+  "grain",
+  "matplotlib",
+  "networkx",
+  "rouge_score",
+  "sacrebleu",
+  "safetensors",
+  "scipy",
+  "sentencepiece",
+  "sklearn",
+  "tensorboardX",
+  "tensorflow_datasets",
+  "tokenizers",
+  "tqdm",
+)
+
+
+def test_import_without_extras_works_or_says_which_one_to_install():
+  program = BLOCKED.format(extras=EXTRAS)
+  done = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True, check=True
+  )
+  found = json.loads(done.stdout.splitlines()[-1])
+  failed = {name: text for name, text in found.items() if text is not None}
+  assert failed["bitnet_jax.train"] == (
+    "bitnet_jax.train needs grain, tensorboardX, tqdm: pip install"
+    " 'bitnet-jax[train]'"
+  )
+  # It is imported by what says so.
+  failed.pop("bitnet_jax.data.planetoid_tfds")
+  for name, text in failed.items():
+    assert "pip install 'bitnet-jax[" in text, name
+  for name in ("export", "inference", "convert", "nnx", "models"):
+    assert found[f"bitnet_jax.{name}"] is None
+
+
+def test_program_without_extras_ends_with_one_line():
+  program = pathlib.Path(__file__).parents[1] / "experiments" / "evaluate.py"
+  run = "import runpy, sys; sys.modules['tqdm'] = None; sys.argv = ['a'];"
+  done = subprocess.run(
+    [sys.executable, "-c", f"{run} runpy.run_path({str(program)!r})"],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 1
+  assert done.stderr == (
+    "error: bitnet_jax.train needs tqdm: pip install 'bitnet-jax[train]'\n"
+  )

@@ -16,15 +16,20 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-import grain
 import numpy as np
 
+from bitnet_jax import extras
 from bitnet_jax.data.pipeline import (
   Batch,
   InOrder,
   epoch_indices,
   process_rows,
 )
+
+try:
+  import grain
+except ImportError as error:
+  raise extras.missing("batches", "grain", extra="train") from error
 
 
 class Examples(Protocol):

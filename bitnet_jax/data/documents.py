@@ -3,12 +3,17 @@
 import dataclasses
 import sys
 
-import grain
 import numpy as np
 
+from bitnet_jax import extras
 from bitnet_jax.data import pipeline
 from bitnet_jax.data.bags import Bags
 from bitnet_jax.data.splits import Split
+
+try:
+  import grain
+except ImportError as error:
+  raise extras.missing("batches", "grain", extra="train") from error
 
 _ROUND = 128  # Sizes are multiples of this, and then double.
 _SAMPLE = 256  # How many of the first batches the smallest size is taken from,

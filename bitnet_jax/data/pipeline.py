@@ -7,11 +7,16 @@ import sys
 from collections.abc import Callable
 from typing import overload
 
-import grain
 import numpy as np
 
+from bitnet_jax import extras
 from bitnet_jax.data import images
 from bitnet_jax.data.splits import Split
+
+try:
+  import grain
+except ImportError as error:
+  raise extras.missing("batches", "grain", extra="train") from error
 
 Batch = dict[str, np.ndarray]
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax import choices
+from bitnet_jax.construct import construct
 from bitnet_jax.export import decoders, hf_layout
 from bitnet_jax.export.decoders import PROJECTIONS
 from bitnet_jax.files import parse_json, read_json
@@ -18,7 +19,6 @@ from bitnet_jax.inference.tensors import load_tensors
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
 from bitnet_jax.ops.norm import NORM_EPS
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe
-from bitnet_jax.train.construct import construct
 from bitnet_jax.types import QTensor
 
 # What values of another kind than expected make of the code that reads them.

@@ -10,10 +10,11 @@ from absl import logging
 
 from bitnet_jax.files import write_atomically
 from bitnet_jax.train import bucket, seals
-from bitnet_jax.train.metrics import EVENTS, METRICS_FILE
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
+METRICS_FILE = "metrics.jsonl"
+EVENTS = "tensorboard"
 _SHOWN = 5  # Names in a warning.
 _LOCK_FILE = ".lock"
 _RECORD = "tokenizer_source.json"

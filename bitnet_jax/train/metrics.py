@@ -24,11 +24,11 @@ from bitnet_jax.files import (
 )
 from bitnet_jax.train import bucket
 from bitnet_jax.train.events import EventFile
+from bitnet_jax.train.lock import EVENTS
+from bitnet_jax.train.lock import METRICS_FILE as METRICS_FILE
 from bitnet_jax.train.speed import Speed
 
-METRICS_FILE = "metrics.jsonl"
 LARGEST_METRICS = 2**30  # bytes of that file
-EVENTS = "tensorboard"
 _LARGEST = 1e300  # Far above any metric in float32, and no NaN is below.
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from bitnet_jax import choices
+from bitnet_jax.construct import construct
 from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, Rules
-from bitnet_jax.train.construct import construct
 
 # How a config says which elements share a scale, as the axis of a Quantizer.
 SCALES = {

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from bitnet_jax import choices
+from bitnet_jax.construct import construct
 from bitnet_jax.models import registry
-from bitnet_jax.train.construct import construct
 from bitnet_jax.train.optim import OptimOptions
 from bitnet_jax.train.progress import CheckpointOptions
 from bitnet_jax.train.quant_options import QuantOptions

@@ -8,10 +8,10 @@ import jax
 from absl import logging
 from flax import traverse_util
 
+from bitnet_jax.construct import construct
 from bitnet_jax.files import PathLike
 from bitnet_jax.train import bucket, workdir
 from bitnet_jax.train.checkpoint import CheckpointOptions, Checkpoints
-from bitnet_jax.train.construct import construct
 from bitnet_jax.train.state import TrainState
 
 _AFTER, _TAUGHT_BY = " after ", " taught by "

@@ -11,10 +11,10 @@ from absl import logging
 from bitnet_jax.files import is_address, read_json, write_atomically
 from bitnet_jax.train import bucket, lengths, records
 from bitnet_jax.train.lock import CONFIG_FILE as CONFIG_FILE
+from bitnet_jax.train.lock import METRICS_FILE
 from bitnet_jax.train.lock import RESULT_FILE as RESULT_FILE
 from bitnet_jax.train.lock import Lock as Lock
 from bitnet_jax.train.lock import WorkdirError as WorkdirError
-from bitnet_jax.train.metrics import METRICS_FILE
 
 EVALUATION_FILE = "evaluation.json"
 FROZEN_FILE = "model.json"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bitnet_jax.train.construct import construct
+from bitnet_jax.construct import construct
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
