@@ -138,6 +138,8 @@ def read_gpt2(vocab: str, merges: str) -> Vocabulary:
   content = b"\0".join(read_bytes(file, most=most) for file in files)
   what = f"{files[0]} and {files[1]} are not vocabulary and merges of a BPE"
   with vocabulary_limits.naming_failures(what):
+    # A token and a merge have a colon or a line each.
+    vocabulary_limits.check_ids([content.count(sign) for sign in (b":", b"\n")])
     model = library.models.BPE.from_file(*map(str, files))
   tokenizer = library.Tokenizer(model)
   tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(
@@ -151,6 +153,8 @@ def read_bert(path: str, *, lowercase: bool) -> Vocabulary:
   """Reads the WordPiece vocabulary of BERT, one token a line; see `read`."""
   file = textfiles.find(path)
   data = read_bytes(file, most=vocabulary_limits.LARGEST_VOCABULARY)
+  with vocabulary_limits.naming_failures(str(file)):
+    vocabulary_limits.check_ids([data.count(b"\n")])
   lines = textfiles.read(file).removesuffix("\n").split("\n")
   vocabulary = {token: line for line, token in enumerate(lines)}
   for line, token in enumerate(lines):

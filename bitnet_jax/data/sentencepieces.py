@@ -143,7 +143,7 @@ def read(path: str) -> Vocabulary:
     ValueError: it is not a model of sentencepiece.
   """
   file = textfiles.find(path)
-  data = read_bytes(file, most=vocabulary_limits.LARGEST_VOCABULARY)
+  data = read_bytes(file, most=vocabulary_limits.LARGEST_MODEL)
   return parse(data, where=str(file))
 
 
@@ -197,7 +197,6 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
 
 def _check(model):
   """Raises a ValueError for what the library would believe."""
-  vocabulary_limits.check_ids([len(model.pieces) - 1])
   for rules in (model.normalizer_spec, model.denormalizer_spec):
     vocabulary_limits.check_character_table(rules.precompiled_charsmap)
   vocabulary_limits.check_length(

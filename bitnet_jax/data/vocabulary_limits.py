@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 LARGEST_VOCABULARY = 2**26  # bytes of a file
+LARGEST_MODEL = 2**25  # of one of sentencepiece
 MOST_VALUES = 2**22  # of JSON in it
-MOST_TOKENS = 2**21  # ids are smaller
+MOST_TOKENS = 2**20  # ids are smaller
 MOST_RULES = 64  # of normalizer, splits and decoder, each
 MOST_GROWTH = 64  # how many characters one may become by all of them
 LONGEST_PATTERN = 4096  # characters of a regular expression
@@ -47,6 +48,7 @@ def check_description(description: Mapping[str, Any]) -> None:
   for key in ("continuing_subword_prefix", "end_of_word_suffix"):
     check_length(model.get(key) or "", what=key)
   vocabulary = model["vocab"]
+  check_ids([len(vocabulary) - 1])
   ids = [token["id"] for token in description["added_tokens"]]
   ids += vocabulary.values() if isinstance(vocabulary, dict) else []
   check_ids(ids)

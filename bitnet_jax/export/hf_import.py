@@ -162,7 +162,7 @@ def _read_files(folder):
     raise ValueError(f"{folder / hf_layout.INDEX} lacks weight_map")
   tensors = {}
   for name in sorted({str(name) for name in names.values()}):
-    if pathlib.PurePath(name).name != name:
+    if pathlib.PurePath(name).name != name or not name.isprintable():
       raise ValueError(
         f"{folder / hf_layout.INDEX} names {name!r}, which is no file beside it"
       )

@@ -1,6 +1,7 @@
 """Models as JSON: their family, sizes, and recipes."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -59,6 +60,7 @@ def build(content: Any, *, largest: int, arrays: int) -> nn.Module:
   if content is None:
     raise ValueError("the model is not one of this package; give it as model")
   try:
+    json.dumps(content, allow_nan=False)  # which no number in it is
     family = choices.pick(MODELS, content["name"], key="name")
     sizes = {name: _tuples(value) for name, value in content["sizes"].items()}
     most = max(arrays, MOST_REPEATS)

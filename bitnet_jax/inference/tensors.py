@@ -29,8 +29,8 @@ from bitnet_jax.types import Packed, QTensor
 
 CODES, SCALE = ".codes", ".scale"
 TERNARY, OTHERS = "base3", "int8"
-# Bytes that the list of arrays in a file may have: some 100,000 arrays.
-LARGEST_HEADER = 2**24
+# Bytes that the list of arrays in a file may have: some 40,000 arrays.
+LARGEST_HEADER = 2**22
 LARGEST_TENSORS = 2**37  # bytes of a file
 
 

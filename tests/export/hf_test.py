@@ -138,9 +138,10 @@ def test_several_files_are_read(copied):
   jax.tree.map(
     np.testing.assert_array_equal, leaves(read_hf(copied).variables), expected
   )
-  index.write_text(json.dumps({"weight_map": {"x": "../part-0.safetensors"}}))
-  with pytest.raises(ValueError, match="no file beside it"):
-    read_hf(copied)
+  for name in ("../part-0.safetensors", "a\0b", "\ud800"):
+    index.write_text(json.dumps({"weight_map": {"x": name}}))
+    with pytest.raises(ValueError, match="no file beside it"):
+      read_hf(copied)
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,7 @@ SCALE = "params/layer_0/kernel.scale"
     (lambda c: c["model"]["sizes"].update(depth=400), "depth is 400, .* 100"),
     (lambda c: c["model"]["recipes"][0].update(paths=["a"] * 400), "400|100"),
     (lambda c: c["model"]["sizes"].update(width=10**400), "width is 1000"),
+    (lambda c: c["model"]["sizes"].update(dropout=float("nan")), "of no model"),
     (lambda c: c["model"]["recipes"].pop(), "no recipe rule matches"),
     (lambda c: c.update(kernels=[]), "has no attribute 'items'"),
     (
