@@ -310,6 +310,7 @@ def test_sizes_of_numpy_are_taken():
     assert y.shape[-1] == 2
 
 
+@pytest.mark.usefixtures("as_users_run")
 def test_wide_inputs_of_numpy_are_taken_as_the_twins_take_them():
   x = np.ones((2, 5, 3))
   for layer in (BitDense(4), BitDenseGeneral(4, axis=(1, 2)), BitConv(4, (3,))):
