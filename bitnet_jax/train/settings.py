@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from bitnet_jax import choices
 from bitnet_jax.construct import construct
 from bitnet_jax.models import registry
+from bitnet_jax.train import lengths
 from bitnet_jax.train.optim import OptimOptions
 from bitnet_jax.train.progress import CheckpointOptions
 from bitnet_jax.train.quant_options import QuantOptions
@@ -339,13 +340,14 @@ def parse_settings(
   """Checks a config and returns it as options.
 
   Args:
-    config: nested dict, as ``ConfigDict.to_dict()`` returns it.
+    config: nested dict, as ``ConfigDict.to_dict()`` returns it, or as it is
+      recorded of a run.
     kinds: the kinds of task by name.
 
   Raises:
     ValueError: naming key, value and choices of the first mistake.
   """
-  config = dict(config)
+  config = lengths.without(config)
   for group, cls in _GROUPS.items():
     if group in config:
       config[group] = construct(cls, config[group], group=group)

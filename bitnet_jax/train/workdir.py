@@ -56,7 +56,7 @@ def claim(
         " choose another folder"
       )
   else:
-    new = records.identity(config, fingerprint)
+    new = records.identity(lengths.without(config), fingerprint)
     with _damage_in(folder / CONFIG_FILE):
       old_config, old_fingerprint = read_config(folder)
       old = records.identity(lengths.without(old_config), old_fingerprint)
@@ -69,7 +69,8 @@ def claim(
         + "; ".join(changed)
         + ". Choose another folder"
       )
-    config = lengths.continued(config, old_config, step)
+    with _damage_in(folder / CONFIG_FILE):
+      config = lengths.continued(config, old_config, step)
   write_config(folder, config, fingerprint)
   return dict(config)
 
@@ -109,7 +110,7 @@ def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
   config, fingerprint = read_config(folder)
   _check_trained(folder, config)
   with _damage_in(folder / CONFIG_FILE):
-    return with_later_keys(lengths.without(config)), fingerprint
+    return with_later_keys(config), fingerprint
 
 
 def _check_trained(folder, config):

@@ -158,6 +158,7 @@ def test_longer_run_is_told_from_one_of_that_length(run, make_config, caplog):
   assert again == result  # Finished.
   assert runner.evaluate_run(folder)["run_id"] == result["run_id"]
   assert warm_start.find(folder).run_id == result["run_id"]
+  assert build(result["config"]).run_id == result["run_id"]
 
 
 @pytest.mark.slow

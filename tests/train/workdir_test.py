@@ -66,6 +66,14 @@ def test_damaged_config_is_named(tmp_path, text):
     workdir.read_config(tmp_path)
 
 
+@pytest.mark.parametrize("lengths", [5, [3], [{}], [{"until": "x"}]])
+def test_damaged_lengths_are_named(tmp_path, lengths):
+  damaged = CONFIG | {"earlier_lengths": lengths}
+  workdir.write_config(tmp_path, damaged, "print")
+  with pytest.raises(workdir.WorkdirError, match=r"config.json is damaged"):
+    workdir.claim(tmp_path, CONFIG, "print", step=3)
+
+
 def test_lock_makes_the_folder_and_is_released(tmp_path):
   folder = tmp_path / "a" / "b"
   for _ in range(2):
