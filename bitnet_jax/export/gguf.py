@@ -22,6 +22,7 @@ from bitnet_jax.data.tokenizers import Tokenizer
 from bitnet_jax.export import decoders, gguf_vocabulary
 from bitnet_jax.export.decoders import PROJECTIONS, Need
 from bitnet_jax.files import PathLike, local_path
+from bitnet_jax.inference.prompts import unboxed
 from bitnet_jax.models.decoder import DecoderConfig
 from bitnet_jax.types import QTensor
 
@@ -73,6 +74,7 @@ def write_gguf(
   choices.check(kind, TYPES, key="type")
   library = _library()
   decoders.check_decoder("gguf", model)
+  variables = unboxed(variables)
   recipe, needs = decoders.recipe_needs(model, variables)
   architecture = decoders.architecture_needs(model.cfg)
   own = _needs(model.cfg, recipe, kind)

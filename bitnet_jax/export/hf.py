@@ -19,6 +19,7 @@ from bitnet_jax.data.tokenizers import Tokenizer
 from bitnet_jax.export import decoders, hf_layout, vocabulary
 from bitnet_jax.export.hf_import import read_hf
 from bitnet_jax.files import PathLike, local_path, write_atomically
+from bitnet_jax.inference.prompts import unboxed
 from bitnet_jax.inference.tensors import save_tensors
 from bitnet_jax.ops.norm import NORM_EPS
 from bitnet_jax.quantizers.recipe import RECIPES
@@ -52,6 +53,7 @@ def write_hf(
   folder = local_path(folder)
   choices.check(linear_class, hf_layout.LINEAR_CLASSES, key="linear_class")
   decoders.check_decoder("hf", model)
+  variables = unboxed(variables)
   recipe, needs = decoders.recipe_needs(model, variables)
   is_frozen = any(
     isinstance(leaf, QTensor)

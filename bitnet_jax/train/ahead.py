@@ -34,7 +34,11 @@ TEXT_TASKS = ("causal_lm", "masked_lm", "span_corruption")
 _BUFFER = re.compile(r"^.*?%\);\s*(\S+);\s*\d+;\s*\d+; (.*)$", re.MULTILINE)
 
 
-class DoesNotFit(ValueError):
+class Refused(ValueError):
+  """JAX lays no such mesh, or the compiler makes no program for it."""
+
+
+class DoesNotFit(Refused):
   """A program needs more memory than a chip has."""
 
 
@@ -74,7 +78,10 @@ def get_topology(name: str, *, slices: int = 1) -> Any:
   """
   for key, value in _ENVIRONMENT.items():
     os.environ.setdefault(key, value)
-  more = {"num_slices": slices} if slices > 1 else {}
+  more: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+  if name.startswith("v4"):
+    # The two cores of a chip as one device, as programs there see them.
+    more["chip_config_name"] = "megacore"
   try:
     return topologies.get_topology_desc(name, platform="tpu", **more).devices
   except Exception as error:  # Whatever the compiler raises.
@@ -121,11 +128,15 @@ def compile_step(config: Mapping[str, Any], devices: Any) -> Report:
 
   Raises:
     ValueError: for a mistake in the config.
+    Refused: with what JAX or the compiler says.
     DoesNotFit: naming the largest buffers.
   """
   _check_alone(config)
   with backend.compiling_for("tpu"):
-    experiment = build(without_corpus(config), devices=devices)
+    try:
+      experiment = build(without_corpus(config), devices=devices)
+    except (AssertionError, NotImplementedError) as error:
+      raise Refused(f"no mesh of these chips: {error}") from error
     with experiment.activate():
       step: Any = experiment.train_step()
       arguments = experiment.step_arguments()
@@ -136,7 +147,7 @@ def compile_step(config: Mapping[str, Any], devices: Any) -> Report:
           compiled = lowered.compile({"xla_dump_to": folder})
         except jax.errors.JaxRuntimeError as error:
           if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+            raise Refused(_refusal(str(error), experiment.mesh)) from error
           largest = _largest_buffers(pathlib.Path(folder))
           raise DoesNotFit(_explain(str(error), largest)) from error
   return _report(experiment, compiled, arguments, counted)
@@ -192,6 +203,13 @@ def _largest_buffers(folder: pathlib.Path, count: int = 8) -> list[str]:
   return []
 
 
+def _refusal(message: str, mesh: jax.sharding.Mesh) -> str:
+  """Returns what the compiler says, in short."""
+  said = " ".join(message.split())[:500]
+  sizes = dict(mesh.shape)
+  return f"the compiler refuses the step for the mesh {sizes}: {said}"
+
+
 def _explain(message: str, largest: Sequence[str]) -> str:
   """Returns what is worth reading of the compiler's message."""
   sizes = re.search(r"\((\S+)\) exceeds available HBM \((\S+)\)", message)
@@ -231,7 +249,7 @@ def search(
     try:
       report = compile_step(changed, devices)
     except ValueError as error:
-      if not change and not isinstance(error, DoesNotFit):
+      if not change and not isinstance(error, Refused):
         raise  # A mistake, which no change of these mends.
       yield change, None, str(error)
     else:

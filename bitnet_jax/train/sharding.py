@@ -33,7 +33,7 @@ def make_mesh(
   """Builds the mesh.
 
   Where there are several slices of TPUs (or hosts of GPUs), slow links are
-  crossed along the axis "data" only, if it is a multiple of their number.
+  crossed along the axis "data" only, which is a multiple of their number.
 
   Args:
     data: number of replicas of the parameters; -1 takes all devices left.
@@ -47,7 +47,7 @@ def make_mesh(
 
   Raises:
     ValueError: for sizes that are not positive, more than one -1, or a product
-      that does not fit the number of devices.
+      that does not fit the number of devices, or slices that "data" does not.
   """
   sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
   devices = jax.devices() if devices is None else list(devices)
@@ -71,7 +71,12 @@ def make_mesh(
   # Linen's logical constraints need Auto axes.
   types = (AxisType.Auto,) * len(sizes)
   slices = len({getattr(device, "slice_index", 0) for device in devices})
-  if slices > 1 and sizes["data"] % slices == 0:
+  if slices > 1:
+    if sizes["data"] % slices:
+      raise ValueError(
+        f"mesh is {sizes}, but there are {slices} slices of devices, over which"
+        " the axis data is split first; its size must be a multiple of them"
+      )
     within = (sizes["data"] // slices, sizes["fsdp"], sizes["tensor"])
     grid = mesh_utils.create_hybrid_device_mesh(
       within, (slices, 1, 1), devices=devices

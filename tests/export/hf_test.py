@@ -125,6 +125,18 @@ def test_latent_weights_are_in_bfloat16(tmp_path):
   assert mode == "online"
 
 
+@pytest.mark.slow
+def test_variables_may_be_in_their_boxes(tmp_path):
+  model, variables = make()
+  tokens = jnp.zeros((1, 4), jnp.int32)
+  boxed = jax.jit(model.init)(jax.random.key(0), tokens)
+  assert jax.tree.structure(boxed) != jax.tree.structure(variables)
+  write_hf(tmp_path, model, boxed)
+  assert not read_hf(tmp_path).is_frozen
+  with pytest.raises(ValueError, match=r"variables hold .*, but not 'params'"):
+    write_hf(tmp_path, model, boxed["params"])
+
+
 def test_several_files_are_read(copied):
   expected = leaves(read_hf(copied).variables)
   tensors = safetensors.numpy.load_file(copied / TENSORS)

@@ -1,5 +1,6 @@
 """Writing: sampling, generation with a cache, beam search."""
 
+import dataclasses
 import functools
 import importlib
 import itertools
@@ -10,13 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitnet_jax.inference import Sampling, beam_search, generate, stream
+from bitnet_jax.inference import (
+  Sampling,
+  beam_search,
+  freeze,
+  generate,
+  stream,
+)
 from bitnet_jax.inference.sampling import NO_TOKEN
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
 from bitnet_jax.models.encoder_decoder import (
   EncoderDecoder,
   EncoderDecoderConfig,
 )
+from bitnet_jax.quantizers.recipe import RECIPES
 from tests.models.transformers_test import SIZES
 
 # The function has the name of its module.
@@ -168,6 +176,15 @@ def test_greedy_generation_is_the_likeliest_token_each_time(recipe):
   model, variables = decoder(recipe)
   written = generate(model, variables, PROMPTS, max_new_tokens=5)
   assert written == [greedy(model, variables, p, 5) for p in PROMPTS]
+
+
+@pytest.mark.slow
+def test_no_key_is_needed_where_nothing_is_drawn():
+  recipe = dataclasses.replace(RECIPES["b158"], backward="int8")
+  model, variables = decoder(recipe)
+  expected = generate(model, variables, PROMPTS, max_new_tokens=5)
+  frozen = freeze(variables, model)
+  assert generate(model, frozen, PROMPTS, max_new_tokens=5) == expected
 
 
 def test_text_ends_before_the_stop_token():

@@ -1,10 +1,13 @@
 """Steps compiled for TPUs that are not here."""
 
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
+import types
 
+import jax
 import pytest
 
 from bitnet_jax.train import ahead, runner
@@ -75,6 +78,61 @@ def test_explanation_names_sizes_and_buffers(tmp_path):
   assert "needs 23.32G of memory, but a chip has 15.75G" in first
   assert second.split() == ["16.00GiB", "5xf32[16,2048]"]
   assert third.split() == ["1.95GiB", "f32[8,32000]"]
+
+
+@pytest.mark.parametrize(
+  ("name", "slices", "options"),
+  [
+    ("v4:2x2x1", 1, {"chip_config_name": "megacore"}),
+    ("v4:2x2x2", 2, {"chip_config_name": "megacore", "num_slices": 2}),
+    ("v5e:2x2", 1, {}),
+    ("v5p:2x2x1", 2, {"num_slices": 2}),
+  ],
+)
+def test_cores_of_a_chip_are_one_device(monkeypatch, name, slices, options):
+  def get(topology, platform, **more):
+    assert (topology, platform) == (name, "tpu")
+    return types.SimpleNamespace(devices=more)
+
+  monkeypatch.setattr(ahead.topologies, "get_topology_desc", get)
+  assert ahead.get_topology(name, slices=slices) == options
+
+
+def test_refusals_of_the_compiler_are_named(monkeypatch):
+  def refuse(*_):
+    raise jax.errors.JaxRuntimeError("INTERNAL: no layout\n" + "line\n" * 900)
+
+  monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+  config = load("digits_mlp.py")
+  message = r"refuses the step for the mesh .*'data': 1.*INTERNAL: no layout"
+  with pytest.raises(ahead.Refused, match=message) as caught:
+    ahead.compile_step(config, jax.devices()[:1])
+  assert len(str(caught.value)) < 700
+  changes = itertools.islice(ahead.search(config, jax.devices()[:1]), 2)
+  problems = [problem for _, _, problem in changes]
+  assert len(problems) == 2
+  assert all("no layout" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("error", [AssertionError, NotImplementedError])
+def test_meshes_that_cannot_be_laid_are_named(monkeypatch, error):
+  def lay(*_, **__):
+    raise error("one device per chip")
+
+  monkeypatch.setattr(jax, "make_mesh", lay)
+  with pytest.raises(ahead.Refused, match="no mesh of these chips: one device"):
+    ahead.compile_step(load("digits_mlp.py"), jax.devices()[:1])
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize(
+  "arguments", [["--topology=v4:2x2x1"], ["--topology=v5e:2x2", "--slices=2"]]
+)
+def test_topologies_of_the_table_compile(arguments):
+  more = {"mesh.data": 2} if len(arguments) > 1 else {}
+  code, text = compile_tpu("pydoc_decoder.py", *arguments, **more)
+  assert code == 0, text
 
 
 @pytest.mark.slow

@@ -90,6 +90,12 @@ def test_only_replicas_stand_in_different_slices(sizes):
   assert all(len(found) == 1 for found in slices)
 
 
+def test_replicas_that_do_not_fit_the_slices_are_named():
+  chips = [Chip(i, i // 4) for i in range(8)]
+  with pytest.raises(ValueError, match=r"there are 2 slices of devices, over"):
+    make_mesh(data=1, fsdp=8, tensor=1, devices=chips)
+
+
 def test_batch_is_split_by_example():
   mesh = make_mesh(data=2, fsdp=2, tensor=2)
   batch = {"inputs": np.arange(24.0).reshape(8, 3), "labels": np.arange(8)}
