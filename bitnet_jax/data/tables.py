@@ -288,12 +288,14 @@ def _jsonl(file: pathlib.Path, columns):
 
 
 def _decoded(where, column, value):
-  """Returns a value of JSON, a text only if it is one in UTF-8 too."""
+  """Returns a value of JSON: text only if it is UTF-8, integers of 64 bits."""
   if isinstance(value, str):
     try:
       value.encode()
     except UnicodeEncodeError as error:
       raise ValueError(f"{where}: {column} is not text: {error}") from error
+  if isinstance(value, int) and value.bit_length() > 63:
+    raise ValueError(f"{where}: {column} is an integer of more than 64 bits")
   return value
 
 

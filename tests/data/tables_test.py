@@ -140,3 +140,18 @@ def test_blank_lines_of_jsonl_are_no_rows(tmp_path):
 def test_byte_order_marks_are_no_part_of_a_header(tmp_path):
   _, found = read(tmp_path, '\ufeff"label"\t"text"\r\n"1"\t"a"\r\n')
   assert found == [("1", "a")]
+
+
+@pytest.mark.parametrize("number", ["9" * 400, str(2**63), "9" * 5000])
+def test_integer_of_many_digits_is_named(tmp_path, number):
+  path = tmp_path / "a.jsonl"
+  path.write_text(f'{{"score": 1}}\n{{"score": {number}}}\n')
+  with pytest.raises(ValueError, match=r"a\.jsonl, line 2"):
+    tables.read(str(path), ["score"])
+
+
+def test_line_that_is_nested_deep_is_named(tmp_path):
+  path = tmp_path / "a.jsonl"
+  path.write_text('{"score": 1}\n' + "[" * 200_000 + "\n")
+  with pytest.raises(ValueError, match=r"a\.jsonl, line 2 is not JSON"):
+    tables.read(str(path), ["score"])

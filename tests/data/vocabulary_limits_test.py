@@ -139,7 +139,7 @@ LEAF = np.zeros(256, np.uint32) | np.uint32(2**31 + 5)
 def test_table_of_characters_that_leads_anywhere_is_refused(
   kind, content, message
 ):
-  """Neither library checks where it leads; one reads memory by it."""
+  """Whatever the release of the library checks."""
   if kind == "tokenizers":
     rule = {"type": "Precompiled"}
     rule["precompiled_charsmap"] = base64.b64encode(content).decode()
@@ -168,6 +168,13 @@ def test_small_model_is_read():
   long = small_model(unk_surface="u" * 65)
   with pytest.raises(ValueError, match=r"it is not .*unk_surface is longer"):
     sentencepieces.parse(long, where="it")
+
+
+def test_piece_that_is_no_text_is_named():
+  data = small_model().replace(b"\x0a\x01a", b"\x0a\x01\xff")
+  assert data != small_model()
+  with pytest.raises(ValueError, match=r"it is not a .*not UTF-8"):
+    sentencepieces.parse(data, where="it")
 
 
 def test_kept_vocabulary_with_millions_of_sentinels_is_refused():
