@@ -212,6 +212,9 @@ def _hidden(data, where):
     f"{where} is not a model of sentencepiece"
   ):
     model = _messages().ModelProto.FromString(data)
+    vocabulary_limits.check_ids([len(model.pieces) - 1])
+    if not all(isinstance(piece.piece, str) for piece in model.pieces):
+      raise ValueError("a piece is not UTF-8")
   for piece in model.pieces:
     if _SENTINEL.fullmatch(piece.piece):
       piece.type = piece.CONTROL
