@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from bitnet_jax import choices
-from bitnet_jax.data import pieces, sentencepieces, trained
+from bitnet_jax.data import pieces, sentencepieces, trained, vocabulary_limits
 from bitnet_jax.data.vocabulary import ROLES, Codec, Vocabulary
 from bitnet_jax.files import PathLike, local_path
 
@@ -314,6 +314,11 @@ def _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs):
   if not known or (kind == "gpt2" and "," not in path):
     listed = ", ".join(["bytes", *_TRAINED, *_FILES.values()])
     raise ValueError(f"unknown tokenizer {spec!r}; choose among {listed}")
+  if (vocab_size or 0) > vocabulary_limits.MOST_TOKENS:
+    raise ValueError(
+      f"vocab_size must not be above {vocabulary_limits.MOST_TOKENS}, it is"
+      f" {vocab_size}"
+    )
   if not 0 <= num_sentinels <= MOST_SENTINELS:
     wrong = "negative" if num_sentinels < 0 else f"above {MOST_SENTINELS}"
     raise ValueError(

@@ -177,6 +177,9 @@ def test_piece_that_is_no_text_is_named():
     sentencepieces.parse(data, where="it")
 
 
-def test_kept_vocabulary_with_millions_of_sentinels_is_refused():
-  with pytest.raises(ValueError, match="num_sentinels must not be above 65536"):
-    load_tokenizer("bytes", texts=tuple, num_sentinels=900_000_000)
+@pytest.mark.parametrize(
+  ("key", "limit"), [("num_sentinels", 65536), ("vocab_size", 1048576)]
+)
+def test_kept_vocabulary_of_millions_of_ids_is_refused(key, limit):
+  with pytest.raises(ValueError, match=f"{key} must not be above {limit}"):
+    load_tokenizer("bytes", texts=tuple, **{key: 900_000_000})
