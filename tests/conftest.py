@@ -33,11 +33,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiling is most of what tests do. What speaks of bits, HLO or speed must
 # not rely on this: see ``optimized``.
 jax.config.update("jax_disable_most_optimizations", True)
-_flags = os.environ["XLA_FLAGS"]
+COMPILES_FAST = ""
 if jax.__version_info__[:2] == (0, 10):  # Other versions may lack the flag.
-  os.environ["XLA_FLAGS"] = f"{_flags} --xla_cpu_use_fusion_emitters=false"
-jax.devices()  # Reads the flags, which started processes are not to inherit.
-os.environ["XLA_FLAGS"] = _flags
+  COMPILES_FAST = "--xla_cpu_use_fusion_emitters=false"
+_inherited = os.environ["XLA_FLAGS"]
+os.environ["XLA_FLAGS"] = f"{_inherited} {COMPILES_FAST}"
+jax.devices()  # Reads the flags; started processes optimize.
+os.environ["XLA_FLAGS"] = _inherited
 
 _CALL = """
 import json, runpy, sys

@@ -7,7 +7,10 @@ used together, and few cases meet most pairs of them.
 import copy
 import itertools
 import pathlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
+
+import pytest
 
 from bitnet_jax.train import runner
 from bitnet_jax.train.settings import parse_settings
@@ -98,6 +101,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
   "stride": {"data__eval_stride": 4},
   "predictions": {"task__predictions": 6},
   "beams": {"task__num_beams": 2},
+  "regression": {
+    "task__regression": True,
+    "data__label": "number",
+    "checkpoint__metric": "valid/loss",
+  },
   "tf-idf": {"data__weighting": "tfidf"},
   # Of another case, see ``Case.earlier``.
   "init_from": {},
@@ -124,13 +132,13 @@ CASES = {
     "mlp",
     (
       "median",
-      "slow phase-in",
       "keep two best",
       "dropout",
       "label smoothing",
       "dispatch",
       "warm-up",
       "clipping",
+      "patience",
     ),
   ),
   "mlp sharded": Case(
@@ -274,13 +282,26 @@ CASES = {
 }
 
 
-def covered(cases: dict[str, Case]) -> set[tuple[str, str]]:
+# Those that compile for long; what they cross is worth it now and then.
+SLOW = ("cnn tuned", "nodes", "masked", "labels", "translation")
+
+
+def covered(names: Iterable[str]) -> set[tuple[str, str]]:
   """Returns the pairs of options that are used together in any case."""
   return {
     pair
-    for case in cases.values()
-    for pair in itertools.combinations(sorted(case.options), 2)
+    for name in names
+    for pair in itertools.combinations(sorted(CASES[name].options), 2)
   }
+
+
+def of_families(*families: str) -> list[Any]:
+  """Returns the names of the cases of some families, to parametrize with."""
+  return [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+    for name, case in CASES.items()
+    if case.family in families
+  ]
 
 
 def make_config(
@@ -294,6 +315,7 @@ def make_config(
     earlier: the run for "init_from" and "teacher".
   """
   config = _FAMILIES[case.family](folder)
+  config["model"]["dropout"] = 0.0
   for option in case.options:
     changes = OPTIONS[option]
     if option == "init_from":
@@ -361,8 +383,10 @@ def _translation(folder):
 
 
 def _labelled(folder):
-  lines = [f"{text}\t{'ab'[i % 2]}" for i, text in enumerate(_TEXTS)]
-  return tiny.write(folder / "labelled.tsv", ["text\tlabel", *lines])
+  lines = [
+    f"{text}\t{'ab'[i % 2]}\t{i * i % 17}" for i, text in enumerate(_TEXTS)
+  ]
+  return tiny.write(folder / "labelled.tsv", ["text\tlabel\tnumber", *lines])
 
 
 def _tiny(name, source):

@@ -84,23 +84,39 @@ class Finished(NamedTuple):
 
 
 def result_is_complete(run: Finished) -> None:
-  """``result.json`` has every metric, and those of the step it names."""
+  """``result.json`` has every metric, of the last step and of the best."""
   assert json.loads((run.folder / "result.json").read_text()) == run.result
   problem = run.experiment.problem
-  metrics = run.result["metrics"]
   wanted = {
     f"{split}/{name}"
     for split in problem.splits
     if split != "train"
     for name in problem.metric_names
   }
-  assert wanted <= metrics.keys()
-  assert all(math.isfinite(value) for value in metrics.values())
   logged = {line["step"]: line for line in lines_without_time(run.folder)}
   assert [*logged] == [*range(1, run.result["step"] + 1)]
-  at_the_end = logged[run.result["step"]]
-  for name in wanted & at_the_end.keys():
-    assert at_the_end[name] == metrics[name], name
+  assert run.result["best"]["step"] == best_step(run, logged)
+  for found in (run.result, run.result["best"]):
+    assert wanted <= found["metrics"].keys()
+    assert all(math.isfinite(value) for value in found["metrics"].values())
+    line = logged[found["step"]]
+    evaluated = {name for name in line if name.startswith("valid/")}
+    assert evaluated
+    for name in evaluated:
+      assert line[name] == found["metrics"][name], name
+
+
+def best_step(run: Finished, logged: dict[int, dict[str, float]]) -> int:
+  """Returns the step of the best evaluation under full quantization."""
+  settings = run.experiment.settings
+  options, phase_in = settings.checkpoint, settings.quant.make_phase_in()
+  values = {
+    step: line[options.metric]
+    for step, line in logged.items()
+    if options.metric in line and phase_in.strength(step) is None
+  }
+  choose = max if options.mode == "max" else min
+  return choose(values, key=lambda step: values[step])
 
 
 def resumed_is_uninterrupted(run: Finished) -> None:

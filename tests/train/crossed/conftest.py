@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Callable
 
 import pytest
 
@@ -13,18 +12,6 @@ pytest.register_assert_rewrite("tests.train.crossed.checks")
 from tests.train.crossed import cases, checks  # noqa: E402
 
 
-def _once(method: Callable) -> Callable:
-  """Returns a method that makes a thing once an object."""
-  name = f"_once_{method.__name__}"
-
-  def wrapped(self):
-    if name not in self.__dict__:
-      self.__dict__[name] = method(self)
-    return self.__dict__[name]
-
-  return wrapped
-
-
 @pytest.fixture(scope="package", autouse=True)
 def programs():
   """Has equal experiments share their compiled programs.
@@ -32,7 +19,7 @@ def programs():
   What is compiled again is the same to the bit, for which other tests start
   processes; here it would take most of the time.
   """
-  build, built = runner.build, {}
+  build, built, kept = runner.build, {}, {}
 
   def build_once(config, folder=None):
     key = json.dumps(config, sort_keys=True)
@@ -40,21 +27,33 @@ def programs():
       built[key] = build(config, folder)
     return built[key]
 
+  def once(method):
+    # Of a problem, which an experiment shares with those that replace it.
+    def wrapped(self):
+      key = (method.__name__, id(self.problem))
+      if key not in kept:
+        kept[key] = self.problem, method(self)
+      return kept[key][1]
+
+    return wrapped
+
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(runner, "build", build_once)
     for name in ("train_step", "train_steps", "evaluator"):
-      patch.setattr(Experiment, name, _once(getattr(Experiment, name)))
+      patch.setattr(Experiment, name, once(getattr(Experiment, name)))
+    make_init = Experiment._made_init.func
+    patch.setattr(Experiment, "_made_init", property(once(make_init)))
     yield
 
 
 @pytest.fixture(scope="package")
 def made(programs, tmp_path_factory):
-  """Returns ``made(name)``, the finished run of a case."""
+  """Returns ``made(case)``, the finished run of a case or of its name."""
 
   @functools.cache
-  def make(name: str) -> checks.Finished:
-    case = cases.CASES[name]
-    folder = tmp_path_factory.mktemp(name.replace(" ", "-"))
+  def make(case: str | cases.Case) -> checks.Finished:
+    case = cases.CASES[case] if isinstance(case, str) else case
+    folder = tmp_path_factory.mktemp(case.family)
     earlier = make(case.earlier).folder if case.earlier else None
     config = cases.make_config(case, folder, earlier)
     result = runner.run(config, folder / "run")

@@ -1,8 +1,8 @@
-"""Options are crossed in graphs and texts."""
+"""Options are crossed in tasks on texts and graphs."""
 
 import pytest
 
-from tests.train.crossed.cases import CASES
+from tests.train.crossed import cases
 from tests.train.crossed.checks import CHECKS
 
 FAMILIES = (
@@ -17,8 +17,6 @@ FAMILIES = (
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize(
-  "name", [name for name, case in CASES.items() if case.family in FAMILIES]
-)
+@pytest.mark.parametrize("name", cases.of_families(*FAMILIES))
 def test_it_holds_whatever_is_combined(name, check, made):
   check(made(name))
