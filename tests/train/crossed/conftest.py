@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from bitnet_jax.train import runner
+from bitnet_jax.train import experiment, runner
 from bitnet_jax.train.experiment import Experiment
+from bitnet_jax.train.step import make_eval_step
 
 pytest.register_assert_rewrite("tests.train.crossed.checks")
 from tests.train.crossed import cases, checks  # noqa: E402
@@ -37,9 +38,16 @@ def programs():
 
     return wrapped
 
+  def make_eval_step_once(task, **kernels):
+    if id(task) not in kept:
+      kept[id(task)] = task, make_eval_step(task, **kernels)
+    return kept[id(task)][1]
+
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(runner, "build", build_once)
-    for name in ("train_step", "train_steps", "evaluator"):
+    # The same function, of which ``jax.jit`` then has one program.
+    patch.setattr(experiment, "make_eval_step", make_eval_step_once)
+    for name in ("train_step", "train_steps"):
       patch.setattr(Experiment, name, once(getattr(Experiment, name)))
     make_init = Experiment._made_init.func
     patch.setattr(Experiment, "_made_init", property(once(make_init)))
