@@ -13,7 +13,6 @@ good-looking code. Empty groups measure 0 or NaN and are never multiplied.
 import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -43,11 +42,13 @@ def absmax(
   x: Float[Array, "*shape"], axes: tuple[int, ...]
 ) -> Float[Array, "..."]:
   """Returns the largest ``|x|`` over ``axes``."""
-  # Bit patterns order as magnitudes do, NaN above all: a maximum of floats
-  # drops NaN where XLA's CPU backend vectorizes it.
-  bits = selection.magnitude_bits(x.astype(jnp.float32))
-  largest = jnp.max(bits, axes, keepdims=True, initial=0)
-  return _nan_unless_finite(jax.lax.bitcast_convert_type(largest, jnp.float32))
+  magnitudes = jnp.abs(x.astype(jnp.float32))
+  # XLA's CPU backend drops NaN from a maximum that it vectorizes. A maximum of
+  # bit patterns would keep it, but takes twice as long.
+  magnitudes = jnp.where(jnp.isnan(magnitudes), jnp.inf, magnitudes)
+  return _nan_unless_finite(
+    jnp.max(magnitudes, axes, keepdims=True, initial=0.0)
+  )
 
 
 def absmedian(
