@@ -124,7 +124,7 @@ def _follow(jaxpr, known, found):
       stored, axes = operands[0]
       results = [(stored, tuple(axes[i] for i in params["permutation"]))]
     else:
-      for inner, given in _inner(name, params, operands):
+      for inner, given in _inner(equation, operands):
         known_inside = dict(zip(inner.invars, given, strict=True))
         inside = _follow(inner, known_inside, found)
         if name not in ("scan", "while", "cond"):
@@ -133,17 +133,21 @@ def _follow(jaxpr, known, found):
   return [of(variable) for variable in jaxpr.outvars]
 
 
-def _inner(name, params, operands):
+def _inner(equation, operands):
   """Returns the programs in an equation, and what is known of their inputs."""
+  name, params = equation.primitive.name, equation.params
   if name == "scan":
-    first = params["num_consts"]
-    last = first + params["num_carry"]
+    program = params["jaxpr"].jaxpr
+    # Releases of JAX count them in different parameters: what is scanned over
+    # has an axis less inside, and results that have not are what is carried.
+    scanned = _with_another_axis(equation.invars, program.invars)
+    made = _with_another_axis(equation.outvars, program.outvars)
+    last, n = len(operands) - scanned, len(equation.outvars) - made
     stacked = [
       None if one is None else (one[0], one[1][1:]) for one in operands[last:]
     ]
-    carried = [None] * params["num_carry"]
-    given = [*operands[:first], *carried, *stacked]
-    return [(params["jaxpr"].jaxpr, given)]
+    given = [*operands[: last - n], *[None] * n, *stacked]
+    return [(program, given)]
   if name == "while":
     first, n = params["cond_nconsts"], params["body_nconsts"]
     carried = [None] * (len(operands) - first - n)
@@ -161,3 +165,11 @@ def _inner(name, params, operands):
     if len(getattr(program, "invars", ())) == len(operands)
     and hasattr(program, "eqns")
   ]
+
+
+def _with_another_axis(outside, inside) -> int:
+  """Returns how many variables have an axis more than those inside a scan."""
+  return sum(
+    len(a.aval.shape) > len(b.aval.shape)
+    for a, b in zip(outside, inside, strict=True)
+  )
