@@ -23,7 +23,6 @@ from bitnet_jax.train.checkpoint import Checkpoints
 from bitnet_jax.train.checks import check_batch, check_evaluation, warn_of_batch
 from bitnet_jax.train.distillation import (
   Distillation,
-  Teacher,
   distill,
   find_teacher,
 )
@@ -54,7 +53,7 @@ from bitnet_jax.train.warm_start import (
   check_vocabulary,
   content_of,
   find,
-  vocabulary_of,
+  vocabularies,
   warm_start,
   with_earlier,
 )
@@ -364,7 +363,9 @@ def build(
     process_index=process_index,
     process_count=process_count,
     recorded=content_of(recorded),
-    vocabularies=_vocabularies(recorded, earlier, found),
+    vocabularies=vocabularies(
+      recorded, earlier, None if found is None else found.run
+    ),
   )
   problem = kind.build(settings, site)
   check_evaluation(settings, problem)
@@ -393,13 +394,3 @@ def build(
     rules=rules,
     total_steps=total_steps,
   )
-
-
-def _vocabularies(
-  recorded: str, earlier: EarlierRun | None, teacher: Teacher | None
-) -> frozenset[str]:
-  """Returns the fingerprints of the vocabularies that are already in use."""
-  names = {vocabulary_of(recorded)}
-  names |= {earlier.vocabulary} if earlier else set()
-  names |= {teacher.run.vocabulary} if teacher else set()
-  return frozenset(names - {""})

@@ -95,6 +95,18 @@ def vocabulary_of(fingerprint: str) -> str:
   return fingerprint.partition(" vocabulary ")[2].partition(" ")[0]
 
 
+def vocabularies(recorded: str, *earlier: EarlierRun | None) -> frozenset[str]:
+  """Returns the names of the vocabularies that are already in use.
+
+  Args:
+    recorded: fingerprint of the run itself, "" before its first start.
+    *earlier: the runs that it starts with or learns from.
+  """
+  names = {vocabulary_of(recorded)}
+  names |= {run.vocabulary for run in earlier if run is not None}
+  return frozenset(names - {""})
+
+
 def check_vocabulary(earlier: EarlierRun, fingerprint: str) -> None:
   """Raises a ValueError if two runs name tokens differently."""
   vocabulary = vocabulary_of(fingerprint)

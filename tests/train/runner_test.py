@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from bitnet_jax.train import hooks, loop, runner, warm_start
+from bitnet_jax.train import hooks, loop, runner, trained, warm_start
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.metrics import NonFiniteMetricError
 from bitnet_jax.train.workdir import Lock, WorkdirError
@@ -362,7 +362,7 @@ def test_best_checkpoint_of_none_that_counts_says_from_where():
     steps, best_step = (lambda self: [4, 8]), (lambda self: None)
 
   with pytest.raises(ValueError, match=r"steps in there, 4, 8, .* step 9 on"):
-    runner._choose_step(Early(), "best")
+    trained._choose_step(Early(), "best")
 
 
 def test_evaluation_without_a_run_is_an_error(tmp_path):

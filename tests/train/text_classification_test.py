@@ -1,5 +1,8 @@
 """Classified and rated texts: what is measured, and over which examples."""
 
+import pathlib
+import tempfile
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -214,14 +217,23 @@ def test_classes_have_the_order_of_their_names(source, stubs):
       assert order[label] == by_text[BYTES.decode(tokens)]
 
 
+def classify_and_go_on():
+  for options in ({}, REGRESSION | {"quant__phase_in__steps": 2}):
+    with tempfile.TemporaryDirectory() as folder:
+      run_in = pathlib.Path(folder)
+      assert_resumes_and_dispatches_alike(
+        "classification",
+        write_table(run_in / "days.tsv"),
+        run_in,
+        model__scan_layers=True,
+        **options,
+      )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  "options", [{}, REGRESSION | {"quant__phase_in__steps": 2}], ids=str
-)
-def test_classifier_goes_on_where_it_stopped(source, tmp_path, options):
-  assert_resumes_and_dispatches_alike(
-    "classification", source, tmp_path, model__scan_layers=True, **options
-  )
+def test_classifier_goes_on_where_it_stopped(optimized):
+  # To the bit only in programs as users run them.
+  optimized(classify_and_go_on)
 
 
 @pytest.mark.slow
