@@ -23,7 +23,7 @@ def boxed_decoder(recipe):
   more = {"tie_embeddings": False, "vocab_size": VOCAB}
   model = Decoder(DecoderConfig(**(SIZES | more)), recipe)
   init = jax.jit(model.init)
-  return model, init(jax.random.key(3), jnp.zeros((1, 4), int))
+  return model, init(jax.random.key(3), jnp.zeros((1, 4), jnp.int32))
 
 
 def decoder(recipe="b158"):
@@ -35,9 +35,12 @@ def decoder(recipe="b158"):
 def boxed_translator():
   more = {"num_decoder_layers": 1, "tie_embeddings": False, "vocab_size": VOCAB}
   model = EncoderDecoder(EncoderDecoderConfig(**(SIZES | more)), "float")
-  inputs = jnp.asarray(np.random.default_rng(0).integers(2, VOCAB, (3, 5)))
+  # In dtypes of their own, since who asks first may have set another default.
+  inputs = np.random.default_rng(0).integers(2, VOCAB, (3, 5))
+  inputs = jnp.asarray(inputs, jnp.int32)
   variables = jax.jit(model.init)(jax.random.key(1), inputs, inputs)
-  mask = jnp.asarray([[1] * 5, [1] * 3 + [0] * 2, [1] * 4 + [0]])
+  mask = [[1] * 5, [1] * 3 + [0] * 2, [1] * 4 + [0]]
+  mask = jnp.asarray(mask, jnp.int32)
   return model, variables, inputs, mask
 
 

@@ -68,6 +68,7 @@ for i in range(6):
 """
 
 
+@pytest.mark.slow
 def test_programs_take_no_more_than_the_limit(tmp_path):
   folder = tmp_path / "bitnet_jax" / "compiled"
   folder.mkdir(parents=True)

@@ -61,10 +61,9 @@ def test_folder_may_be_relative_or_a_string(make_config, tmp_path, monkeypatch):
   assert (tmp_path / "runs" / "digits" / "checkpoints" / "000012").is_dir()
 
 
-@pytest.mark.parametrize(
-  "number",
-  [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
-)
+# In the default run, the crossed suite resumes.
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_resumed_run_equals_uninterrupted_run(
   run, make_config, monkeypatch, tmp_path, number
 ):

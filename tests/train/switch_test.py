@@ -98,6 +98,7 @@ def test_optimizer_is_reset_at_the_switch_only(make_config, tmp_path):
   assert norms["keep"][5] != norms["reset"][5]
 
 
+@pytest.mark.slow
 def test_rows_of_a_table_are_not_reset_apart():
   """Their moments are caught up by the step, which a reset does not follow."""
   config = runner.load_config(

@@ -128,6 +128,7 @@ def test_run_is_named_by_what_it_starts_with(earlier, tmp_path):
   assert build(config).run_id not in names
 
 
+@pytest.mark.slow
 def test_started_run_resumes_and_is_evaluated(earlier, tmp_path, monkeypatch):
   _, folder = earlier
   tiny.use_stubs(monkeypatch)
