@@ -111,6 +111,7 @@ def test_unrolled_model_is_written_as_a_scanned_one(tmp_path):
   assert read_hf(tmp_path).model.cfg.scan_layers
 
 
+@pytest.mark.slow
 def test_latent_weights_are_in_bfloat16(tmp_path):
   model, variables = make()
   write_hf(tmp_path, model, variables)

@@ -38,12 +38,12 @@ NNX = {
     (8, 5, 5, 4),
   ),
 }
-# One of NNX stands for all: they share every function below them with Linen's.
-LAYERS = (
-  *LINEN,
-  "nnx.BitLinear",
-  *(pytest.param(name, marks=pytest.mark.slow) for name in [*NNX][1:]),
-)
+# The others share every function below them with these.
+QUICK = ("BitDense", "BitConv", "nnx.BitLinear")
+LAYERS = [
+  name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+  for name in (*LINEN, *NNX)
+]
 
 
 def layer(name, recipe="b158"):

@@ -454,6 +454,7 @@ def test_bad_size_is_named(change, message):
     dataclasses.replace(make("decoder").cfg, **change)
 
 
+@pytest.mark.slow
 def test_classifier_reads_the_first_token_or_the_mean_of_all_but_padding():
   tokens = ids(0, 1, 6)
   segments = jnp.asarray([[1, 1, 1, 1, 0, 0]])

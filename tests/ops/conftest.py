@@ -1,7 +1,9 @@
 """The optional kernels, compiled for the tests of these folders."""
 
+import os
 import shutil
 
+import filelock
 import pytest
 
 from bitnet_jax.ops import kernels, native
@@ -12,11 +14,18 @@ COMPILER = shutil.which("g++")
 @pytest.fixture(scope="session")
 def cache_with_kernels(tmp_path_factory):
   """Compiles them; where they cannot run, their tests have nothing to say."""
-  folder = tmp_path_factory.mktemp("cache")
-  with pytest.MonkeyPatch.context() as patch:
+  folder = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    folder = folder.parent  # For all workers.
+  folder = folder / "kernels"
+  with (
+    pytest.MonkeyPatch.context() as patch,
+    filelock.FileLock(f"{folder}.lock"),
+  ):
     patch.setenv("XDG_CACHE_HOME", str(folder))
     try:
-      native.build()
+      if not kernels.library().exists():
+        native.build()
     except native.NativeError as error:
       if COMPILER and "lacks" not in str(error):
         raise

@@ -129,12 +129,14 @@ def test_run_learns_from_its_teacher_alone(make_config, teacher, tmp_path):
   assert same.items() <= found["metrics"].items()
 
 
+@pytest.mark.slow
 def test_other_family_may_teach(make_config, teacher):
   config = taught(make_config, teacher, config_name="digits_cnn")
   found, *_ = totals_of(build(config))
   assert np.isfinite(found["divergence"])
 
 
+@pytest.mark.slow
 def test_features_are_compared(make_config, teacher):
   options = dict(model__width=32, distill__weight=0.0)
   plain, *_ = totals_of(build(taught(make_config, teacher, **options)))

@@ -29,7 +29,7 @@ def on(make_config, mesh):
   [
     pytest.param(ONE, FSDP, marks=pytest.mark.slow),
     pytest.param(DATA, BOTH, marks=pytest.mark.slow),
-    (FSDP, TENSOR),
+    pytest.param(FSDP, TENSOR, marks=pytest.mark.slow),
     (FSDP, ONE),
   ],
   ids=str,

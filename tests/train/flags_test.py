@@ -286,21 +286,25 @@ def test_loaded_config_refuses_a_mistaken_override(overrides, message):
       2,
       ["error: --config.optim.lr=1: optim.lr is not a key", "learning_rate"],
     ),
-    (["train.py", DIGITS], 2, ["error: ", "--workdir"]),
+    pytest.param(
+      ["train.py", DIGITS], 2, ["error: ", "--workdir"], marks=pytest.mark.slow
+    ),
     (
       ["train.py", DIGITS, "--config.quant.recipe=b185", "--workdir={}"],
       1,
       ["error: quant.recipe is 'b185'", "'float', 'b158'"],
     ),
-    (
+    pytest.param(
       ["train.py", DIGITS, "--workdir={}", "--process_id=1"],
       1,
       ["error: --process_id requires --multihost"],
+      marks=pytest.mark.slow,
     ),
-    (
+    pytest.param(
       ["evaluate.py", "--workdir={}"],
       1,
       ["error: ", "config.json does not exist: no run is there"],
+      marks=pytest.mark.slow,
     ),
   ],
   ids=lambda value: "",

@@ -108,6 +108,7 @@ def test_size_that_cannot_be_split_is_named(make):
   assert "256 or 264" in message
 
 
+@pytest.mark.slow
 def test_gradients_of_half_the_bytes_are_asked_for(make):
   def dtypes(**changes):
     experiment = build(make((1, 8, 1), **changes))

@@ -213,6 +213,7 @@ def test_checkpoints_are_kept_as_asked(run):
   ]
 
 
+@pytest.mark.slow
 def test_worst_metric_is_kept_where_the_mode_says_so(run):
   _, folder = run(
     eval_every=2, checkpoint__metric="valid/loss", checkpoint__mode="max"

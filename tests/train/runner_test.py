@@ -102,6 +102,7 @@ def test_lines_beyond_the_restored_step_are_dropped(run, monkeypatch, tmp_path):
   assert lines_without_time(twice) == lines_without_time(once)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_falls_back_and_ends_the_same(
   run, make_config, caplog
 ):
@@ -132,6 +133,7 @@ def test_finished_run_is_left_as_it_is(run, capsys):
   assert "finished" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_longer_run_goes_on(run):
   run(optim__schedule="constant")
   result, folder = run(optim__schedule="constant", total_steps=16)
