@@ -299,8 +299,8 @@ def _without_hidden(source, found, label, class_names):
       continue
     if hidden[key]:
       logging.warning(
-        "%d of %d labels in %s of %s are -1, which train has not: hidden labels"
-        " are written so",
+        "%d of %d labels in %s of %s are -1, which marks hidden labels; train"
+        " has none of these",
         hidden[key],
         total,
         key,

@@ -22,7 +22,7 @@ from bitnet_jax.layers.introspection import quantize_kernels, replace_kernels
 from bitnet_jax.models.cache import Cache, make_cache
 from bitnet_jax.models.decoder import Decoder
 
-_FILLING = 0  # Any id will do: filling is at position -1, which nobody sees.
+_FILLING = 0  # Any id: padding is at position -1, and is masked.
 
 
 def generate(

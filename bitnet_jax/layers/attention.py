@@ -71,7 +71,7 @@ def make_mask(
     positions: of queries and keys: a query sees the keys up to its own
       position, and none of a negative one. ``None`` for attention both ways.
     segments: of queries and keys: a query sees the keys of its own segment;
-      0 marks padding, which nobody sees. ``None`` for one segment.
+      0 marks padding, which is masked. ``None`` for one segment.
 
   Returns:
     The mask; ``None`` if everything is seen.

@@ -72,7 +72,7 @@ def extend(cache: Cache, positions: Int[Array, "b t"]) -> tuple[Cache, Context]:
 
   Args:
     cache: before the call.
-    positions: of the tokens; -1 for filling, which nobody sees.
+    positions: of the tokens; -1 for padding, which is masked.
 
   Returns:
     The cache with the positions noted, and what the blocks are to be given.

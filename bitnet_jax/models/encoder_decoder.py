@@ -80,7 +80,7 @@ class EncoderDecoder(nn.Module):
     Args:
       inputs: what is encoded, ids.
       tokens: what is decoded, ids, starting with a start token.
-      input_mask: 1 for inputs, 0 for padding, which nobody sees.
+      input_mask: 1 for inputs, 0 for padding, which is masked.
       deterministic: whether dropout is off.
       strength: share of quantization in force, see ``BitDense``.
 

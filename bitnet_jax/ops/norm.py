@@ -149,7 +149,7 @@ def _norm_gradients(x, mean, factor, g, *, axes):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _quantize_rows(x, norm, quantizer):
-  """Returns what is normalized, which nobody may need, codes and scale."""
+  """Returns the normalized rows (unused in most programs), codes and scale."""
   return _quantize_rows_forward(x, norm, quantizer)[0]
 
 

@@ -44,7 +44,7 @@ class Interrupted(KeyboardInterrupt):
 
   Attributes:
     signal: which one.
-    at_once: whether nobody waits for what is under way.
+    at_once: whether to stop without waiting for the checkpoint writer.
   """
 
   def __init__(

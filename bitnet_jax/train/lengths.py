@@ -51,7 +51,7 @@ def without(config: Mapping[str, Any]) -> dict[str, Any]:
 def warn_of_restart(
   options: OptimOptions, config: Mapping[str, Any], step: int
 ) -> None:
-  """Warns of a learning rate that leaps up where a run goes on longer."""
+  """Warns of a learning rate that jumps up where a run goes on longer."""
   lengths = _earlier(config)
   if not lengths or lengths[-1]["until"] != step:
     return
@@ -64,7 +64,7 @@ def warn_of_restart(
   # In a warm-up it rises anyway.
   if rate > max(last, planned) * (1 + 1e-6):
     logging.warning(
-      "total_steps was %d and is %d now: at step %d the learning rate leaps"
+      "total_steps was %d and is %d now: at step %d the learning rate jumps"
       " from %.3g to %.3g (optim.schedule is %r), as it would not in a run of"
       " %d steps from the start; %s in config.json and result.json says so",
       before,

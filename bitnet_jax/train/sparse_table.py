@@ -2,11 +2,11 @@
 
 Adam moves a row also at steps that do not read it, because its moments decay
 slowly: a step costs several passes over the table and both moments, however few
-rows it reads. But nobody looks at a row before it is read again. So, within a
-dispatch of several steps, a step takes the rows that it reads, makes up for the
-steps that they missed, and goes on with a table of these rows alone. At the end
-of the dispatch all rows make up for theirs. States before and after are those
-of plain Adam but for rounding.
+rows it reads. But the value of a row matters only when the row is read. So,
+within a dispatch of several steps, a step takes the rows that it reads, applies
+the updates that they missed, and continues with a table of these rows alone. At
+the end of the dispatch all rows get the updates that they missed. States before
+and after are those of plain Adam, except for rounding.
 """
 
 import dataclasses

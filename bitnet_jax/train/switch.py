@@ -1,7 +1,7 @@
 """What a switch from full precision to ternary weights costs, and how long.
 
 Continual quantization-aware pre-training (2502.11895) switches late: the loss
-leaps, and comes back.
+spikes, and comes back.
 """
 
 from collections.abc import Mapping, Sequence

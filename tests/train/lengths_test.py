@@ -76,7 +76,7 @@ def test_length_before_names_the_run():
     ({"schedule": "cosine"}, 12, None),  # Two steps are made already.
   ],
 )
-def test_rate_that_leaps_is_said(changes, step, rates, caplog):
+def test_rate_that_jumps_is_logged(changes, step, rates, caplog):
   config = lengthen((20, min(step, 10)))
   options = dataclasses.replace(make_options(), **changes)
   lengths.warn_of_restart(options, config, step)
