@@ -51,7 +51,7 @@ program.run(main)
 """
 
 
-def start(words, **options):
+def start(words):
   env = {**os.environ, "PYTHONPATH": str(ROOT)}
   return subprocess.Popen(
     words,
@@ -60,7 +60,6 @@ def start(words, **options):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    **options,
   )
 
 
@@ -106,9 +105,13 @@ def test_failure_is_one_line_that_names_the_file_with_the_tracebacks(tmp_path):
   assert "RuntimeError: RESOURCE_EXHAUSTED" in details
 
 
-def limit(kind, value):
-  """Returns a function that lowers a limit of a process about to start."""
-  return lambda: resource.setrlimit(kind, (value, value))
+# Starts a program under a lower limit, without forking this process.
+LIMITED = """
+import os, resource, sys
+kind, value = map(int, sys.argv[1:3])
+resource.setrlimit(kind, (value, value))
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 @pytest.mark.slow
@@ -127,7 +130,8 @@ def test_missing_resource_is_told_of_in_one_line(
   words = command_of(
     "train.py", "digits_mlp.py", OVERRIDES, f"--workdir={tmp_path / 'run'}"
   )
-  process = start(words, preexec_fn=limit(kind, value))
+  limited = [sys.executable, "-c", LIMITED, str(int(kind)), str(value)]
+  process = start([*limited, *words])
   _, errors = process.communicate()
   assert process.returncode == 1
   (line,) = lines_of(errors)
