@@ -4,143 +4,43 @@ python experiments/train.py --config=configs/multi30k_encoder_decoder.py \
   --workdir=runs/multi30k-encoder-decoder
 """
 
-import ml_collections
-from ml_collections import config_dict
+from bitnet_jax.config import ConfigDict, base, pick_variant
 
 VARIANTS = {
   "S": dict(
-    hidden=128,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=4,
-    mlp_width=512,
-    num_decoder_layers=2,
+    hidden=128, num_layers=2, num_heads=4, mlp_width=512, num_decoder_layers=2
   ),
   "M": dict(
-    hidden=256,
-    num_layers=3,
-    num_heads=4,
-    num_kv_heads=4,
-    mlp_width=1024,
-    num_decoder_layers=3,
+    hidden=256, num_layers=3, num_heads=4, mlp_width=1024, num_decoder_layers=3
   ),
 }
 
 
-def get_config(variant: str = "S") -> ml_collections.ConfigDict:
-  if variant not in VARIANTS:
-    raise ValueError(f"variant is {variant!r}, not one of {list(VARIANTS)}")
-  c = ml_collections.ConfigDict()
-  c.seed = 0
-  c.total_steps = config_dict.placeholder(int)
+def get_config(variant: str = "S") -> ConfigDict:
+  sizes = pick_variant(VARIANTS, variant)
+  c = base("translation", "encoder_decoder")
   c.total_epochs = 5
   c.log_every = 100
-  c.eval_every = 1000
-  c.checkpoint_every = 1000
+  c.eval_every = c.checkpoint_every = 1000
   c.statistics_every = 500
   c.steps_per_dispatch = 20
-  c.init_from = config_dict.placeholder(str)
-  c.distill = dict(
-    teacher=config_dict.placeholder(str),
-    weight=0.5,
-    temperature=2.0,
-    features=(),
-  )
-  c.task = dict(
-    name="translation",
-    label_smoothing=0.1,
-    z_loss=0.0,
-    scores=("bleu", "chrf"),
-    num_beams=4,
-    length_penalty=1.0,
-  )
-  c.data = dict(
+  c.task.label_smoothing = 0.1
+  c.data.update(
     source="file:data/multi30k/{split}.{lang}.gz",
     batch_size=64,
-    eval_batch_size=config_dict.placeholder(int),
     split_names=(("valid", "val"), ("test", "test_2016_flickr")),
-    valid_fraction=0.0,
-    test_fraction=0.0,
-    split_seed=0,
-    data_dir=config_dict.placeholder(str),
     tokenizer="unigram",
     vocab_size=4000,
-    lowercase=config_dict.placeholder(bool),
     languages=("en", "de"),
     input_len=40,
     target_len=40,
-    too_long="cut",
   )
-  c.model = dict(
-    name="encoder_decoder",
+  c.model.update(
     tie_embeddings=True,
-    head_dim=config_dict.placeholder(int),
-    feed_forward="swiglu",
-    norm="rms_norm",
-    norm_eps=1e-5,
-    sub_norm=False,
-    use_bias=False,
-    positions="rotary",
-    rotary_base=10_000.0,
     max_length=64,
     dropout=0.1,
-    scan_layers=True,
-    remat="none",
-    dtype="float32",
-    param_dtype="float32",
-    **VARIANTS[variant],
+    num_kv_heads=sizes["num_heads"],
+    **sizes,
   )
-  c.quant = dict(
-    recipe="b158",
-    rules=(),
-    weights=_no_overrides(),
-    acts=_no_overrides(),
-    norm=config_dict.placeholder(str),
-    ste=config_dict.placeholder(str),
-    bias_in_product=config_dict.placeholder(bool),
-    compute=config_dict.placeholder(str),
-    backward=config_dict.placeholder(str),
-    phase_in=dict(steps=0, start=0, shape="linear", optimizer="keep"),
-  )
-  c.optim = dict(
-    name="adamw",
-    learning_rate=0.002,
-    schedule="cosine",
-    warmup_steps=400,
-    final_fraction=0.0,
-    decay_fraction=0.2,
-    stage_fraction=0.5,
-    second_learning_rate=config_dict.placeholder(float),
-    second_weight_decay=0.0,
-    weight_decay=0.01,
-    decay_mask="kernels",
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    clip_norm=1.0,
-    accumulate_steps=1,
-    gradient_dtype="float32",
-  )
-  c.mesh = dict(data=-1, fsdp=1, tensor=1)
-  c.sharding_rules = (
-    ("batch", ("data", "fsdp")),
-    ("embed", "fsdp"),
-    ("heads", "tensor"),
-    ("kv_heads", "tensor"),
-    ("mlp", "tensor"),
-    ("vocab", "tensor"),
-  )
-  c.checkpoint = dict(keep_last=2, keep_best=1, metric="valid/loss", mode="min")
-  c.early_stopping = dict(patience=config_dict.placeholder(int))
-  c.profile = dict(start=config_dict.placeholder(int), steps=5)
+  c.optim.update(learning_rate=0.002, warmup_steps=400, clip_norm=1.0)
   return c
-
-
-def _no_overrides():
-  return dict(
-    measure=config_dict.placeholder(str),
-    range=config_dict.placeholder(tuple),
-    scale=config_dict.placeholder(str),
-    eps=config_dict.placeholder(float),
-    rounding=config_dict.placeholder(str),
-  )

@@ -14,8 +14,7 @@ The others, gcn, sage and gat, get features that add up to 1 and much dropout,
 as in their papers.
 """
 
-import ml_collections
-from ml_collections import config_dict
+from bitnet_jax.config import ConfigDict, base, pick_variant
 
 # What GCN, GraphSAGE and GAT share; found on the validation nodes of Cora.
 _CONVOLUTIONS = dict(
@@ -63,94 +62,19 @@ VARIANTS = {
 }
 
 
-def get_config(variant: str = "sgc") -> ml_collections.ConfigDict:
-  if variant not in VARIANTS:
-    raise ValueError(f"variant is {variant!r}, not one of {list(VARIANTS)}")
-  chosen = VARIANTS[variant]
-  c = ml_collections.ConfigDict()
-  c.seed = 0
-  c.total_steps = config_dict.placeholder(int)
+def get_config(variant: str = "sgc") -> ConfigDict:
+  chosen = pick_variant(VARIANTS, variant)
+  c = base("node_classification", "gnn")
   c.total_epochs = chosen["epochs"]
   c.log_every = 20
   c.eval_every = 50
-  c.checkpoint_every = 200
-  c.statistics_every = 100
   c.steps_per_dispatch = chosen["dispatch"]
-  c.init_from = config_dict.placeholder(str)
-  c.distill = dict(
-    teacher=config_dict.placeholder(str),
-    weight=0.5,
-    temperature=2.0,
-    features=(),
-  )
-  c.task = dict(name="node_classification", label_smoothing=0.0)
-  c.data = dict(
+  c.data.update(
     source="tfds:planetoid/cora",
     batch_size=1,
-    eval_batch_size=config_dict.placeholder(int),
-    num_classes=config_dict.placeholder(int),
-    train_per_class=config_dict.placeholder(int),
-    valid_fraction=0.0,
-    split_seed=0,
     row_normalize=chosen["row_normalize"],
-    data_dir=config_dict.placeholder(str),
   )
-  c.model = dict(
-    name="gnn",
-    depth=1,
-    steps=2,
-    pooling="none",
-    dtype="float32",
-    param_dtype="float32",
-    **chosen["model"],
-  )
-  c.quant = dict(
-    recipe="b158",
-    rules=(),
-    weights=_no_overrides(),
-    acts=_no_overrides(),
-    norm=config_dict.placeholder(str),
-    ste=config_dict.placeholder(str),
-    bias_in_product=config_dict.placeholder(bool),
-    compute=config_dict.placeholder(str),
-    backward=config_dict.placeholder(str),
-    phase_in=dict(steps=0, start=0, shape="linear", optimizer="keep"),
-  )
-  c.optim = dict(
-    name="adamw",
-    warmup_steps=0,
-    final_fraction=0.0,
-    decay_fraction=0.2,
-    stage_fraction=0.5,
-    second_learning_rate=config_dict.placeholder(float),
-    second_weight_decay=0.0,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    clip_norm=config_dict.placeholder(float),
-    accumulate_steps=1,
-    gradient_dtype="float32",
-    **chosen["optim"],
-  )
-  c.mesh = dict(data=1, fsdp=1, tensor=1)
-  c.sharding_rules = (
-    ("batch", ("data", "fsdp")),
-    ("embed", "fsdp"),
-    ("mlp", "tensor"),
-  )
-  c.checkpoint = dict(
-    keep_last=2, keep_best=1, metric="valid/accuracy", mode="max"
-  )
-  c.early_stopping = dict(patience=config_dict.placeholder(int))
-  c.profile = dict(start=config_dict.placeholder(int), steps=5)
+  c.model.update(**chosen["model"])
+  c.optim.update(**chosen["optim"])
+  c.mesh.data = 1
   return c
-
-
-def _no_overrides():
-  return dict(
-    measure=config_dict.placeholder(str),
-    range=config_dict.placeholder(tuple),
-    scale=config_dict.placeholder(str),
-    eps=config_dict.placeholder(float),
-    rounding=config_dict.placeholder(str),
-  )

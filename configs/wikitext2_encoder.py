@@ -4,134 +4,34 @@ python experiments/train.py --config=configs/wikitext2_encoder.py \
   --workdir=runs/wikitext2-encoder
 """
 
-import ml_collections
-from ml_collections import config_dict
+from bitnet_jax.config import ConfigDict, base, pick_variant
 
 VARIANTS = {
-  "S": dict(
-    hidden=128, num_layers=4, num_heads=4, num_kv_heads=4, mlp_width=384
-  ),
+  "S": dict(hidden=128, num_layers=4, num_heads=4, mlp_width=384),
 }
 
 
-def get_config(variant: str = "S") -> ml_collections.ConfigDict:
-  if variant not in VARIANTS:
-    raise ValueError(f"variant is {variant!r}, not one of {list(VARIANTS)}")
-  c = ml_collections.ConfigDict()
-  c.seed = 0
+def get_config(variant: str = "S") -> ConfigDict:
+  sizes = pick_variant(VARIANTS, variant)
+  c = base("masked_lm", "encoder")
   c.total_steps = 6000
-  c.total_epochs = config_dict.placeholder(int)
   c.log_every = 100
-  c.eval_every = 2000
-  c.checkpoint_every = 2000
+  c.eval_every = c.checkpoint_every = 2000
   c.statistics_every = 1000
   c.steps_per_dispatch = 25
-  c.init_from = config_dict.placeholder(str)
-  c.distill = dict(
-    teacher=config_dict.placeholder(str),
-    weight=0.5,
-    temperature=2.0,
-    features=(),
-  )
-  c.task = dict(
-    name="masked_lm",
-    label_smoothing=0.0,
-    z_loss=0.0,
-    mask_rate=0.15,
-    mask_share=0.8,
-    random_share=0.1,
-    predictions=16,
-  )
-  c.data = dict(
+  c.task.predictions = 16
+  c.data.update(
     source="file:data/wikitext2/{split}.txt.xz",
     batch_size=32,
     eval_batch_size=64,
-    split_names=(),
-    valid_fraction=0.0,
-    test_fraction=0.0,
-    split_seed=0,
-    data_dir=config_dict.placeholder(str),
     tokenizer="wordpiece",
     vocab_size=8000,
     lowercase=True,
     documents="whole",
-    marker="<|endoftext|>",
-    column="text",
-    skip_empty=False,
     seq_len=64,
-    packing="stream",
   )
-  c.model = dict(
-    name="encoder",
-    num_types=2,
-    pooling="first",
-    head_dim=config_dict.placeholder(int),
-    feed_forward="swiglu",
-    norm="rms_norm",
-    norm_eps=1e-5,
-    sub_norm=False,
-    use_bias=False,
-    positions="rotary",
-    rotary_base=10_000.0,
-    max_length=64,
-    dropout=0.0,
-    scan_layers=True,
-    remat="none",
-    dtype="float32",
-    param_dtype="float32",
-    **VARIANTS[variant],
+  c.model.update(
+    pooling="first", max_length=64, num_kv_heads=sizes["num_heads"], **sizes
   )
-  c.quant = dict(
-    recipe="b158",
-    rules=(),
-    weights=_no_overrides(),
-    acts=_no_overrides(),
-    norm=config_dict.placeholder(str),
-    ste=config_dict.placeholder(str),
-    bias_in_product=config_dict.placeholder(bool),
-    compute=config_dict.placeholder(str),
-    backward=config_dict.placeholder(str),
-    phase_in=dict(steps=0, start=0, shape="linear", optimizer="keep"),
-  )
-  c.optim = dict(
-    name="adamw",
-    learning_rate=0.002,
-    schedule="cosine",
-    warmup_steps=500,
-    final_fraction=0.0,
-    decay_fraction=0.2,
-    stage_fraction=0.5,
-    second_learning_rate=config_dict.placeholder(float),
-    second_weight_decay=0.0,
-    weight_decay=0.01,
-    decay_mask="kernels",
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    clip_norm=1.0,
-    accumulate_steps=1,
-    gradient_dtype="float32",
-  )
-  c.mesh = dict(data=-1, fsdp=1, tensor=1)
-  c.sharding_rules = (
-    ("batch", ("data", "fsdp")),
-    ("embed", "fsdp"),
-    ("heads", "tensor"),
-    ("kv_heads", "tensor"),
-    ("mlp", "tensor"),
-    ("vocab", "tensor"),
-  )
-  c.checkpoint = dict(keep_last=2, keep_best=1, metric="valid/loss", mode="min")
-  c.early_stopping = dict(patience=config_dict.placeholder(int))
-  c.profile = dict(start=config_dict.placeholder(int), steps=5)
+  c.optim.update(learning_rate=0.002, warmup_steps=500, clip_norm=1.0)
   return c
-
-
-def _no_overrides():
-  return dict(
-    measure=config_dict.placeholder(str),
-    range=config_dict.placeholder(tuple),
-    scale=config_dict.placeholder(str),
-    eps=config_dict.placeholder(float),
-    rounding=config_dict.placeholder(str),
-  )

@@ -7,8 +7,7 @@ python experiments/train.py --config=configs/xor_mlp.py \
   --workdir=runs/xor-mlp
 """
 
-import ml_collections
-from ml_collections import config_dict
+from bitnet_jax.config import ConfigDict, base, pick_variant
 
 VARIANTS = {
   "S": dict(width=8, depth=1),
@@ -17,97 +16,24 @@ VARIANTS = {
 }
 
 
-def get_config(variant: str = "S") -> ml_collections.ConfigDict:
-  if variant not in VARIANTS:
-    raise ValueError(f"variant is {variant!r}, not one of {list(VARIANTS)}")
-  c = ml_collections.ConfigDict()
-  c.seed = 0
-  c.total_steps = config_dict.placeholder(int)
+def get_config(variant: str = "S") -> ConfigDict:
+  sizes = pick_variant(VARIANTS, variant)
+  c = base("classification", "mlp")
   c.total_epochs = 200
   c.log_every = 100
   c.eval_every = 500
   c.checkpoint_every = 1000
   c.statistics_every = 500
   c.steps_per_dispatch = 100
-  c.init_from = config_dict.placeholder(str)
-  c.distill = dict(
-    teacher=config_dict.placeholder(str),
-    weight=0.5,
-    temperature=2.0,
-    features=(),
-  )
-  c.task = dict(name="classification", label_smoothing=0.0)
-  c.data = dict(
+  c.data.update(
     source="embedded:xor",
     batch_size=100,
-    eval_batch_size=config_dict.placeholder(int),
     num_classes=2,
     valid_fraction=0.1,
     test_fraction=0.2,
-    split_seed=0,
     standardize=False,
-    random_crop=0,
-    random_flip=False,
-    data_dir=config_dict.placeholder(str),
-    image_size=config_dict.placeholder(int),
   )
-  c.model = dict(
-    name="mlp",
-    dropout=0.0,
-    dtype="float32",
-    param_dtype="float32",
-    **VARIANTS[variant],
-  )
-  c.quant = dict(
-    recipe="b158",
-    rules=(),
-    weights=_no_overrides(),
-    acts=_no_overrides(),
-    norm=config_dict.placeholder(str),
-    ste=config_dict.placeholder(str),
-    bias_in_product=config_dict.placeholder(bool),
-    compute=config_dict.placeholder(str),
-    backward=config_dict.placeholder(str),
-    phase_in=dict(steps=0, start=0, shape="linear", optimizer="keep"),
-  )
-  c.optim = dict(
-    name="adamw",
-    learning_rate=1e-2,
-    schedule="constant",
-    warmup_steps=0,
-    final_fraction=0.0,
-    decay_fraction=0.2,
-    stage_fraction=0.5,
-    second_learning_rate=config_dict.placeholder(float),
-    second_weight_decay=0.0,
-    weight_decay=0.01,
-    decay_mask="kernels",
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    clip_norm=config_dict.placeholder(float),
-    accumulate_steps=1,
-    gradient_dtype="float32",
-  )
-  c.mesh = dict(data=1, fsdp=1, tensor=1)
-  c.sharding_rules = (
-    ("batch", ("data", "fsdp")),
-    ("embed", "fsdp"),
-    ("mlp", "tensor"),
-  )
-  c.checkpoint = dict(
-    keep_last=2, keep_best=1, metric="valid/accuracy", mode="max"
-  )
-  c.early_stopping = dict(patience=config_dict.placeholder(int))
-  c.profile = dict(start=config_dict.placeholder(int), steps=5)
+  c.model.update(**sizes)
+  c.optim.update(learning_rate=1e-2, schedule="constant")
+  c.mesh.data = 1
   return c
-
-
-def _no_overrides():
-  return dict(
-    measure=config_dict.placeholder(str),
-    range=config_dict.placeholder(tuple),
-    scale=config_dict.placeholder(str),
-    eps=config_dict.placeholder(float),
-    rounding=config_dict.placeholder(str),
-  )

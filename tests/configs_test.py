@@ -1,12 +1,12 @@
 """Every file in ``configs/``: complete, by itself, and trainable."""
 
+import ast
 import itertools
 import json
 import os
 import pathlib
 import re
-import subprocess
-import sys
+import runpy
 
 import jax
 import ml_collections
@@ -24,6 +24,7 @@ from bitnet_jax.train.state import count_params
 from bitnet_jax.train.tasks.registry import KINDS
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+GOLDEN = pathlib.Path(__file__).parent / "testdata" / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 # By the prefix of a config's name: shape of an image, number of classes.
 IMAGES = {
@@ -75,7 +76,14 @@ OTHERS = [name for name in RECIPES if name not in PROBED]
 
 
 def load(name, overrides=None):
-  return flags.load_config(str(FOLDER / f"{name}.py"), overrides)
+  """Loads a config by its name, or by ``name:variant``."""
+  name, *variant = name.split(":")
+  path = ":".join([str(FOLDER / f"{name}.py"), *variant])
+  return flags.load_config(path, overrides)
+
+
+def flatten(config):
+  return traverse_util.flatten_dict(config, keep_empty_nodes=True, sep=".")
 
 
 def paths_of(config, prefix=()):
@@ -174,22 +182,38 @@ def test_unknown_variant_lists_the_variants(name):
     flags.load_config(str(FOLDER / f"{name}.py:X"))
 
 
-def test_files_load_without_the_package():
-  code = (
-    "import runpy, sys\n"
-    "for path in sys.argv[1:]:\n"
-    "  runpy.run_path(path)['get_config']()\n"
-    "loaded = {name.split('.')[0] for name in sys.modules}\n"
-    "print(sorted(loaded & {'bitnet_jax', 'jax', 'flax', 'numpy'}))\n"
-  )
-  done = subprocess.run(
-    [sys.executable, "-c", code, *map(str, FOLDER.glob("*.py"))],
-    env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  assert done.stdout.strip() == "[]"
+@pytest.mark.parametrize("name", NAMES)
+def test_files_import_nothing_but_the_base(name):
+  tree = ast.parse((FOLDER / f"{name}.py").read_text())
+  imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import)]
+  froms = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+  assert not imports
+  assert froms == ["bitnet_jax.config"]
+
+
+def variants_of(name):
+  return runpy.run_path(str(FOLDER / f"{name}.py"))["VARIANTS"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resolved_configs_are_those_of_the_golden_files(name):
+  """UPDATE_GOLDEN=1 writes them: all keys of one variant, and differences."""
+  found = {
+    variant: flatten(load(f"{name}:{variant}"))
+    for variant in variants_of(name)
+  }
+  first, *others = found
+  content = {first: found[first]}
+  for variant in others:
+    content[variant] = {
+      key: value
+      for key, value in found[variant].items()
+      if value != found[first][key]
+    }
+  path = GOLDEN / f"{name}.json"
+  if os.environ.get("UPDATE_GOLDEN") == "1":
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+  assert json.loads(path.read_text()) == json.loads(json.dumps(content))
 
 
 def images(name, folder):

@@ -1,0 +1,328 @@
+"""Every key of a config, with its default, by task and model.
+
+A config file calls ``base`` and then says what is its own. The classes that
+take the groups say what each key means: ``train.settings``, ``train.optim``,
+``train.quant_options``, the tasks in ``train.tasks``, the models in ``models``.
+A key that is added here is a key of all configs, a flag, and is filled in where
+an older run is read.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections.config_dict import ConfigDict, placeholder
+
+from bitnet_jax import choices
+
+# Here and below, a type stands for a key that is left open.
+_SOURCE = {
+  "source": str,
+  "batch_size": int,
+  "eval_batch_size": int,
+  "valid_fraction": 0.0,
+  "split_seed": 0,
+}
+_CUT = {"test_fraction": 0.0}
+_PREPARED = {"data_dir": str}
+_TOKENIZER = {"tokenizer": str, "vocab_size": int}
+_TEXT = _SOURCE | _CUT | _PREPARED | _TOKENIZER
+_TEXT |= {"split_names": (), "lowercase": bool}
+_STREAM = _TEXT | {
+  "documents": str,
+  "marker": "<|endoftext|>",
+  "column": "text",
+  "skip_empty": False,
+  "seq_len": int,
+  "packing": "stream",
+}
+_PREDICTION = {"label_smoothing": 0.0, "z_loss": 0.0}
+
+# By the name of a task: its own keys, and those of its data.
+TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+  "classification": (
+    {"label_smoothing": 0.0},
+    {
+      **_SOURCE,
+      **_CUT,
+      **_PREPARED,
+      "num_classes": int,
+      "standardize": True,
+      "random_crop": 0,
+      "random_flip": False,
+      "image_size": int,
+    },
+  ),
+  "node_classification": (
+    {"label_smoothing": 0.0},
+    {
+      **_SOURCE,
+      **_PREPARED,
+      "num_classes": int,
+      "train_per_class": int,
+      "row_normalize": False,
+    },
+  ),
+  "graph_classification": (
+    {"label_smoothing": 0.0},
+    {
+      **_SOURCE,
+      **_CUT,
+      "num_classes": int,
+      "max_degree": 12,
+      "row_normalize": False,
+      "node_budget": int,
+      "edge_budget": int,
+    },
+  ),
+  "documents": (
+    {"label_smoothing": 0.0},
+    {
+      **_SOURCE,
+      **_CUT,
+      **_PREPARED,
+      **_TOKENIZER,
+      "column": str,
+      "label": "label",
+      "special_tokens": True,
+      "weighting": "mean",
+    },
+  ),
+  "text_classification": (
+    {"label_smoothing": 0.0, "regression": False},
+    {
+      **_TEXT,
+      "columns": ("sentence",),
+      "label": "label",
+      "class_names": (),
+      "seq_len": int,
+      "too_long": "cut",
+    },
+  ),
+  "causal_lm": (
+    {**_PREDICTION},
+    {**_STREAM, "eval_stride": int},
+  ),
+  "masked_lm": (
+    {
+      **_PREDICTION,
+      "mask_rate": 0.15,
+      "mask_share": 0.8,
+      "random_share": 0.1,
+      "predictions": int,
+    },
+    {**_STREAM},
+  ),
+  "span_corruption": (
+    {
+      **_PREDICTION,
+      "noise_density": 0.15,
+      "mean_span": 3.0,
+      "num_sentinels": 100,
+    },
+    {**_STREAM},
+  ),
+  "translation": (
+    {
+      **_PREDICTION,
+      "num_beams": 4,
+      "length_penalty": 1.0,
+      "scores": ("bleu", "chrf"),
+    },
+    {
+      **_TEXT,
+      "languages": tuple,
+      "input_len": int,
+      "target_len": int,
+      "too_long": "cut",
+    },
+  ),
+}
+
+_MODEL = {"dropout": 0.0, "dtype": "float32", "param_dtype": "float32"}
+_TRANSFORMER = _MODEL | {
+  "hidden": int,
+  "num_layers": int,
+  "num_heads": int,
+  "num_kv_heads": int,
+  "head_dim": int,
+  "mlp_width": int,
+  "feed_forward": "swiglu",
+  "sub_norm": False,
+  "norm": "rms_norm",
+  "norm_eps": 1e-5,
+  "use_bias": False,
+  "positions": "rotary",
+  "rotary_base": 10_000.0,
+  "max_length": int,
+  "scan_layers": True,
+  "remat": "none",
+}
+
+# By the name of a model: its keys.
+MODELS: dict[str, dict[str, Any]] = {
+  "mlp": {**_MODEL, "width": int, "depth": int},
+  "wide_mlp": {**_MODEL, "width": int},
+  "cnn": {
+    **_MODEL,
+    "channels": tuple,
+    "convs_per_block": 1,
+    "dense_width": int,
+    "batch_norm": False,
+  },
+  "gnn": {
+    **_MODEL,
+    "kind": str,
+    "width": int,
+    "depth": 1,
+    "heads": 1,
+    "steps": 2,
+    "init": "glorot_uniform",
+    "pooling": "none",
+  },
+  "vit": {
+    **_TRANSFORMER,
+    "patch": int,
+    "feed_forward": "gelu",
+    "norm": "layer_norm",
+    "norm_eps": 1e-6,
+    "use_bias": True,
+    "positions": "learned",
+  },
+  "encoder": {**_TRANSFORMER, "num_types": 2, "pooling": "mean"},
+  "decoder": {**_TRANSFORMER, "tie_embeddings": False},
+  "encoder_decoder": {
+    **_TRANSFORMER,
+    "num_decoder_layers": int,
+    "tie_embeddings": False,
+  },
+}
+
+_RULES = (("batch", ("data", "fsdp")), ("embed", "fsdp"), ("mlp", "tensor"))
+_TRANSFORMER_RULES = (
+  ("batch", ("data", "fsdp")),
+  ("embed", "fsdp"),
+  ("heads", "tensor"),
+  ("kv_heads", "tensor"),
+  ("mlp", "tensor"),
+  ("vocab", "tensor"),
+)
+# Its head is as wide as there are classes, which no tensor axis may divide.
+_VIT_RULES = (*_TRANSFORMER_RULES[:-1], ("vocab", None))
+
+
+def base(task: str, model: str) -> ConfigDict:
+  """Returns a config with every key, those left open as placeholders.
+
+  Args:
+    task: a name in ``TASKS``.
+    model: a name in ``MODELS``.
+
+  Raises:
+    ValueError: for another task or model.
+  """
+  task_keys, data_keys = choices.pick(TASKS, task, key="task.name")
+  model_keys = choices.pick(MODELS, model, key="model.name")
+  best = {"metric": "valid/accuracy", "mode": "max"}
+  if "z_loss" in task_keys:  # It predicts tokens.
+    best = {"metric": "valid/loss", "mode": "min"}
+  rules = _TRANSFORMER_RULES if "num_heads" in model_keys else _RULES
+  return _filled(
+    {
+      "seed": 0,
+      "total_steps": int,
+      "total_epochs": int,
+      "log_every": 50,
+      "eval_every": 100,
+      "checkpoint_every": 200,
+      "statistics_every": 100,
+      "steps_per_dispatch": 1,
+      "init_from": str,
+      "task": {"name": task, **task_keys},
+      "data": data_keys,
+      "model": {"name": model, **model_keys},
+      "quant": _quant(),
+      "optim": _optim(),
+      "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+      "sharding_rules": _VIT_RULES if model == "vit" else rules,
+      "checkpoint": {"keep_last": 2, "keep_best": 1, **best},
+      "early_stopping": {"patience": int},
+      "profile": {"start": int, "steps": 5},
+      "distill": {
+        "teacher": str,
+        "weight": 0.5,
+        "temperature": 2.0,
+        "features": (),
+      },
+    }
+  )
+
+
+def pick_variant(variants: Mapping[str, Any], variant: str) -> Any:
+  """Returns what a config file's table has for the variant asked for.
+
+  Raises:
+    ValueError: naming the variants there are.
+  """
+  if variant not in variants:
+    raise ValueError(f"variant is {variant!r}, not one of {list(variants)}")
+  return variants[variant]
+
+
+def _filled(keys: Mapping[str, Any]) -> ConfigDict:
+  """Returns the keys as a config, with a new placeholder for each type."""
+
+  def value(of_key):
+    if isinstance(of_key, Mapping):
+      return _filled(of_key)
+    return placeholder(of_key) if isinstance(of_key, type) else of_key
+
+  return ConfigDict({k: value(v) for k, v in keys.items()})
+
+
+def _quant() -> dict[str, Any]:
+  overrides = {
+    "measure": str,
+    "range": tuple,
+    "scale": str,
+    "eps": float,
+    "rounding": str,
+  }
+  return {
+    "recipe": "b158",
+    "rules": (),
+    "weights": dict(overrides),
+    "acts": dict(overrides),
+    "norm": str,
+    "ste": str,
+    "bias_in_product": bool,
+    "compute": str,
+    "backward": str,
+    "phase_in": {
+      "steps": 0,
+      "start": 0,
+      "shape": "linear",
+      "optimizer": "keep",
+    },
+  }
+
+
+def _optim() -> dict[str, Any]:
+  return {
+    "name": "adamw",
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "warmup_steps": 0,
+    "final_fraction": 0.0,
+    "decay_fraction": 0.2,
+    "stage_fraction": 0.5,
+    "second_learning_rate": float,
+    "second_weight_decay": 0.0,
+    "weight_decay": 0.01,
+    "decay_mask": "kernels",
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+    "clip_norm": float,
+    "accumulate_steps": 1,
+    "gradient_dtype": "float32",
+  }
