@@ -3,16 +3,29 @@
 A config file calls ``base`` and then says what is its own. The classes that
 take the groups say what each key means: ``train.settings``, ``train.optim``,
 ``train.quant_options``, the tasks in ``train.tasks``, the models in ``models``.
-A key that is added here is a key of all configs, a flag, and is filled in where
-an older run is read.
+
+To add a key, add it here as ``Later`` and as a field of its class. It is then a
+key of all configs and a flag; runs from before it are read with its default,
+and the identity of a run has it only if it has another value.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections.config_dict import ConfigDict, placeholder
 
 from bitnet_jax import choices
+
+
+class Later(NamedTuple):
+  """A key that came after the first runs.
+
+  Attributes:
+    default: its value in them, or a type if it is left open.
+  """
+
+  default: Any
+
 
 # Here and below, a type stands for a key that is left open.
 _SOURCE = {
@@ -108,7 +121,7 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
       "mask_rate": 0.15,
       "mask_share": 0.8,
       "random_share": 0.1,
-      "predictions": int,
+      "predictions": Later(int),
     },
     {**_STREAM},
   ),
@@ -188,7 +201,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "use_bias": True,
     "positions": "learned",
   },
-  "encoder": {**_TRANSFORMER, "num_types": 2, "pooling": "mean"},
+  "encoder": {**_TRANSFORMER, "num_types": 2, "pooling": Later("first")},
   "decoder": {**_TRANSFORMER, "tie_embeddings": False},
   "encoder_decoder": {
     **_TRANSFORMER,
@@ -220,41 +233,47 @@ def base(task: str, model: str) -> ConfigDict:
   Raises:
     ValueError: for another task or model.
   """
-  task_keys, data_keys = choices.pick(TASKS, task, key="task.name")
-  model_keys = choices.pick(MODELS, model, key="model.name")
-  best = {"metric": "valid/accuracy", "mode": "max"}
-  if "z_loss" in task_keys:  # It predicts tokens.
-    best = {"metric": "valid/loss", "mode": "min"}
-  rules = _TRANSFORMER_RULES if "num_heads" in model_keys else _RULES
-  return _filled(
-    {
-      "seed": 0,
-      "total_steps": int,
-      "total_epochs": int,
-      "log_every": 50,
-      "eval_every": 100,
-      "checkpoint_every": 200,
-      "statistics_every": 100,
-      "steps_per_dispatch": 1,
-      "init_from": str,
-      "task": {"name": task, **task_keys},
-      "data": data_keys,
-      "model": {"name": model, **model_keys},
-      "quant": _quant(),
-      "optim": _optim(),
-      "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-      "sharding_rules": _VIT_RULES if model == "vit" else rules,
-      "checkpoint": {"keep_last": 2, "keep_best": 1, **best},
-      "early_stopping": {"patience": int},
-      "profile": {"start": int, "steps": 5},
-      "distill": {
-        "teacher": str,
-        "weight": 0.5,
-        "temperature": 2.0,
-        "features": (),
-      },
-    }
-  )
+  return _filled(_keys(task, model))
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a config with the defaults of all keys that it lacks.
+
+  Args:
+    config: nested dict with the names of a task and a model.
+  """
+
+  def merge(defaults, values):
+    merged = {**defaults, **values}
+    for key, default in defaults.items():
+      if isinstance(default, Mapping) and isinstance(merged[key], Mapping):
+        merged[key] = merge(default, merged[key])
+    return merged
+
+  names = config["task"]["name"], config["model"]["name"]
+  return merge(base(*names).to_dict(), config)
+
+
+def without_later(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a config without keys that came later and have their default.
+
+  Imported parameters, and abridged records, have no task: they are left alone.
+  """
+  if "task" not in config or "model" not in config:
+    return dict(config)
+
+  def cut(keys, values):
+    kept = {}
+    for name, value in values.items():
+      key = keys.get(name)
+      if isinstance(key, Later) and value == _default(key):
+        continue
+      nested = isinstance(key, Mapping) and isinstance(value, Mapping)
+      kept[name] = cut(key, value) if nested else value
+    return kept
+
+  names = config["task"]["name"], config["model"]["name"]
+  return cut(_keys(*names), config)
 
 
 def pick_variant(variants: Mapping[str, Any], variant: str) -> Any:
@@ -274,9 +293,51 @@ def _filled(keys: Mapping[str, Any]) -> ConfigDict:
   def value(of_key):
     if isinstance(of_key, Mapping):
       return _filled(of_key)
+    of_key = of_key.default if isinstance(of_key, Later) else of_key
     return placeholder(of_key) if isinstance(of_key, type) else of_key
 
   return ConfigDict({k: value(v) for k, v in keys.items()})
+
+
+def _default(key: Later) -> Any:
+  return None if isinstance(key.default, type) else key.default
+
+
+def _keys(task: str, model: str) -> dict[str, Any]:
+  """Returns all keys in groups, as the tables above have them."""
+  task_keys, data_keys = choices.pick(TASKS, task, key="task.name")
+  model_keys = choices.pick(MODELS, model, key="model.name")
+  best = {"metric": "valid/accuracy", "mode": "max"}
+  if "z_loss" in task_keys:  # It predicts tokens.
+    best = {"metric": "valid/loss", "mode": "min"}
+  rules = _TRANSFORMER_RULES if "num_heads" in model_keys else _RULES
+  return {
+    "seed": 0,
+    "total_steps": int,
+    "total_epochs": int,
+    "log_every": 50,
+    "eval_every": 100,
+    "checkpoint_every": 200,
+    "statistics_every": 100,
+    "steps_per_dispatch": 1,
+    "init_from": str,
+    "task": {"name": task, **task_keys},
+    "data": data_keys,
+    "model": {"name": model, **model_keys},
+    "quant": _quant(),
+    "optim": _optim(),
+    "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+    "sharding_rules": _VIT_RULES if model == "vit" else rules,
+    "checkpoint": {"keep_last": 2, "keep_best": 1, **best},
+    "early_stopping": {"patience": int},
+    "profile": {"start": int, "steps": 5},
+    "distill": {
+      "teacher": str,
+      "weight": 0.5,
+      "temperature": 2.0,
+      "features": (),
+    },
+  }
 
 
 def _quant() -> dict[str, Any]:
@@ -301,7 +362,7 @@ def _quant() -> dict[str, Any]:
       "steps": 0,
       "start": 0,
       "shape": "linear",
-      "optimizer": "keep",
+      "optimizer": Later("keep"),
     },
   }
 

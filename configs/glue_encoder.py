@@ -45,6 +45,7 @@ def get_config(variant: str = "sst2") -> ConfigDict:
     seq_len=64,
   )
   c.model.update(
+    pooling="mean",
     max_length=64,
     dropout=0.1,
     hidden=128,

@@ -28,7 +28,6 @@ def get_config(variant: str = "S") -> ConfigDict:
   )
   c.model.update(
     num_types=0,
-    pooling="first",
     max_length=128,
     num_kv_heads=sizes["num_heads"],
     **sizes,

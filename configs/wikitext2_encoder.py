@@ -30,8 +30,6 @@ def get_config(variant: str = "S") -> ConfigDict:
     documents="whole",
     seq_len=64,
   )
-  c.model.update(
-    pooling="first", max_length=64, num_kv_heads=sizes["num_heads"], **sizes
-  )
+  c.model.update(max_length=64, num_kv_heads=sizes["num_heads"], **sizes)
   c.optim.update(learning_rate=0.002, warmup_steps=500, clip_norm=1.0)
   return c

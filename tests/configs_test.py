@@ -199,8 +199,7 @@ def variants_of(name):
 def test_resolved_configs_are_those_of_the_golden_files(name):
   """UPDATE_GOLDEN=1 writes them: all keys of one variant, and differences."""
   found = {
-    variant: flatten(load(f"{name}:{variant}"))
-    for variant in variants_of(name)
+    variant: flatten(load(f"{name}:{variant}")) for variant in variants_of(name)
   }
   first, *others = found
   content = {first: found[first]}

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from bitnet_jax.config import without_later
 from bitnet_jax.files import PathLike, local_path, parse_json, read_bytes
 
 LARGEST_RECORDS = 2**28  # bytes of a file of them
@@ -41,13 +42,6 @@ PACKAGES = (
   "orbax-checkpoint",
 )
 
-# Keys that came later: the group, the name in it that has the key, the key, and
-# the value that stands for what was before.
-LATER_KEYS = (
-  ("task", "masked_lm", "predictions", None),
-  ("model", "encoder", "pooling", "first"),
-)
-
 
 def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
   """Returns what identifies a run: its config without what is free, as JSON.
@@ -61,22 +55,16 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
     fingerprint: names data, vocabulary and the runs that parameters come from
       or that teach, by content, in place of their location.
   """
-  kept = {k: v for k, v in config.items() if k not in FREE_KEYS}
+  kept = without_later(config)
+  kept = {k: v for k, v in kept.items() if k not in FREE_KEYS}
   kept |= {key: config[key] for key in _deciding_cadences(config)}
   located = ("source", "tokenizer", "data_dir")
   data = {k: v for k, v in kept["data"].items() if k not in located}
   kept["data"] = data | {"fingerprint": fingerprint}
-  # What came later names a run only if it is used, so that names stay.
+  # Nor does a teacher, whose content is in the fingerprint, if there is none.
   distill = dict(kept.pop("distill", {"teacher": None}))
   if distill.pop("teacher") is not None:
     kept["distill"] = distill
-  phase_in = kept.get("quant", {}).get("phase_in", {})
-  if phase_in.get("optimizer") == "keep":
-    phase_in = {k: v for k, v in phase_in.items() if k != "optimizer"}
-    kept["quant"] = {**kept["quant"], "phase_in": phase_in}
-  for group, _, key, before in LATER_KEYS:
-    if kept.get(group, {}).get(key, "") == before:
-      kept[group] = {k: v for k, v in kept[group].items() if k != key}
   return json.loads(json.dumps(kept, sort_keys=True))
 
 

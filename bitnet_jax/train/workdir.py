@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import logging
 
+from bitnet_jax.config import completed
 from bitnet_jax.files import is_address, read_json, write_atomically
 from bitnet_jax.train import bucket, lengths, records
 from bitnet_jax.train.lock import CONFIG_FILE as CONFIG_FILE
@@ -110,7 +111,7 @@ def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
   config, fingerprint = read_config(folder)
   _check_trained(folder, config)
   with _damage_in(folder / CONFIG_FILE):
-    return with_later_keys(config), fingerprint
+    return completed(config), fingerprint
 
 
 def _check_trained(folder, config):
@@ -183,18 +184,6 @@ def recorded_data(folder: pathlib.Path | None) -> str:
   if folder is None or not (folder / CONFIG_FILE).exists():
     return ""
   return read_config(folder)[1]
-
-
-def with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Adds the keys that configs of earlier versions had not."""
-  distill = dict(teacher=None, weight=0.5, temperature=2.0, features=())
-  phase_in = {"optimizer": "keep", **config["quant"]["phase_in"]}
-  quant = {**config["quant"], "phase_in": phase_in}
-  found = {"distill": distill, **config, "quant": quant}
-  for group, name, key, before in records.LATER_KEYS:
-    if found[group]["name"] == name:
-      found[group] = {key: before, **found[group]}
-  return found
 
 
 def read_result(folder: pathlib.Path) -> dict[str, Any] | None:

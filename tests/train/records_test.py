@@ -1,16 +1,20 @@
 """What identifies a run, and the files of records."""
 
 import copy
+import hashlib
 import json
 import pathlib
 import re
 
 import pytest
 
-from bitnet_jax.train import records, workdir
+from bitnet_jax.config import completed
+from bitnet_jax.train import flags, records
 from bitnet_jax.train.experiment import build
 
 CONFIG = {
+  "task": {"name": "masked_lm"},
+  "model": {"name": "encoder"},
   "seed": 0,
   "total_steps": 10,
   "log_every": 5,
@@ -107,12 +111,39 @@ def test_keys_that_came_later_change_the_id_only_if_they_are_used():
     ("model", "pooling", "first", "mean"),
   ):
     named = [
-      records.run_id(CONFIG | {group: {"name": "encoder", **later}}, "f")
+      records.run_id(CONFIG | {group: CONFIG[group] | later}, "f")
       for later in ({}, {key: before}, {key: used})
     ]
     assert named[0] == named[1] != named[2]
   # The teacher itself is in the fingerprint, by content.
   assert id_of("a", "keep") == id_of("b", "keep")
+
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+IDENTITIES = pathlib.Path(__file__).parents[1] / "testdata" / "identities.json"
+
+
+@pytest.mark.parametrize(
+  ("name", "expected"), json.loads(IDENTITIES.read_text()).items()
+)
+def test_identities_of_records_are_those_of_the_golden_file(name, expected):
+  """Without the data, which names a run too. No change may rewrite the file."""
+  found = records.load(EXPERIMENTS / name)[: expected["records"]]
+  digest = hashlib.sha256()
+  for record in found:
+    identity = records.identity(record["config"], "")
+    digest.update(json.dumps(identity, sort_keys=True).encode())
+  assert digest.hexdigest()[:16] == expected["identities"]
+
+
+def test_older_configs_are_read_with_the_defaults_of_later_keys():
+  config = flags.load_config(str(CONFIGS / "pydoc_encoder.py"))
+  older = copy.deepcopy(config)
+  del older["distill"], older["quant"]["phase_in"]["optimizer"]
+  del older["task"]["predictions"], older["model"]["pooling"]
+  assert completed(older) == config
+  assert records.run_id(older, "f") == records.run_id(config, "f")
 
 
 def test_records_keep_their_names():
@@ -128,7 +159,7 @@ def test_records_keep_their_names():
     if record["config"]["data"]["source"] == "embedded:digits"
     and record["config"]["model"]["name"] == "mlp"
   )
-  config = workdir.with_later_keys(digits["config"])
+  config = completed(digits["config"])
   assert build(config).run_id == digits["run_id"]
 
 
