@@ -44,16 +44,8 @@ def get_config(variant: str = "sst2") -> ConfigDict:
     columns=columns,
     seq_len=64,
   )
-  c.model.update(
-    pooling="mean",
-    max_length=64,
-    dropout=0.1,
-    hidden=128,
-    num_layers=4,
-    num_heads=4,
-    num_kv_heads=4,
-    mlp_width=384,
-  )
+  c.model.update(hidden=128, num_layers=4, num_heads=4, num_kv_heads=4)
+  c.model.update(mlp_width=384, max_length=64, pooling="mean", dropout=0.1)
   c.quant.rules = (("head", "float"),)
   c.optim.update(warmup_steps=200, clip_norm=1.0)
   c.checkpoint.metric = f"valid/{metric}"
