@@ -138,8 +138,8 @@ def _inner(equation, operands):
   name, params = equation.primitive.name, equation.params
   if name == "scan":
     program = params["jaxpr"].jaxpr
-    # Releases of JAX count them in different parameters: what is scanned over
-    # has an axis less inside, and results that have not are what is carried.
+    # Releases of JAX name these counts differently, so they are told by shape:
+    # a scanned operand has one axis less inside; a carry has the same shape.
     scanned = _with_another_axis(equation.invars, program.invars)
     made = _with_another_axis(equation.outvars, program.outvars)
     last, n = len(operands) - scanned, len(equation.outvars) - made
