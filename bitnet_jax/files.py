@@ -51,7 +51,7 @@ def make_private(folder: pathlib.Path) -> None:
 
 
 def check_ours(path: pathlib.Path) -> pathlib.Path:
-  """Checks that nobody else can have written what is about to be executed.
+  """Checks that no other user can have written a file before it is executed.
 
   The file, and the folders above it, belong to this user or to root, and no
   other may write to them. In a folder such as `/tmp`, where everyone may write
