@@ -5,6 +5,7 @@ the program with a line.
 """
 
 import collections
+import functools
 import logging
 import os
 import pathlib
@@ -12,6 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -31,6 +33,7 @@ _EXPECTED = (
   ValueError,
 )
 _MOST_LINES = 10_000  # Of a log file.
+_RETRY_SECONDS = 0.1  # Until a signal that was ignored comes again.
 
 
 class _Details:
@@ -119,11 +122,11 @@ def _fail(error: BaseException) -> NoReturn:
 
 def _stop(stop: BaseException) -> NoReturn:
   """Ends the process with a line that tells of a signal."""
+  # Whoever does not want to wait for what follows gets no traceback.
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
   received = getattr(stop, "signal", None)
   text = f"{stop}" or "stopped by SIGINT"
   print(text, file=sys.stderr, flush=True)
-  # Whoever does not want to wait for what follows gets no traceback.
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
   if received is not None and not getattr(stop, "at_once", False):
     sys.exit(128 + received)
   sys.stdout.flush()
@@ -150,7 +153,33 @@ def _collect_tracebacks() -> None:
 
   absl_logging.get_absl_handler().python_handler.addFilter(collect)
   threading.excepthook = collect_error
-  sys.unraisablehook = collect_error
+  sys.unraisablehook = functools.partial(_interrupt_again, collect_error)
+
+
+def _interrupt_again(tell: Callable[[Any], None], ignored: Any) -> None:
+  """Lets Ctrl-C come again where Python ignores it: in callbacks of libraries.
+
+  Args:
+    tell: takes any other error that Python ignores.
+    ignored: what ``sys.unraisablehook`` takes.
+  """
+  if not issubclass(ignored.exc_type, KeyboardInterrupt):
+    tell(ignored)
+    return
+  threading.Thread(target=_interrupt_until_told, daemon=True).start()
+
+
+def _interrupt_until_told() -> None:
+  """Sends Ctrl-C until it is not ignored.
+
+  A signal that is raised where one was ignored would be ignored as well.
+  """
+  main = threading.main_thread().ident
+  assert main is not None
+  time.sleep(_RETRY_SECONDS)
+  while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.pthread_kill(main, signal.SIGINT)
+    time.sleep(_RETRY_SECONDS)
 
 
 def _tell_in_a_line(
@@ -166,3 +195,4 @@ def _tell_in_a_line(
 
 
 sys.excepthook = _tell_in_a_line
+sys.unraisablehook = functools.partial(_interrupt_again, sys.__unraisablehook__)
