@@ -90,7 +90,7 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
   try:
     from absl import app
 
-    from bitnet_jax.train import flags
+    from bitnet_jax.train.config import flags
 
     _collect_tracebacks()
     app.run(main, flags_parser=flags.parse_flags)
@@ -107,7 +107,7 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
 
 def _fail(error: BaseException) -> NoReturn:
   """Ends the process with a line that tells of an error."""
-  from bitnet_jax.train import bucket
+  from bitnet_jax.train.folder import bucket
 
   text = " ".join(f"{error}".split("\n")).strip() or type(error).__name__
   text = f"error: {bucket.with_addresses(text)}"
@@ -130,7 +130,7 @@ def _stop(stop: BaseException) -> NoReturn:
   if received is not None and not getattr(stop, "at_once", False):
     sys.exit(128 + received)
   sys.stdout.flush()
-  bucket = sys.modules.get("bitnet_jax.train.bucket")
+  bucket = sys.modules.get("bitnet_jax.train.folder.bucket")
   if bucket is not None:
     bucket.leave()
   # Threads of libraries may be at work; Python would wait for them.

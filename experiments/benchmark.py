@@ -50,8 +50,8 @@ from benchmarks.timing import Case, Timings, measure
 from benchmarks.torch_baseline import Torch
 
 from bitnet_jax.ops import kernels
-from bitnet_jax.train import records
-from bitnet_jax.train.allocation import keep_memory
+from bitnet_jax.train.devices.allocation import keep_memory
+from bitnet_jax.train.folder import records
 
 SUITES: dict[str, Callable[[Torch | None], Iterator[Case]]] = {
   "dense": layers.dense,

@@ -22,7 +22,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from bitnet_jax.analysis.chips import GIB
-from bitnet_jax.train import ahead
+from bitnet_jax.programs import ahead
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file, with an optional :VARIANT.", lock_config=True

@@ -15,7 +15,8 @@ import json
 
 from absl import flags
 
-from bitnet_jax.train import frozen, runner
+from bitnet_jax.programs import frozen
+from bitnet_jax.train import runner
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
 _FROZEN = flags.DEFINE_string("frozen", None, "Folder of a frozen model.")

@@ -25,7 +25,7 @@ import pathlib
 from absl import flags
 
 from bitnet_jax.export.runs import export_run
-from bitnet_jax.train import bucket
+from bitnet_jax.train.folder import bucket
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run.", required=True

@@ -21,7 +21,8 @@ import sys
 from absl import flags
 
 from bitnet_jax.inference import Sampling
-from bitnet_jax.train import bucket, writing
+from bitnet_jax.programs import writing
+from bitnet_jax.train.folder import bucket
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
 _FROZEN = flags.DEFINE_string("frozen", None, "Folder of a frozen model.")

@@ -19,7 +19,8 @@ import json
 from absl import flags
 from ml_collections import config_flags
 
-from bitnet_jax.train import multihost, runner
+from bitnet_jax.train import runner
+from bitnet_jax.train.devices import multihost
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file, with an optional :VARIANT.", lock_config=True

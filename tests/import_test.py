@@ -129,7 +129,7 @@ def test_import_without_extras_works_or_says_which_one_to_install():
     " 'bitnet-jax[train]'"
   )
   # It is imported by what says so.
-  failed.pop("bitnet_jax.data.planetoid_tfds")
+  failed.pop("bitnet_jax.data.sources.planetoid_tfds")
   for name, text in failed.items():
     assert "pip install 'bitnet-jax[" in text, name
   for name in ("export", "inference", "convert", "nnx", "models"):

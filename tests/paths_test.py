@@ -8,7 +8,8 @@ import pathlib
 import jax.numpy as jnp
 import pytest
 
-from bitnet_jax.data import kept, planetoid, tokenizers
+from bitnet_jax.data.sources import planetoid
+from bitnet_jax.data.text import saved, tokenizers
 from bitnet_jax.export import (
   imports,
   read_hf,
@@ -18,17 +19,11 @@ from bitnet_jax.export import (
   write_stablehlo,
 )
 from bitnet_jax.inference import load_frozen, save_frozen, tensors
-from bitnet_jax.train import (
-  distillation,
-  frozen,
-  metrics,
-  records,
-  runner,
-  study,
-  warm_start,
-  writing,
-)
+from bitnet_jax.programs import frozen, study, writing
+from bitnet_jax.train import runner
 from bitnet_jax.train.experiment import build
+from bitnet_jax.train.folder import metrics, records, warm_start
+from bitnet_jax.train.tasks import distillation
 
 # A call of each function with a folder in which nothing is, and what it raises;
 # those with ``None`` are called with text in their own tests.
@@ -72,11 +67,11 @@ TAKES = {
   distillation.find_teacher: (lambda f, path: f(path), ValueError),
   warm_start.find: (lambda f, path: f(path), ValueError),
   planetoid.read: (lambda f, path: f(path, "cora"), FileNotFoundError),
-  kept.load_kept: (
+  saved.load_kept: (
     lambda f, path: f({"kind": "bert", "fingerprint": ""}, path),
     FileNotFoundError,
   ),
-  kept.keep_vocabulary: (
+  saved.keep_vocabulary: (
     lambda f, path: f(
       tokenizers.load_tokenizer("bytes", texts=tuple), "bytes", path, cache=path
     ),

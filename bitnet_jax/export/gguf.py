@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax import choices
-from bitnet_jax.data.tokenizers import Tokenizer
+from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.export import decoders, gguf_vocabulary
 from bitnet_jax.export.decoders import PROJECTIONS, Need
 from bitnet_jax.files import PathLike, local_path

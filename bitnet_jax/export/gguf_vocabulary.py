@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bitnet_jax.data import pieces
-from bitnet_jax.data.tokenizers import Tokenizer
+from bitnet_jax.data.text import subwords
+from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.export import decoders, vocabulary
 from bitnet_jax.export.decoders import Need
 
@@ -115,7 +115,7 @@ def _needs(
       not model.get(key),
       f"{key} of its vocabulary is {model.get(key)!r}, which llama.cpp lacks",
     )
-  missing = pieces.describe_bytes()["model"]["vocab"].keys() - model["vocab"]
+  missing = subwords.describe_bytes()["model"]["vocab"].keys() - model["vocab"]
   yield not missing, f"its vocabulary lacks {len(missing)} of the 256 bytes"
   yield (
     tokenizer.eos_id is not None,
@@ -219,7 +219,7 @@ def check_read_back(path: Any, fields: Mapping[str, Any], tokenizer: Tokenizer):
     fields: what it says, of a ``gguf.GGUFReader``.
     tokenizer: the vocabulary.
   """
-  library = pieces.import_library()
+  library = subwords.import_library()
   tokens, kinds, merges = (
     fields[f"tokenizer.ggml.{key}"].contents()
     for key in ("tokens", "token_type", "merges")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax import choices
-from bitnet_jax.data.tokenizers import Tokenizer
+from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.export import decoders, hf_layout, vocabulary
 from bitnet_jax.export.hf_import import read_hf
 from bitnet_jax.files import PathLike, local_path, write_atomically

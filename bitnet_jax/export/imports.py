@@ -11,8 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 from absl import logging
 
-from bitnet_jax.data.kept import keep_vocabulary
-from bitnet_jax.data.tokenizers import Tokenizer, load_tokenizer
+from bitnet_jax.data.text.saved import keep_vocabulary
+from bitnet_jax.data.text.tokenizers import Tokenizer, load_tokenizer
 from bitnet_jax.export import hf_layout
 from bitnet_jax.export.hf_import import HfModel, read_hf
 from bitnet_jax.files import (
@@ -24,8 +24,8 @@ from bitnet_jax.files import (
 )
 from bitnet_jax.inference.storage import save_frozen
 from bitnet_jax.inference.tensors import LARGEST_TENSORS, flat
-from bitnet_jax.train import workdir
-from bitnet_jax.train.checkpoint import (
+from bitnet_jax.train.folder import workdir
+from bitnet_jax.train.folder.checkpoint import (
   CheckpointOptions,
   Checkpoints,
   Progress,

@@ -14,8 +14,10 @@ from bitnet_jax import choices
 from bitnet_jax.export import gguf, hf, hf_layout, stablehlo
 from bitnet_jax.files import PathLike, local_path, new_folder
 from bitnet_jax.inference.tensors import load_tensors, save_tensors
-from bitnet_jax.train import bucket, frozen, runner, warm_start, workdir
-from bitnet_jax.train.compilation import keep_compiled
+from bitnet_jax.programs import frozen
+from bitnet_jax.train import runner
+from bitnet_jax.train.devices.compilation import keep_compiled
+from bitnet_jax.train.folder import bucket, warm_start, workdir
 from bitnet_jax.train.tasks.base import Problem
 
 # The latent weights instead of the codes.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bitnet_jax.data import pieces
-from bitnet_jax.data.tokenizers import ROLES, Tokenizer
+from bitnet_jax.data.text import subwords
+from bitnet_jax.data.text.tokenizers import ROLES, Tokenizer
 
 # Texts on which the vocabularies of both libraries must agree.
 _SAMPLES = (
@@ -45,7 +45,7 @@ def describe(tokenizer: Tokenizer) -> dict[str, Any]:
   special = {token["id"] for token in added if token["special"]}
   for i in sorted(wanted.keys() - special):
     name = names.setdefault(i, wanted[i])
-    added.append(pieces.special_token(i, name))
+    added.append(subwords.special_token(i, name))
   if description["model"]["type"] == "Unigram":
     _cut_names(description)
   if tokenizer.eos_id is not None:

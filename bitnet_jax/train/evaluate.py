@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bitnet_jax.train.sharding import place_batch
+from bitnet_jax.train.devices.sharding import place_batch
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.tasks.base import Totals
 

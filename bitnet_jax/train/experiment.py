@@ -18,18 +18,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops
 from bitnet_jax.files import PathLike
-from bitnet_jax.train import bucket, optim, records, workdir
-from bitnet_jax.train.checkpoint import Checkpoints
-from bitnet_jax.train.checks import check_batch, check_evaluation, warn_of_batch
-from bitnet_jax.train.distillation import (
-  Distillation,
-  distill,
-  find_teacher,
+from bitnet_jax.train.config.checks import (
+  check_batch,
+  check_evaluation,
+  warn_of_batch,
 )
-from bitnet_jax.train.evaluate import evaluate
-from bitnet_jax.train.loop import place_strength
-from bitnet_jax.train.settings import Settings, Site, parse_settings
-from bitnet_jax.train.sharding import (
+from bitnet_jax.train.config.settings import Settings, Site, parse_settings
+from bitnet_jax.train.devices.sharding import (
   GATHERED_AXIS,
   batch_part,
   batch_sharding,
@@ -37,18 +32,11 @@ from bitnet_jax.train.sharding import (
   make_mesh,
   replicate,
 )
-from bitnet_jax.train.sparse_table import SparseTable
-from bitnet_jax.train.speed import Speed
-from bitnet_jax.train.state import AxisRules, TrainState, make_init
-from bitnet_jax.train.step import (
-  TrainStep,
-  make_eval_step,
-  make_train_step,
-  make_train_steps,
-)
-from bitnet_jax.train.tasks.base import Problem, Task
-from bitnet_jax.train.tasks.registry import KINDS
-from bitnet_jax.train.warm_start import (
+from bitnet_jax.train.devices.speed import Speed
+from bitnet_jax.train.evaluate import evaluate
+from bitnet_jax.train.folder import bucket, records, workdir
+from bitnet_jax.train.folder.checkpoint import Checkpoints
+from bitnet_jax.train.folder.warm_start import (
   EarlierRun,
   check_vocabulary,
   content_of,
@@ -57,6 +45,23 @@ from bitnet_jax.train.warm_start import (
   warm_start,
   with_earlier,
 )
+from bitnet_jax.train.loop import place_strength
+from bitnet_jax.train.optimizer import optim
+from bitnet_jax.train.optimizer.sparse_table import SparseTable
+from bitnet_jax.train.state import AxisRules, TrainState, make_init
+from bitnet_jax.train.step import (
+  TrainStep,
+  make_eval_step,
+  make_train_step,
+  make_train_steps,
+)
+from bitnet_jax.train.tasks.base import Problem, Task
+from bitnet_jax.train.tasks.distillation import (
+  Distillation,
+  distill,
+  find_teacher,
+)
+from bitnet_jax.train.tasks.registry import KINDS
 
 _INIT, _TRAIN, _EVALUATE = range(3)  # What a key is folded with, by purpose.
 

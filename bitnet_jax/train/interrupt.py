@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from bitnet_jax.train.multihost import Preemption
+from bitnet_jax.train.devices.multihost import Preemption
 
 NOTHING_SAVED = (
   "before the first step; nothing is saved yet, and the same command starts"

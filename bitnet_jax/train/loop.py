@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from bitnet_jax.train.devices.sharding import place_batch, replicate
 from bitnet_jax.train.hooks import Hook
-from bitnet_jax.train.sharding import place_batch, replicate
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import TrainStep
 

@@ -11,13 +11,30 @@ import tqdm
 
 from bitnet_jax import program
 from bitnet_jax.files import PathLike
-from bitnet_jax.train import bucket, lengths, multihost, records, workdir
-from bitnet_jax.train.checkpoint import Checkpoints
-from bitnet_jax.train.checks import warn_of_course
-from bitnet_jax.train.compilation import keep_compiled
+from bitnet_jax.train.config.checks import warn_of_course
+from bitnet_jax.train.config.flags import load_config as load_config
+from bitnet_jax.train.config.flags import parse_flags as parse_flags
+from bitnet_jax.train.devices import multihost
+from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment, build
-from bitnet_jax.train.flags import load_config as load_config
-from bitnet_jax.train.flags import parse_flags as parse_flags
+from bitnet_jax.train.folder import bucket, records, workdir
+from bitnet_jax.train.folder.checkpoint import Checkpoints
+from bitnet_jax.train.folder.metrics import (
+  MetricsWriter,
+  SilentWriter,
+  TrainMetrics,
+)
+from bitnet_jax.train.folder.outcome import (
+  Evaluate,
+  best_of,
+  describe,
+  make_measure,
+  switch_of,
+)
+from bitnet_jax.train.folder.progress import Progress
+from bitnet_jax.train.folder.trained import evaluate_run as evaluate_run
+from bitnet_jax.train.folder.trained import load_experiment as load_experiment
+from bitnet_jax.train.folder.trained import load_run as load_run
 from bitnet_jax.train.hooks import (
   CodeStatistics,
   Evaluation,
@@ -30,19 +47,8 @@ from bitnet_jax.train.hooks import (
 from bitnet_jax.train.interrupt import Interrupt, evaluation_goes_on, goes_on
 from bitnet_jax.train.interrupt import Interrupted as Interrupted
 from bitnet_jax.train.loop import train
-from bitnet_jax.train.metrics import MetricsWriter, SilentWriter, TrainMetrics
-from bitnet_jax.train.outcome import (
-  Evaluate,
-  best_of,
-  describe,
-  make_measure,
-  switch_of,
-)
-from bitnet_jax.train.progress import Progress
+from bitnet_jax.train.optimizer import lengths
 from bitnet_jax.train.state import TrainState
-from bitnet_jax.train.trained import evaluate_run as evaluate_run
-from bitnet_jax.train.trained import load_experiment as load_experiment
-from bitnet_jax.train.trained import load_run as load_run
 
 
 def run(config: Mapping[str, Any], folder: PathLike) -> dict[str, Any]:

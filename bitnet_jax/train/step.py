@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from bitnet_jax.layers.introspection import BitLayer, with_codes
-from bitnet_jax.train.optim import fresh_moments
-from bitnet_jax.train.sharding import gathered_at_use, shared_codes
-from bitnet_jax.train.sparse_table import SparseTable
+from bitnet_jax.train.devices.sharding import gathered_at_use, shared_codes
+from bitnet_jax.train.optimizer.optim import fresh_moments
+from bitnet_jax.train.optimizer.sparse_table import SparseTable
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.tasks.base import Batch, Task, Totals, averages
 

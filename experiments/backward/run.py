@@ -19,7 +19,8 @@ import sys
 
 from absl import flags
 
-from bitnet_jax.train import records, study
+from bitnet_jax.programs import study
+from bitnet_jax.train.folder import records
 
 CONFIGS = {
   "digits_mlp": {},

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from bitnet_jax.train import records
+from bitnet_jax.train.folder import records
 
 
 def table(suite: str, files: Sequence[pathlib.Path]) -> str:

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from benchmarks.timing import Run
-from bitnet_jax.train.allocation import tunables
+from bitnet_jax.train.devices.allocation import tunables
 
 WORKER = pathlib.Path(__file__).with_name("torch_worker.py")
 # Seconds for which PyTorch's threads may wait for more work at full speed,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bitnet_jax import RECIPES, BitDense, QTensor, backend
 from bitnet_jax.analysis import programs
 from bitnet_jax.ops import bit_dot, kernels
-from bitnet_jax.train import ahead
+from bitnet_jax.programs import ahead
 from bitnet_jax.types import Packed
 
 TOPOLOGIES = ("v5e:2x2", "v6e:2x2")

@@ -19,8 +19,10 @@ import sys
 import numpy as np
 from absl import flags
 
-from bitnet_jax.train import records, runner, study
+from bitnet_jax.programs import study
+from bitnet_jax.train import runner
 from bitnet_jax.train.experiment import build
+from bitnet_jax.train.folder import records
 
 CONFIGS = (
   "digits_mlp",

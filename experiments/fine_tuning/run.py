@@ -21,9 +21,10 @@ import sys
 
 from absl import flags
 
-from bitnet_jax.data import labelled
-from bitnet_jax.train import records, study
-from bitnet_jax.train.allocation import keep_memory
+from bitnet_jax.data.views import labelled
+from bitnet_jax.programs import study
+from bitnet_jax.train.devices.allocation import keep_memory
+from bitnet_jax.train.folder import records
 
 PRETRAINING = "configs/wikitext2_encoder.py"
 FINE_TUNING = "configs/glue_encoder.py:sst2"

@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from bitnet_jax.train import records, runner, study
-from bitnet_jax.train.allocation import keep_memory
+from bitnet_jax.programs import study
+from bitnet_jax.train import runner
+from bitnet_jax.train.devices.allocation import keep_memory
 from bitnet_jax.train.experiment import build
+from bitnet_jax.train.folder import records
 
 CONFIG = "configs/wikitext2_decoder.py"
 HERE = pathlib.Path(__file__).parent

@@ -22,7 +22,8 @@ import sys
 
 from absl import flags
 
-from bitnet_jax.train import metrics, records, runner
+from bitnet_jax.train import runner
+from bitnet_jax.train.folder import metrics, records
 
 NETWORKS = {"cnn": "configs/mnist_cnn.py", "mlp": "configs/mnist_mlp.py"}
 RECIPES = ("float", "b158", "b158_median")

@@ -25,7 +25,8 @@ from collections.abc import Iterable
 
 from absl import flags
 
-from bitnet_jax.train import records, runner
+from bitnet_jax.train import runner
+from bitnet_jax.train.folder import records
 
 CONFIG = "configs/planetoid_gnn.py"
 SETS = ("cora", "citeseer", "pubmed")

@@ -21,7 +21,8 @@ import sys
 
 from absl import flags
 
-from bitnet_jax.train import records, study
+from bitnet_jax.programs import study
+from bitnet_jax.train.folder import records
 
 CONFIG = "configs/mnist_cnn.py"
 BEFORE, AFTER = 4, 2  # epochs

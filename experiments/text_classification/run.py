@@ -24,7 +24,8 @@ import sys
 
 from absl import flags
 
-from bitnet_jax.train import records, runner
+from bitnet_jax.train import runner
+from bitnet_jax.train.folder import records
 
 CONFIG = "configs/text_mlp.py"
 # Test accuracies, in percent, in the README of the authors' example

@@ -20,8 +20,10 @@ import sys
 
 from absl import flags
 
-from bitnet_jax.train import records, scores, study
-from bitnet_jax.train.allocation import keep_memory
+from bitnet_jax.programs import study
+from bitnet_jax.train.devices.allocation import keep_memory
+from bitnet_jax.train.folder import records
+from bitnet_jax.train.tasks import scores
 
 CONFIG = "configs/multi30k_encoder_decoder.py"
 RECIPES = ("float", "b158")

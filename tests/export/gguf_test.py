@@ -4,7 +4,7 @@ import gguf
 import numpy as np
 import pytest
 
-from bitnet_jax.data.tokenizers import load_tokenizer
+from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.export import write_gguf
 from bitnet_jax.ops.packing import unpacked
 from tests.export.decoder import BITNET, LLAMA, make_frozen, make_shapes

@@ -3,7 +3,7 @@
 import gguf
 import pytest
 
-from bitnet_jax.data.tokenizers import load_tokenizer
+from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.export import gguf_vocabulary, write_gguf
 from tests.export import vocabularies
 from tests.export.decoder import BITNET, make_frozen

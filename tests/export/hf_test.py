@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 import tokenizers
 
-from bitnet_jax.data.tokenizers import load_tokenizer
+from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.export import read_hf, vocabulary, write_hf
 from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.types import QTensor

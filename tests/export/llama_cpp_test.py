@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from bitnet_jax.data.tokenizers import load_tokenizer
+from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.export import write_gguf
 from bitnet_jax.types import Packed
 from tests.export import decoder, trained, vocabularies

@@ -10,15 +10,17 @@ import jax.export
 import numpy as np
 import pytest
 
-from bitnet_jax.data.tokenizers import load_tokenizer
+from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.export import hf, imports
 from bitnet_jax.export.imports import import_hf
 from bitnet_jax.export.runs import VARIANTS, export_run
 from bitnet_jax.inference import Sampling
 from bitnet_jax.inference.tensors import load_tensors
-from bitnet_jax.train import runner, warm_start, writing
+from bitnet_jax.programs import writing
+from bitnet_jax.train import runner
 from bitnet_jax.train.experiment import build
-from bitnet_jax.train.metrics import read_metrics
+from bitnet_jax.train.folder import warm_start
+from bitnet_jax.train.folder.metrics import read_metrics
 from tests.export import decoder
 from tests.train import tiny
 

@@ -2,7 +2,8 @@
 
 import functools
 
-from bitnet_jax.train import frozen, runner
+from bitnet_jax.programs import frozen
+from bitnet_jax.train import runner
 from tests.train.conftest import CONFIGS
 
 SIZES = {

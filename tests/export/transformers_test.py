@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitnet_jax.data.tokenizers import load_tokenizer
+from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.export import write_hf
 from bitnet_jax.ops import bit_dot
 from bitnet_jax.quantizers.recipe import RECIPES

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bitnet_jax.data.tokenizers import load_tokenizer
+from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.export import write_hf
 from tests.export import decoder, vocabularies
 

@@ -5,8 +5,8 @@ import random
 import unicodedata
 from pydoc_data import topics
 
-from bitnet_jax.data import pieces
-from bitnet_jax.data.tokenizers import load_tokenizer
+from bitnet_jax.data.text import subwords
+from bitnet_jax.data.text.tokenizers import load_tokenizer
 
 # The last is of two words.
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("1", "2"), ("o", "Ġ")]
@@ -15,7 +15,7 @@ ADDED = ("<tool>", "New York", "🙂🙂")
 
 def token(name, **more):
   """Returns an added token, not a special one but for what ``more`` says."""
-  return pieces.special_token(0, name) | {"special": False} | more
+  return subwords.special_token(0, name) | {"special": False} | more
 
 
 def make(
@@ -32,7 +32,7 @@ def make(
     words: tokens that no merge makes.
     **model: of the BPE.
   """
-  content = pieces.describe_bytes()
+  content = subwords.describe_bytes()
   vocabulary = content["model"]["vocab"]
   for name in ("".join(pair) for pair in [*MERGES, *words]):
     vocabulary[name] = len(vocabulary)
@@ -41,7 +41,7 @@ def make(
     del vocabulary[name]
   content["model"] |= {"merges": MERGES} | model
   content["pre_tokenizer"] |= {"use_regex": True} | (rules or {})
-  ends = [pieces.special_token(0, "<|endoftext|>")] if eos else []
+  ends = [subwords.special_token(0, "<|endoftext|>")] if eos else []
   tokens = [t if isinstance(t, dict) else token(t) for t in added]
   for i, one in enumerate([*ends, *tokens]):
     content["added_tokens"].append(one | {"id": size + i})

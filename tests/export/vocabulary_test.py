@@ -2,7 +2,7 @@
 
 import json
 
-from bitnet_jax.data.tokenizers import load_tokenizer
+from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.export import vocabulary
 
 

@@ -58,10 +58,10 @@ class Reader:
 
 
 def _sources(folder, name="set.npz"):
-  from bitnet_jax.data import sources
+  from bitnet_jax.data.sources import registry
 
   options = dict(valid_fraction=0.2, test_fraction=0.2)
-  dataset = sources.load(f"file:{folder / name}", **options)
+  dataset = registry.load(f"file:{folder / name}", **options)
   return dataset.num_classes
 
 
@@ -99,7 +99,7 @@ def _write_text(name, content, pack=bytes):
 
 def _read_corpus(name, **options):
   def read(folder):
-    from bitnet_jax.data import text
+    from bitnet_jax.data.views import documents as text
 
     cuts = dict(valid_fraction=0.2, test_fraction=0.0)
     source = f"file:{folder / name}"
@@ -119,7 +119,7 @@ LINES = "".join(
 
 def _read_labelled(name, *, regression=False):
   def read(folder):
-    from bitnet_jax.data import labelled
+    from bitnet_jax.data.views import labelled
 
     return labelled.load_labelled(
       f"file:{folder / name}",
@@ -148,7 +148,7 @@ def _write_text_gcn(folder):
 
 
 def _read_text_gcn(folder):
-  from bitnet_jax.data import labelled
+  from bitnet_jax.data.views import labelled
 
   return labelled.load_labelled(
     f"textgcn:{folder / 'set.clean'}",
@@ -165,9 +165,9 @@ def _read_text_gcn(folder):
 
 
 def _train(kind):
-  from bitnet_jax.data import piece_training, sentencepieces
+  from bitnet_jax.data.text import sentencepieces, subword_training
 
-  library = sentencepieces if kind == "unigram" else piece_training
+  library = sentencepieces if kind == "unigram" else subword_training
   roles = ("pad", "eos", "unk", "bos", "mask", "cls", "sep")
   return library.train(
     TEXT.splitlines(keepends=True) * 3,
@@ -187,7 +187,7 @@ _SAID = "Some text, of línes \0 with\n\n 123 <extra_id_0> and ﷺ aaaaaaaaaaaaa
 
 def _tokenizer(spec):
   def read(folder):
-    from bitnet_jax.data.tokenizers import load_tokenizer
+    from bitnet_jax.data.text.tokenizers import load_tokenizer
 
     parts = [str(folder / part) for part in spec[1:]]
     tokenizer = load_tokenizer(
@@ -214,7 +214,7 @@ def _write_bert(folder):
 
 def _write_kept(folder):
   """A vocabulary in a run's folder, and one beside a model."""
-  from bitnet_jax.data import kept, tokenizers
+  from bitnet_jax.data.text import saved, tokenizers
 
   options = {"vocab_size": 290, "lowercase": False}
   lines = TEXT.splitlines()
@@ -222,21 +222,21 @@ def _write_kept(folder):
     "bpe", texts=lambda: lines, cache=folder, **options
   )
   (folder / "beside").mkdir()
-  entry = kept.keep_vocabulary(
+  entry = saved.keep_vocabulary(
     tokenizer, "bpe", folder / "beside", cache=folder
   )
   (folder / "beside" / "entry.json").write_text(json.dumps(entry))
 
 
 def _read_kept(folder):
-  from bitnet_jax.data import kept, tokenizers
+  from bitnet_jax.data.text import saved, tokenizers
   from bitnet_jax.files import read_json
 
   tokenizers.load_tokenizer(
     "bpe", texts=TEXT.splitlines, cache=folder, vocab_size=290, lowercase=False
   )
   entry = read_json(folder / "beside" / "entry.json")
-  return kept.load_kept(entry, folder / "beside").encode(_SAID)
+  return saved.load_kept(entry, folder / "beside").encode(_SAID)
 
 
 def _write_planetoid(folder):
@@ -249,7 +249,8 @@ def _write_planetoid(folder):
 
 
 def _read_planetoid(folder):
-  from bitnet_jax.data import nodes, planetoid
+  from bitnet_jax.data.sources import planetoid
+  from bitnet_jax.data.views import nodes
 
   members = planetoid.read(folder, "cora", num_valid=2)
   return nodes.make_dataset(members, fingerprint="", where=str(folder))
@@ -283,7 +284,8 @@ def _write_nodes(*, sparse):
 
 
 def _read_nodes(folder):
-  from bitnet_jax.data import graphs, nodes
+  from bitnet_jax.data import graphs
+  from bitnet_jax.data.views import nodes
 
   dataset = nodes.load(
     f"file:{folder / 'graph.npz'}",
@@ -306,7 +308,7 @@ def _write_graphs(folder):
 
 
 def _read_graphs(folder):
-  from bitnet_jax.data import graph_sets
+  from bitnet_jax.data.views import graph_sets
 
   cuts = dict(valid_fraction=0.2, test_fraction=0.2)
   return graph_sets.load(f"file:{folder}", max_degree=4, **cuts).num_features
@@ -370,7 +372,8 @@ def _agree(folder):
 
 
 def _write_run(folder):
-  from bitnet_jax.train import runner, workdir
+  from bitnet_jax.train import runner
+  from bitnet_jax.train.folder import workdir
   from tests.train.conftest import CONFIGS, SMALL
 
   config = runner.load_config(str(CONFIGS / "digits_mlp.py"), SMALL)
@@ -378,9 +381,9 @@ def _write_run(folder):
 
 
 def _read_run(folder):
-  from bitnet_jax.train import warm_start, workdir
+  from bitnet_jax.train.config.settings import parse_settings
   from bitnet_jax.train.experiment import KINDS
-  from bitnet_jax.train.settings import parse_settings
+  from bitnet_jax.train.folder import warm_start, workdir
 
   config, fingerprint = workdir.read_run(folder)
   workdir.check_is_run(folder)
@@ -404,8 +407,8 @@ def _write_results(folder):
 
 
 def _read_results(folder):
-  from bitnet_jax.train import records, workdir
-  from bitnet_jax.train.metrics import MetricsWriter
+  from bitnet_jax.train.folder import records, workdir
+  from bitnet_jax.train.folder.metrics import MetricsWriter
 
   workdir.read_result(folder)
   records.load(folder / "results.jsonl")
@@ -413,7 +416,7 @@ def _read_results(folder):
 
 
 def _write_checkpoints(folder):
-  from bitnet_jax.train import seals
+  from bitnet_jax.train.folder import seals
 
   for step in (5, 10):
     path = folder / "checkpoints" / f"{step:06d}"
@@ -451,7 +454,7 @@ def _seal_again(folder):
 
 
 def _read_checkpoints(folder):
-  from bitnet_jax.train import checkpoint, seals
+  from bitnet_jax.train.folder import checkpoint, seals
 
   options = checkpoint.CheckpointOptions(
     keep_last=2, keep_best=1, metric="valid/accuracy", mode="max"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bitnet_jax.train import runner
-from bitnet_jax.train.checkpoint import Checkpoints
+from bitnet_jax.train.devices.sharding import place_batch
 from bitnet_jax.train.experiment import build
+from bitnet_jax.train.folder.checkpoint import Checkpoints
+from bitnet_jax.train.folder.metrics import read_metrics
 from bitnet_jax.train.loop import place_strength
-from bitnet_jax.train.metrics import read_metrics
-from bitnet_jax.train.sharding import place_batch
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"

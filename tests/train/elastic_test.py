@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from bitnet_jax.train.checkpoint import Checkpoints, Progress
+from bitnet_jax.train.devices.sharding import place_batch
 from bitnet_jax.train.experiment import build
-from bitnet_jax.train.sharding import place_batch
+from bitnet_jax.train.folder.checkpoint import Checkpoints, Progress
 
 ONE, DATA, BOTH = (1, 1, 1), (8, 1, 1), (2, 4, 1)
 FSDP, TENSOR = (1, 8, 1), (1, 1, 8)

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from bitnet_jax.data import pipeline
+from bitnet_jax.data.batches import pipeline
 from bitnet_jax.data.splits import Split
+from bitnet_jax.train.devices.sharding import make_mesh
 from bitnet_jax.train.evaluate import evaluate
-from bitnet_jax.train.sharding import make_mesh
 
 # Sums of float32 in another order.
 REORDERED = 1e-6

@@ -7,7 +7,7 @@ import pytest
 
 from bitnet_jax.train import runner
 from bitnet_jax.train.experiment import build
-from bitnet_jax.train.metrics import read_metrics
+from bitnet_jax.train.folder.metrics import read_metrics
 from tests.train.conftest import (
   CONFIGS,
   SMALL,

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from bitnet_jax.train import hooks, loop, runner, trained, warm_start
+from bitnet_jax.train import hooks, loop, runner
 from bitnet_jax.train.experiment import build
-from bitnet_jax.train.metrics import NonFiniteMetricError
-from bitnet_jax.train.workdir import Lock, WorkdirError
+from bitnet_jax.train.folder import trained, warm_start
+from bitnet_jax.train.folder.metrics import NonFiniteMetricError
+from bitnet_jax.train.folder.workdir import Lock, WorkdirError
 from tests.train.conftest import final_state, lines_without_time
 
 

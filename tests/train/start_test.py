@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from bitnet_jax.train import bucket, hooks, runner, workdir
-from bitnet_jax.train.lock import Lock
+from bitnet_jax.train import hooks, runner
+from bitnet_jax.train.folder import bucket, workdir
+from bitnet_jax.train.folder.lock import Lock
 from tests.train import tiny
 
 TEXTS = ["the cat sat on the mat", "a dog ate the food of the cat"] * 8

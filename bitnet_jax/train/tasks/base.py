@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bitnet_jax.data.tokenizers import Tokenizer
+from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.layers.introspection import BitLayer, bit_layers
 from bitnet_jax.models import registry
-from bitnet_jax.train.settings import Settings
+from bitnet_jax.train.config.settings import Settings
 
 Batch = Mapping[str, jax.Array]
 # Sums over examples or tokens; "weight" is the sum of their weights. A sum may

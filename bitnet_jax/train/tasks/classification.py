@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitnet_jax.data import images, pipeline, sources
+from bitnet_jax.data.batches import images, pipeline
+from bitnet_jax.data.sources import registry
 from bitnet_jax.data.splits import Dataset
-from bitnet_jax.train.losses import check_smoothing, cross_entropy
-from bitnet_jax.train.settings import (
+from bitnet_jax.train.config.settings import (
   DataOptions,
   Kind,
   Settings,
@@ -20,6 +20,7 @@ from bitnet_jax.train.settings import (
   check_least,
 )
 from bitnet_jax.train.tasks import base
+from bitnet_jax.train.tasks.losses import check_smoothing, cross_entropy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,8 +137,8 @@ class Classification:
 def build(settings: Settings, site: Site) -> base.Problem:
   """Builds data, model and task; see ``base.Problem``."""
   data: ArrayOptions = settings.data
-  sources.check_name(data.source)
-  dataset = sources.load(
+  registry.check_name(data.source)
+  dataset = registry.load(
     data.source,
     valid_fraction=data.valid_fraction,
     test_fraction=data.test_fraction,

@@ -10,20 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax import choices
-from bitnet_jax.data import bags, documents
-from bitnet_jax.data.labelled import load_labelled
-from bitnet_jax.data.tokenizers import Ragged, load_tokenizer
+from bitnet_jax.data.batches import bags, documents
+from bitnet_jax.data.text.tokenizers import Ragged, load_tokenizer
+from bitnet_jax.data.views.labelled import load_labelled
 from bitnet_jax.models.wide_mlp import WideMlp
-from bitnet_jax.train import scores
-from bitnet_jax.train.losses import check_smoothing, cross_entropy
-from bitnet_jax.train.settings import (
+from bitnet_jax.train.config.settings import (
   DataOptions,
   Kind,
   Settings,
   Site,
   check_least,
 )
-from bitnet_jax.train.tasks import base
+from bitnet_jax.train.tasks import base, scores
+from bitnet_jax.train.tasks.losses import check_smoothing, cross_entropy
 
 WEIGHTINGS = ("mean", "tfidf")
 TABLE = "embedding"  # The parameter of the model with a row a piece.

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from bitnet_jax.data import graph_batches, graph_sets
-from bitnet_jax.train.settings import (
+from bitnet_jax.data.batches import graphs as graph_batches
+from bitnet_jax.data.views import graph_sets
+from bitnet_jax.train.config.settings import (
   DataOptions,
   Kind,
   Settings,

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bitnet_jax import choices
-from bitnet_jax.data import batches, masking, sequences, text
-from bitnet_jax.data.batches import Examples
-from bitnet_jax.data.tokenizers import Ragged, Tokenizer
-from bitnet_jax.train import scores
-from bitnet_jax.train.settings import Kind, Settings, Site, check_least
-from bitnet_jax.train.tasks import base
+from bitnet_jax.data.batches import masking
+from bitnet_jax.data.batches import packing as sequences
+from bitnet_jax.data.batches import tokens as batches
+from bitnet_jax.data.batches.tokens import Examples
+from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
+from bitnet_jax.data.views import documents as text
+from bitnet_jax.train.config.settings import Kind, Settings, Site, check_least
+from bitnet_jax.train.tasks import base, scores
 from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
   TokenOptions,

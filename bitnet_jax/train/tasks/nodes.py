@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitnet_jax.data import graphs, nodes
-from bitnet_jax.train.losses import check_smoothing, cross_entropy
-from bitnet_jax.train.settings import (
+from bitnet_jax.data import graphs
+from bitnet_jax.data.views import nodes
+from bitnet_jax.train.config.settings import (
   DataOptions,
   Kind,
   Settings,
@@ -19,6 +19,7 @@ from bitnet_jax.train.settings import (
   check_least,
 )
 from bitnet_jax.train.tasks import base
+from bitnet_jax.train.tasks.losses import check_smoothing, cross_entropy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

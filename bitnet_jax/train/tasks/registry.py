@@ -1,6 +1,6 @@
 """Kinds of tasks by name."""
 
-from bitnet_jax.train.settings import Kind
+from bitnet_jax.train.config.settings import Kind
 from bitnet_jax.train.tasks import (
   classification,
   documents,

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax import choices
-from bitnet_jax.data import batches, labelled, rows
-from bitnet_jax.train import scores
-from bitnet_jax.train.losses import check_smoothing, cross_entropy
-from bitnet_jax.train.settings import Kind, Settings, Site, check_least
-from bitnet_jax.train.tasks import base
+from bitnet_jax.data.batches import rows
+from bitnet_jax.data.batches import tokens as batches
+from bitnet_jax.data.views import labelled
+from bitnet_jax.train.config.settings import Kind, Settings, Site, check_least
+from bitnet_jax.train.tasks import base, scores
+from bitnet_jax.train.tasks.losses import check_smoothing, cross_entropy
 from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
   TokenTask,

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from bitnet_jax.data.tokenizers import ROLES, Tokenizer, load_tokenizer
-from bitnet_jax.train.settings import (
+from bitnet_jax.data.text.tokenizers import ROLES, Tokenizer, load_tokenizer
+from bitnet_jax.train.config.settings import (
   DataOptions,
   ModelOptions,
   Site,

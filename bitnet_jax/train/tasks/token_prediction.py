@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from bitnet_jax.train.losses import check_smoothing, cross_entropy
-from bitnet_jax.train.settings import check_least
+from bitnet_jax.train.config.settings import check_least
 from bitnet_jax.train.tasks import base
+from bitnet_jax.train.tasks.losses import check_smoothing, cross_entropy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

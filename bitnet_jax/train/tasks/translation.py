@@ -8,13 +8,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bitnet_jax import choices
-from bitnet_jax.data import batches, parallel, rows
-from bitnet_jax.data.tokenizers import Tokenizer
+from bitnet_jax.data.batches import rows
+from bitnet_jax.data.batches import tokens as batches
+from bitnet_jax.data.text.tokenizers import Tokenizer
+from bitnet_jax.data.views import parallel
 from bitnet_jax.inference import beam_search
-from bitnet_jax.train import multihost, scores
-from bitnet_jax.train.settings import Kind, Settings, Site, check_least
-from bitnet_jax.train.sharding import place_batch
-from bitnet_jax.train.tasks import base
+from bitnet_jax.train.config.settings import Kind, Settings, Site, check_least
+from bitnet_jax.train.devices import multihost
+from bitnet_jax.train.devices.sharding import place_batch
+from bitnet_jax.train.tasks import base, scores
 from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
   TokenOptions,

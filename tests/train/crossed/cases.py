@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from bitnet_jax.train import runner
-from bitnet_jax.train.settings import parse_settings
+from bitnet_jax.train.config.settings import parse_settings
 from bitnet_jax.train.tasks.registry import KINDS
 from tests.train import tiny
 from tests.train.conftest import CONFIGS

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from bitnet_jax.train import frozen, runner
-from bitnet_jax.train.checkpoint import Checkpoints
-from bitnet_jax.train.sharding import place_batch
+from bitnet_jax.programs import frozen
+from bitnet_jax.train import runner
+from bitnet_jax.train.devices.sharding import place_batch
+from bitnet_jax.train.folder.checkpoint import Checkpoints
 from tests.train import tiny
 from tests.train.conftest import lines_without_time
 from tests.train.crossed import cases

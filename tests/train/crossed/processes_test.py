@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from bitnet_jax.train.multihost import HEARTBEAT_SECONDS
+from bitnet_jax.train.devices.multihost import HEARTBEAT_SECONDS
 from tests.conftest import COMPILES_FAST
 from tests.train.conftest import ROOT, lines_without_time
 from tests.train.crossed import cases, worker
-from tests.train.multihost_test import free_port
+from tests.train.devices.multihost_test import free_port
 
 # Sums over devices in another order, after some updates; codes would flip, so
 # that all are in float.

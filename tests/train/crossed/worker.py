@@ -9,7 +9,8 @@ import sys
 import jax
 import pytest
 
-from bitnet_jax.train import multihost, runner
+from bitnet_jax.train import runner
+from bitnet_jax.train.devices import multihost
 from bitnet_jax.train.tasks import translation
 from tests.train import tiny
 

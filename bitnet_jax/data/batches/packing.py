@@ -1,0 +1,294 @@
+"""Rows of tokens out of documents: fixed-length chunks, and packed documents.
+
+For names and shapes of what is in a batch see `batches`.
+"""
+
+import dataclasses
+
+import numpy as np
+from absl import logging
+
+from bitnet_jax.data.batches.pipeline import Batch
+from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chunks:
+  """Windows of one long sequence; see `chunks`.
+
+  Attributes:
+    sequence: int32 [n], n >= 2.
+    seq_len: tokens a window.
+    stride: how far windows are apart; what the one before has as targets has
+      no weight.
+  """
+
+  sequence: np.ndarray
+  seq_len: int
+  stride: int
+
+  num_words = 0
+
+  def __len__(self) -> int:
+    targets = len(self.sequence) - 1
+    return 1 + max(-(-(targets - self.seq_len) // self.stride), 0)
+
+  def batch(self, indices: np.ndarray, words: np.ndarray) -> Batch:
+    """Returns "tokens", "targets" and "mask", each [rows, seq_len]."""
+    del words
+    starts = indices[:, None] * self.stride
+    last = len(self.sequence) - 1
+    places = starts + np.arange(self.seq_len + 1)
+    window = self.sequence[np.minimum(places, last)]
+    # Targets of the first window are all new, of others the last `stride`.
+    old = np.where(starts > 0, self.seq_len - self.stride, 0)
+    fresh = np.arange(self.seq_len) >= old
+    mask = fresh & (places[:, 1:] <= last)
+    return {
+      "tokens": window[:, :-1],
+      "targets": window[:, 1:],
+      "mask": mask.astype(np.float32),
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Packed:
+  """Rows of pieces of a sequence; see `packed` and `encoder_rows`.
+
+  Attributes:
+    sequence: int32 [n].
+    starts: int64 [pieces], of each piece in the sequence; rows after rows.
+    lengths: int64 [pieces], of each piece.
+    places: int64 [pieces], of each piece in its row.
+    offsets: int64 [rows + 1], the first piece of each row; the last is their
+      number.
+    seq_len: tokens a row.
+    fill: id of padding.
+  """
+
+  sequence: np.ndarray
+  starts: np.ndarray
+  lengths: np.ndarray
+  places: np.ndarray
+  offsets: np.ndarray
+  seq_len: int
+  fill: int
+
+  num_words = 0
+
+  def __len__(self) -> int:
+    return len(self.offsets) - 1
+
+  def batch(self, indices: np.ndarray, words: np.ndarray) -> Batch:
+    """Returns "tokens", "targets", "segment_ids", "positions" and "mask".
+
+    Each is [rows, seq_len]. A target is the token that follows in the sequence.
+    """
+    del words
+    first, counts = self.offsets[indices], np.diff(self.offsets)[indices]
+    row, segment = _ranges(counts)
+    piece = first[row] + segment
+    # Of each token: its piece, its position there, and its place in the batch.
+    of, position = _ranges(self.lengths[piece])
+    source = self.starts[piece][of] + position
+    place = (row * self.seq_len + self.places[piece])[of] + position
+
+    def spread(values, fill=0, dtype=np.int32):
+      found = np.full(len(indices) * self.seq_len, fill, dtype)
+      found[place] = values
+      return found.reshape(-1, self.seq_len)
+
+    follow = np.minimum(source + 1, len(self.sequence) - 1)
+    return {
+      "tokens": spread(self.sequence[source], self.fill),
+      "targets": spread(self.sequence[follow], self.fill),
+      "segment_ids": spread(segment[of] + 1),
+      "positions": spread(position),
+      "mask": spread(1, dtype=np.float32),
+    }
+
+
+def _ranges(counts):
+  """Returns the owner and the number in its range of each of sum(counts)."""
+  owner = np.repeat(np.arange(len(counts)), counts)
+  number = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
+  return owner, number
+
+
+def chunks(
+  documents: Ragged,
+  tokenizer: Tokenizer,
+  *,
+  seq_len: int,
+  stride: int | None = None,
+) -> Chunks:
+  """Cuts documents, one after the other, into chunks for a causal model.
+
+  Each document follows an end-of-text token, and the last ends with one:
+  `eos a a eos b b b eos`. Chunks of `seq_len + 1` overlap by a token, so that
+  every token of every document, and the end of each, is a target once. The last
+  chunk is filled up; filling has no weight.
+
+  Args:
+    documents: at least one, none empty.
+    tokenizer: has an end-of-text token.
+    seq_len: tokens a chunk.
+    stride: for evaluation with more context: chunks start so far apart, from 1
+      to `seq_len`, and what was a target before has no weight.
+
+  Raises:
+    ValueError: an argument is out of range, or there is no document.
+  """
+  eos = tokenizer.need("eos", purpose="a causal language model")
+  stride = seq_len if stride is None else stride
+  check_length("seq_len", seq_len, 1)
+  if not 1 <= stride <= seq_len:
+    raise ValueError(f"stride must be in 1..{seq_len}, it is {stride}")
+  return Chunks(
+    sequence=_joined(documents, eos), seq_len=seq_len, stride=stride
+  )
+
+
+def packed(documents: Ragged, tokenizer: Tokenizer, *, seq_len: int) -> Packed:
+  """Packs whole documents into rows for a causal model.
+
+  What the model reads of a document is `eos a b c`, what it has to say
+  `a b c eos`. A document goes to the row that it fills best of those begun so
+  far. One that is longer than a row is cut into pieces, the next of which
+  starts with the last target of the one before, so that every token is a target
+  once; their number is logged.
+
+  Args:
+    documents: at least one, none empty.
+    tokenizer: has an end-of-text token.
+    seq_len: tokens a row.
+
+  Raises:
+    ValueError: an argument is out of range, or there is no document.
+  """
+  eos = tokenizer.need("eos", purpose="a causal language model")
+  check_length("seq_len", seq_len, 1)
+  sequence = _joined(documents, eos)
+  lengths = documents.lengths + 1
+  starts, lengths = _pieces(
+    np.cumsum(lengths) - lengths, lengths, seq_len, "tokens with its end"
+  )
+  return _pack(sequence, starts, lengths, seq_len, tokenizer)
+
+
+def encoder_rows(
+  documents: Ragged,
+  tokenizer: Tokenizer,
+  *,
+  seq_len: int,
+  joined: bool = True,
+) -> Packed:
+  """Makes rows `cls a b c sep` for an encoder.
+
+  Args:
+    documents: at least one, none empty.
+    tokenizer: has tokens cls and sep.
+    seq_len: tokens a row.
+    joined: whether documents, with a token sep between them, are one text that
+      is cut into rows; else rows hold whole documents that do not see each
+      other, as many as fit (see `packed`), and one that is too long is cut,
+      which is logged.
+
+  Raises:
+    ValueError: an argument is out of range, or there is no document.
+  """
+  cls = tokenizer.need("cls", purpose="an encoder")
+  sep = tokenizer.need("sep", purpose="an encoder")
+  check_length("seq_len", seq_len, 3)
+  if joined:
+    values = _joined(documents, sep)[1:-1]
+    documents = Ragged.of([values])
+  lengths = documents.lengths
+  starts, lengths = _pieces(
+    np.cumsum(lengths) - lengths,
+    lengths,
+    seq_len - 2,
+    None if joined else "tokens",
+  )
+  # Put `cls` before and `sep` after each piece.
+  ends = starts + lengths
+  borders = np.stack([starts, ends], axis=1).ravel()
+  sequence = np.insert(
+    documents.values, borders, np.tile([cls, sep], len(ends))
+  )
+  starts = starts + 2 * np.arange(len(starts))
+  return _pack(sequence, starts, lengths + 2, seq_len, tokenizer)
+
+
+def check_length(name: str, length: int, least: int) -> None:
+  """Raises a ValueError unless a row can hold what it must."""
+  if length < least:
+    raise ValueError(f"{name} must be at least {least}, it is {length}")
+
+
+def _joined(documents, separator):
+  """Returns documents with a token before each and after the last."""
+  if not len(documents):
+    raise ValueError("there is no document to make examples of")
+  return np.insert(documents.values, documents.offsets, separator)
+
+
+def _pieces(starts, lengths, most, unit):
+  """Cuts what is longer than `most`; returns starts and lengths of pieces."""
+  counts = -(-lengths // most)
+  owner, number = _ranges(counts)
+  cut = np.flatnonzero(counts > 1)
+  if unit and cut.size:
+    logging.warning(
+      "Cut %d of %d documents, which have more than %d %s, into %d pieces",
+      cut.size,
+      len(lengths),
+      most,
+      unit,
+      counts[cut].sum(),
+    )
+  past = number * most
+  return starts[owner] + past, np.minimum(lengths[owner] - past, most)
+
+
+def _pack(sequence, starts, lengths, seq_len, tokenizer):
+  """Puts pieces into rows."""
+  rows, places = _best_fit(lengths.tolist(), seq_len)
+  order = np.lexsort((places, rows))
+  counts = np.bincount(rows)
+  return Packed(
+    sequence=sequence,
+    starts=starts[order],
+    lengths=lengths[order],
+    places=places[order],
+    offsets=np.concatenate([[0], np.cumsum(counts)]),
+    seq_len=seq_len,
+    fill=tokenizer.pad_id or 0,
+  )
+
+
+def _best_fit(lengths, capacity):
+  """Puts each length into the row with the least room that is enough.
+
+  Returns:
+    Row and place in it of each length, int64 [n].
+  """
+  # Rows begun, by what is left.
+  by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+  rooms = 0  # bit r is set if a row has room r
+  rows, places, count = [], [], 0
+  for length in lengths:
+    fitting = rooms >> length
+    if fitting:
+      room = length + (fitting & -fitting).bit_length() - 1
+      row = by_room[room].pop()
+      if not by_room[room]:
+        rooms ^= 1 << room
+    else:
+      row, room, count = count, capacity, count + 1
+    rows.append(row)
+    places.append(capacity - room)
+    if room > length:
+      by_room[room - length].append(row)
+      rooms |= 1 << (room - length)
+  return np.array(rows, np.int64), np.array(places, np.int64)

@@ -1,0 +1,70 @@
+"""Labelled documents that come with Python: docstrings, and their modules."""
+
+import ast
+import pathlib
+import sysconfig
+
+from bitnet_jax.data.sources.tables import Table
+
+# Modules with at least 150 docstrings that every Python has.
+MODULES = (
+  "_pydecimal",
+  "asyncio",
+  "email",
+  "importlib",
+  "logging",
+  "multiprocessing",
+  "unittest",
+  "xml",
+)
+_LEAST_WORDS = 4
+_DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def read(label: str = "label") -> Table:
+  """Reads the docstrings of modules, classes and functions from their sources.
+
+  Nothing is imported. Docstrings of fewer than four words are left out, and so
+  are repeated ones, but for the first.
+
+  Args:
+    label: name for the column of labels.
+
+  Returns:
+    A table with the columns "text" and `label`, the name of the module.
+
+  Raises:
+    FileNotFoundError: this Python comes without its sources.
+  """
+  library = pathlib.Path(sysconfig.get_path("stdlib"))
+  modules: dict[str, str] = {}
+  for module in MODULES:
+    file = library / f"{module}.py"
+    files = [file] if file.is_file() else (library / module).rglob("*.py")
+    texts = [text for file in sorted(files) for text in _docstrings(file)]
+    if not texts:
+      raise FileNotFoundError(
+        "embedded:docstrings reads the sources of Python's library, but"
+        f" {library} has none of {module}"
+      )
+    for text in texts:
+      modules.setdefault(text, module)
+  return Table(
+    columns={"text": list(modules), label: list(modules.values())},
+    name="embedded:docstrings",
+    unit="docstring",
+    first=0,
+  )
+
+
+def _docstrings(file):
+  """Yields the docstrings of a file: of the module, and what it defines."""
+  nodes = [ast.parse(file.read_bytes())]
+  while nodes:
+    node = nodes.pop()
+    text = ast.get_docstring(node)
+    if text and len(text.split()) >= _LEAST_WORDS:
+      yield text
+    nodes.extend(
+      inner for inner in node.body if isinstance(inner, _DEFINITIONS)
+    )

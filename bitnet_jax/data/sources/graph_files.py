@@ -1,0 +1,161 @@
+"""Graphs in .npz files, checked so that errors name file, member and index."""
+
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bitnet_jax.data import graphs
+from bitnet_jax.data.sources import npz
+from bitnet_jax.files import open_regular
+
+SPARSE = ("data", "indices", "indptr", "shape")
+MOST_FEATURES = 2**24  # of a node
+# Kinds of dtypes: real numbers and truths, and integers.
+_REAL, _INTEGERS = "biuf", "iu"
+
+
+def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
+  """Reads all arrays of a .npz file.
+
+  Returns:
+    The members by name, and the SHA-256 of the file.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is not a complete .npz file.
+  """
+  if not path.is_file():
+    raise FileNotFoundError(f"there is no file {path}")
+  with open_regular(path, most=npz.LARGEST_ARCHIVE) as stream:
+    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    stream.seek(0)
+    archive = npz.open_archive(path, stream)
+    members = {
+      name: npz.read_member(path, archive, name)
+      for name in npz.members(archive)
+    }
+  return members, digest
+
+
+def check_members(
+  members: Mapping[str, np.ndarray], *needed: str, where: str
+) -> None:
+  """Raises a ValueError that lists what is missing, and what there is."""
+  missing = [name for name in needed if name not in members]
+  if missing:
+    raise ValueError(
+      f"{where} lacks {', '.join(missing)}: it holds"
+      f" {', '.join(members) or 'nothing'}"
+    )
+
+
+def features(members: Mapping[str, np.ndarray], *, where: str) -> Any:
+  """Returns the features of nodes, or ``None`` if there are none.
+
+  They are `features` [n, d], or a sparse matrix as `data`, `indices`, `indptr`
+  and `shape` of its compressed rows.
+
+  Returns:
+    float32 [n, d], sparse if the members are.
+
+  Raises:
+    ValueError: a member is missing or not as it must be; names it.
+  """
+  if "features" in members:
+    values = members["features"]
+    if values.ndim != 2 or values.dtype.kind not in _REAL:
+      raise ValueError(
+        f"{where}: features is {values.dtype} {list(values.shape)}, it must be"
+        " numbers [n, d]"
+      )
+    return check_finite(values, where=f"{where}: features")
+  if not set(SPARSE) & set(members):
+    return None
+  check_members(members, *SPARSE, where=where)
+  data, indices, indptr, shape = (members[name] for name in SPARSE)
+  check_integers(shape, where=f"{where}: shape")
+  return check_csr(data, indices, indptr, tuple(shape.tolist()), where=where)
+
+
+def check_csr(
+  data: np.ndarray,
+  indices: np.ndarray,
+  indptr: np.ndarray,
+  shape: tuple[int, ...],
+  *,
+  where: str,
+) -> Any:
+  """Returns a sparse float32 matrix of its parts, after checking them.
+
+  Args:
+    data: the values that are not zero.
+    indices: column of each.
+    indptr: where each row starts in them, and the end.
+    shape: rows and columns.
+    where: the source, for the message.
+
+  Raises:
+    ValueError: if the parts are not those of a matrix of at most
+      `MOST_FEATURES` columns; names the part.
+  """
+  if len(shape) != 2 or min(shape) < 0 or shape[1] > MOST_FEATURES:
+    raise ValueError(
+      f"{where}: shape is {shape}, it must be n, d with d at most"
+      f" {MOST_FEATURES}"
+    )
+  if data.ndim != 1 or data.dtype.kind not in _REAL:
+    raise ValueError(
+      f"{where}: data is {data.dtype} {list(data.shape)}, it must be numbers"
+      " [n]"
+    )
+  check_integers(indices, where=f"{where}: indices")
+  check_integers(indptr, where=f"{where}: indptr")
+  if len(data) != len(indices):
+    raise ValueError(
+      f"{where}: there are {len(data)} data, but {len(indices)} indices"
+    )
+  rows, columns = shape
+  ends = (0, len(data))
+  if (
+    len(indptr) != rows + 1
+    or (indptr[0], indptr[-1]) != ends
+    # Differences of unsigned integers never are negative.
+    or (np.diff(indptr.astype(np.int64)) < 0).any()
+  ):
+    raise ValueError(
+      f"{where}: indptr must rise from 0 to {len(data)} in {rows} steps"
+    )
+  outside = np.flatnonzero((indices < 0) | (indices >= columns))
+  if outside.size:
+    raise ValueError(
+      f"{where}: indices[{outside[0]}] is {indices[outside[0]]}, but there are"
+      f" {columns} features, numbered from 0"
+    )
+  data = check_finite(data, where=f"{where}: data")
+  matrix = graphs.sparse().csr_array((data, indices, indptr), shape=shape)
+  matrix.sum_duplicates()
+  return matrix
+
+
+def check_finite(values: np.ndarray, *, where: str) -> np.ndarray:
+  """Returns values as float32; a ValueError names one that is not finite."""
+  with np.errstate(over="ignore"):  # what overflows is found just below
+    values = values.astype(np.float32)
+  bad = np.argwhere(~np.isfinite(values))
+  if len(bad):
+    raise ValueError(
+      f"{where}{bad[0].tolist()} is NaN or infinite (as float32)"
+    )
+  return values
+
+
+def check_integers(values: np.ndarray, *, where: str) -> np.ndarray:
+  """Returns the values; a ValueError unless they are integers [n]."""
+  if values.ndim != 1 or values.dtype.kind not in _INTEGERS:
+    raise ValueError(
+      f"{where} is {values.dtype} {list(values.shape)}, it must be integers [n]"
+    )
+  return values

@@ -1,0 +1,346 @@
+"""Vocabularies of the library sentencepiece: read from files, and trained."""
+
+import io
+import math
+import pathlib
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bitnet_jax.data.sources import textfiles
+from bitnet_jax.data.text import limits
+from bitnet_jax.data.text import subwords as pieces
+from bitnet_jax.data.text.vocabulary import Vocabulary
+from bitnet_jax.files import read_bytes
+
+FILE_NAME = "tokenizer.model"
+
+_SENTINEL = re.compile(r"▁?<extra_id_(\d+)>")
+_ROLES = {
+  "<mask>": "mask",
+  "[MASK]": "mask",
+  "<cls>": "cls",
+  "[CLS]": "cls",
+  "<sep>": "sep",
+  "[SEP]": "sep",
+}
+
+
+_SPACE = "▁"  # how pieces write a space
+
+
+class _Codec:
+  """Codec of a loaded model.
+
+  The library writes a space as U+2581, and takes that character in a text for
+  a space. Where a model has the bytes of every text, a space that is no piece
+  is the byte 0x20, and U+2581 is its own three bytes.
+  """
+
+  def __init__(self, processor, *, spells_all):
+    self._processor = processor
+    self._spells_all = spells_all
+    self._has_space = processor.piece_to_id(_SPACE) != processor.unk_id()
+
+  def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    """Returns the ids of each text."""
+    with limits.naming_failures("sentencepiece"):
+      return self._ids(list(texts))
+
+  def _ids(self, texts):
+    """Returns the ids of each text."""
+    if not self._spells_all:
+      return self._processor.encode(texts)
+    cut = [text.split(_SPACE) for text in texts]
+    found = iter(
+      self._processor.encode([part for parts in cut for part in parts])
+    )
+    return [self._joined([next(found) for _ in parts]) for parts in cut]
+
+  def _joined(self, parts):
+    """Returns ids of parts of a text, with U+2581 between them."""
+    mark, space = self._bytes(_SPACE), self._bytes(" ")
+    if not self._has_space:  # Here, these bytes stand for a space.
+      parts = [_replaced(ids, mark, space) for ids in parts]
+    first, *rest = parts
+    return first + [i for ids in rest for i in (*mark, *ids)]
+
+  def _bytes(self, text):
+    """Returns the ids of the bytes of a text."""
+    pieces = [f"<0x{byte:02X}>" for byte in text.encode()]
+    return [self._processor.piece_to_id(piece) for piece in pieces]
+
+  def decode(self, ids: list[int]) -> str:
+    """Returns the text of ids."""
+    with limits.naming_failures("sentencepiece"):
+      return self._processor.decode(ids)
+
+  def describe(self) -> dict[str, Any]:
+    """Returns the content of a `tokenizer.json` of a unigram vocabulary.
+
+    Raises:
+      ValueError: for other kinds, and for rules that change the text.
+    """
+    proto = self._processor.serialized_model_proto()
+    model = _messages().ModelProto.FromString(proto)
+    rules = model.normalizer_spec
+    if (
+      model.trainer_spec.model_type != model.trainer_spec.UNIGRAM
+      or rules.precompiled_charsmap
+      or rules.add_dummy_prefix
+      or rules.remove_extra_whitespaces
+    ):
+      raise ValueError(
+        "of sentencepiece, only unigram vocabularies that leave the text as it"
+        " is become a tokenizer.json"
+      )
+    special = [
+      pieces.special_token(i, piece.piece)
+      for i, piece in enumerate(model.pieces)
+      if piece.type in (piece.CONTROL, piece.UNKNOWN)
+    ]
+    space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    return pieces.describe(
+      {
+        "type": "Unigram",
+        "unk_id": self._processor.unk_id(),
+        "vocab": [(piece.piece, piece.score) for piece in model.pieces],
+        "byte_fallback": model.trainer_spec.byte_fallback,
+      },
+      added_tokens=special,
+      normalizer=space,
+      decoder={
+        "type": "Sequence",
+        "decoders": [
+          {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+          {"type": "ByteFallback"},
+          {"type": "Fuse"},
+        ],
+      },
+    )
+
+
+def _replaced(ids, old, new):
+  """Returns ids in which one sequence stands in place of another."""
+  if old[0] not in ids:
+    return ids
+  values = np.array(ids)
+  windows = np.lib.stride_tricks.sliding_window_view(values, len(old))
+  starts = np.flatnonzero((windows == old).all(axis=1))
+  ends = [0, *(starts + len(old))]
+  parts = [ids[a:b] for a, b in zip(ends, [*starts, len(ids)], strict=True)]
+  return parts[0] + [i for part in parts[1:] for i in (*new, *part)]
+
+
+def read(path: str) -> Vocabulary:
+  """Reads a `.model` file; see `parse`.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ImportError: sentencepiece is not installed.
+    ValueError: it is not a model of sentencepiece.
+  """
+  file = textfiles.find(path)
+  data = read_bytes(file, most=limits.LARGEST_MODEL)
+  return parse(data, where=str(file))
+
+
+def parse(data: bytes, *, where: str) -> Vocabulary:
+  """Returns the vocabulary of a serialized model.
+
+  Sentinels that the model would read from text, as those of T5, are made such
+  that it does not.
+
+  Args:
+    data: the serialized model.
+    where: names it in messages.
+
+  Raises:
+    ImportError: sentencepiece or protobuf is not installed.
+    ValueError: it is not a model of sentencepiece, or beyond a limit of
+      `vocabulary_limits`.
+  """
+  library = _library()
+  if not data:
+    raise ValueError(f"{where} is empty")
+  model = _hidden(data, where)
+  what = f"{where} is not a model of sentencepiece"
+  with limits.naming_failures(what):
+    _check(model)
+    processor = library.SentencePieceProcessor(
+      model_proto=model.SerializeToString()
+    )
+    size = processor.get_piece_size()
+    limits.check_time(processor.encode)
+  ids = {
+    role: token
+    for role in ("pad", "bos", "eos", "unk")
+    if (token := getattr(processor, f"{role}_id")()) >= 0
+  }
+  sentinels = {}
+  for token in range(size):
+    piece = processor.id_to_piece(token)
+    if piece in _ROLES and processor.is_control(token):
+      ids.setdefault(_ROLES[piece], token)
+    elif match := _SENTINEL.fullmatch(piece):
+      sentinels[int(match[1])] = token
+  return Vocabulary(
+    codec=_Codec(processor, spells_all=_spells_all(model)),
+    content=data,
+    size=size,
+    ids=ids,
+    sentinels=tuple(sentinels[key] for key in sorted(sentinels)),
+  )
+
+
+def _check(model):
+  """Raises a ValueError for what the library would believe."""
+  for rules in (model.normalizer_spec, model.denormalizer_spec):
+    limits.check_character_table(rules.precompiled_charsmap)
+  limits.check_length(model.trainer_spec.unk_surface, what="unk_surface")
+  if not all(math.isfinite(piece.score) for piece in model.pieces):
+    raise ValueError("a piece has a score that is not finite")
+
+
+def _hidden(data, where):
+  """Returns the model with its sentinels as control tokens."""
+  with limits.naming_failures(f"{where} is not a model of sentencepiece"):
+    model = _messages().ModelProto.FromString(data)
+    limits.check_ids([len(model.pieces) - 1])
+    if not all(isinstance(piece.piece, str) for piece in model.pieces):
+      raise ValueError("a piece is not UTF-8")
+  for piece in model.pieces:
+    if _SENTINEL.fullmatch(piece.piece):
+      piece.type = piece.CONTROL
+  return model
+
+
+def _spells_all(model):
+  """Whether a model has the bytes of every text, and leaves its spaces."""
+  rules = model.normalizer_spec
+  return (
+    model.trainer_spec.byte_fallback
+    and rules.escape_whitespaces
+    and not rules.add_dummy_prefix
+    and not rules.remove_extra_whitespaces
+  )
+
+
+def train(
+  lines: Iterable[str],
+  *,
+  spec: str,
+  vocab_size: int,
+  lowercase: bool,
+  names: Sequence[str],
+) -> bytes:
+  """Trains a unigram vocabulary that spells every text, down to its bytes.
+
+  One thread: the sums of several are added in another order, which gives
+  another vocabulary.
+
+  Args:
+    lines: what to train on.
+    spec: "unigram".
+    vocab_size: with the special tokens.
+    lowercase: whether text is lowered.
+    names: of the special tokens; pad, eos, unk and bos come first.
+
+  Returns:
+    The serialized model.
+
+  Raises:
+    ImportError: sentencepiece is not installed.
+    ValueError: the size is too small, or there is nothing to train on.
+  """
+  output = io.BytesIO()
+  with tempfile.TemporaryDirectory() as folder:
+    rules = {"normalization_rule_name": "identity"}
+    if lowercase:
+      rules = {"normalization_rule_tsv": _lower_rules(folder)}
+    _train(output, lines, spec, vocab_size, names, rules)
+  return _without_paths(output.getvalue())
+
+
+def _without_paths(data):
+  """Returns a model without the name of the temporary file of its rules."""
+  model = _messages().ModelProto.FromString(data)
+  if not model.normalizer_spec.normalization_rule_tsv:
+    return data
+  model.normalizer_spec.ClearField("normalization_rule_tsv")
+  return model.SerializeToString()
+
+
+def _lower_rules(folder):
+  """Writes what lower case makes of each character; returns the path.
+
+  The rules that sentencepiece has would make spaces of line feeds.
+  """
+  path = pathlib.Path(folder) / "lower.tsv"
+  upper = [c for c in map(chr, range(sys.maxunicode + 1)) if c.lower() != c]
+  lowered = (" ".join(f"{ord(low):X}" for low in c.lower()) for c in upper)
+  lines = (
+    f"{ord(c):X}\t{low}\n" for c, low in zip(upper, lowered, strict=True)
+  )
+  path.write_text("".join(lines))
+  return str(path)
+
+
+def _train(output, lines, spec, vocab_size, names, rules):
+  """Writes a model."""
+  try:
+    _library().SentencePieceTrainer.train(
+      sentence_iterator=(line.rstrip("\n") for line in lines),
+      model_writer=output,
+      model_type=spec,
+      vocab_size=vocab_size,
+      hard_vocab_limit=False,
+      byte_fallback=True,
+      **rules,
+      remove_extra_whitespaces=False,
+      add_dummy_prefix=False,
+      max_sentence_length=2**30,
+      num_threads=1,
+      minloglevel=2,
+      pad_id=0,
+      eos_id=1,
+      unk_id=2,
+      bos_id=3,
+      pad_piece=names[0],
+      eos_piece=names[1],
+      unk_piece=names[2],
+      bos_piece=names[3],
+      control_symbols=list(names[4:]),
+    )
+  except RuntimeError as error:
+    raise ValueError(
+      f"{spec} with vocab_size={vocab_size} cannot be trained on these texts:"
+      f" {error}"
+    ) from error
+
+
+def _messages() -> Any:
+  """Returns the messages that a model is made of."""
+  try:
+    from sentencepiece import sentencepiece_model_pb2
+  except ImportError as error:
+    raise ImportError(
+      "reading a model of sentencepiece needs protobuf: pip install"
+      " 'bitnet-jax[train]'"
+    ) from error
+  return sentencepiece_model_pb2  # its classes are made when it is imported
+
+
+def _library():
+  try:
+    import sentencepiece
+  except ImportError as error:
+    raise ImportError(
+      "models of sentencepiece need sentencepiece: pip install"
+      " 'bitnet-jax[train]'"
+    ) from error
+  return sentencepiece

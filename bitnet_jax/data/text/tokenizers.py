@@ -1,0 +1,365 @@
+"""Tokenizers: bytes, vocabularies of files, and vocabularies trained here."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import numpy as np
+from absl import logging
+
+from bitnet_jax import choices
+from bitnet_jax.data.text import limits, sentencepieces, trained
+from bitnet_jax.data.text import subwords as pieces
+from bitnet_jax.data.text.vocabulary import ROLES, Codec, Vocabulary
+from bitnet_jax.files import PathLike, local_path
+
+MOST_SENTINELS = 2**16
+_USUAL_SENTINELS = 512  # up to which those of other runs are looked for
+_MANY_UNKNOWN = 0.01  # fraction of the tokens above which they are a warning
+_TRAINED = ("bpe", "wordpiece", "unigram")
+_FILES = {
+  "sentencepiece": "sentencepiece:PATH.model",
+  "tokenizers": "tokenizers:PATH/tokenizer.json",
+  "gpt2": "gpt2:VOCAB.json,MERGES.txt",
+  "bert": "bert:VOCAB.txt",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ragged:
+  """Sequences of ids of any length, one after the other.
+
+  Attributes:
+    values: int32 [total], the ids of all sequences.
+    offsets: int64 [n + 1], where each starts; the last is the total.
+  """
+
+  values: np.ndarray
+  offsets: np.ndarray
+
+  @classmethod
+  def of(cls, sequences: Iterable[Sequence[int] | np.ndarray]) -> "Ragged":
+    """Puts sequences one after the other."""
+    arrays = [np.asarray(ids, np.int32) for ids in sequences]
+    return cls(
+      values=np.concatenate([np.zeros(0, np.int32), *arrays]),
+      offsets=np.cumsum([0, *map(len, arrays)], dtype=np.int64),
+    )
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """The length of each sequence, int64 [n]."""
+    return np.diff(self.offsets)
+
+  def __len__(self) -> int:
+    return len(self.offsets) - 1
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    index = range(len(self))[index]
+    return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Tokenizer:
+  """A vocabulary, and how text becomes its ids and comes back.
+
+  Ids of special tokens are for the caller to put where they belong: encoding
+  never gives one, whatever a text says, but `unk_id` for what the vocabulary
+  cannot spell.
+
+  Attributes:
+    vocab_size: ids are in [0, vocab_size).
+    fingerprint: names the vocabulary by content.
+    codec: turns text into ids and back.
+    pad_id: fills rows; `None`, as each of the following, if there is none.
+    bos_id: before a text.
+    eos_id: after a text.
+    unk_id: for what the vocabulary cannot spell.
+    mask_id: in place of what a model has to guess.
+    cls_id: in front of what is to be classified.
+    sep_id: after each text of an example.
+    sentinels: one for each span that span corruption takes out, in the order
+      of their use.
+    unused: ids in [0, vocab_size) that stand for nothing.
+  """
+
+  vocab_size: int
+  fingerprint: str
+  codec: Codec
+  pad_id: int | None = None
+  bos_id: int | None = None
+  eos_id: int | None = None
+  unk_id: int | None = None
+  mask_id: int | None = None
+  cls_id: int | None = None
+  sep_id: int | None = None
+  sentinels: tuple[int, ...] = ()
+  unused: tuple[int, ...] = ()
+
+  def unused_ids(self, vocab_size: int) -> np.ndarray:
+    """Returns the ids of a model that stand for nothing, int32, sorted.
+
+    Args:
+      vocab_size: of the model, which may be more than there are tokens.
+    """
+    return np.array(
+      [*self.unused, *range(self.vocab_size, vocab_size)], np.int32
+    )
+
+  @property
+  def special_ids(self) -> np.ndarray:
+    """The ids that stand for no text, int32, sorted; `unk_id` among them."""
+    ids = {getattr(self, f"{role}_id") for role in ROLES} - {None}
+    return np.array(sorted(ids | {*self.sentinels}), np.int32)
+
+  def need(self, role: str, *, purpose: str) -> int:
+    """Returns the id of a special token that something cannot do without.
+
+    Args:
+      role: one of `ROLES`.
+      purpose: what it is needed for, for the message.
+
+    Raises:
+      ValueError: the vocabulary has none.
+    """
+    token = getattr(self, f"{role}_id")
+    if token is None:
+      raise ValueError(
+        f"{purpose} needs a token {role}, which the vocabulary lacks; load it"
+        f' with needs=("{role}",) to give it one'
+      )
+    return token
+
+  def encode(self, text: str) -> np.ndarray:
+    """Returns the ids of a text, int32 [length], without special tokens.
+
+    Raises:
+      ValueError: the text cannot be written in UTF-8; names its index.
+    """
+    return self.encode_batch([text])[0]
+
+  def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+    """Returns the ids of each text; faster than one call a text."""
+    return [np.array(ids, np.int32) for ids in self._encode(texts)]
+
+  def encode_ragged(
+    self, texts: Sequence[str], *, where: str = "text"
+  ) -> Ragged:
+    """Returns the ids of all texts, one after the other.
+
+    The fraction of unknown tokens is logged, as a warning above 1 %.
+
+    Args:
+      texts: none may be without a token.
+      where: names a text in messages.
+
+    Raises:
+      ValueError: a text has no token, or cannot be written in UTF-8; names its
+        index.
+    """
+    encoded = Ragged.of(self._encode(texts))
+    empty = np.flatnonzero(encoded.lengths == 0)
+    if empty.size:
+      raise ValueError(
+        f"{where} {empty[0]} is empty: {texts[empty[0]]!r} has no token"
+      )
+    self._log_unknown(encoded.values, where)
+    return encoded
+
+  def _encode(self, texts):
+    """Returns what the codec does; names a text that is not UTF-8."""
+    try:
+      return self.codec.encode(texts)
+    except (TypeError, ValueError):
+      for index, text in enumerate(texts):
+        try:
+          text.encode()
+        except UnicodeEncodeError as error:
+          raise ValueError(f"text {index} is not text: {error}") from error
+      raise
+
+  def _log_unknown(self, ids, where):
+    if self.unk_id is None or not len(ids):
+      return
+    count = np.count_nonzero(ids == self.unk_id)
+    fraction = count / len(ids)
+    logging.log(
+      logging.WARNING if fraction > _MANY_UNKNOWN else logging.INFO,
+      "%s: %.2f %% of the tokens are unknown, %d of %d; an unknown token hides"
+      " what the vocabulary cannot spell, in WordPiece a whole word",
+      where,
+      100 * fraction,
+      count,
+      len(ids),
+    )
+
+  def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+    """Returns the text of ids; special tokens but the unknown are left out.
+
+    An id that stands for nothing becomes U+FFFD.
+
+    Raises:
+      ValueError: an id is outside the vocabulary; names it and its index.
+    """
+    ids = np.asarray(ids, np.int64)
+    bad = np.flatnonzero((ids < 0) | (ids >= self.vocab_size))
+    if bad.size:
+      raise ValueError(
+        f"id {ids[bad[0]]} at index {bad[0]} is outside the vocabulary,"
+        f" 0..{self.vocab_size - 1}"
+      )
+    silent = self.special_ids[self.special_ids != self.unk_id]
+    ids = ids[~np.isin(ids, silent)]
+    first, *others = np.split(ids, np.flatnonzero(np.isin(ids, self.unused)))
+    known = [first, *(part[1:] for part in others)]
+    return "\N{REPLACEMENT CHARACTER}".join(
+      self.codec.decode(part.tolist()) for part in known
+    )
+
+
+def load_tokenizer(
+  spec: str,
+  *,
+  texts: Callable[[], Iterable[str]],
+  vocab_size: int | None = None,
+  num_sentinels: int = 0,
+  lowercase: bool | None = None,
+  needs: Collection[str] = (),
+  known: Collection[str] = (),
+  cache: PathLike | None = None,
+) -> Tokenizer:
+  """Makes the tokenizer that a name stands for.
+
+  `bytes` has the 256 bytes of UTF-8 and needs no file. `bpe` and `wordpiece`
+  are trained with the library tokenizers, `unigram` with sentencepiece, each so
+  that equal texts give equal vocabularies. `bytes`, `bpe` and `unigram` spell
+  every text; `wordpiece` has the text rules of BERT. These four have all of
+  `ROLES`.
+
+  Files: `sentencepiece:PATH.model`, `tokenizers:PATH/tokenizer.json`,
+  `gpt2:VOCAB.json,MERGES.txt` and `bert:VOCAB.txt`. The special tokens they
+  have are found by their names.
+
+  Args:
+    spec: one of the above.
+    texts: gives what to train on; called for `bpe`, `wordpiece`, `unigram`.
+    vocab_size: size to train to, special tokens and sentinels included; small
+      texts can give less, which is logged. For others `None`, or more than
+      they have, such as a multiple of the devices that share the vocabulary;
+      nothing is ever written with the ids beyond.
+    num_sentinels: how many sentinels there must be at least.
+    lowercase: whether to train on and read text in lower case, and for `bert`
+      and `wordpiece` without accents; `None` is yes for these two and no for
+      the others that are trained, and all that other files take.
+    needs: those of `ROLES` that there must be. What a file lacks of them, and
+      of sentinels, gets new ids at the end of the vocabulary, in the order of
+      `ROLES`.
+    known: fingerprints of vocabularies of other runs. Where this one would be
+      such a vocabulary with other new ids, it gets those: with fewer of
+      `needs`, as a run of before had, or with more sentinels.
+    cache: folder of the run. What is trained is kept there, as `tokenizer.json`
+      or, for `unigram`, `tokenizer.model`, with a record of what it was trained
+      from, and read from there the next time.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ImportError: the package that a vocabulary needs is not installed.
+    ValueError: an argument or a file is not as it must be, or the cache holds
+      what was trained from something else.
+  """
+  if cache is not None:
+    cache = local_path(cache)
+  kind, _, path = spec.partition(":")
+  _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs)
+  if kind == "bytes":
+    found = trained.bytes_vocabulary(num_sentinels)
+  elif kind in _TRAINED:
+    assert vocab_size is not None
+    options = {
+      "spec": kind,
+      "vocab_size": vocab_size,
+      "num_sentinels": num_sentinels,
+      "lowercase": kind == "wordpiece" if lowercase is None else lowercase,
+    }
+    found = trained.find(options, texts, cache)
+  elif kind == "sentencepiece":
+    found = sentencepieces.read(path)
+  elif kind == "tokenizers":
+    found = pieces.read(path)
+  elif kind == "gpt2":
+    found = pieces.read_gpt2(*path.split(",", 1))
+  else:
+    found = pieces.read_bert(path, lowercase=lowercase is not False)
+  tokenizer = _complete(found, num_sentinels, needs)
+  if known and tokenizer.fingerprint not in known:
+    others = _completions(found, num_sentinels, needs)
+    same = (other for other in others if other.fingerprint in known)
+    tokenizer = next(same, tokenizer)
+  if kind in _TRAINED or vocab_size is None:
+    return tokenizer
+  if vocab_size < tokenizer.vocab_size:
+    raise ValueError(
+      f"vocab_size is {vocab_size}, but {spec} has {tokenizer.vocab_size}"
+      " tokens with those it was given; leave vocab_size None, or give more for"
+      " ids that nothing has"
+    )
+  unused = tuple(tokenizer.unused_ids(vocab_size).tolist())
+  return dataclasses.replace(tokenizer, vocab_size=vocab_size, unused=unused)
+
+
+def _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs):
+  """Checks the arguments of `load_tokenizer`."""
+  known = path if kind in _FILES else kind in ("bytes", *_TRAINED) and not path
+  if not known or (kind == "gpt2" and "," not in path):
+    listed = ", ".join(["bytes", *_TRAINED, *_FILES.values()])
+    raise ValueError(f"unknown tokenizer {spec!r}; choose among {listed}")
+  if (vocab_size or 0) > limits.MOST_TOKENS:
+    raise ValueError(
+      f"vocab_size must not be above {limits.MOST_TOKENS}, it is {vocab_size}"
+    )
+  if not 0 <= num_sentinels <= MOST_SENTINELS:
+    wrong = "negative" if num_sentinels < 0 else f"above {MOST_SENTINELS}"
+    raise ValueError(
+      f"num_sentinels must not be {wrong}, it is {num_sentinels}"
+    )
+  for role in needs:
+    choices.check(role, ROLES, key="needs")
+  if lowercase is not None and kind not in (*_TRAINED, "bert"):
+    raise ValueError(f"lowercase={lowercase} does not apply to {spec}")
+  if kind in _TRAINED and (vocab_size is None or vocab_size < 1):
+    raise ValueError(f"{spec} needs a positive vocab_size, it is {vocab_size}")
+
+
+def _completions(found, num_sentinels, needs):
+  """Yields tokenizers with more sentinels, or with fewer of the roles."""
+  digest = hashlib.sha256(found.content)
+  for count in range(num_sentinels + 1, _USUAL_SENTINELS + 1):
+    yield _complete(found, count, needs, digest)
+  missing = [role for role in ROLES if role in needs and role not in found.ids]
+  for count in range(len(missing)):
+    for roles in itertools.combinations(missing, count):
+      yield _complete(found, num_sentinels, roles, digest)
+
+
+def _complete(found: Vocabulary, num_sentinels, needs, digest=None):
+  """Returns a tokenizer with what is asked for beyond the vocabulary."""
+  ids = dict(found.ids)
+  new = itertools.count(found.size)
+  for role in ROLES:
+    if role in needs and role not in ids:
+      ids[role] = next(new)
+  missing = max(num_sentinels - len(found.sentinels), 0)
+  sentinels = (*found.sentinels, *itertools.islice(new, missing))
+  size = next(new)
+  digest = digest.copy() if digest else hashlib.sha256(found.content)
+  digest.update(json.dumps([size, ids, sentinels], sort_keys=True).encode())
+  return Tokenizer(
+    vocab_size=size,
+    fingerprint=f"sha256:{digest.hexdigest()}",
+    codec=found.codec,
+    sentinels=sentinels,
+    unused=found.unused,
+    **{f"{role}_id": token for role, token in ids.items()},
+  )

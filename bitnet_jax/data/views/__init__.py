@@ -1,0 +1,1 @@
+"""What a task reads from a source: columns, checks and fingerprints."""

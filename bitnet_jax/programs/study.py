@@ -1,0 +1,70 @@
+"""What studies share: runs that are made once, and their records."""
+
+import pathlib
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from bitnet_jax.files import PathLike, local_path
+from bitnet_jax.train import runner
+from bitnet_jax.train.folder import records
+
+RECIPES = ("float", "b158", "b158_median")
+
+
+class Case(NamedTuple):
+  """One run of a study.
+
+  Attributes:
+    name: of its folder and its record.
+    config: file, with a variant behind a colon.
+    overrides: values by dotted key.
+  """
+
+  name: str
+  config: str
+  overrides: Mapping[str, Any]
+
+
+def run_missing(
+  cases: Iterable[Case], results: PathLike, root: PathLike
+) -> None:
+  """Runs the cases that have no record yet, and records them.
+
+  Args:
+    cases: in the order of their runs.
+    results: file of JSON lines.
+    root: folder of the runs; one that was stopped goes on.
+  """
+  results = local_path(results)
+  root = local_path(root)
+  for case in cases:
+    if any(record.get("case") == case.name for record in records.load(results)):
+      continue
+    config = runner.load_config(case.config, dict(case.overrides))
+    result = runner.run(config, root / case.name)
+    records.append(results, {**_unplaced(result), "case": case.name})
+
+
+def percent(values: Iterable[float]) -> str:
+  """Formats shares: the mean of several with their range."""
+  found = [100 * value for value in values]
+  text = f"{statistics.mean(found):.2f} %"
+  if len(found) > 1:
+    text += f" ({min(found):.2f} to {max(found):.2f})"
+  return text
+
+
+def _unplaced(result: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a record without the folders of this machine."""
+  config = dict(result["config"])
+  data = dict(config["data"])
+  for key in ("source", "tokenizer"):
+    if isinstance(data.get(key), str) and ":" in data[key]:
+      scheme, _, path = data[key].partition(":")
+      data[key] = f"{scheme}:{pathlib.PurePath(path).name}"
+  distill = dict(config["distill"])
+  for group, key in ((config, "init_from"), (distill, "teacher")):
+    if group[key] is not None:
+      group[key] = pathlib.PurePath(group[key]).name
+  return {**result, "config": {**config, "data": data, "distill": distill}}

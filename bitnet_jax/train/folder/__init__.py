@@ -1,0 +1,1 @@
+"""All that a run reads and writes in its folder."""

@@ -1,0 +1,311 @@
+"""Checkpoints that are whole or not there: orbax, sealed with SHA-256 sums.
+
+``checkpoints/000200/`` holds what orbax wrote (``state/``) and ``seal.json``,
+written last: what is known of the step, and the sum of every file. A folder
+without a seal, or with a file that does not match it, is not used; it is set
+aside, with a warning that names the file.
+"""
+
+import concurrent.futures
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
+from absl import logging
+from etils import epath
+
+from bitnet_jax import choices
+from bitnet_jax.train.devices import multihost
+from bitnet_jax.train.folder import bucket, seals
+from bitnet_jax.train.folder.progress import CheckpointOptions, Progress
+from bitnet_jax.train.state import TrainState
+
+
+class Checkpoints:
+  """The checkpoints of one run.
+
+  Attributes:
+    directory: where they are, absolute, perhaps in a bucket.
+    options: what is kept.
+    counted_from: first step whose evaluation counts for "best".
+    check: called before and after each save, in the primary process; raises an
+      error if the folder of the run is not there any more.
+  """
+
+  def __init__(
+    self,
+    directory: epath.PathLike,
+    options: CheckpointOptions,
+    *,
+    counted_from: int = 0,
+  ):
+    self.directory = bucket.absolute(directory)
+    self.options, self.counted_from = options, counted_from
+    self.check: Callable[[], None] = lambda: None
+    self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+    self._finishing: concurrent.futures.Future[None] | None = None
+
+  @classmethod
+  def of_run(
+    cls,
+    folder: pathlib.Path,
+    options: CheckpointOptions,
+    *,
+    counted_from: int = 0,
+  ) -> "Checkpoints":
+    """Returns those of a workdir, which may be in a bucket."""
+    place = bucket.checkpoint_folder(folder)
+    return cls(place, options, counted_from=counted_from)
+
+  def steps(self) -> list[int]:
+    """Returns the steps with a sealed checkpoint, in order."""
+    return seals.steps(self.directory)
+
+  def best_step(self) -> int | None:
+    """Returns the step of the best checkpoint that is kept, if any."""
+    ranked = self._ranked()
+    return ranked[0] if ranked else None
+
+  def save(
+    self,
+    step: int,
+    state: TrainState,
+    *,
+    progress: Progress,
+    metrics: Mapping[str, float],
+  ) -> None:
+    """Writes a checkpoint, then removes those no longer to be kept.
+
+    Returns once the state is copied off the devices. The rest happens beside
+    what follows, until the next save or ``wait``.
+
+    Args:
+      step: its number.
+      state: what is saved.
+      progress: restored along with it.
+      metrics: of an evaluation at this very step; may be empty.
+    """
+    self.wait()
+    multihost.on_primary(lambda: self._make_room(step))
+    tree: Any = state
+    # Processes that save together tell each other so on their devices.
+    with jax.transfer_guard_host_to_device("allow"):
+      response = ocp.save_async(str(self._folder(step) / "state"), tree)
+
+    def finish():
+      with bucket.speaking_of(self.directory):
+        response.result()
+        if multihost.is_primary():
+          self._seal(step, progress, metrics)
+
+    # A thread, since reading all of it again for its sums takes a while.
+    self._finishing = self._thread.submit(finish)
+
+  def _make_room(self, step: int) -> None:
+    """Removes what a save of the same step left that failed."""
+    self.check()
+    folder = self._folder(step)
+    with bucket.speaking_of(self.directory):
+      if folder.is_dir() and not (folder / seals.SEAL).is_file():
+        folder.rmtree()
+
+  def wait(self) -> None:
+    """Waits for the last save to be whole, and raises what it raised."""
+    if self._finishing is not None:
+      finishing, self._finishing = self._finishing, None
+      finishing.result()
+
+  def close(self) -> None:
+    """Waits for the last save; see ``wait``."""
+    self.wait()
+
+  def _seal(
+    self, step: int, progress: Progress, metrics: Mapping[str, float]
+  ) -> None:
+    folder = self._folder(step)
+    seals.write(folder, step=step, progress=progress, metrics=metrics)
+    self.check()
+    kept = {*self.steps()[-self.options.keep_last :]}
+    kept |= {*self._ranked()[: self.options.keep_best]}
+    for old in set(self.steps()) - kept:
+      self._remove(self._folder(old))
+
+  def restore_latest(
+    self, state: TrainState
+  ) -> tuple[TrainState, Progress] | None:
+    """Loads the newest checkpoint that is whole, setting damaged ones aside.
+
+    Args:
+      state: tells the structure, shapes, dtypes and shardings.
+
+    Returns:
+      State and progress; ``None`` if there is no checkpoint.
+    """
+    with bucket.speaking_of(self.directory):
+      step = multihost.on_primary(self._find_latest)
+    if step is None:
+      return None
+    state = self._load(step, state)
+    with bucket.speaking_of(self.directory):
+      progress = seals.read_progress(self._folder(step))
+    # Runs of before counted evaluations from the first step on.
+    if progress.best_step < self.counted_from:
+      progress = Progress()
+    return state, progress
+
+  def restore_best(self, state: TrainState) -> tuple[int, TrainState] | None:
+    """Loads the best checkpoint that is whole, and says what it passes over.
+
+    Args:
+      state: see ``restore_latest``; shapes, dtypes and shardings are enough.
+
+    Returns:
+      Step and state; ``None`` if no checkpoint has the metric.
+    """
+    with bucket.speaking_of(self.directory):
+      step = multihost.on_primary(self._find_best)
+    return None if step is None else (step, self._load(step, state))
+
+  def _find_best(self) -> int | None:
+    """Returns the best step that is whole."""
+    for step in self._ranked():
+      damage = seals.find_damage(self._folder(step))
+      if damage is None:
+        return step
+      logging.warning("checkpoint %d is passed over: %s", step, damage)
+    return None
+
+  def _find_latest(self) -> int | None:
+    """Returns the newest step that is whole."""
+    self._clean_up()
+    for step in reversed(self.steps()):
+      folder = self._folder(step)
+      damage = seals.find_damage(folder)
+      if damage is None:
+        return step
+      _set_aside(folder, damage)
+    return None
+
+  def restore(self, step: int, state: TrainState) -> TrainState:
+    """Loads one checkpoint.
+
+    Raises:
+      ValueError: if there is none of that step, or if it is damaged, naming
+        the file.
+    """
+    self._check_whole(step)
+    return self._load(step, state)
+
+  def restore_variables(self, step: int) -> dict[str, Any]:
+    """Loads the variables of the model of one checkpoint, and nothing else.
+
+    They come as NumPy arrays: the devices of that run may not be there.
+
+    Args:
+      step: its number.
+
+    Returns:
+      Parameters and mutable collections, by collection: ``{"params": ...,
+      "batch_stats": ...}``.
+
+    Raises:
+      ValueError: if there is none of that step, or if it is damaged, naming
+        the file.
+    """
+    self._check_whole(step)
+    path = str(self._folder(step) / "state")
+    with bucket.speaking_of(self.directory):
+      saved: Any = ocp.metadata(path).metadata
+      wanted = jax.tree.map(lambda leaf: ocp.PLACEHOLDER, saved)
+      for key in ("params", "variables"):
+        wanted[key] = jax.tree.map(
+          lambda leaf: np.empty(leaf.shape, leaf.dtype), saved[key]
+        )
+      loaded: Any = ocp.load(path, wanted)
+    return {"params": loaded["params"], **loaded["variables"]}
+
+  def _check_whole(self, step):
+    """Raises a ValueError for a step without a whole checkpoint."""
+    choices.check(step, self.steps(), key="checkpoint")
+    with bucket.speaking_of(self.directory):
+      damage = seals.find_damage(self._folder(step))
+    if damage is not None:
+      raise ValueError(f"the checkpoint is damaged: {damage}")
+
+  def _load(self, step: int, state: TrainState) -> TrainState:
+    abstract: Any = jax.tree.map(_abstract, state)
+    with bucket.speaking_of(self.directory):
+      loaded: Any = ocp.load(str(self._folder(step) / "state"), abstract)
+    return loaded
+
+  def _folder(self, step: int) -> epath.Path:
+    return self.directory / f"{step:06d}"
+
+  def _ranked(self) -> list[int]:
+    """Steps whose metric counts, best first; the earlier where they tie."""
+    values = {}
+    for step in self.steps():
+      if step < self.counted_from:
+        continue
+      metrics = seals.read_metrics(self._folder(step))
+      value = metrics.get(self.options.metric)
+      if value is not None:
+        values[step] = value
+    sign = -1 if self.options.mode == "max" else 1
+    return sorted(values, key=lambda step: (sign * values[step], step))
+
+  def _clean_up(self) -> None:
+    """Removes what a killed save or removal left, and says what it was."""
+    if not self.directory.exists():
+      return
+    for path in sorted(self.directory.glob("removing-*")):
+      step = path.name.removeprefix("removing-")
+      if seals.STEP_NAME.fullmatch(step):
+        # In a bucket files are renamed one by one.
+        self._folder(int(step)).rmtree(missing_ok=True)
+        path.rmtree()
+    for path in sorted(self.directory.iterdir()):
+      if not path.is_dir():
+        continue
+      seal = path / seals.SEAL
+      if not seals.STEP_NAME.fullmatch(path.name) or seal.is_file():
+        continue
+      if _is_saved(path / "state"):
+        _set_aside(path, f"{seal} is missing, as if it was cut short")
+      else:
+        logging.warning("%s was cut short while it was saved; removed", path)
+        path.rmtree()
+
+  def _remove(self, folder: epath.Path) -> None:
+    """Removes a checkpoint; renamed first, so that none is left half there."""
+    doomed = folder.with_name(f"removing-{folder.name}")
+    folder.rename(doomed)
+    doomed.rmtree()
+
+
+def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _is_saved(state: epath.Path) -> bool:
+  """Whether orbax has written all of what it saved.
+
+  Only then it gives a folder its name, and in a bucket it adds a file.
+  """
+  if bucket.is_in_bucket(state):
+    return (state / "commit_success.txt").exists()
+  return state.is_dir()
+
+
+def _set_aside(folder: epath.Path, damage: str) -> None:
+  """Renames a checkpoint that cannot be used, so that nothing is lost."""
+  n = 0
+  while (aside := folder.with_name(f"damaged-{folder.name}-{n}")).exists():
+    n += 1
+  folder.rename(aside)
+  logging.warning(
+    "checkpoint %s is not used: %s; it is now %s", folder.name, damage, aside
+  )

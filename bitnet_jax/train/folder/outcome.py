@@ -1,0 +1,92 @@
+"""What is recorded of a trained network: its last checkpoint and its best."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bitnet_jax.train.devices import multihost
+from bitnet_jax.train.experiment import Experiment
+from bitnet_jax.train.folder import records
+from bitnet_jax.train.folder.checkpoint import Checkpoints
+from bitnet_jax.train.folder.metrics import read_metrics
+from bitnet_jax.train.optimizer.switch import measure_switch
+from bitnet_jax.train.state import TrainState, count_params
+
+Evaluate = Callable[[str, TrainState], dict[str, float]]
+Measure = Callable[[TrainState], dict[str, float]]
+
+
+def make_measure(
+  experiment: Experiment,
+  splits: Sequence[str],
+  evaluate: Evaluate | None = None,
+) -> Measure:
+  """Returns a function from a state to metrics and scores, by "split/name".
+
+  Args:
+    experiment: what is measured.
+    splits: those of the data to measure.
+    evaluate: see ``Experiment.evaluator``, where it is compiled already.
+  """
+  evaluate = evaluate or experiment.evaluator()
+
+  def measure(state: TrainState) -> dict[str, float]:
+    return {
+      f"{split}/{name}": value
+      for split in splits
+      for found in (evaluate(split, state), experiment.score(split, state))
+      for name, value in found.items()
+    }
+
+  return measure
+
+
+def best_of(
+  experiment: Experiment,
+  checkpoints: Checkpoints,
+  measure: Measure,
+  known: dict[str, Any],
+) -> dict[str, Any] | None:
+  """Returns step and metrics of the best checkpoint.
+
+  Args:
+    experiment: of the run.
+    checkpoints: of the run.
+    measure: see ``make_measure``.
+    known: step and metrics of a checkpoint that is measured already.
+
+  Returns:
+    ``None`` if ``checkpoint.keep_best`` is 0, or if there is no evaluation that
+    counts.
+  """
+  if not checkpoints.options.keep_best:
+    return None
+  if multihost.on_primary(checkpoints.best_step) == known["step"]:
+    return known
+  found = checkpoints.restore_best(experiment.abstract_state())
+  if found is None:
+    return None
+  step, state = found
+  return {"step": step, "metrics": measure(state)}
+
+
+def switch_of(experiment: Experiment, folder: pathlib.Path) -> dict[str, float]:
+  """Returns what a late start of quantization did to the training loss."""
+  start = experiment.settings.quant.make_phase_in().start
+  return measure_switch(read_metrics(folder), start) if start else {}
+
+
+def describe(
+  experiment: Experiment, state: TrainState, seconds: float
+) -> dict[str, Any]:
+  """Returns what is recorded of a run beside what came out of it."""
+  return {
+    "run_id": experiment.run_id,
+    "step": int(state.step),
+    "config": experiment.config,
+    "versions": records.versions(),
+    "commit": records.commit(),
+    "device": records.device(),
+    "num_params": count_params(state.params),
+    "wall_time_s": round(seconds, 3),
+  }

@@ -1,0 +1,153 @@
+"""Seals of checkpoints: what is known of one, and the sum of each file.
+
+``seal.json`` is written last, so that a checkpoint with a seal is whole.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from bitnet_jax.files import LARGEST_JSON, parse_json
+from bitnet_jax.train.folder import bucket
+from bitnet_jax.train.folder.progress import Progress
+
+FORMAT = 1
+SEAL = "seal.json"
+STEP_NAME = re.compile(r"\d{6,}")
+# Threads that read a checkpoint for its sums, and bytes that each takes.
+_READERS, _PART = 8, 2**24
+
+
+def steps(directory: epath.Path) -> list[int]:
+  """Returns the steps with a sealed checkpoint in a folder, in order."""
+  with bucket.speaking_of(directory):
+    if not directory.exists():
+      return []
+    return sorted(
+      int(path.name)
+      for path in directory.iterdir()
+      if STEP_NAME.fullmatch(path.name) and (path / SEAL).is_file()
+    )
+
+
+def write(
+  folder: epath.Path,
+  *,
+  step: int,
+  progress: Progress,
+  metrics: Mapping[str, float],
+) -> None:
+  """Seals a checkpoint whose other files are written.
+
+  Args:
+    folder: of the checkpoint.
+    step: its number.
+    progress: of the run at that step.
+    metrics: of an evaluation at that step; may be empty.
+  """
+  content = {
+    "format": FORMAT,
+    "step": step,
+    "progress": dataclasses.asdict(progress),
+    "metrics": dict(metrics),
+    "sha256": _sums(folder),
+  }
+  seal = {"content": content, "sha256": _digest(content)}
+  bucket.write_text(folder / SEAL, json.dumps(seal, indent=1))
+
+
+def find_damage(folder: epath.Path) -> str | None:
+  """Returns what is wrong with a checkpoint, naming the file, or ``None``."""
+  content = _read(folder)
+  if content is None:
+    return f"{folder / SEAL} is missing, cut short or changed"
+  if content.get("format") != FORMAT:
+    return f"{folder / SEAL} has format {content.get('format')}, not {FORMAT}"
+  if not _is_well_formed(content):
+    return f"{folder / SEAL} has a value of another type than a seal has"
+  recorded, found = content["sha256"], _sums(folder)
+  for name in sorted(recorded.keys() | found.keys()):
+    path = folder / name
+    if name not in found:
+      return f"{path} is missing"
+    if name not in recorded:
+      return f"{path} does not belong to it"
+    if recorded[name] != found[name]:
+      return f"{path} has changed since it was written"
+  return None
+
+
+def read_progress(folder: epath.Path) -> Progress:
+  """Returns the progress stored with a whole checkpoint."""
+  content = _read(folder)
+  assert content is not None
+  return Progress(**content["progress"])
+
+
+def read_metrics(folder: epath.Path) -> dict[str, float]:
+  """Returns the metrics stored with a checkpoint; none if it is damaged."""
+  content = _read(folder)
+  if content is None or not _is_well_formed(content):
+    return {}
+  return content["metrics"]
+
+
+def _read(folder: epath.Path) -> dict[str, Any] | None:
+  """Returns what the seal says, or ``None`` if it cannot be trusted."""
+  path = epath.Path(folder) / SEAL
+  try:
+    seal = parse_json(bucket.read_bounded(path, most=LARGEST_JSON))
+    content, digest = seal["content"], seal["sha256"]
+  except (FileNotFoundError, ValueError, KeyError, TypeError):
+    return None
+  is_ours = isinstance(content, dict) and digest == _digest(content)
+  return content if is_ours else None
+
+
+def _is_well_formed(content: Mapping[str, Any]) -> bool:
+  """Whether all values are of the types that ``write`` gives them."""
+  parts: list[Any] = [content.get(n) for n in ("progress", "metrics", "sha256")]
+  if not all(isinstance(part, dict) for part in parts):
+    return False
+  progress, metrics, sums = parts
+  fields = {field.name for field in dataclasses.fields(Progress)}
+  return (
+    progress.keys() == fields
+    and (progress["best"] is None or _is_number(progress["best"]))
+    and type(progress["best_step"]) is type(progress["stale"]) is int
+    and all(map(_is_number, metrics.values()))
+    and all(isinstance(total, str) for total in sums.values())
+  )
+
+
+def _is_number(value: Any) -> bool:
+  return type(value) in (int, float)
+
+
+def _digest(content: Any) -> str:
+  return hashlib.sha256(
+    json.dumps(content, sort_keys=True).encode()
+  ).hexdigest()
+
+
+def _sums(folder: epath.Path) -> dict[str, str]:
+  """Returns the SHA-256 sum of every file but the seal, by relative path."""
+  paths = [path for path in bucket.files(folder) if path != folder / SEAL]
+  with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+    sums = pool.map(_sum, paths)
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return dict(zip(names, sums, strict=True))
+
+
+def _sum(path: epath.Path) -> str:
+  digest = hashlib.sha256()
+  with path.open("rb") as file:
+    while part := file.read(_PART):
+      digest.update(part)
+  return digest.hexdigest()

@@ -1,0 +1,105 @@
+"""Opens what a run has trained, and evaluates it."""
+
+from typing import Any
+
+from bitnet_jax.files import PathLike
+from bitnet_jax.train.devices.compilation import keep_compiled
+from bitnet_jax.train.experiment import Experiment, build
+from bitnet_jax.train.folder import bucket, workdir
+from bitnet_jax.train.folder.checkpoint import Checkpoints
+from bitnet_jax.train.folder.outcome import best_of, make_measure
+from bitnet_jax.train.folder.warm_start import data_of
+from bitnet_jax.train.state import TrainState
+
+
+def evaluate_run(folder: PathLike, checkpoint: str = "last") -> dict[str, Any]:
+  """Evaluates a checkpoint of a run on all its splits.
+
+  Args:
+    folder: the workdir.
+    checkpoint: "last", "best", or a step.
+
+  Returns:
+    Run, step and metrics, and those of the best checkpoint, see ``best_of``;
+    also written to ``evaluation.json``.
+
+  Raises:
+    ValueError: if there is no run or no such checkpoint, or if it is damaged.
+  """
+  folder = bucket.place(folder)
+  keep_compiled()
+  experiment, state = load_run(folder, checkpoint)
+  checkpoints = experiment.checkpoints(folder)
+  measure = make_measure(experiment, experiment.problem.splits)
+  with experiment.activate():
+    found = {"step": int(state.step), "metrics": measure(state)}
+    del state
+    best = best_of(experiment, checkpoints, measure, found)
+  run_id = workdir.read_run_id(folder)
+  evaluation = {"run_id": run_id, **found, "best": best}
+  workdir.write_evaluation(folder, evaluation)
+  return evaluation
+
+
+def load_run(
+  folder: PathLike, checkpoint: str = "last"
+) -> tuple[Experiment, TrainState]:
+  """Returns the experiment of a run and the state of a checkpoint of it.
+
+  Args:
+    folder: the workdir.
+    checkpoint: "last", "best", or a step.
+
+  Raises:
+    ValueError: if there is no run or no such checkpoint, if it is damaged, or
+      if the data is not that of the run.
+  """
+  folder = bucket.place(folder)
+  experiment = load_experiment(folder)
+  checkpoints = experiment.checkpoints(folder)
+  step = _choose_step(checkpoints, checkpoint)
+  with experiment.activate():
+    return experiment, checkpoints.restore(step, experiment.init())
+
+
+def load_experiment(folder: PathLike) -> Experiment:
+  """Returns the experiment whose config a folder holds.
+
+  Raises:
+    ValueError: if there is no config, or if the data is not that of the run.
+  """
+  folder = bucket.place(folder)
+  config, fingerprint = workdir.read_run(folder)
+  # The runs that it started with or learned from need not be there any more.
+  alone = {"init_from": None, "distill": {**config["distill"], "teacher": None}}
+  experiment = build({**config, **alone}, folder)
+  found, expected = experiment.fingerprint, data_of(fingerprint)
+  if found != expected:
+    raise ValueError(
+      f"data.source is {config['data']['source']!r}, whose content is not what"
+      f" the run was trained on: {found}, not {expected}"
+    )
+  return experiment
+
+
+def _choose_step(checkpoints: Checkpoints, checkpoint: str) -> int:
+  steps = checkpoints.steps()
+  if not steps:
+    raise ValueError(f"{checkpoints.directory} holds no checkpoint")
+  if checkpoint == "last":
+    return steps[-1]
+  best = checkpoints.best_step()
+  if checkpoint == "best" and best is not None:
+    return best
+  if checkpoint.isdecimal() and int(checkpoint) in steps:
+    return int(checkpoint)
+  if checkpoint == "best":
+    raise ValueError(
+      f"--checkpoint=best: of the steps in {checkpoints.directory},"
+      f" {', '.join(map(str, steps))}, none was evaluated under all of"
+      f" quantization (from step {checkpoints.counted_from} on)"
+    )
+  there = ["last", *([] if best is None else ["best"]), *map(str, steps)]
+  raise ValueError(
+    f"--checkpoint={checkpoint} is not one of: {', '.join(there)}"
+  )

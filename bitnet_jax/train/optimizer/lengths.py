@@ -1,0 +1,95 @@
+"""Runs that are made longer: what they were before, and what it does to them.
+
+Schedules depend on the length, so that a run that was made longer is another
+than one of that length from the start. Its config says so, and thereby its
+identity and its record.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from bitnet_jax.train.optimizer.optim import (
+  OptimOptions,
+  learning_rate_schedule,
+)
+
+# Of a ``config.json`` and a record, where there are any: a list of groups with
+# the keys "total_steps" and "until", the last step with that length.
+KEY = "earlier_lengths"
+
+
+def continued(
+  config: Mapping[str, Any], old: Mapping[str, Any], step: int
+) -> dict[str, Any]:
+  """Returns the config of a run that goes on at ``step``.
+
+  Args:
+    config: resolved, as it is asked for.
+    old: the one so far, with the lengths before it.
+    step: the newest checkpoint.
+  """
+  lengths = [*_earlier(old)]
+  if old["total_steps"] != config["total_steps"]:
+    lengths.append({"total_steps": old["total_steps"], "until": step})
+  return _with(config, lengths)
+
+
+def until(config: Mapping[str, Any], step: int) -> dict[str, Any]:
+  """Returns the config of a run that goes on at an earlier step than known."""
+  lengths = [
+    {**length, "until": min(length["until"], step)}
+    for length in _earlier(config)
+  ]
+  return _with(config, lengths)
+
+
+def without(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a config without the lengths before."""
+  return {name: value for name, value in config.items() if name != KEY}
+
+
+def warn_of_restart(
+  options: OptimOptions, config: Mapping[str, Any], step: int
+) -> None:
+  """Warns of a learning rate that jumps up where a run goes on longer."""
+  lengths = _earlier(config)
+  if not lengths or lengths[-1]["until"] != step:
+    return
+  before, after = lengths[-1]["total_steps"], config["total_steps"]
+  old, new = (
+    learning_rate_schedule(options, steps) for steps in (before, after)
+  )
+  rates = np.array([old(step - 1), old(step), new(step)], np.float32)
+  last, planned, rate = rates.tolist()
+  # In a warm-up it rises anyway.
+  if rate > max(last, planned) * (1 + 1e-6):
+    logging.warning(
+      "total_steps was %d and is %d now: at step %d the learning rate jumps"
+      " from %.3g to %.3g (optim.schedule is %r), as it would not in a run of"
+      " %d steps from the start; %s in config.json and result.json says so",
+      before,
+      after,
+      step,
+      last,
+      rate,
+      options.schedule,
+      after,
+      KEY,
+    )
+
+
+def _earlier(config):
+  return config[KEY] if KEY in config else []
+
+
+def _with(config, lengths):
+  """Returns the config with those lengths of which there was a step."""
+  kept, begun = [], 0
+  for length in lengths:
+    if length["until"] > begun:
+      kept.append(length)
+      begun = length["until"]
+  return without(config) | ({KEY: kept} if kept else {})

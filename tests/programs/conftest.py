@@ -1,0 +1,4 @@
+"""The small experiment of the training tests."""
+
+from tests.train.conftest import make_config as make_config
+from tests.train.conftest import run as run
