@@ -240,7 +240,7 @@ def _read_kept(folder):
 
 
 def _write_planetoid(folder):
-  from tests.data import planetoid_test as published
+  from tests.data.sources import planetoid_test as published
 
   for part, value in published.make_values()[0].items():
     (folder / f"ind.cora.{part}").write_bytes(published.dump(value))
