@@ -15,6 +15,47 @@ _LISTED = 10  # classes in a message
 NAMES = ("train", "valid", "test")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cuts:
+  """Where the splits of a data set come from.
+
+  Splits that the source has are used as they are. A missing "test" is cut from
+  "train" first, then a missing "valid" from what is left: stratified by class,
+  in the order of the source, every class keeping at least one training example
+  (see `cut`). The draws depend on `split_seed` and on nothing else that is
+  random, and that of "test" does not depend on `valid_fraction`.
+
+  Attributes:
+    valid_fraction: fraction of the training examples for "valid" if the source
+      lacks it, 0 for none.
+    test_fraction: fraction of them for "test" if the source lacks it, 0 for
+      none.
+    split_seed: seed of the cuts, not negative.
+    split_names: (our name, its name) pairs, where the source does not use one
+      of the usual names, as (("test", "test_2016_flickr"),).
+    data_dir: folder of prepared sets, read by `tfds:` only.
+  """
+
+  valid_fraction: float = 0.0
+  test_fraction: float = 0.0
+  split_seed: int = 0
+  split_names: tuple[tuple[str, str], ...] = ()
+  data_dir: str | None = None
+
+  def __post_init__(self):
+    for name in ("valid_fraction", "test_fraction"):
+      fraction = getattr(self, name)
+      if not 0 <= fraction < 1:
+        raise ValueError(f"{name} must be in [0, 1), it is {fraction!r}")
+    if self.split_seed < 0:
+      raise ValueError(
+        f"split_seed must not be negative, it is {self.split_seed}"
+      )
+
+
+NO_CUTS = Cuts()
+
+
 class Examples(Protocol):
   """Examples that can be cut in two."""
 
@@ -125,20 +166,6 @@ def warn_of_absent(labels: np.ndarray, *, num_classes: int, where: str) -> None:
   )
 
 
-def check_cuts(
-  valid_fraction: float, test_fraction: float, split_seed: int
-) -> None:
-  """Raises a ValueError unless `complete` can work with these."""
-  for name, fraction in (
-    ("valid_fraction", valid_fraction),
-    ("test_fraction", test_fraction),
-  ):
-    if not 0 <= fraction < 1:
-      raise ValueError(f"{name} must be in [0, 1), it is {fraction!r}")
-  if split_seed < 0:
-    raise ValueError(f"split_seed must not be negative, it is {split_seed}")
-
-
 def cut(split: T, *, fraction: float, seed: int) -> tuple[T, T]:
   """Cuts a random share off a split, the same share of every class.
 
@@ -179,21 +206,17 @@ def cut(split: T, *, fraction: float, seed: int) -> tuple[T, T]:
 
 def complete(
   found: dict[str, T],
+  cuts: Cuts,
   *,
   source: str,
-  valid_fraction: float,
-  test_fraction: float,
-  split_seed: int,
   cut: Callable[..., tuple[T, T]] = cut,
 ) -> dict[str, T]:
-  """Cuts the splits that a source lacks from "train": see `sources.load`.
+  """Cuts the splits that a source lacks from "train", see `Cuts`.
 
   Args:
     found: splits by name, "train" among them; left as it is.
+    cuts: says how much is cut off, and how.
     source: names the data in messages.
-    valid_fraction: share for "valid" if it is missing, 0 for none.
-    test_fraction: share for "test" if it is missing, 0 for none.
-    split_seed: seed of the cuts, not negative.
     cut: makes a cut, with the arguments of `cut`.
 
   Raises:
@@ -202,8 +225,8 @@ def complete(
   splits = dict(found)
   # Two seeds, so that the draws for "test" and "valid" are unrelated.
   for seed, key, fraction in (
-    (2 * split_seed, "test", test_fraction),
-    (2 * split_seed + 1, "valid", valid_fraction),
+    (2 * cuts.split_seed, "test", cuts.test_fraction),
+    (2 * cuts.split_seed + 1, "valid", cuts.valid_fraction),
   ):
     if key in splits or fraction == 0:
       continue

@@ -58,10 +58,11 @@ class Reader:
 
 
 def _sources(folder, name="set.npz"):
+  from bitnet_jax.data import splits
   from bitnet_jax.data.sources import registry
 
-  options = dict(valid_fraction=0.2, test_fraction=0.2)
-  dataset = registry.load(f"file:{folder / name}", **options)
+  cuts = splits.Cuts(valid_fraction=0.2, test_fraction=0.2)
+  dataset = registry.load(f"file:{folder / name}", cuts)
   return dataset.num_classes
 
 
@@ -99,11 +100,11 @@ def _write_text(name, content, pack=bytes):
 
 def _read_corpus(name, **options):
   def read(folder):
-    from bitnet_jax.data.views import documents as text
+    from bitnet_jax.data import splits
+    from bitnet_jax.data.views import documents
 
-    cuts = dict(valid_fraction=0.2, test_fraction=0.0)
-    source = f"file:{folder / name}"
-    return text.load_corpus(source, **cuts, **options).fingerprint
+    source, cuts = f"file:{folder / name}", splits.Cuts(valid_fraction=0.2)
+    return documents.load_corpus(source, cuts, **options).fingerprint
 
   return read
 
@@ -119,19 +120,14 @@ LINES = "".join(
 
 def _read_labelled(name, *, regression=False):
   def read(folder):
+    from bitnet_jax.data import splits
     from bitnet_jax.data.views import labelled
 
     return labelled.load_labelled(
       f"file:{folder / name}",
+      splits.Cuts(valid_fraction=0.2),
       columns=("text", "other"),
-      label="label",
       regression=regression,
-      class_names=(),
-      split_names=(),
-      valid_fraction=0.2,
-      test_fraction=0.0,
-      split_seed=0,
-      data_dir=None,
     ).fingerprint
 
   return read
@@ -148,19 +144,11 @@ def _write_text_gcn(folder):
 
 
 def _read_text_gcn(folder):
+  from bitnet_jax.data import splits
   from bitnet_jax.data.views import labelled
 
   return labelled.load_labelled(
-    f"textgcn:{folder / 'set.clean'}",
-    columns=(),
-    label="label",
-    regression=False,
-    class_names=(),
-    split_names=(),
-    valid_fraction=0.2,
-    test_fraction=0.0,
-    split_seed=0,
-    data_dir=None,
+    f"textgcn:{folder / 'set.clean'}", splits.Cuts(valid_fraction=0.2)
   ).fingerprint
 
 
@@ -284,13 +272,13 @@ def _write_nodes(*, sparse):
 
 
 def _read_nodes(folder):
-  from bitnet_jax.data import graphs
+  from bitnet_jax.data import graphs, splits
   from bitnet_jax.data.views import nodes
 
   dataset = nodes.load(
     f"file:{folder / 'graph.npz'}",
+    splits.Cuts(valid_fraction=0.2),
     train_per_class=1,
-    valid_fraction=0.2,
     row_normalize=True,
   )
   return graphs.dense(dataset.graph.features)
@@ -308,10 +296,11 @@ def _write_graphs(folder):
 
 
 def _read_graphs(folder):
+  from bitnet_jax.data import splits
   from bitnet_jax.data.views import graph_sets
 
-  cuts = dict(valid_fraction=0.2, test_fraction=0.2)
-  return graph_sets.load(f"file:{folder}", max_degree=4, **cuts).num_features
+  cuts = splits.Cuts(valid_fraction=0.2, test_fraction=0.2)
+  return graph_sets.load(f"file:{folder}", cuts, max_degree=4).num_features
 
 
 def _write_tensors(folder):

@@ -6,9 +6,10 @@ import numpy as np
 
 from bitnet_jax.data.sources import npz, tfds
 from bitnet_jax.data.splits import (
+  NO_CUTS,
+  Cuts,
   Dataset,
   Split,
-  check_cuts,
   check_labels,
   complete,
   warn_of_absent,
@@ -20,31 +21,19 @@ _XOR_TRAIN = 5_000
 
 def load(
   source: str,
+  cuts: Cuts = NO_CUTS,
   *,
-  valid_fraction: float,
-  test_fraction: float,
-  split_seed: int = 0,
   num_classes: int | None = None,
-  data_dir: str | None = None,
   image_size: int | None = None,
 ) -> Dataset:
   """Loads a data set into memory and completes its splits.
-
-  Splits that the source has are used as they are. A missing "test" is cut from
-  "train" first, then a missing "valid" from what is left: stratified by class,
-  in the order of the source, every class keeping at least one training example
-  (see `splits.cut`). The draws depend on `split_seed` and on nothing else that
-  is random, and that of "test" does not depend on `valid_fraction`.
 
   Args:
     source: `embedded:digits` (uint8 [n, 8, 8, 1], 0 to 16), `embedded:xor`
       (float32 [n, 4]: is exactly one of the first two bits set?), `tfds:NAME`
       (a prepared set) or `file:PATH.npz` (see `npz.read`).
-    valid_fraction: share for "valid" if the source lacks it, 0 for none.
-    test_fraction: share for "test" if the source lacks it, 0 for none.
-    split_seed: seed of the cuts, not negative.
+    cuts: cut splits that the source lacks.
     num_classes: number of classes; by default what the source says.
-    data_dir: folder of prepared sets, read by `tfds:` only.
     image_size: side to which `tfds:` scales and crops its images.
 
   Returns:
@@ -56,10 +45,11 @@ def load(
     ValueError: an argument or something in the data is not as it must be.
   """
   check_name(source)
-  check_cuts(valid_fraction, test_fraction, split_seed)
   scheme, name = source.split(":", 1)
   _check_options(scheme, num_classes, image_size)
-  dataset = _READERS[scheme](name, data_dir=data_dir, image_size=image_size)
+  dataset = _READERS[scheme](
+    name, data_dir=cuts.data_dir, image_size=image_size
+  )
   num_classes = num_classes or dataset.num_classes
   splits = {}
   for key, split in dataset.splits.items():
@@ -67,13 +57,7 @@ def load(
       split.labels, num_classes=num_classes, where=f"{source}: y_{key}"
     )
     splits[key] = Split(inputs=split.inputs, labels=labels)
-  splits = complete(
-    splits,
-    source=source,
-    valid_fraction=valid_fraction,
-    test_fraction=test_fraction,
-    split_seed=split_seed,
-  )
+  splits = complete(splits, cuts, source=source)
   warn_of_absent(splits["train"].labels, num_classes=num_classes, where=source)
   return dataclasses.replace(dataset, splits=splits, num_classes=num_classes)
 

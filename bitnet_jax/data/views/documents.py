@@ -73,16 +73,12 @@ class Corpus:
 
 def load_corpus(
   source: str,
+  cuts: splits.Cuts = splits.NO_CUTS,
   *,
   documents: str | None = None,
   marker: str = "<|endoftext|>",
   column: str = "text",
   skip_empty: bool = False,
-  split_names: Sequence[tuple[str, str]] = (),
-  valid_fraction: float = 0.0,
-  test_fraction: float = 0.0,
-  split_seed: int = 0,
-  data_dir: str | None = None,
 ) -> Corpus:
   """Loads documents into memory and completes their splits.
 
@@ -102,12 +98,7 @@ def load_corpus(
     column: where the text of `.tsv`, `.jsonl` and `tfds:` stands.
     skip_empty: whether to leave out, and log, documents of nothing but space,
       which are an error else.
-    split_names: what the source calls our splits, where that is not usual, as
-      (("test", "test_2016"),).
-    valid_fraction: fraction for "valid" if the source lacks it, 0 for none.
-    test_fraction: fraction for "test" if the source lacks it, 0 for none.
-    split_seed: seed of the cuts, not negative.
-    data_dir: folder of prepared sets, read by `tfds:` only.
+    cuts: name splits, and cut those that the source lacks.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -115,15 +106,14 @@ def load_corpus(
     ValueError: an argument or something in the data is not as it must be;
       names the line.
   """
-  splits.check_cuts(valid_fraction, test_fraction, split_seed)
   scheme, _, name = source.partition(":")
   _check(source, scheme, name, documents)
-  names = dict(split_names)
+  names = dict(cuts.split_names)
   if scheme == "embedded":
     found = {"train": _pydoc()}
   elif scheme == "tfds":
     read, _ = tables.read_set(
-      name, lambda _: [column], split_names=names, data_dir=data_dir
+      name, lambda _: [column], split_names=names, data_dir=cuts.data_dir
     )
     found = {
       key: _rows(table, column, skip_empty=skip_empty)
@@ -139,10 +129,8 @@ def load_corpus(
       raise ValueError(f"{source}: {key} has no document")
   completed = splits.complete(
     {key: Documents(texts=texts) for key, texts in found.items()},
+    cuts,
     source=source,
-    valid_fraction=valid_fraction,
-    test_fraction=test_fraction,
-    split_seed=split_seed,
     cut=_cut,
   )
   contents = {key: [split.texts] for key, split in completed.items()}

@@ -80,27 +80,23 @@ class _Raw:
 
 def load(
   source: str,
+  cuts: splits.Cuts = splits.NO_CUTS,
   *,
-  valid_fraction: float,
-  test_fraction: float,
   max_degree: int,
-  split_seed: int = 0,
   num_classes: int | None = None,
   row_normalize: bool = False,
 ) -> GraphDataset:
   """Loads a set of graphs into memory and completes its splits.
 
   Splits that the source has are used as they are; missing ones are cut from
-  "train", see `splits.complete`. Graphs without features get the degree of each
+  "train", see `splits.Cuts`. Graphs without features get the degree of each
   node, see `graphs.degree_features`.
 
   Args:
     source: `embedded:graphs` (which of four random generators made a graph? see
       `random_graphs.draw`) or `file:FOLDER` (see `read_folder`).
-    valid_fraction: share for "valid" if the source lacks it, 0 for none.
-    test_fraction: share for "test" if the source lacks it, 0 for none.
+    cuts: cut splits that the source lacks.
     max_degree: largest degree that has a feature.
-    split_seed: seed of the cuts.
     num_classes: number of classes; by default the largest label + 1.
     row_normalize: whether features are divided by the sum of those of a node.
 
@@ -113,7 +109,6 @@ def load(
     ValueError: an argument or something in the data is not as it must be.
   """
   scheme, _, name = source.partition(":")
-  splits.check_cuts(valid_fraction, test_fraction, split_seed)
   if source == "embedded:graphs":
     raw = _random_graphs()
   elif scheme == "file" and name:
@@ -145,13 +140,7 @@ def load(
     for key in splits.NAMES
     if key in raw.split_names
   }
-  completed = splits.complete(
-    found,
-    source=source,
-    valid_fraction=valid_fraction,
-    test_fraction=test_fraction,
-    split_seed=split_seed,
-  )
+  completed = splits.complete(found, cuts, source=source)
   splits.warn_of_absent(
     completed["train"].labels, num_classes=num_classes, where=source
   )

@@ -82,22 +82,18 @@ class LabelledCorpus:
 
 def load_labelled(
   source: str,
+  cuts: splits.Cuts = splits.NO_CUTS,
   *,
   columns: Sequence[str] = (),
   label: str = "label",
   regression: bool = False,
   class_names: Sequence[str] = (),
-  split_names: Sequence[tuple[str, str]] = (),
-  valid_fraction: float = 0.0,
-  test_fraction: float = 0.0,
-  split_seed: int = 0,
-  data_dir: str | None = None,
 ) -> LabelledCorpus:
   """Loads labelled texts into memory and completes their splits.
 
   A split whose labels all are -1, which is how hidden ones are written, is left
   out, which is logged, unless "train" has -1 too. Splits that the source lacks
-  are cut from "train", see `sources.load`.
+  are cut from "train", see `splits.Cuts`.
 
   Args:
     source: `embedded:docstrings`, those of Python's library by their module
@@ -114,11 +110,7 @@ def load_labelled(
     regression: whether labels are numbers.
     class_names: names of the classes in their order; by default those of the
       set, or else the labels of "train", sorted, as integers if they are.
-    split_names: what the source calls our splits, where that is not usual.
-    valid_fraction: fraction for "valid" if the source lacks it, 0 for none.
-    test_fraction: fraction for "test" if the source lacks it, 0 for none.
-    split_seed: seed of the cuts, not negative.
-    data_dir: folder of prepared sets, read by `tfds:` only.
+    cuts: name splits, and cut those that the source lacks.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -126,7 +118,6 @@ def load_labelled(
     ValueError: an argument or something in the data is not as it must be;
       names the line.
   """
-  splits.check_cuts(valid_fraction, test_fraction, split_seed)
   scheme, _, name = source.partition(":")
   choices.check(len(columns), (0, 1, 2), key="number of columns")
   known = name if scheme in ("file", "textgcn", "tfds") else False
@@ -136,7 +127,7 @@ def load_labelled(
     )
   if regression and class_names:
     raise ValueError("regression has no class_names")
-  names, columns, given = dict(split_names), tuple(columns), []
+  names, columns, given = dict(cuts.split_names), tuple(columns), []
   if scheme == "embedded":
     columns = ("text",)
     found = {"train": docstrings.read(label)}
@@ -147,7 +138,7 @@ def load_labelled(
     found = _read_text_gcn(name, label, names)
   else:
     columns = columns or _GLUE.get(name.removeprefix("glue/").split(":")[0], ())
-    found, given = _read_set(name, columns, label, names, data_dir)
+    found, given = _read_set(name, columns, label, names, cuts.data_dir)
   class_names = class_names or given
   found = _without_hidden(source, found, label, class_names)
   if not class_names and not regression:
@@ -158,13 +149,11 @@ def load_labelled(
     columns,
     label,
     None if regression else tuple(class_names),
-    valid_fraction=valid_fraction,
-    test_fraction=test_fraction,
-    split_seed=split_seed,
+    cuts,
   )
 
 
-def _completed(source, tables_, columns, label, class_names, **cuts):
+def _completed(source, tables_, columns, label, class_names, cuts):
   """Returns the corpus of tables."""
   found = {}
   for key, table in tables_.items():
@@ -176,7 +165,7 @@ def _completed(source, tables_, columns, label, class_names, **cuts):
     if not len(labels):
       raise ValueError(f"{source}: {key} has no example")
     found[key] = LabelledTexts(texts=texts, labels=labels)
-  completed = splits.complete(found, source=source, **cuts)
+  completed = splits.complete(found, cuts, source=source)
   if class_names is not None:
     splits.warn_of_absent(
       completed["train"].labels, num_classes=len(class_names), where=source

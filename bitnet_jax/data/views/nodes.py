@@ -36,13 +36,11 @@ class NodeDataset:
 
 def load(
   source: str,
+  cuts: splits.Cuts = splits.NO_CUTS,
   *,
   train_per_class: int | None,
-  valid_fraction: float,
-  split_seed: int = 0,
   num_classes: int | None = None,
   row_normalize: bool = False,
-  data_dir: str | None = None,
 ) -> NodeDataset:
   """Loads a graph into memory.
 
@@ -55,12 +53,11 @@ def load(
     source: `embedded:karate` (34 members of a club that broke into two),
       `file:PATH.npz` (see `read`), or `tfds:planetoid/NAME` (Cora, CiteSeer or
       PubMed, see `planetoid_tfds`).
+    cuts: `valid_fraction` and `split_seed` of the draw for a source without
+      splits, and `data_dir`; others do not apply.
     train_per_class: training nodes of a class, for a source without splits.
-    valid_fraction: share for "valid", for a source without splits.
-    split_seed: seed of the draw.
     num_classes: number of classes; by default what the source says.
     row_normalize: whether features are divided by the sum of those of a node.
-    data_dir: folder of prepared sets, read by `tfds:` only.
 
   Returns:
     The data set; features are sparse if those of the source are.
@@ -80,8 +77,7 @@ def load(
       f"unknown source of a graph {source!r}; choose among embedded:karate,"
       " file:PATH.npz and tfds:planetoid/NAME"
     )
-  splits.check_cuts(valid_fraction, 0.0, split_seed)
-  dataset = _READERS[scheme](name, data_dir)
+  dataset = _READERS[scheme](name, cuts.data_dir)
   num_classes = num_classes or dataset.num_classes
   labels = splits.check_labels(
     dataset.labels, num_classes=num_classes, where=f"{source}: labels"
@@ -97,8 +93,8 @@ def load(
       labels,
       dataset.has_label,
       train_per_class=train_per_class,
-      valid_fraction=valid_fraction,
-      seed=split_seed,
+      valid_fraction=cuts.valid_fraction,
+      seed=cuts.split_seed,
       where=source,
     )
     dataset = dataclasses.replace(dataset, splits=found)

@@ -59,17 +59,13 @@ class ParallelCorpus:
 
 def load_parallel(
   source: str,
+  cuts: splits.Cuts = splits.NO_CUTS,
   *,
   languages: Sequence[str] = (),
-  split_names: Sequence[tuple[str, str]] = (),
-  valid_fraction: float = 0.0,
-  test_fraction: float = 0.0,
-  split_seed: int = 0,
-  data_dir: str | None = None,
 ) -> ParallelCorpus:
   """Loads pairs of texts into memory and completes their splits.
 
-  Splits that the source lacks are cut from "train", see `sources.load`.
+  Splits that the source lacks are cut from "train", see `splits.Cuts`.
 
   Args:
     source: `file:PATH`, where PATH has `{lang}` for a file a language, line k
@@ -79,12 +75,7 @@ def load_parallel(
       set with a column a language.
     languages: what stands for `{lang}`, or the columns: that which is read, and
       that which is written. For `tfds:` by default what the set says.
-    split_names: what the source calls our splits, where that is not usual, as
-      (("test", "test_2016_flickr"),).
-    valid_fraction: share for "valid" if the source lacks it, 0 for none.
-    test_fraction: share for "test" if the source lacks it, 0 for none.
-    split_seed: seed of the cuts, not negative.
-    data_dir: folder of prepared sets, read by `tfds:` only.
+    cuts: name splits, and cut those that the source lacks.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -92,7 +83,6 @@ def load_parallel(
     ValueError: an argument or something in the data is not as it must be, as
       two files with different numbers of lines; names file and line.
   """
-  splits.check_cuts(valid_fraction, test_fraction, split_seed)
   scheme, _, name = source.partition(":")
   if scheme not in ("file", "tfds") or not name:
     raise ValueError(
@@ -102,9 +92,9 @@ def load_parallel(
     raise ValueError(
       f"{source} needs two languages, read and written, not {list(languages)}"
     )
-  names = dict(split_names)
+  names = dict(cuts.split_names)
   if scheme == "tfds":
-    found = _read_set(name, languages, names, data_dir)
+    found = _read_set(name, languages, names, cuts.data_dir)
   elif "{lang}" in name:
     found = _read_lines(name, languages, names)
   else:
@@ -112,13 +102,7 @@ def load_parallel(
   for key, pairs in found.items():
     if not pairs:
       raise ValueError(f"{source}: {key} has no pair")
-  completed = splits.complete(
-    found,
-    source=source,
-    valid_fraction=valid_fraction,
-    test_fraction=test_fraction,
-    split_seed=split_seed,
-  )
+  completed = splits.complete(found, cuts, source=source)
   contents = {
     key: [pairs.sources, pairs.targets] for key, pairs in completed.items()
   }

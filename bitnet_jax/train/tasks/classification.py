@@ -11,7 +11,7 @@ import numpy as np
 
 from bitnet_jax.data.batches import images, pipeline
 from bitnet_jax.data.sources import registry
-from bitnet_jax.data.splits import Dataset
+from bitnet_jax.data.splits import Cuts, Dataset
 from bitnet_jax.train.config.settings import (
   DataOptions,
   Kind,
@@ -140,11 +140,13 @@ def build(settings: Settings, site: Site) -> base.Problem:
   registry.check_name(data.source)
   dataset = registry.load(
     data.source,
-    valid_fraction=data.valid_fraction,
-    test_fraction=data.test_fraction,
-    split_seed=data.split_seed,
+    Cuts(
+      valid_fraction=data.valid_fraction,
+      test_fraction=data.test_fraction,
+      split_seed=data.split_seed,
+      data_dir=data.data_dir,
+    ),
     num_classes=data.num_classes,
-    data_dir=data.data_dir,
     image_size=data.image_size,
   )
   train = dataset.splits["train"]

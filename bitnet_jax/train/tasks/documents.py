@@ -11,6 +11,7 @@ import numpy as np
 
 from bitnet_jax import choices
 from bitnet_jax.data.batches import bags, documents
+from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.text.tokenizers import Ragged, load_tokenizer
 from bitnet_jax.data.views.labelled import load_labelled
 from bitnet_jax.models.wide_mlp import WideMlp
@@ -161,12 +162,14 @@ def build(settings: Settings, site: Site) -> base.Problem:
     )
   found = load_labelled(
     data.source,
+    Cuts(
+      valid_fraction=data.valid_fraction,
+      test_fraction=data.test_fraction,
+      split_seed=data.split_seed,
+      data_dir=data.data_dir,
+    ),
     columns=(data.column,) if data.column else (),
     label=data.label,
-    valid_fraction=data.valid_fraction,
-    test_fraction=data.test_fraction,
-    split_seed=data.split_seed,
-    data_dir=data.data_dir,
   )
   tokenizer = load_tokenizer(
     data.tokenizer,

@@ -3,6 +3,7 @@
 import dataclasses
 
 from bitnet_jax.data.batches import graphs as graph_batches
+from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.views import graph_sets
 from bitnet_jax.train.config.settings import (
   DataOptions,
@@ -66,10 +67,12 @@ def build(settings: Settings, site: Site) -> base.Problem:
   check_pooling(settings, of_graphs=True)
   dataset = graph_sets.load(
     data.source,
-    valid_fraction=data.valid_fraction,
-    test_fraction=data.test_fraction,
+    Cuts(
+      valid_fraction=data.valid_fraction,
+      test_fraction=data.test_fraction,
+      split_seed=data.split_seed,
+    ),
     max_degree=data.max_degree,
-    split_seed=data.split_seed,
     num_classes=data.num_classes,
     row_normalize=data.row_normalize,
   )

@@ -240,11 +240,11 @@ def _load_corpus(data: DocumentOptions, site: Site) -> text.Corpus:
   def load(documents: str | None) -> text.Corpus:
     return text.load_corpus(
       data.source,
+      data.cuts(),
       documents=documents,
       marker=data.marker,
       column=data.column,
       skip_empty=data.skip_empty,
-      **data.cuts(),
     )
 
   corpus = load(data.documents)

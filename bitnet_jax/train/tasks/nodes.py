@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax.data import graphs
+from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.views import nodes
 from bitnet_jax.train.config.settings import (
   DataOptions,
@@ -167,12 +168,14 @@ def build(settings: Settings, site: Site) -> base.Problem:
   check_pooling(settings, of_graphs=False)
   dataset = nodes.load(
     data.source,
+    Cuts(
+      valid_fraction=data.valid_fraction,
+      split_seed=data.split_seed,
+      data_dir=data.data_dir,
+    ),
     train_per_class=data.train_per_class,
-    valid_fraction=data.valid_fraction,
-    split_seed=data.split_seed,
     num_classes=data.num_classes,
     row_normalize=data.row_normalize,
-    data_dir=data.data_dir,
   )
   model = base.make_model(settings, num_classes=dataset.num_classes)
   sizes = settings.model.sizes

@@ -151,11 +151,11 @@ def build(settings: Settings, site: Site) -> base.Problem:
   data.check_fits(settings.model, "seq_len")
   corpus = labelled.load_labelled(
     data.source,
+    data.cuts(),
     columns=data.columns,
     label=data.label,
     regression=options.regression,
     class_names=data.class_names,
-    **data.cuts(),
   )
   num_classes = 1 if options.regression else len(corpus.class_names)
   if num_classes == 1 and not options.regression:

@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.text.tokenizers import ROLES, Tokenizer, load_tokenizer
 from bitnet_jax.train.config.settings import (
   DataOptions,
@@ -48,15 +49,15 @@ class TextOptions(DataOptions):
     super().__post_init__()
     check_least("data", self, vocab_size=1, split_seed=0)
 
-  def cuts(self) -> dict[str, Any]:
-    """Returns the arguments of loaders that say how to find the splits."""
-    return {
-      "split_names": self.split_names,
-      "valid_fraction": self.valid_fraction,
-      "test_fraction": self.test_fraction,
-      "split_seed": self.split_seed,
-      "data_dir": self.data_dir,
-    }
+  def cuts(self) -> Cuts:
+    """Returns where the splits come from."""
+    return Cuts(
+      valid_fraction=self.valid_fraction,
+      test_fraction=self.test_fraction,
+      split_seed=self.split_seed,
+      split_names=self.split_names,
+      data_dir=self.data_dir,
+    )
 
   def by_split(
     self, splits: Iterable[str], make: Callable[[str], _T]

@@ -82,7 +82,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
   options: TranslationOptions = settings.task.options
   data.check_fits(settings.model, "input_len", "target_len")
   corpus = parallel.load_parallel(
-    data.source, languages=data.languages, **data.cuts()
+    data.source, data.cuts(), languages=data.languages
   )
   train = corpus.splits["train"]
   tokenizer = data.load_tokenizer(

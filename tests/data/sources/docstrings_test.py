@@ -7,6 +7,11 @@ import pytest
 
 from bitnet_jax.data.sources import docstrings
 from bitnet_jax.data.views.labelled import load_labelled
+from tests.data import loading
+
+
+def load(source, **options):
+  return loading.load(load_labelled, source, **options)
 
 
 def test_docstrings_are_those_of_the_modules():
@@ -21,9 +26,7 @@ def test_docstrings_are_those_of_the_modules():
 
 
 def test_source_is_cut_into_splits():
-  corpus = load_labelled(
-    "embedded:docstrings", test_fraction=0.2, valid_fraction=0.1
-  )
+  corpus = load("embedded:docstrings", test_fraction=0.2, valid_fraction=0.1)
   assert corpus.class_names == docstrings.MODULES
   sizes = {name: len(split) for name, split in corpus.splits.items()}
   total = sum(sizes.values())

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bitnet_jax.data.sources import npz, registry
+from tests.data import loading
 
 
 def arrays(**changes):
@@ -21,7 +22,7 @@ def arrays(**changes):
 
 def load(path, **options):
   options = dict(valid_fraction=0.0, test_fraction=0.0) | options
-  return registry.load(f"file:{path}", **options)
+  return loading.load(registry.load, f"file:{path}", **options)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import scipy.sparse
 from bitnet_jax.data import graphs
 from bitnet_jax.data.sources import planetoid
 from bitnet_jax.data.views import nodes
+from tests.data import loading
 
 NUM_VALID = 2
 # Four test nodes, of which number 9 is missing, as some of CiteSeer's are.
@@ -348,14 +349,14 @@ def test_tfds_prepares_and_reads_the_published_files(
     "data_dir": str(tmp_path / "tfds"),
   }
   with pytest.raises(FileNotFoundError, match=r"lacks ind\.citeseer\.x, .*Put"):
-    nodes.load("tfds:planetoid/citeseer", **options)
+    loading.load(nodes.load, "tfds:planetoid/citeseer", **options)
   expected = nodes.make_dataset(
     read(folder()), fingerprint="", where="published"
   )
   for file in tmp_path.glob("ind.*"):
     file.rename(manual / file.name)
   for _ in range(2):  # Prepared, then as it is there.
-    found = nodes.load("tfds:planetoid/citeseer", **options)
+    found = loading.load(nodes.load, "tfds:planetoid/citeseer", **options)
     for file in manual.glob("*"):
       file.unlink()
     assert found.fingerprint == "tfds:planetoid/citeseer/1.0.0"

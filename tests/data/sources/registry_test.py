@@ -8,11 +8,12 @@ import pytest
 import sklearn
 
 from bitnet_jax.data.sources import registry
+from tests.data import loading
 
 
 def load(source, **options):
   options = dict(valid_fraction=0.1, test_fraction=0.2) | options
-  return registry.load(source, **options)
+  return loading.load(registry.load, source, **options)
 
 
 def test_digits_are_those_of_scikit_learn():

@@ -8,6 +8,7 @@ from etils import epath
 from PIL import Image
 
 from bitnet_jax.data.sources import registry
+from tests.data import loading
 
 
 def encoded(image):
@@ -56,7 +57,9 @@ def blobs(count, shape=(4, 6, 3)):
 
 def load(folder, **options):
   options = dict(valid_fraction=0.0, test_fraction=0.0) | options
-  return registry.load("tfds:blobs", data_dir=str(folder), **options)
+  return loading.load(
+    registry.load, "tfds:blobs", data_dir=str(folder), **options
+  )
 
 
 def pixels(split):
@@ -171,7 +174,8 @@ def test_set_that_is_not_there_is_an_error_with_the_remedy(
   with pytest.raises(
     ValueError, match=message.replace("FOLDER", str(tmp_path))
   ):
-    registry.load(
+    loading.load(
+      registry.load,
       f"tfds:{name}",
       valid_fraction=0.0,
       test_fraction=0.0,
@@ -214,8 +218,8 @@ def test_public_sets_are_read_as_they_are_defined(
   builder.data_path.mkdir(parents=True)
   info.write_to_directory(builder.data_path)
   with tfds.testing.mock_data(num_examples=40, data_dir=str(tmp_path)):
-    dataset = registry.load(
-      f"tfds:{name}", valid_fraction=0.25, test_fraction=0.0
+    dataset = loading.load(
+      registry.load, f"tfds:{name}", valid_fraction=0.25, test_fraction=0.0
     )
   sizes = {key: len(split.labels) for key, split in dataset.splits.items()}
   assert sizes["test"] == 40

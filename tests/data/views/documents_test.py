@@ -5,6 +5,11 @@ from pydoc_data import topics
 import pytest
 
 from bitnet_jax.data.views import documents as text
+from tests.data import loading
+
+
+def load(source, **options):
+  return loading.load(text.load_corpus, source, **options)
 
 
 def write(path, content):
@@ -18,7 +23,7 @@ def texts(corpus):
 
 
 def test_pydoc_is_the_help_of_python():
-  corpus = text.load_corpus("embedded:pydoc")
+  corpus = load("embedded:pydoc")
   (train,) = corpus.splits.values()
   assert train.texts == [topics.topics[key] for key in sorted(topics.topics)]
   assert train.num_bytes > 400_000
@@ -26,10 +31,9 @@ def test_pydoc_is_the_help_of_python():
 
 def test_documents_are_cut_by_fraction_and_seed():
   cuts = dict(valid_fraction=0.1, test_fraction=0.2)
-  whole = text.load_corpus("embedded:pydoc")
+  whole = load("embedded:pydoc")
   corpora = [
-    text.load_corpus("embedded:pydoc", split_seed=seed, **cuts)
-    for seed in (0, 0, 1)
+    load("embedded:pydoc", split_seed=seed, **cuts) for seed in (0, 0, 1)
   ]
   first, again, other = map(texts, corpora)
   total = len(topics.topics)
@@ -48,10 +52,10 @@ def test_documents_are_cut_by_fraction_and_seed():
 def test_fingerprint_is_of_the_content(tmp_path):
   (tmp_path / "a").mkdir()
   by_line = dict(documents="lines")
-  plain = text.load_corpus(write(tmp_path / "x.txt", "a\nb\n"), **by_line)
+  plain = load(write(tmp_path / "x.txt", "a\nb\n"), **by_line)
   source = write(tmp_path / "a" / "y.txt.gz", "a\r\nb")
-  assert text.load_corpus(source, **by_line).fingerprint == plain.fingerprint
-  other = text.load_corpus(write(tmp_path / "x.txt", "a\nc\n"), **by_line)
+  assert load(source, **by_line).fingerprint == plain.fingerprint
+  other = load(write(tmp_path / "x.txt", "a\nc\n"), **by_line)
   assert plain.fingerprint != other.fingerprint
 
 
@@ -68,7 +72,7 @@ CONTENT = "one\n two\n\n\t\nthree<e>\n\n\nfour\n<e>five\n"
   ],
 )
 def test_text_files_hold_documents_of_four_kinds(tmp_path, documents, expected):
-  corpus = text.load_corpus(
+  corpus = load(
     write(tmp_path / "a.txt", CONTENT),
     documents=documents,
     marker="<e>",
@@ -84,24 +88,24 @@ def test_text_file_is_one_document_unless_asked_for(tmp_path):
   source = write(tmp_path / "train.txt", PLAY)
   write(tmp_path / "dev.txt", "c\n")
   pattern = source.replace("train.txt", "{split}.txt")
-  corpus = text.load_corpus(pattern)
+  corpus = load(pattern)
   assert texts(corpus) == {"train": [PLAY], "valid": ["c\n"]}
-  assert corpus == text.load_corpus(pattern, documents="whole")
+  assert corpus == load(pattern, documents="whole")
   with pytest.raises(ValueError, match=r"train\.txt, line 3: text is empty"):
-    text.load_corpus(pattern, documents="lines")
+    load(pattern, documents="lines")
 
 
 def test_lines_are_documents_if_asked_for(tmp_path):
   for end in ("", "\n", "\n\n\n"):
     source = write(tmp_path / "train.txt", f" a \nb{end}")
-    corpus = text.load_corpus(source, documents="lines")
+    corpus = load(source, documents="lines")
     assert texts(corpus) == {"train": [" a ", "b"]}
 
 
 def test_single_document_is_cut_at_its_end(tmp_path):
   content = "0123456789" * 10
   source = write(tmp_path / "a.txt", content)
-  corpus = text.load_corpus(
+  corpus = load(
     source, documents="whole", valid_fraction=0.1, test_fraction=0.2
   )
   found = texts(corpus)
@@ -115,10 +119,10 @@ def test_single_document_is_cut_at_its_end(tmp_path):
 
 def test_size_is_counted_in_bytes_words_and_lines(tmp_path):
   source = write(tmp_path / "a.txt", " é b \n\n c")
-  split = text.load_corpus(source, documents="whole").splits["train"]
+  split = load(source, documents="whole").splits["train"]
   assert (split.num_bytes, split.num_words, split.num_lines) == (10, 3, 3)
   source = write(tmp_path / "a.txt", "a b\n")
-  split = text.load_corpus(source, documents="whole").splits["train"]
+  split = load(source, documents="whole").splits["train"]
   assert (split.num_bytes, split.num_words, split.num_lines) == (4, 2, 1)
 
 
@@ -130,7 +134,7 @@ def test_documents_can_be_a_column(tmp_path, kind):
     rows = [{"id": 1, "body": 'a "b"'}, {"body": "c"}]
     content = "".join(json.dumps(row) + "\n" for row in rows)
   source = write(tmp_path / f"a.{kind}.gz", content)
-  corpus = text.load_corpus(source, column="body")
+  corpus = load(source, column="body")
   assert texts(corpus) == {"train": ['a "b"', "c"]}
 
 
@@ -180,7 +184,7 @@ def test_documents_that_are_not_as_they_must_be_are_errors(
   tmp_path, name, content, options, message
 ):
   with pytest.raises(ValueError, match=message):
-    text.load_corpus(write(tmp_path / name, content), **options)
+    load(write(tmp_path / name, content), **options)
 
 
 @pytest.mark.parametrize("documents", ["lines", "marked"])
@@ -190,9 +194,7 @@ def test_empty_documents_can_be_left_out_which_is_logged(
   caplog.set_level("INFO", logger="absl")
   end = "\n" if documents == "lines" else "#"
   source = write(tmp_path / "a.txt", end.join(["a", "", " ", "b", ""]))
-  corpus = text.load_corpus(
-    source, documents=documents, marker="#", skip_empty=True
-  )
+  corpus = load(source, documents=documents, marker="#", skip_empty=True)
   assert texts(corpus) == {"train": ["a", "b"]}
   assert "Left 2 empty documents of" in caplog.text
 
@@ -200,11 +202,11 @@ def test_empty_documents_can_be_left_out_which_is_logged(
 @pytest.mark.parametrize("source", ["embedded:digits", "pydoc", "file:", "a:b"])
 def test_unknown_source_is_an_error(source):
   with pytest.raises(ValueError, match=f"documents '{source}'; choose among"):
-    text.load_corpus(source)
+    load(source)
 
 
 def test_published_texts_have_their_published_sizes(data_dir):
-  corpus = text.load_corpus(
+  corpus = load(
     f"file:{data_dir}/wikitext2/{{split}}.txt.xz", documents="whole"
   )
   tokens = {
@@ -212,7 +214,7 @@ def test_published_texts_have_their_published_sizes(data_dir):
     for key, split in corpus.splits.items()
   }
   assert tokens == {"train": 2088628, "valid": 217646, "test": 245569}
-  stories = text.load_corpus(
+  stories = load(
     f"file:{data_dir}/tinystories_sample/stories.txt.xz", documents="marked"
   )
   assert len(stories.splits["train"]) == 2316

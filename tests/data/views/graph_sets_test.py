@@ -7,11 +7,12 @@ import pytest
 from bitnet_jax.data import graphs
 from bitnet_jax.data.sources import random_graphs
 from bitnet_jax.data.views import graph_sets
+from tests.data import loading
 
 
 def load(source, **options):
   options = dict(valid_fraction=0.0, test_fraction=0.0, max_degree=4) | options
-  return graph_sets.load(str(source), **options)
+  return loading.load(graph_sets.load, str(source), **options)
 
 
 def save(path, **changes):

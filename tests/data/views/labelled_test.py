@@ -5,6 +5,12 @@ import numpy as np
 import pytest
 
 from bitnet_jax.data.views import labelled
+from tests.data import loading
+
+
+def load(source, **options):
+  return loading.load(labelled.load_labelled, source, **options)
+
 
 COLUMNS = dict(columns=("a", "b"))
 
@@ -23,7 +29,7 @@ def tsv(path, rows, header=("label", "a", "b")):
 def test_tsv_gives_texts_and_classes(tmp_path):
   tsv(tmp_path / "train.tsv", [("yes", '"x', "y"), ("no", "z", "w")])
   tsv(tmp_path / "dev.tsv", [("no", "v", "u")])
-  corpus = labelled.load_labelled(f"file:{tmp_path}/{{split}}.tsv", **COLUMNS)
+  corpus = load(f"file:{tmp_path}/{{split}}.tsv", **COLUMNS)
   assert corpus.class_names == ("no", "yes")
   train = corpus.splits["train"]
   assert train.texts == (['"x', "z"], ["y", "w"])
@@ -36,12 +42,12 @@ def test_tsv_gives_texts_and_classes(tmp_path):
 def test_jsonl_gives_the_same(tmp_path):
   rows = [("10", "x"), ("9", "y"), ("10", "z")]
   source = tsv(tmp_path / "a.tsv.gz", rows, header=("label", "a"))
-  expected = labelled.load_labelled(source, columns=("a",))
+  expected = load(source, columns=("a",))
   objects = [{"a": text, "label": int(label)} for label, text in rows]
   source = write(
     tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in objects)
   )
-  corpus = labelled.load_labelled(source, columns=("a",))
+  corpus = load(source, columns=("a",))
   assert corpus.class_names == expected.class_names == ("9", "10")
   assert corpus.splits["train"].labels.tolist() == [1, 0, 1]
   assert corpus.fingerprint == expected.fingerprint
@@ -49,16 +55,14 @@ def test_jsonl_gives_the_same(tmp_path):
 
 def test_classes_can_be_given(tmp_path):
   source = tsv(tmp_path / "a.tsv", [("no", "x", "y")])
-  corpus = labelled.load_labelled(
-    source, class_names=("yes", "no", "maybe"), **COLUMNS
-  )
+  corpus = load(source, class_names=("yes", "no", "maybe"), **COLUMNS)
   assert corpus.class_names == ("yes", "no", "maybe")
   assert corpus.splits["train"].labels.tolist() == [1]
 
 
 def test_labels_can_be_numbers(tmp_path):
   rows = [("2.5", "x", "y"), ("-1e1", "z", "w"), ("0", "v", "u")] * 4
-  corpus = labelled.load_labelled(
+  corpus = load(
     tsv(tmp_path / "a.tsv", rows),
     regression=True,
     valid_fraction=0.25,
@@ -76,7 +80,7 @@ def test_labels_can_be_numbers(tmp_path):
 def test_cuts_take_the_same_share_of_each_class(tmp_path):
   rows = [("ab"[i % 10 == 0], f"x{i}", "y") for i in range(100)]
   source = tsv(tmp_path / "a.tsv", rows)
-  corpus = labelled.load_labelled(source, test_fraction=0.2, **COLUMNS)
+  corpus = load(source, test_fraction=0.2, **COLUMNS)
   test = corpus.splits["test"]
   assert np.bincount(test.labels).tolist() == [18, 2]
   for text, label in zip(test.texts[0], test.labels, strict=True):
@@ -92,7 +96,7 @@ def text_gcn(folder, index, documents, which="clean"):
 def test_text_gcn_has_an_index(tmp_path):
   index = "0\ttest\tb\n1\ttrain\ta\n2\ttrain\tb\n"
   source = text_gcn(tmp_path, index, "x y\nz\nw\n", "raw")
-  corpus = labelled.load_labelled(source)
+  corpus = load(source)
   assert corpus.class_names == ("a", "b")
   assert corpus.splits["train"].texts == (["z", "w"],)
   assert corpus.splits["train"].labels.tolist() == [0, 1]
@@ -118,7 +122,7 @@ def test_text_gcn_that_is_not_as_it_must_be_is_an_error(
   tmp_path, index, documents, message
 ):
   with pytest.raises(ValueError, match=message):
-    labelled.load_labelled(text_gcn(tmp_path, index, documents))
+    load(text_gcn(tmp_path, index, documents))
 
 
 @pytest.mark.parametrize(
@@ -154,14 +158,14 @@ def test_rows_that_are_not_as_they_must_be_are_errors(
   tmp_path, rows, options, message
 ):
   with pytest.raises(ValueError, match=message):
-    labelled.load_labelled(tsv(tmp_path / "train.tsv", rows), **options)
+    load(tsv(tmp_path / "train.tsv", rows), **options)
 
 
 def test_class_that_training_lacks_is_an_error_with_its_line(tmp_path):
   tsv(tmp_path / "train.tsv", [("a", "x", "y")])
   tsv(tmp_path / "test.tsv", [("a", "x", "y"), ("b", "x", "y")])
   with pytest.raises(ValueError, match=r"test\.tsv, line 3: label is 'b'"):
-    labelled.load_labelled(f"file:{tmp_path}/{{split}}.tsv", **COLUMNS)
+    load(f"file:{tmp_path}/{{split}}.tsv", **COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +178,7 @@ def test_class_that_training_lacks_is_an_error_with_its_line(tmp_path):
 )
 def test_unknown_source_is_an_error(source, message):
   with pytest.raises(ValueError, match=message):
-    labelled.load_labelled(source, **COLUMNS)
+    load(source, **COLUMNS)
 
 
 @pytest.mark.parametrize("regression", [False, True])
@@ -185,33 +189,33 @@ def test_split_with_hidden_labels_is_left_out(tmp_path, caplog, regression):
   tsv(tmp_path / "dev.tsv", [("1", "v", "u")])
   tsv(tmp_path / "test.tsv", [("-1", "v", "u"), ("-1.0", "v", "u")])
   source = f"file:{tmp_path}/{{split}}.tsv"
-  corpus = labelled.load_labelled(source, **options)
+  corpus = load(source, **options)
   assert corpus.splits.keys() == {"train", "valid"}
   assert f"Left test of {source} out: it has no labels" in caplog.text
   # Where training has it too, -1 is a label.
   tsv(tmp_path / "train.tsv", [("1", "x", "y"), ("-1", "z", "w")])
   tsv(tmp_path / "test.tsv", [("-1", "v", "u")])
-  corpus = labelled.load_labelled(source, **options)
+  corpus = load(source, **options)
   assert corpus.splits.keys() == {"train", "valid", "test"}
   tsv(tmp_path / "train.tsv", [("-1", "x", "y")])
   with pytest.raises(ValueError, match="train has no labels, they all are -1"):
-    labelled.load_labelled(source, **options)
+    load(source, **options)
 
 
 def test_some_hidden_labels_are_a_warning(tmp_path, caplog):
   tsv(tmp_path / "train.tsv", [("4.5", "x", "y"), ("0", "z", "w")])
   tsv(tmp_path / "test.tsv", [("-1", "v", "u"), ("2", "v", "u")])
   source = f"file:{tmp_path}/{{split}}.tsv"
-  labelled.load_labelled(source, regression=True, **COLUMNS)
+  load(source, regression=True, **COLUMNS)
   assert f"1 of 2 labels in test of {source} are -1" in caplog.text
 
 
 def test_published_sets_have_their_published_sizes(data_dir):
-  corpus = labelled.load_labelled(f"textgcn:{data_dir}/text_gcn/R8.raw")
+  corpus = load(f"textgcn:{data_dir}/text_gcn/R8.raw")
   sizes = {key: len(split) for key, split in corpus.splits.items()}
   assert sizes == {"train": 5485, "test": 2189}
   assert len(corpus.class_names) == 8
-  corpus = labelled.load_labelled(
+  corpus = load(
     f"file:{data_dir}/glue_small/stsb_{{split}}.tsv.gz",
     columns=("sentence1", "sentence2"),
     label="score",

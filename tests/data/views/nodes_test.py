@@ -7,6 +7,7 @@ import scipy.sparse
 
 from bitnet_jax.data import graphs
 from bitnet_jax.data.views import nodes
+from tests.data import loading
 
 N, D = 6, 4
 
@@ -40,7 +41,7 @@ def sparse_features(matrix=None):
 
 def load(source, **options):
   options = dict(train_per_class=None, valid_fraction=0.0) | options
-  return nodes.load(str(source), **options)
+  return loading.load(nodes.load, str(source), **options)
 
 
 @pytest.fixture

@@ -3,6 +3,12 @@ import gzip
 import pytest
 
 from bitnet_jax.data.views import parallel
+from tests.data import loading
+
+
+def load(source, **options):
+  return loading.load(parallel.load_parallel, source, **options)
+
 
 LANGUAGES = dict(languages=("en", "de"))
 
@@ -25,9 +31,7 @@ def test_line_k_of_one_file_belongs_to_line_k_of_the_other(tmp_path):
     test_2016__en=["e"],
     test_2016__de=["E"],
   )
-  corpus = parallel.load_parallel(
-    source, split_names=(("test", "test_2016"),), **LANGUAGES
-  )
+  corpus = load(source, split_names=(("test", "test_2016"),), **LANGUAGES)
   pairs = {
     key: (split.sources, split.targets) for key, split in corpus.splits.items()
   }
@@ -36,7 +40,7 @@ def test_line_k_of_one_file_belongs_to_line_k_of_the_other(tmp_path):
     "valid": (["d"], ["D"]),
     "test": (["e"], ["E"]),
   }
-  back = parallel.load_parallel(source, languages=("de", "en"))
+  back = load(source, languages=("de", "en"))
   assert back.splits["train"].sources == ["A", "B"]
   assert back.fingerprint != corpus.fingerprint
 
@@ -48,7 +52,7 @@ def test_pairs_can_be_columns_and_are_cut_together(tmp_path, kind):
   else:
     lines = [f'{{"de": "A{i}", "en": "a{i}"}}' for i in range(10)]
   (tmp_path / f"a.{kind}").write_text("\n".join(lines))
-  corpus = parallel.load_parallel(
+  corpus = load(
     f"file:{tmp_path}/a.{kind}",
     valid_fraction=0.2,
     test_fraction=0.2,
@@ -64,13 +68,13 @@ def test_files_of_different_lengths_are_an_error(tmp_path):
   source = write(tmp_path, train__en=["a", "b"], train__de=["A"])
   message = r"train\.en\.gz has 2 lines, but .*train\.de\.gz has 1"
   with pytest.raises(ValueError, match=message):
-    parallel.load_parallel(source, **LANGUAGES)
+    load(source, **LANGUAGES)
 
 
 def test_empty_line_is_an_error(tmp_path):
   source = write(tmp_path, train__en=["a", "b"], train__de=["A", " "])
   with pytest.raises(ValueError, match=r"train\.de\.gz, line 2: de is empty"):
-    parallel.load_parallel(source, **LANGUAGES)
+    load(source, **LANGUAGES)
 
 
 @pytest.mark.parametrize("lacking", ["train__de", "val__en", "val__de"])
@@ -78,7 +82,7 @@ def test_file_of_one_language_is_an_error(tmp_path, lacking):
   files = ("train__en", "train__de", "val__en", "val__de")
   source = write(tmp_path, **{k: ["a"] for k in files if k != lacking})
   with pytest.raises(FileNotFoundError, match=r"no file|one of the languages"):
-    parallel.load_parallel(source, **LANGUAGES)
+    load(source, **LANGUAGES)
 
 
 @pytest.mark.parametrize(
@@ -93,17 +97,17 @@ def test_file_of_one_language_is_an_error(tmp_path, lacking):
 )
 def test_impossible_arguments_are_errors(source, options, message):
   with pytest.raises(ValueError, match=message):
-    parallel.load_parallel(source, **options)
+    load(source, **options)
 
 
 def test_files_without_a_line_are_an_error(tmp_path):
   source = write(tmp_path, train__en=[], train__de=[])
   with pytest.raises(ValueError, match="train has no pair"):
-    parallel.load_parallel(source, **LANGUAGES)
+    load(source, **LANGUAGES)
 
 
 def test_published_set_has_its_published_sizes(data_dir):
-  corpus = parallel.load_parallel(
+  corpus = load(
     f"file:{data_dir}/multi30k/{{split}}.{{lang}}.gz",
     split_names=(("test", "test_2016_flickr"),),
     **LANGUAGES,

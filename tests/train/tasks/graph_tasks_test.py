@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bitnet_jax.data import graphs
+from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.views import nodes
 from bitnet_jax.train import runner
 from bitnet_jax.train.devices.sharding import place_batch
@@ -82,7 +83,9 @@ def test_sgc_on_cora_is_as_published(data_dir, tmp_path):
 def test_loss_is_that_of_training_nodes_and_metrics_those_of_a_split():
   config = karate("gcn", quant__recipe="float", model__dropout=0.0)
   metrics, _, experiment = take_step(config)
-  dataset = nodes.load("embedded:karate", train_per_class=4, valid_fraction=0.3)
+  dataset = nodes.load(
+    "embedded:karate", Cuts(valid_fraction=0.3), train_per_class=4
+  )
   with experiment.activate():
     state = experiment.init()
     batch = jax.tree.map(jnp.asarray, experiment.problem.train_batch(0))
@@ -106,7 +109,9 @@ def test_loss_is_that_of_training_nodes_and_metrics_those_of_a_split():
 
 def test_sgc_trains_on_propagated_features_of_the_split_alone():
   experiment = build(karate("sgc"))
-  dataset = nodes.load("embedded:karate", train_per_class=4, valid_fraction=0.3)
+  dataset = nodes.load(
+    "embedded:karate", Cuts(valid_fraction=0.3), train_per_class=4
+  )
   expected = graphs.propagate(dataset.graph, steps=2)
   first, second = map(experiment.problem.train_batch, (0, 7))
   assert first["nodes"] is second["nodes"]  # Computed once.

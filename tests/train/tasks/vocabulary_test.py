@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.text.tokenizers import ROLES, load_tokenizer
 from bitnet_jax.data.views import documents as text
 from bitnet_jax.train import runner
@@ -130,9 +131,9 @@ def test_run_of_before_keeps_its_documents(tmp_path, lines):
   folder, today = tmp_path / "run", build(config)
   corpus = text.load_corpus(
     source,
+    Cuts(**{k: config["data"][k] for k in ("valid_fraction", "test_fraction")}),
     documents="lines",
     skip_empty=True,
-    **{k: config["data"][k] for k in ("valid_fraction", "test_fraction")},
   )
   content = today.fingerprint.partition(" vocabulary ")[0]
   recorded = today.fingerprint.replace(content, corpus.fingerprint)
