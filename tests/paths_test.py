@@ -67,11 +67,11 @@ TAKES = {
   distillation.find_teacher: (lambda f, path: f(path), ValueError),
   warm_start.find: (lambda f, path: f(path), ValueError),
   planetoid.read: (lambda f, path: f(path, "cora"), FileNotFoundError),
-  saved.load_kept: (
+  saved.load_vocabulary: (
     lambda f, path: f({"kind": "bert", "fingerprint": ""}, path),
     FileNotFoundError,
   ),
-  saved.keep_vocabulary: (
+  saved.save_vocabulary: (
     lambda f, path: f(
       tokenizers.load_tokenizer("bytes", texts=tuple), "bytes", path, cache=path
     ),

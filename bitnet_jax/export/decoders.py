@@ -1,4 +1,11 @@
-"""Frozen decoders block by block, as other formats hold them."""
+"""Decoders as other formats hold them: block by block, named and packed.
+
+In the files of Hugging Face's transformers (names that begin with HF here)
+kernels are [d_out, d_in]. Four ternary codes share a byte, a quarter of the
+rows apart, the first in the lowest bits. ``weight_scale`` is stored beside
+them: the factor of the codes where ``linear_class`` is "autobitlinear", its
+reciprocal where it is "bitlinear".
+"""
 
 import dataclasses
 import functools
@@ -31,6 +38,36 @@ PROJECTIONS = (
 )
 NORMS = ("attention_norm", "feed_forward_norm")
 SUB_NORMS = ("attention/sub_norm", "feed_forward/sub_norm")
+
+HF_CONFIG, HF_TENSORS = "config.json", "model.safetensors"
+# How texts begin and end; it takes precedence over HF_CONFIG.
+HF_GENERATION = "generation_config.json"
+HF_INDEX = f"{HF_TENSORS}.index.json"
+# What weight_scale is: the scale, or one over it.
+LINEAR_CLASSES = ("autobitlinear", "bitlinear")
+# The metadata key of the scales whose reciprocals are stored.
+EXACT_SCALES = "scales"
+HF_EMBEDDING, HF_FINAL_NORM = "model.embed_tokens.weight", "model.norm.weight"
+HF_HEAD = "lm_head.weight"
+HF_ACTIVATIONS = {
+  "relu2_gated": "relu2",
+  "swiglu": "silu",
+  "geglu": "gelu_pytorch_tanh",
+  "reglu": "relu",
+}
+_HF_NAMES = {
+  "attention_norm": "input_layernorm",
+  "attention/query": "self_attn.q_proj",
+  "attention/key": "self_attn.k_proj",
+  "attention/value": "self_attn.v_proj",
+  "attention/sub_norm": "self_attn.attn_sub_norm",
+  "attention/out": "self_attn.o_proj",
+  "feed_forward_norm": "post_attention_layernorm",
+  "feed_forward/gate": "mlp.gate_proj",
+  "feed_forward/up": "mlp.up_proj",
+  "feed_forward/sub_norm": "mlp.ffn_sub_norm",
+  "feed_forward/down": "mlp.down_proj",
+}
 
 Need = tuple[bool, str]
 Block = dict[str, Any]
@@ -131,6 +168,26 @@ def part_shapes(cfg: DecoderConfig) -> dict[str, tuple[int, ...]]:
     "feed_forward/sub_norm": (width,),
     "feed_forward/down": (width, hidden),
   }
+
+
+def hf_names(cfg: DecoderConfig, layer: int) -> dict[str, str]:
+  """Returns the names that transformers gives the parts of a block, by ours."""
+  return {
+    part: f"model.layers.{layer}.{_HF_NAMES[part]}" for part in parts(cfg)
+  }
+
+
+def hf_pack(codes: np.ndarray) -> np.ndarray:
+  """Packs ternary codes [d_out, d_in] as [d_out / 4, d_in]."""
+  digits = (codes + 1).astype(np.uint8).reshape(4, -1, codes.shape[-1])
+  shifted = [digits[i] << np.uint8(2 * i) for i in range(4)]
+  return np.bitwise_or.reduce(shifted, axis=0)
+
+
+def hf_unpack(data: np.ndarray) -> np.ndarray:
+  """Returns the codes of packed bytes; two set bits give 2, no code."""
+  digits = np.concatenate([data >> np.uint8(2 * i) & 3 for i in range(4)])
+  return digits.astype(np.int8) - np.int8(1)
 
 
 def split(params: Mapping[str, Any], cfg: DecoderConfig) -> list[Block]:

@@ -5,9 +5,9 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bitnet_jax.data.text import subwords
+from bitnet_jax.data.text import saved, subwords
 from bitnet_jax.data.text.tokenizers import Tokenizer
-from bitnet_jax.export import decoders, vocabulary
+from bitnet_jax.export import decoders
 from bitnet_jax.export.decoders import Need
 
 # Kinds of tokens, by llama.cpp's numbers.
@@ -58,8 +58,8 @@ def write(
   if tokenizer is None:
     writer.add_tokenizer_model("none")
     return
-  description = vocabulary.describe(tokenizer)
-  names = vocabulary.names_of(description)
+  description = saved.describe(tokenizer)
+  names = saved.names_of(description)
   _check_kind(description)
   decoders.refuse("gguf", _needs(tokenizer, description, names, name))
   kinds = _kinds(tokenizer, description, names)
@@ -231,4 +231,4 @@ def check_read_back(path: Any, fields: Mapping[str, Any], tokenizer: Tokenizer):
   known = [t for t, kind in zip(tokens, kinds, strict=True) if kind == _ADDED]
   other.add_tokens([library.AddedToken(t, normalized=False) for t in known])
   special = [tokens[i] for i in tokenizer.special_ids]
-  vocabulary.compare(f"in {path}", other, tokenizer, [*known, *special])
+  saved.compare(f"in {path}", other, tokenizer, [*known, *special])

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax import choices
+from bitnet_jax.data.text import saved
 from bitnet_jax.data.text.tokenizers import Tokenizer
-from bitnet_jax.export import decoders, hf_layout, vocabulary
+from bitnet_jax.export import decoders
 from bitnet_jax.export.hf_import import read_hf
 from bitnet_jax.files import PathLike, local_path, write_atomically
 from bitnet_jax.inference.prompts import unboxed
@@ -51,7 +52,7 @@ def write_hf(
     ValueError: for a model that the format cannot hold, saying why.
   """
   folder = local_path(folder)
-  choices.check(linear_class, hf_layout.LINEAR_CLASSES, key="linear_class")
+  choices.check(linear_class, decoders.LINEAR_CLASSES, key="linear_class")
   decoders.check_decoder("hf", model)
   variables = unboxed(variables)
   recipe, needs = decoders.recipe_needs(model, variables)
@@ -78,7 +79,7 @@ def write_hf(
     is_reciprocal=linear_class == "bitlinear",
   )
   config = _config(model.cfg, recipe, linear_class, is_frozen=is_frozen)
-  described = tokenizer and vocabulary.describe(tokenizer)
+  described = tokenizer and saved.describe(tokenizer)
   folder.mkdir(parents=True, exist_ok=True)
   if tokenizer is not None:
     config |= _write_vocabulary(
@@ -86,10 +87,10 @@ def write_hf(
     )
   metadata = {"format": "pt"}
   if scales:
-    metadata[hf_layout.EXACT_SCALES] = json.dumps(scales)
-  save_tensors(tensors, folder / hf_layout.TENSORS, metadata)
+    metadata[decoders.EXACT_SCALES] = json.dumps(scales)
+  save_tensors(tensors, folder / decoders.HF_TENSORS, metadata)
   write_atomically(
-    folder / hf_layout.CONFIG, json.dumps(config, indent=2) + "\n"
+    folder / decoders.HF_CONFIG, json.dumps(config, indent=2) + "\n"
   )
   # Scanned, as what is read: unrolled, it would add in another order.
   own = decoders.scanned_model(model.cfg, recipe)
@@ -134,14 +135,14 @@ def _needs(cfg, recipe, is_frozen):
 def _to_tensors(cfg, params, *, has_norm, is_reciprocal):
   """Returns arrays by name, and the scales where the arrays lose them."""
   tensors = {
-    hf_layout.EMBEDDING: params["embed"]["tokens"]["embedding"],
-    hf_layout.FINAL_NORM: params["final_norm"]["scale"],
+    decoders.HF_EMBEDDING: params["embed"]["tokens"]["embedding"],
+    decoders.HF_FINAL_NORM: params["final_norm"]["scale"],
   }
   if not cfg.tie_embeddings:
-    tensors[hf_layout.HEAD] = params["head"]["kernel"].T
+    tensors[decoders.HF_HEAD] = params["head"]["kernel"].T
   scales = {}
   for i, block in enumerate(decoders.split(params, cfg)):
-    for part, name in hf_layout.names(cfg, i).items():
+    for part, name in decoders.hf_names(cfg, i).items():
       if part not in decoders.PROJECTIONS:
         tensors[f"{name}.weight"] = block[f"{part}/scale"]
         continue
@@ -152,7 +153,7 @@ def _to_tensors(cfg, params, *, has_norm, is_reciprocal):
       if not isinstance(kernel, QTensor):
         tensors[f"{name}.weight"] = kernel.T
         continue
-      tensors[f"{name}.weight"] = hf_layout.pack(np.asarray(kernel.codes).T)
+      tensors[f"{name}.weight"] = decoders.hf_pack(np.asarray(kernel.codes).T)
       scale = kernel.scale.reshape(1)
       if is_reciprocal:
         scales[f"{name}.weight_scale"] = float(scale[0])
@@ -175,7 +176,7 @@ def _config(cfg, recipe, linear_class, *, is_frozen) -> dict[str, Any]:
     "num_attention_heads": cfg.num_heads,
     "num_key_value_heads": cfg.num_kv_heads,
     "head_dim": cfg.features_of_head,
-    "hidden_act": hf_layout.ACTIVATIONS[cfg.feed_forward],
+    "hidden_act": decoders.HF_ACTIVATIONS[cfg.feed_forward],
     "max_position_embeddings": cfg.max_length,
     "rms_norm_eps": cfg.norm_eps,
     "rope_theta": cfg.rotary_base,
@@ -205,7 +206,7 @@ def _write_vocabulary(
   folder, tokenizer, description, max_length
 ) -> dict[str, Any]:
   """Writes the files of a vocabulary, and returns what the config says."""
-  names = vocabulary.names_of(description)
+  names = saved.names_of(description)
   # A text starts after the token that ends another.
   ids = {
     "bos": tokenizer.eos_id,

@@ -12,7 +12,7 @@ import numpy as np
 
 from bitnet_jax import choices
 from bitnet_jax.construct import construct
-from bitnet_jax.export import decoders, hf_layout
+from bitnet_jax.export import decoders
 from bitnet_jax.export.decoders import PROJECTIONS
 from bitnet_jax.files import parse_json, read_json
 from bitnet_jax.inference.tensors import load_tensors
@@ -63,23 +63,23 @@ def read_hf(folder: str | pathlib.Path) -> HfModel:
     ValueError: for damaged files, and models that are others, saying how.
   """
   folder = pathlib.Path(folder).expanduser()
-  config = read_json(folder / hf_layout.CONFIG)
+  config = read_json(folder / decoders.HF_CONFIG)
   try:
     cfg, recipe, kind = _read_config(config)
   except KeyError as error:
-    raise ValueError(f"{folder / hf_layout.CONFIG} lacks {error}") from error
+    raise ValueError(f"{folder / decoders.HF_CONFIG} lacks {error}") from error
   except _DAMAGE as error:
-    raise ValueError(f"{folder / hf_layout.CONFIG}: {error!r}") from error
+    raise ValueError(f"{folder / decoders.HF_CONFIG}: {error!r}") from error
   except ValueError as error:
-    raise ValueError(f"{folder / hf_layout.CONFIG}: {error}") from error
+    raise ValueError(f"{folder / decoders.HF_CONFIG}: {error}") from error
   tensors, metadata = _read_files(folder)
   try:
     params = _from_tensors(cfg, recipe, kind, tensors, metadata)
   except _DAMAGE as error:
-    raise ValueError(f"{folder / hf_layout.TENSORS}: {error!r}") from error
+    raise ValueError(f"{folder / decoders.HF_TENSORS}: {error!r}") from error
   except ValueError as error:
-    raise ValueError(f"{folder / hf_layout.TENSORS}: {error}") from error
-  is_frozen = kind in hf_layout.LINEAR_CLASSES
+    raise ValueError(f"{folder / decoders.HF_TENSORS}: {error}") from error
+  is_frozen = kind in decoders.LINEAR_CLASSES
   model = decoders.scanned_model(cfg, recipe)
   return HfModel(model, {"params": params}, is_frozen)
 
@@ -90,7 +90,7 @@ def _read_config(config) -> tuple[DecoderConfig, Recipe, str]:
     {"bitnet": True, "llama": False}, config["model_type"], key="model_type"
   )
   rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-  kinds = {theirs: ours for ours, theirs in hf_layout.ACTIVATIONS.items()}
+  kinds = {theirs: ours for ours, theirs in decoders.HF_ACTIVATIONS.items()}
   for key, expected in (("attention_bias", False), ("mlp_bias", False)):
     if config.get(key, expected) != expected:
       raise ValueError(f"{key} is {config[key]!r}; only {expected} is read")
@@ -138,7 +138,7 @@ def _read_quantization(found) -> tuple[Recipe, str]:
     return RECIPES["float"], "latent"
   choices.check(found["quant_method"], ("bitnet",), key="quant_method")
   linear_class = found.get("linear_class", "bitlinear")
-  choices.check(linear_class, hf_layout.LINEAR_CLASSES, key="linear_class")
+  choices.check(linear_class, decoders.LINEAR_CLASSES, key="linear_class")
   norm = None
   if found.get("use_rms_norm"):
     norm = "rms_norm"
@@ -155,16 +155,17 @@ def _read_quantization(found) -> tuple[Recipe, str]:
 
 def _read_files(folder):
   """Returns all arrays, and what the file says beside them."""
-  if not (folder / hf_layout.INDEX).exists():
-    return load_tensors(folder / hf_layout.TENSORS)
-  names = read_json(folder / hf_layout.INDEX).get("weight_map")
+  if not (folder / decoders.HF_INDEX).exists():
+    return load_tensors(folder / decoders.HF_TENSORS)
+  names = read_json(folder / decoders.HF_INDEX).get("weight_map")
   if not isinstance(names, dict) or not names:
-    raise ValueError(f"{folder / hf_layout.INDEX} lacks weight_map")
+    raise ValueError(f"{folder / decoders.HF_INDEX} lacks weight_map")
   tensors = {}
   for name in sorted({str(name) for name in names.values()}):
     if pathlib.PurePath(name).name != name or not name.isprintable():
       raise ValueError(
-        f"{folder / hf_layout.INDEX} names {name!r}, which is no file beside it"
+        f"{folder / decoders.HF_INDEX} names {name!r}, which is no file beside"
+        " it"
       )
     tensors |= load_tensors(folder / name)[0]
   return tensors, {}
@@ -204,12 +205,12 @@ def _from_tensors(cfg, recipe, kind, tensors, metadata) -> dict[str, Any]:
       " arrays"
     )
   arrays = _Arrays(tensors)
-  exact = parse_json(metadata.get(hf_layout.EXACT_SCALES, "{}"))
+  exact = parse_json(metadata.get(decoders.EXACT_SCALES, "{}"))
   shapes = decoders.part_shapes(cfg)
   blocks = []
   for i in range(cfg.num_layers):
     block = {}
-    for part, name in hf_layout.names(cfg, i).items():
+    for part, name in decoders.hf_names(cfg, i).items():
       if part in PROJECTIONS:
         if recipe.norm is not None:
           _check_ones(arrays, name, shapes[part][0])
@@ -219,14 +220,14 @@ def _from_tensors(cfg, recipe, kind, tensors, metadata) -> dict[str, Any]:
         block[f"{part}/scale"] = arrays.floats(f"{name}.weight", *shapes[part])
     blocks.append(block)
   table = cfg.vocab_size, cfg.hidden
-  embedding = arrays.floats(hf_layout.EMBEDDING, *table)
+  embedding = arrays.floats(decoders.HF_EMBEDDING, *table)
   rest: dict[str, Any] = {
     "embed": {"tokens": {"embedding": embedding}},
-    "final_norm": {"scale": arrays.floats(hf_layout.FINAL_NORM, cfg.hidden)},
+    "final_norm": {"scale": arrays.floats(decoders.HF_FINAL_NORM, cfg.hidden)},
   }
   if not cfg.tie_embeddings:
-    rest["head"] = {"kernel": arrays.floats(hf_layout.HEAD, *table).T}
-  arrays.tensors.pop(hf_layout.HEAD, None)  # Some write tied ones twice.
+    rest["head"] = {"kernel": arrays.floats(decoders.HF_HEAD, *table).T}
+  arrays.tensors.pop(decoders.HF_HEAD, None)  # Some write tied ones twice.
   if arrays.tensors:
     others = sorted(arrays.tensors)[:5]
     raise ValueError(f"there are arrays that the model has not: {others}")
@@ -238,7 +239,7 @@ def _kernel(arrays, name, shape, kind, exact) -> np.ndarray | QTensor:
   if kind == "latent":
     return arrays.floats(f"{name}.weight", d_out, d_in).T
   data = arrays.bytes(f"{name}.weight", -(-d_out // 4), d_in)
-  codes = hf_layout.unpack(data)[:d_out]
+  codes = decoders.hf_unpack(data)[:d_out]
   if codes.max() > 1:
     raise ValueError(f"{name}.weight holds a byte that is no codes")
   scale = _scale(arrays, f"{name}.weight_scale", kind, exact)

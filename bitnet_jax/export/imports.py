@@ -11,9 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 from absl import logging
 
-from bitnet_jax.data.text.saved import keep_vocabulary
+from bitnet_jax.data.text.saved import save_vocabulary
 from bitnet_jax.data.text.tokenizers import Tokenizer, load_tokenizer
-from bitnet_jax.export import hf_layout
+from bitnet_jax.export import decoders
 from bitnet_jax.export.hf_import import HfModel, read_hf
 from bitnet_jax.files import (
   PathLike,
@@ -75,7 +75,7 @@ def import_hf(source: PathLike, output: PathLike) -> str:
     if found.is_frozen:
       record |= _ids(source, found.model.cfg.vocab_size)
       if tokenizer:
-        record["tokenizer"] = keep_vocabulary(
+        record["tokenizer"] = save_vocabulary(
           tokenizer, spec, partial, cache=partial
         )
       save_frozen(partial, found.variables, found.model, record)
@@ -95,9 +95,9 @@ def _ids(source: pathlib.Path, vocab_size: int) -> dict[str, Any]:
   Several tokens may end a text, of which the first comes first. As in
   transformers, ``generation_config.json`` counts before ``config.json``.
   """
-  said = read_json(source / hf_layout.CONFIG)
-  if (source / hf_layout.GENERATION).exists():
-    more = read_json(source / hf_layout.GENERATION)
+  said = read_json(source / decoders.HF_CONFIG)
+  if (source / decoders.HF_GENERATION).exists():
+    more = read_json(source / decoders.HF_GENERATION)
     said |= {key: value for key, value in more.items() if value is not None}
   ids: dict[str, Any] = {}
   for name, key in (("first_id", "bos_token_id"), ("stop_id", "eos_token_id")):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax import choices
-from bitnet_jax.export import gguf, hf, hf_layout, stablehlo
+from bitnet_jax.export import decoders, gguf, hf, stablehlo
 from bitnet_jax.files import PathLike, local_path, new_folder
 from bitnet_jax.inference.tensors import load_tensors, save_tensors
 from bitnet_jax.programs import frozen
@@ -24,7 +24,7 @@ from bitnet_jax.train.tasks.base import Problem
 LATENT = "latent"
 VARIANTS: dict[str, tuple[str, ...]] = {
   "packed": (),
-  "hf": (*hf_layout.LINEAR_CLASSES, LATENT),
+  "hf": (*decoders.LINEAR_CLASSES, LATENT),
   "gguf": gguf.TYPES,
   "stablehlo": (),
   "safetensors": (),
@@ -77,7 +77,7 @@ def _write_hf(folder, output, checkpoint, variant):
   if variant == LATENT:
     experiment, state = _load(folder, checkpoint)
     variables = {"params": state.params}
-    linear_class = hf_layout.LINEAR_CLASSES[0]
+    linear_class = decoders.LINEAR_CLASSES[0]
   else:
     experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
     linear_class = variant

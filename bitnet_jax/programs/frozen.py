@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bitnet_jax.data.text.saved import keep_vocabulary
+from bitnet_jax.data.text.saved import save_vocabulary
 from bitnet_jax.files import PathLike, local_path, new_folder
 from bitnet_jax.inference.freeze import freeze_kernels
 from bitnet_jax.inference.size import Size, measure_size
@@ -101,7 +101,7 @@ def _text_of(experiment: Experiment, folder, output) -> dict[str, Any]:
   problem, data = experiment.problem, experiment.settings.data
   if problem.tokenizer is None:
     return {}
-  kept = keep_vocabulary(
+  kept = save_vocabulary(
     problem.tokenizer,
     data.tokenizer,
     output,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from bitnet_jax.data.text.saved import load_kept
+from bitnet_jax.data.text.saved import load_vocabulary
 from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.files import PathLike, local_path
 from bitnet_jax.inference import Sampling, beam_search, stream
@@ -134,7 +134,7 @@ def writer_of_frozen(folder: PathLike) -> Writer:
   model, variables, record = load_frozen(folder)
   tokenizer = None
   if "tokenizer" in record:
-    tokenizer = load_kept(record["tokenizer"], folder)
+    tokenizer = load_vocabulary(record["tokenizer"], folder)
   _check_writes(model, tokenizer, f"--frozen={folder}")
   assert tokenizer is not None
   given = {n: record[n] for n in ("first_id", "stop_id") if n in record}

@@ -13,8 +13,9 @@ import pytest
 import safetensors.numpy
 import tokenizers
 
+from bitnet_jax.data.text import saved
 from bitnet_jax.data.text.tokenizers import load_tokenizer
-from bitnet_jax.export import read_hf, vocabulary, write_hf
+from bitnet_jax.export import read_hf, write_hf
 from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.types import QTensor
 from tests.corruption import corrupt
@@ -185,7 +186,7 @@ def test_what_the_format_cannot_hold_is_refused(
 def test_files_that_read_differently_fail_loudly(tmp_path, monkeypatch):
   model, variables = make_frozen()
   monkeypatch.setattr(
-    "bitnet_jax.export.hf_layout.unpack",
+    "bitnet_jax.export.decoders.hf_unpack",
     lambda data: np.zeros((4 * data.shape[0], data.shape[1]), np.int8),
   )
   with pytest.raises(OSError, match="reads as another model: logits differ"):
@@ -262,7 +263,7 @@ def test_names_of_special_tokens_are_text(spec):
   texts = ["Say <pad> and <eos>, or new words of 12 letters.\n"] * 20
   size = None if spec == "bytes" else 340
   tokenizer = load_tokenizer(spec, texts=lambda: texts, vocab_size=size)
-  content = json.dumps(vocabulary.describe(tokenizer))
+  content = json.dumps(saved.describe(tokenizer))
   found = tokenizers.Tokenizer.from_str(content)
   found.encode_special_tokens = True  # as tokenizer_config.json says
   for text in ("<pad>", "say <eos><unk> 1", "<pad <pad>"):

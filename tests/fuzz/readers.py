@@ -200,7 +200,7 @@ def _write_bert(folder):
   (folder / "vocab.txt").write_text("\n".join(words) + "\n")
 
 
-def _write_kept(folder):
+def _write_saved(folder):
   """A vocabulary in a run's folder, and one beside a model."""
   from bitnet_jax.data.text import saved, tokenizers
 
@@ -210,13 +210,13 @@ def _write_kept(folder):
     "bpe", texts=lambda: lines, cache=folder, **options
   )
   (folder / "beside").mkdir()
-  entry = saved.keep_vocabulary(
+  entry = saved.save_vocabulary(
     tokenizer, "bpe", folder / "beside", cache=folder
   )
   (folder / "beside" / "entry.json").write_text(json.dumps(entry))
 
 
-def _read_kept(folder):
+def _read_saved(folder):
   from bitnet_jax.data.text import saved, tokenizers
   from bitnet_jax.files import read_json
 
@@ -224,7 +224,7 @@ def _read_kept(folder):
     "bpe", texts=TEXT.splitlines, cache=folder, vocab_size=290, lowercase=False
   )
   entry = read_json(folder / "beside" / "entry.json")
-  return saved.load_kept(entry, folder / "beside").encode(_SAID)
+  return saved.load_vocabulary(entry, folder / "beside").encode(_SAID)
 
 
 def _write_planetoid(folder):
@@ -506,8 +506,8 @@ READERS = {
     write=_write_gpt2, read=_tokenizer(("gpt2", "vocab.json", "merges.txt"))
   ),
   "bert": Reader(write=_write_bert, read=_tokenizer(("bert", "vocab.txt"))),
-  "kept vocabularies": Reader(
-    write=_write_kept, read=_read_kept, speaks=("kept",)
+  "saved vocabularies": Reader(
+    write=_write_saved, read=_read_saved, speaks=("saved vocabulary",)
   ),
   "planetoid": Reader(
     write=_write_planetoid,
