@@ -70,7 +70,11 @@ def run(make_config, tmp_path):
 
 def first_losses(config, steps=6):
   """Returns the losses of the first steps, without all that runs beside."""
-  experiment = build(config)
+  return losses_of(build(config), steps)
+
+
+def losses_of(experiment, steps):
+  """Returns the losses of the first steps of an experiment."""
   strength = experiment.settings.quant.make_phase_in().strength
   losses = []
   with experiment.activate():
