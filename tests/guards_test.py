@@ -135,7 +135,12 @@ LOSSES = [
   *(f"planetoid_gnn:{kind}" for kind in ("gcn", "sage", "gat")),
   "pydoc_decoder:2b4t",
 ]
-QUICK = ("digits_mlp:S", "docstrings_mlp:S")
+QUICK = (
+  "digits_mlp:S",
+  "docstrings_mlp:S",
+  "planetoid_gnn:sgc",
+  "pydoc_decoder:S",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
