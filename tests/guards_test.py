@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 # What follows, up to the line, is all that knows where code stands.
 from bitnet_jax.train import experiment as experiments
 from bitnet_jax.train.experiment import build
-from bitnet_jax.train.flags import load_config
+from bitnet_jax.train.runner import load_config
 from bitnet_jax.train.tasks import base
 from tests import guarded_data
 from tests.data.planetoid_test import dump
