@@ -23,7 +23,7 @@ from bitnet_jax.train.experiment import build
 from bitnet_jax.train.runner import load_config
 from bitnet_jax.train.tasks import base
 from tests import guarded_data
-from tests.data.planetoid_test import dump
+from tests.data.sources.planetoid_test import dump
 from tests.guarded_cases import CASES, REAL, SHARED
 from tests.train.conftest import losses_of
 
