@@ -59,7 +59,7 @@ def test_example_runs():
 
 def test_folders_of_the_layout_exist():
   folders = re.findall(r"^\| `([\w/]+)/` \|", text(), re.MULTILINE)
-  assert len(folders) == 13
+  assert len(folders) == 14
   for folder in folders:
     assert (ROOT / folder).is_dir(), folder
 

@@ -109,8 +109,8 @@ def dense(torch: Torch | None) -> Iterator[Case]:
     ]
     if kernels.is_there():
       with kernels.portable():
-        runs["b158, XLA alone"] = step(layers["b158"], x, g)
-      ratios.append(("b158, XLA alone", "nn.Dense"))
+        runs["b158, without kernels"] = step(layers["b158"], x, g)
+      ratios.append(("b158, without kernels", "nn.Dense"))
     if torch:
       for name in ("Linear", "AbsMean", "AbsMedian"):
         runs[f"torch {name}"] = torch.make(
@@ -158,8 +158,8 @@ def conv(torch: Torch | None) -> Iterator[Case]:
     ]
     if kernels.is_there():
       with kernels.portable():
-        runs["b158, XLA alone"] = step(layers["b158"], x, g)
-      ratios.append(("b158, XLA alone", "nn.Conv"))
+        runs["b158, without kernels"] = step(layers["b158"], x, g)
+      ratios.append(("b158, without kernels", "nn.Conv"))
     name = f"conv {batch} x {side}x{side}, {c_in} to {c_out}"
     yield Case(name, runs | ahead, ratios)
 
@@ -214,7 +214,7 @@ def looked_up() -> Iterator[Case]:
       "kernel": jitted(kernels.ternary_dot, g, w, jnp.float32(1)),
       "float": jitted(lambda g, w: g @ w.astype(g.dtype).T, g, w),
     }
-    name = f"gradient by the input, {rows} x {d_in} x {d_out}"
+    name = f"input gradient, {rows} x {d_in} x {d_out}"
     yield Case(name, runs, [("kernel", "float")])
   for batch, side, c_in, c_out in CONVOLUTIONS_LOOKED_UP:
     g = jax.random.normal(jax.random.key(0), (batch, side, side, c_out))
@@ -226,7 +226,7 @@ def looked_up() -> Iterator[Case]:
       return SAME.input_gradient(g, w, x, precision=None)
 
     name = f"{batch} x {side}x{side}, {c_in} to {c_out}"
-    yield _beside_xla(f"gradient by the input, {name}", gradient, g, w)
+    yield _beside_xla(f"input gradient, {name}", gradient, g, w)
 
 
 def summed() -> Iterator[Case]:
@@ -246,7 +246,7 @@ def summed() -> Iterator[Case]:
     runs = {"kernel": jitted(by_kernel, x, scale, g)}
     with kernels.portable():
       runs["float"] = jitted(by_xla, x, scale, g)
-    name = f"gradient by the weight, {rows} x {d_in} x {d_out}"
+    name = f"weight gradient, {rows} x {d_in} x {d_out}"
     yield Case(name, runs, [("kernel", "float")])
   for batch, side, c_in, c_out in CONVOLUTIONS:
     shape = batch, side, side
@@ -263,7 +263,7 @@ def summed() -> Iterator[Case]:
       return SAME.weight_gradient(g, x, w, precision=None)
 
     name = f"{batch} x {side}x{side}, {c_in} to {c_out}"
-    yield _beside_xla(f"gradient by the weight, {name}", gradient, g, x)
+    yield _beside_xla(f"weight gradient, {name}", gradient, g, x)
 
 
 def rounded() -> Iterator[Case]:
@@ -281,7 +281,7 @@ def rounded() -> Iterator[Case]:
       return jax.vjp(lambda x: normalize(x, "layer_norm"), x)[1](g)
 
     yield _beside_xla(f"norm and rounding, {name}", rounds, x)
-    yield _beside_xla(f"gradient by what is normalized, {name}", gradient, x, g)
+    yield _beside_xla(f"norm gradient, {name}", gradient, x, g)
 
 
 def _beside_xla(name, function, *args):

@@ -5,6 +5,14 @@ from collections.abc import Mapping, Sequence
 
 from bitnet_jax.train.folder import records
 
+# How tables show labels that older records have.
+_RENAMED = {
+  "XLA alone": "without kernels",
+  "gradient by the input": "input gradient",
+  "gradient by the weight": "weight gradient",
+  "gradient by what is normalized": "norm gradient",
+}
+
 
 def table(suite: str, files: Sequence[pathlib.Path]) -> str:
   """Returns the ratios of a suite in several runs, side by side.
@@ -39,7 +47,10 @@ def table(suite: str, files: Sequence[pathlib.Path]) -> str:
       )
       found = [_quartiles(run[case]["ratios"][ratio]) for run in runs]
       rows.append(f"| {' | '.join([case, ratio, shown, *found])} |")
-  return "\n".join(rows)
+  text = "\n".join(rows)
+  for before, now in _RENAMED.items():
+    text = text.replace(before, now)
+  return text
 
 
 def _cases(suite: str, file: pathlib.Path) -> dict[str, Mapping]:

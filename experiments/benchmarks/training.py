@@ -35,7 +35,7 @@ from bitnet_jax.train.tasks.token_prediction import (
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROUNDED = "b158, gradients bfloat16"
-ALONE = "b158, XLA alone"  # Where there are kernels, what is gained by them.
+ALONE = "b158, without kernels"  # Timed if native kernels are compiled.
 # Name in a case: name of a recipe, and its backward products.
 KINDS = {
   "float": ("float", "float"),
