@@ -125,8 +125,7 @@ def test_import_without_extras_works_or_says_which_one_to_install():
   found = json.loads(done.stdout.splitlines()[-1])
   failed = {name: text for name, text in found.items() if text is not None}
   assert failed["bitnet_jax.train"] == (
-    "bitnet_jax.train needs grain, tensorboardX, tqdm: pip install"
-    " 'bitnet-jax[train]'"
+    "bitnet_jax.train needs tensorboardX, tqdm: pip install 'bitnet-jax[train]'"
   )
   # It is imported by what says so.
   failed.pop("bitnet_jax.data.sources.planetoid_tfds")

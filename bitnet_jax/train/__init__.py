@@ -2,4 +2,4 @@
 
 from bitnet_jax import extras
 
-extras.need("bitnet_jax.train", "grain", "tensorboardX", "tqdm", extra="train")
+extras.need("bitnet_jax.train", "tensorboardX", "tqdm", extra="train")

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from bitnet_jax.data.batches import pipeline
+from bitnet_jax.data.batches import order
+from bitnet_jax.data.batches.images import Arrays
 from bitnet_jax.data.splits import Split
 from bitnet_jax.train.devices.sharding import make_mesh
 from bitnet_jax.train.evaluate import evaluate
@@ -31,7 +32,7 @@ def test_each_example_counts_once(batch_size):
   sums = evaluate(
     eval_step,
     "state",
-    pipeline.eval_batches(split, batch_size=batch_size),
+    order.eval_batches(Arrays(split=split), batch_size=batch_size),
     mesh=make_mesh(data=1, fsdp=1, tensor=1),
     key=jax.random.key(0),
     strength="strength",

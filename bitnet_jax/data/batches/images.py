@@ -1,31 +1,61 @@
-"""Image arrays: the packed form of files, augmentation, channel statistics."""
+"""Batches of arrays: images, which can be augmented, or feature vectors."""
+
+import dataclasses
 
 import numpy as np
 
-_CHUNK_VALUES = 2**20  # 8 MB of float64 at a time
-# A variance of the square of this is lost beside the eps of a norm, 1e-5.
-_LEAST_SPREAD = 1e-4
+from bitnet_jax.data.batches.order import Batch, Draws
+from bitnet_jax.data.splits import Split
 
 
-def decode_residuals(residuals: np.ndarray) -> np.ndarray:
-  """Rebuilds the images of the packed form without loss.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arrays:
+  """The examples of a split, in batches of "inputs" and "labels".
 
-  A packed image holds differences of neighbours modulo 256, which compress
-  better: each pixel is stored less its left neighbour, those of the first
-  column less the pixel above, after red and blue had green taken off.
+  Attributes:
+    split: inputs [n, *shape], labels [n].
+    random_crop: pixels by which images are moved at most, 0 for none.
+    random_flip: whether images are mirrored with probability 1/2.
 
-  Args:
-    residuals: uint8 [3, n, height, width], planes red, green, blue.
-
-  Returns:
-    uint8 [n, height, width, 3], RGB.
+  Raises:
+    ValueError: inputs to augment are not images.
   """
-  planes = residuals.copy()
-  column = planes[..., 0]
-  np.cumsum(column, axis=-1, dtype=np.uint8, out=column)
-  np.cumsum(planes, axis=-1, dtype=np.uint8, out=planes)
-  red, green, blue = planes
-  return np.stack([red + green, green, blue + green], axis=-1)
+
+  split: Split
+  random_crop: int = 0
+  random_flip: bool = False
+
+  def __post_init__(self):
+    for name in ("random_crop", "random_flip"):
+      value = getattr(self, name)
+      if value < 0:
+        raise ValueError(f"{name} must not be negative, it is {value}")
+      if value and self.split.inputs.ndim != 4:
+        raise ValueError(
+          f"{name}={value} needs images [n, height, width, channels], the"
+          f" inputs have the shape {list(self.split.inputs.shape)}"
+        )
+
+  def __len__(self) -> int:
+    return len(self.split)
+
+  def batch(self, indices: np.ndarray, draws: Draws) -> Batch:
+    """Returns "inputs" in the dtype of the split, and "labels" int32."""
+    inputs = self.split.inputs[indices]  # one gather a batch
+    if self.random_crop or self.random_flip:
+      inputs = self._augment(inputs, draws)
+    return {"inputs": inputs, "labels": self.split.labels[indices]}
+
+  def _augment(self, inputs, draws):
+    """Draws for the global batch, and applies the rows of this process."""
+    rng = draws.generator()
+    if self.random_crop:
+      offsets = draw_offsets(draws.batch_size, rng, padding=self.random_crop)
+      inputs = crop(inputs, offsets[draws.rows], padding=self.random_crop)
+    if self.random_flip:
+      flips = draw_flips(draws.batch_size, rng)
+      inputs = flip(inputs, flips[draws.rows])
+    return inputs
 
 
 def draw_offsets(
@@ -98,130 +128,3 @@ def random_flip(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     A new array of the shape and dtype of `images`.
   """
   return flip(images, draw_flips(len(images), rng))
-
-
-def channel_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Computes mean and standard deviation over all axes but the last.
-
-  Sums run in float64 over chunks, so no float copy of the data is made. A
-  channel or feature that never changes, or by less than a normal float32 can
-  say, gets the deviation 1, so that dividing by it is safe.
-
-  Args:
-    inputs: [n, ..., channels] or [n, features], numbers of any dtype, n >= 1.
-
-  Returns:
-    mean and std, float32 [channels] each; std is that of the population.
-
-  Raises:
-    ValueError: there is no value to take the statistics of, or they are not
-      finite in float32; names the channel.
-  """
-  if not inputs.size:
-    raise ValueError(f"no statistics of an empty array, {inputs.shape}")
-  channels = inputs.shape[-1]
-  values = inputs.reshape(len(inputs), -1)
-  # Sums are taken about one value of each channel: a constant channel then has
-  # a variance of exactly 0, and a large mean costs no digits.
-  first = values[0, :channels].astype(np.float64)
-  shift = np.tile(first, values.shape[1] // channels)
-  total, squares = np.zeros_like(shift), np.zeros_like(shift)
-  rows = max(_CHUNK_VALUES // values.shape[1], 1)
-  for start in range(0, len(values), rows):
-    chunk = values[start : start + rows] - shift
-    total += chunk.sum(axis=0)
-    squares += np.einsum("nv,nv->v", chunk, chunk)
-  count = inputs.size // channels
-  offset = total.reshape(-1, channels).sum(axis=0) / count
-  square = squares.reshape(-1, channels).sum(axis=0) / count
-  with np.errstate(over="ignore"):  # what overflows is found just below
-    std = np.sqrt(np.maximum(square - offset**2, 0)).astype(np.float32)
-    mean = (first + offset).astype(np.float32)
-  bad = np.flatnonzero(~np.isfinite(mean) | ~np.isfinite(std))
-  if bad.size:
-    raise ValueError(
-      f"channel {bad[0]} has the mean {mean[bad[0]]} and the deviation"
-      f" {std[bad[0]]} in float32; its values must be finite, and smaller"
-    )
-  std[std < np.finfo(np.float32).tiny] = 1  # XLA takes subnormals for zero
-  return mean, std
-
-
-def check_standardized(
-  inputs: np.ndarray, mean: np.ndarray, std: np.ndarray, *, where: str
-) -> None:
-  """Checks that `(inputs - mean) / std` is finite in float32.
-
-  Looks at the least and the largest value of each channel only.
-
-  Args:
-    inputs: uint8 or float32 [n, ..., channels].
-    mean: float32 [channels], or [1] for all.
-    std: float32 [channels], or [1] for all.
-    where: source and split, for the message.
-
-  Raises:
-    ValueError: naming an example and its value.
-  """
-  if inputs.dtype == np.uint8:
-    return
-  values = inputs.reshape(-1, inputs.shape[-1])
-  mean, std = (np.broadcast_to(a, values.shape[-1:]) for a in (mean, std))
-  for reduce in (np.min, np.max):
-    # Along examples first, where values lie side by side in memory.
-    extreme = reduce(inputs.reshape(len(inputs), -1), axis=0)
-    extreme = reduce(extreme.reshape(-1, inputs.shape[-1]), axis=0)
-    with np.errstate(over="ignore", invalid="ignore"):
-      finite = np.isfinite((extreme - mean) / std)
-    if not finite.all():
-      channel = int(np.argmin(finite))
-      same = values[:, channel] == extreme[channel]
-      row = np.argmax(same if same.any() else np.isnan(values[:, channel]))
-      raise ValueError(
-        f"{where}: example {row * len(inputs) // len(values)} has the value"
-        f" {extreme[channel]} in channel {channel}, which is not finite when"
-        f" the mean {mean[channel]} is subtracted and the deviation"
-        f" {std[channel]} divides it"
-      )
-
-
-def check_spread(
-  inputs: np.ndarray, mean: np.ndarray, std: np.ndarray, *, where: str
-) -> None:
-  """Checks that no few values make all others equal by their deviation.
-
-  Such as one of 3e38 among pixels from 0 to 1, beside which standardized pixels
-  all are the same number.
-
-  Args:
-    inputs: uint8 or float32 [n, ..., channels].
-    mean: float32 [channels], of the inputs.
-    std: float32 [channels], of the inputs.
-    where: source and split, for the message.
-
-  Raises:
-    ValueError: 98 of 100 values of a channel, not all equal, lie within
-      `_LEAST_SPREAD` deviations; names the example with the value that is the
-      farthest from the mean.
-  """
-  if inputs.dtype == np.uint8:
-    return
-  channels = inputs.shape[-1]
-  values = inputs.reshape(-1, channels)
-  rows = np.random.default_rng(0).integers(
-    len(values), size=max(_CHUNK_VALUES // channels, 1)
-  )
-  low, high = np.quantile(values[rows], (0.01, 0.99), axis=0)
-  spread = (high - low) / std
-  lost = np.flatnonzero((spread > 0) & (spread < _LEAST_SPREAD))
-  if lost.size:
-    channel = lost[0]
-    distances = np.abs(values[:, channel].astype(np.float64) - mean[channel])
-    row = int(np.argmax(distances))
-    raise ValueError(
-      f"{where}: example {row * len(inputs) // len(values)} has the value"
-      f" {values[row, channel]} in channel {channel}, where nearly all values"
-      f" lie between {low[channel]:.4g} and {high[channel]:.4g}: divided by the"
-      f" deviation {std[channel]:.4g} they would all be the same number."
-      " Correct the value, or set data.standardize=False"
-    )

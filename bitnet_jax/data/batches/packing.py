@@ -1,6 +1,6 @@
 """Rows of tokens out of documents: fixed-length chunks, and packed documents.
 
-For names and shapes of what is in a batch see `batches`.
+For the names in a batch see `order`.
 """
 
 import dataclasses
@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 from absl import logging
 
-from bitnet_jax.data.batches.pipeline import Batch
+from bitnet_jax.data.batches.order import Batch, Draws
 from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
 
 
@@ -27,15 +27,13 @@ class Chunks:
   seq_len: int
   stride: int
 
-  num_words = 0
-
   def __len__(self) -> int:
     targets = len(self.sequence) - 1
     return 1 + max(-(-(targets - self.seq_len) // self.stride), 0)
 
-  def batch(self, indices: np.ndarray, words: np.ndarray) -> Batch:
+  def batch(self, indices: np.ndarray, draws: Draws) -> Batch:
     """Returns "tokens", "targets" and "mask", each [rows, seq_len]."""
-    del words
+    del draws
     starts = indices[:, None] * self.stride
     last = len(self.sequence) - 1
     places = starts + np.arange(self.seq_len + 1)
@@ -74,17 +72,15 @@ class Packed:
   seq_len: int
   fill: int
 
-  num_words = 0
-
   def __len__(self) -> int:
     return len(self.offsets) - 1
 
-  def batch(self, indices: np.ndarray, words: np.ndarray) -> Batch:
+  def batch(self, indices: np.ndarray, draws: Draws) -> Batch:
     """Returns "tokens", "targets", "segment_ids", "positions" and "mask".
 
     Each is [rows, seq_len]. A target is the token that follows in the sequence.
     """
-    del words
+    del draws
     first, counts = self.offsets[indices], np.diff(self.offsets)[indices]
     row, segment = _ranges(counts)
     piece = first[row] + segment

@@ -1,6 +1,6 @@
 """Rows of one example each: pairs to translate, texts to classify.
 
-For names and shapes of what is in a batch see `batches`.
+For the names in a batch see `order`.
 """
 
 import dataclasses
@@ -10,8 +10,8 @@ import numpy as np
 from absl import logging
 
 from bitnet_jax import choices
-from bitnet_jax.data.batches import masking, packing
-from bitnet_jax.data.batches.pipeline import Batch
+from bitnet_jax.data.batches import packing
+from bitnet_jax.data.batches.order import Batch, Draws
 from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
 
 TOO_LONG = ("error", "cut")
@@ -39,14 +39,12 @@ class SequencePairs:
   eos_id: int
   fill: int
 
-  num_words = 0
-
   def __len__(self) -> int:
     return len(self.sources)
 
-  def batch(self, indices: np.ndarray, words: np.ndarray) -> Batch:
+  def batch(self, indices: np.ndarray, draws: Draws) -> Batch:
     """Returns "inputs", "input_mask", "tokens", "targets" and "mask"."""
-    del words
+    del draws
     inputs, input_mask = self._ended(self.sources, indices, self.input_len)
     targets, mask = self._ended(self.targets, indices, self.target_len)
     start = np.full((len(indices), 1), self.start_id, np.int32)
@@ -90,17 +88,15 @@ class LabelledRows:
   sep_id: int
   fill: int
 
-  num_words = 0
-
   def __len__(self) -> int:
     return len(self.labels)
 
-  def batch(self, indices: np.ndarray, words: np.ndarray) -> Batch:
+  def batch(self, indices: np.ndarray, draws: Draws) -> Batch:
     """Returns tokens with "segment_ids" and "type_ids", and "labels".
 
     "labels" and "mask" are [rows], the others [rows, seq_len].
     """
-    del words
+    del draws
     room = self.seq_len - 1 - len(self.texts)
     lengths = [text.lengths[indices] for text in self.texts]
     places = np.arange(self.seq_len)
@@ -161,7 +157,7 @@ def sequence_pairs(
   Args:
     sources: n sequences, none empty.
     targets: n sequences, none empty.
-    tokenizer: has an end of text, and a start (see `masking.start_id`).
+    tokenizer: has an end of text, and a start (see `start_id`).
     input_len: tokens that the encoder reads at most, the end among them.
     target_len: tokens that the decoder writes at most, the end among them.
     too_long: what becomes of longer ones, "error" or "cut", which is logged.
@@ -186,10 +182,21 @@ def sequence_pairs(
     targets=targets,
     input_len=input_len,
     target_len=target_len,
-    start_id=masking.start_id(tokenizer),
+    start_id=start_id(tokenizer),
     eos_id=tokenizer.need("eos", purpose="an encoder-decoder"),
     fill=tokenizer.pad_id or 0,
   )
+
+
+def start_id(tokenizer: Tokenizer) -> int:
+  """Returns what a decoder reads first: the token bos, or else pad.
+
+  Raises:
+    ValueError: the vocabulary has neither.
+  """
+  if tokenizer.bos_id is not None:
+    return tokenizer.bos_id
+  return tokenizer.need("pad", purpose="a decoder without bos")
 
 
 def labelled_rows(

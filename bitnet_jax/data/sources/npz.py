@@ -13,7 +13,6 @@ import numpy as np
 
 from bitnet_jax import files
 from bitnet_jax.data import splits
-from bitnet_jax.data.batches import images
 
 SUFFIXES = (".npz",)
 LARGEST_ARCHIVE = 2**34  # bytes of a file
@@ -69,7 +68,7 @@ def read(path: str) -> splits.Dataset:
 
   Members `x_train`, `y_train`, `x_test`, `y_test` and optionally `x_valid`,
   `y_valid`; images of the packed form are called `x_train_res` and so on, see
-  `images.decode_residuals`. Inputs [n, height, width] get one channel; floating
+  `decode_residuals`. Inputs [n, height, width] get one channel; floating
   ones become float32.
 
   Args:
@@ -251,7 +250,7 @@ def _decoded(where, residuals):
       f"{where} must be [3, n, height, width] and not empty, its shape is"
       f" {list(residuals.shape)}"
     )
-  return images.decode_residuals(residuals)
+  return decode_residuals(residuals)
 
 
 def _checked_inputs(where, inputs):
@@ -290,3 +289,24 @@ def _check_alike(file, found, fields):
         f" {fields['train'][0]} of shape {list(first.shape[1:])}"
         f" ({first.dtype}); they must be alike"
       )
+
+
+def decode_residuals(residuals: np.ndarray) -> np.ndarray:
+  """Rebuilds the images of the packed form without loss.
+
+  A packed image holds differences of neighbours modulo 256, which compress
+  better: each pixel is stored less its left neighbour, those of the first
+  column less the pixel above, after red and blue had green taken off.
+
+  Args:
+    residuals: uint8 [3, n, height, width], planes red, green, blue.
+
+  Returns:
+    uint8 [n, height, width, 3], RGB.
+  """
+  planes = residuals.copy()
+  column = planes[..., 0]
+  np.cumsum(column, axis=-1, dtype=np.uint8, out=column)
+  np.cumsum(planes, axis=-1, dtype=np.uint8, out=planes)
+  red, green, blue = planes
+  return np.stack([red + green, green, blue + green], axis=-1)

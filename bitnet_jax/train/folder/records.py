@@ -34,7 +34,6 @@ BY_ROWS = ("documents",)
 PACKAGES = (
   "bitnet-jax",
   "flax",
-  "grain",
   "jax",
   "jaxlib",
   "numpy",

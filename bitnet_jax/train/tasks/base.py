@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import flax.linen as nn
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,19 +163,6 @@ def apply(
     **kwargs,
   )
   return output, variables if deterministic else dict(new_variables)
-
-
-def element_of(
-  batches: grain.MapDataset,
-) -> Callable[[int], Mapping[str, np.ndarray]]:
-  """Returns a function from a step to its element of ``batches``."""
-
-  def at(step: int) -> Mapping[str, np.ndarray]:
-    batch = batches[step]
-    assert batch is not None
-    return batch
-
-  return at
 
 
 def with_vocabulary(fingerprint: str, tokenizer: Tokenizer) -> str:

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitnet_jax.data.batches import images, pipeline
+from bitnet_jax.data import standardization
+from bitnet_jax.data.batches import order
+from bitnet_jax.data.batches.images import Arrays
 from bitnet_jax.data.sources import registry
 from bitnet_jax.data.splits import Cuts, Dataset
 from bitnet_jax.train.config.settings import (
@@ -156,18 +158,20 @@ def build(settings: Settings, site: Site) -> base.Problem:
     settings, model, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   )
   mean, std = _standardization(dataset, data)
-  batches = pipeline.train_batches(
-    train,
+  train_batch = order.train_batches(
+    Arrays(
+      split=train, random_crop=data.random_crop, random_flip=data.random_flip
+    ),
     batch_size=data.batch_size,
     seed=settings.seed,
-    random_crop=data.random_crop,
-    random_flip=data.random_flip,
     **site.part,
   )
 
   def eval_batches(split: str):
-    return pipeline.eval_batches(
-      dataset.splits[split], batch_size=data.rows_of_evaluation, **site.part
+    return order.eval_batches(
+      Arrays(split=dataset.splits[split]),
+      batch_size=data.rows_of_evaluation,
+      **site.part,
     )
 
   return base.Problem(
@@ -179,7 +183,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
     num_examples=len(train.inputs),
     fingerprint=dataset.fingerprint,
     metric_names=("accuracy", "loss"),
-    train_batch=base.element_of(batches),
+    train_batch=train_batch,
     eval_batches=eval_batches,
     finish=base.finish_averages,
   )
@@ -193,13 +197,15 @@ def _standardization(dataset: Dataset, data: ArrayOptions):
   """
   inputs = dataset.splits["train"].inputs
   if data.standardize:
-    mean, std = images.channel_statistics(inputs)
-    images.check_spread(inputs, mean, std, where=f"{data.source}: train")
+    mean, std = standardization.channel_statistics(inputs)
+    standardization.check_spread(
+      inputs, mean, std, where=f"{data.source}: train"
+    )
   else:
     largest = 255 if inputs.dtype == np.uint8 else 1
     mean, std = np.zeros(1, np.float32), np.array([largest], np.float32)
   for name, split in dataset.splits.items():
-    images.check_standardized(
+    standardization.check_standardized(
       split.inputs, mean, std, where=f"{data.source}: {name}"
     )
   shape = (1,) * (inputs.ndim - 1) + (-1,)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax import choices
-from bitnet_jax.data.batches import bags, documents
+from bitnet_jax.data.batches import bag_of_words
 from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.text.tokenizers import Ragged, load_tokenizer
 from bitnet_jax.data.views.labelled import load_labelled
@@ -178,7 +178,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
     cache=site.folder,
   )
   ids = _encode(data, found, tokenizer)
-  vocabulary = bags.occurring(list(ids.values()))
+  vocabulary = bag_of_words.occurring(list(ids.values()))
   digest = _digest(tokenizer, vocabulary)
   splits = _bags(data, found, ids, vocabulary)
   num_classes, train = len(found.class_names), splits["train"]
@@ -187,12 +187,12 @@ def build(settings: Settings, site: Site) -> base.Problem:
   )
   assert isinstance(model, WideMlp)
   layers = base.find_layers(settings, model, *_example(), num_documents=1)
-  batches = documents.train_batches(
+  train_batch = bag_of_words.train_batches(
     train, batch_size=data.batch_size, seed=settings.seed, **site.part
   )
 
   def eval_batches(split: str):
-    return documents.eval_batches(
+    return bag_of_words.eval_batches(
       splits[split], batch_size=data.rows_of_evaluation, **site.part
     )
 
@@ -203,7 +203,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
     num_examples=len(train.labels),
     fingerprint=f"{found.fingerprint} vocabulary {digest}",
     metric_names=("accuracy", "loss", "macro_f1"),
-    train_batch=base.element_of(batches),
+    train_batch=train_batch,
     eval_batches=eval_batches,
     finish=_finish,
     table=TABLE if model.cfg.param_dtype == "float32" else None,
@@ -241,9 +241,9 @@ def _bags(data, found, ids, vocabulary):
   """Returns the bags of each split."""
   idf = None
   if data.weighting == "tfidf":
-    idf = bags.inverse_frequency(ids["train"], vocabulary)
+    idf = bag_of_words.inverse_frequency(ids["train"], vocabulary)
   return {
-    name: bags.make_bags(
+    name: bag_of_words.count_words(
       ids[name], split.labels, vocabulary, name=name, idf=idf
     )
     for name, split in found.splits.items()

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bitnet_jax import choices
-from bitnet_jax.data.batches import masking
-from bitnet_jax.data.batches import packing as sequences
-from bitnet_jax.data.batches import tokens as batches
-from bitnet_jax.data.batches.tokens import Examples
+from bitnet_jax.data.batches import masking, order, packing, spans
+from bitnet_jax.data.batches.order import Examples
 from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
 from bitnet_jax.data.views import documents as text
 from bitnet_jax.train.config.settings import Kind, Settings, Site, check_least
@@ -178,13 +176,11 @@ def _build(
 
   # Of all splits, so that a mistake is found before training.
   made = data.by_split(corpus.splits, make)
-  batch_at = base.element_of(
-    batches.train_batches(
-      made["train"],
-      batch_size=data.batch_size,
-      seed=settings.seed,
-      **site.part,
-    )
+  batch_at = order.train_batches(
+    made["train"],
+    batch_size=data.batch_size,
+    seed=settings.seed,
+    **site.part,
   )
   example = shapes_of(batch_at(0))
   model = base.make_model(
@@ -194,7 +190,7 @@ def _build(
   layers = base.find_layers(settings, model, *args, **kwargs)
 
   def eval_batches(split: str):
-    return batches.eval_batches(
+    return order.eval_batches(
       evaluated(made[split]), batch_size=data.rows_of_evaluation, **site.part
     )
 
@@ -264,8 +260,8 @@ def build_causal(settings: Settings, site: Site) -> base.Problem:
 
   def examples(documents: Ragged, tokenizer: Tokenizer) -> Examples:
     if data.packing == "documents":
-      return sequences.packed(documents, tokenizer, seq_len=data.seq_len)
-    return sequences.chunks(documents, tokenizer, seq_len=data.seq_len)
+      return packing.packed(documents, tokenizer, seq_len=data.seq_len)
+    return packing.chunks(documents, tokenizer, seq_len=data.seq_len)
 
   def evaluated(examples: Any) -> Examples:
     if data.eval_stride is None:
@@ -293,7 +289,7 @@ def build_masked(settings: Settings, site: Site) -> base.Problem:
     )
 
   def examples(documents: Ragged, tokenizer: Tokenizer) -> Examples:
-    rows = sequences.encoder_rows(
+    rows = packing.encoder_rows(
       documents,
       tokenizer,
       seq_len=data.seq_len,
@@ -326,7 +322,7 @@ def build_spans(settings: Settings, site: Site) -> base.Problem:
   check_least("data", data, seq_len=4)
 
   def examples(documents: Ragged, tokenizer: Tokenizer) -> Examples:
-    return masking.span_corruption(
+    return spans.span_corruption(
       documents,
       tokenizer,
       input_len=data.seq_len,

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax import choices
-from bitnet_jax.data.batches import rows
-from bitnet_jax.data.batches import tokens as batches
+from bitnet_jax.data.batches import order, rows
 from bitnet_jax.data.views import labelled
 from bitnet_jax.train.config.settings import Kind, Settings, Site, check_least
 from bitnet_jax.train.tasks import base, scores
@@ -179,13 +178,11 @@ def build(settings: Settings, site: Site) -> base.Problem:
     )
 
   examples = data.by_split(corpus.splits, make)
-  batch_at = base.element_of(
-    batches.train_batches(
-      examples["train"],
-      batch_size=data.batch_size,
-      seed=settings.seed,
-      **site.part,
-    )
+  batch_at = order.train_batches(
+    examples["train"],
+    batch_size=data.batch_size,
+    seed=settings.seed,
+    **site.part,
   )
   example = shapes_of(batch_at(0))
   model = base.make_model(
@@ -195,7 +192,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
 
   def eval_batches(split: str) -> Iterator[Mapping[str, np.ndarray]]:
     size = data.rows_of_evaluation
-    found = batches.eval_batches(examples[split], batch_size=size, **site.part)
+    found = order.eval_batches(examples[split], batch_size=size, **site.part)
     for i, batch in enumerate(found):
       own = len(batch["labels"])
       first = i * size + site.process_index * own

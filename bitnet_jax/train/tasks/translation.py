@@ -8,8 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bitnet_jax import choices
-from bitnet_jax.data.batches import rows
-from bitnet_jax.data.batches import tokens as batches
+from bitnet_jax.data.batches import order, rows
 from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.data.views import parallel
 from bitnet_jax.inference import beam_search
@@ -106,20 +105,18 @@ def build(settings: Settings, site: Site) -> base.Problem:
     )
 
   examples = data.by_split(corpus.splits, make)
-  batch_at = base.element_of(
-    batches.train_batches(
-      examples["train"],
-      batch_size=data.batch_size,
-      seed=settings.seed,
-      **site.part,
-    )
+  batch_at = order.train_batches(
+    examples["train"],
+    batch_size=data.batch_size,
+    seed=settings.seed,
+    **site.part,
   )
   example = shapes_of(batch_at(0))
   model: Any = base.make_model(settings, vocab_size=tokenizer.vocab_size)
   args, kwargs = arguments(example)
 
   def eval_batches(split: str):
-    return batches.eval_batches(
+    return order.eval_batches(
       examples[split], batch_size=data.rows_of_evaluation, **site.part
     )
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from bitnet_jax.data.batches import packing
-from bitnet_jax.data.batches import tokens as batches
+from bitnet_jax.data.batches import order, packing
 from bitnet_jax.data.text import tokenizers
 
 TOKENIZER = tokenizers.load_tokenizer("bytes", texts=list)
@@ -27,7 +26,7 @@ def distinct(lengths):
 
 def whole(examples):
   """All examples in one batch."""
-  (batch,) = batches.eval_batches(examples, batch_size=len(examples))
+  (batch,) = order.eval_batches(examples, batch_size=len(examples))
   return batch
 
 

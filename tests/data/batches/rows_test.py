@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from bitnet_jax.data.batches import rows
-from bitnet_jax.data.batches import tokens as batches
+from bitnet_jax.data.batches import order, rows
 from bitnet_jax.data.text import tokenizers
 
 TOKENIZER = tokenizers.load_tokenizer("bytes", texts=list)
@@ -16,7 +15,7 @@ LABELS = np.array([1, 0], np.int32)
 
 
 def whole(examples):
-  (batch,) = batches.eval_batches(examples, batch_size=len(examples))
+  (batch,) = order.eval_batches(examples, batch_size=len(examples))
   return batch
 
 

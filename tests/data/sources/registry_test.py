@@ -162,7 +162,7 @@ def test_missing_package_is_named_with_how_to_install_it(
 def test_modules_load_neither_scikit_learn_nor_tensorflow_datasets():
   program = (
     "import sys\n"
-    "from bitnet_jax.data.batches import images, pipeline\n"
+    "from bitnet_jax.data.batches import images, order\n"
     "from bitnet_jax.data.sources import registry\n"
     "assert not {'sklearn', 'tensorflow_datasets', 'PIL'} & set(sys.modules)"
   )

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from bitnet_jax.data.batches import bags, documents
+from bitnet_jax.data.batches import bag_of_words
 from bitnet_jax.data.text.tokenizers import Ragged
 from bitnet_jax.models.wide_mlp import WideMlp, WideMlpConfig
 from bitnet_jax.train.experiment import build
@@ -71,8 +71,8 @@ def test_run_is_the_same_however_its_steps_are_dispatched(
   run, tsv, monkeypatch
 ):
   # So small that dispatches end where a batch needs more room.
-  monkeypatch.setattr(documents, "_ROUND", 8)
-  monkeypatch.setattr(documents, "_FITTING", 0.5)
+  monkeypatch.setattr(bag_of_words, "_ROUND", 8)
+  monkeypatch.setattr(bag_of_words, "_FITTING", 0.5)
   # Cadences that no dispatch is cut short for.
   cadences = {"eval_every": 5, "checkpoint_every": 10}
   settings = tsv | {"quant__recipe": "float"} | cadences
@@ -87,8 +87,8 @@ def test_run_is_the_same_however_its_steps_are_dispatched(
 
 
 def test_batches_of_that_run_need_different_room(make_config, tsv, monkeypatch):
-  monkeypatch.setattr(documents, "_ROUND", 8)
-  monkeypatch.setattr(documents, "_FITTING", 0.5)
+  monkeypatch.setattr(bag_of_words, "_ROUND", 8)
+  monkeypatch.setattr(bag_of_words, "_FITTING", 0.5)
   problem = build(make_config(**tsv)).problem
   rooms = [len(problem.train_batch(step)["columns"]) for step in range(12)]
   assert len(set(rooms)) == 2
@@ -133,7 +133,7 @@ def test_cut_vocabulary_gives_what_the_whole_one_gives():
     name: Ragged.of(rng.integers(0, top, size=(24, 6)) * 2)
     for name, top in (("train", 10), ("test", 20))
   }
-  cut = bags.occurring(list(splits.values()))
+  cut = bag_of_words.occurring(list(splits.values()))
   assert len(cut) < 25
   labels, tx = rng.integers(CLASSES, size=24), optax.adam(0.1)
   params = nn.unbox(small_task(50).init(jax.random.key(0))["params"])
@@ -141,16 +141,16 @@ def test_cut_vocabulary_gives_what_the_whole_one_gives():
   for name, vocabulary in (("whole", whole), ("cut", cut)):
     task = small_task(len(vocabulary))
     found = {
-      key: bags.make_bags(ids, labels, vocabulary, name=key)
+      key: bag_of_words.count_words(ids, labels, vocabulary, name=key)
       for key, ids in splits.items()
     }
     step = jax.jit(make_train_step(task, tx, optax.constant_schedule(0.1)))
-    batches = documents.train_batches(found["train"], batch_size=8, seed=0)
+    batches = bag_of_words.train_batches(found["train"], batch_size=8, seed=0)
     start = {**params, "embedding": params["embedding"][vocabulary]}
     state = TrainState(jnp.int32(0), start, tx.init(start), {})
     for i in range(6):
       state, _ = step(state, batches[i], jax.random.key(0))
-    (batch,) = documents.eval_batches(found["test"], batch_size=24)
+    (batch,) = bag_of_words.eval_batches(found["test"], batch_size=24)
     totals = jax.jit(make_eval_step(task))(state, batch, jax.random.key(0))
     losses[name] = float(totals["loss"])
   assert losses["cut"] == pytest.approx(losses["whole"], rel=1e-5)

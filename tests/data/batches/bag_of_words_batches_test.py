@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from bitnet_jax.data.batches import bags, documents
+from bitnet_jax.data.batches import bag_of_words
+from bitnet_jax.data.batches.bag_of_words import count_words
 from bitnet_jax.data.text.tokenizers import Ragged
 
 VOCAB_SIZE = 300
@@ -14,14 +15,14 @@ def make(count=40, seed=0, longest=60):
   lengths = rng.integers(1, longest, size=count)
   texts = Ragged.of(rng.integers(VOCAB_SIZE, size=n) for n in lengths)
   vocabulary = np.arange(VOCAB_SIZE)
-  return bags.make_bags(texts, np.arange(count), vocabulary, name="train")
+  return count_words(texts, np.arange(count), vocabulary, name="train")
 
 
 def whole(found):
   """Returns the weights of all documents, [documents, VOCAB_SIZE]."""
   dense = np.zeros((len(found.labels), VOCAB_SIZE), np.float32)
   rows = np.repeat(np.arange(len(found.labels)), np.diff(found.offsets))
-  np.add.at(dense, (rows, found.pieces), found.weights)
+  np.add.at(dense, (rows, found.ids), found.weights)
   return dense
 
 
@@ -43,9 +44,9 @@ def joined(parts):
 
 def test_batches_hold_their_documents():
   found = make()
-  dataset = documents.train_batches(found, batch_size=6, seed=0)
+  dataset = bag_of_words.train_batches(found, batch_size=6, seed=0)
   for step in range(5):
-    batch = dataset[step]
+    batch = dataset(step)
     expected = whole(found)[batch["labels"]]
     np.testing.assert_array_equal(unpacked(batch, 6), expected)
     types = {name: str(array.dtype) for name, array in batch.items()}
@@ -54,7 +55,7 @@ def test_batches_hold_their_documents():
 
 
 def test_rows_are_distinct_ascending_and_filled_from_the_end_of_the_table():
-  batch = documents.train_batches(make(), batch_size=6, seed=0)[0]
+  batch = bag_of_words.train_batches(make(), batch_size=6, seed=0)(0)
   assert (np.diff(batch["rows"]) > 0).all()
   used = np.unique(batch["columns"])
   assert (batch["rows"][: len(used)] < VOCAB_SIZE).all()
@@ -62,8 +63,8 @@ def test_rows_are_distinct_ascending_and_filled_from_the_end_of_the_table():
 
 
 def test_epochs_leave_no_document_out():
-  dataset = documents.train_batches(make(20), batch_size=8, seed=0)
-  labels = np.concatenate([dataset[step]["labels"] for step in range(5)])
+  dataset = bag_of_words.train_batches(make(20), batch_size=8, seed=0)
+  labels = np.concatenate([dataset(step)["labels"] for step in range(5)])
   for epoch in labels.reshape(2, 20):
     assert sorted(epoch) == list(range(20))
 
@@ -71,7 +72,7 @@ def test_epochs_leave_no_document_out():
 def test_batch_depends_on_seed_and_step_only():
   found = make()
   one, again, other = (
-    documents.train_batches(found, batch_size=6, seed=seed)
+    bag_of_words.train_batches(found, batch_size=6, seed=seed)
     for seed in (0, 0, 1)
   )
   for step in (7, 3):
@@ -84,13 +85,13 @@ def test_nearly_all_batches_have_one_size_and_others_double_it():
   rng = np.random.default_rng(0)
   lengths = np.where(np.arange(400) == 7, 5_000, rng.integers(5, 9, size=400))
   texts = Ragged.of(rng.integers(VOCAB_SIZE, size=n) for n in lengths)
-  found = bags.make_bags(
+  found = count_words(
     texts, np.arange(400), np.arange(VOCAB_SIZE), name="train"
   )
-  dataset = documents.train_batches(found, batch_size=4, seed=0)
+  dataset = bag_of_words.train_batches(found, batch_size=4, seed=0)
   sizes = {}
   for step in range(100):
-    batch = dataset[step]
+    batch = dataset(step)
     shapes = tuple(len(batch[name]) for name in SHAPES)
     sizes.setdefault(7 in batch["labels"], set()).add(shapes)
   # Twice the room for rows is not enough for the 300 different ones.
@@ -103,8 +104,8 @@ def test_parts_of_processes_make_the_batch_of_one(process_count):
 
   def batches(index, count):
     process = {"process_index": index, "process_count": count}
-    train = documents.train_batches(found, batch_size=8, seed=0, **process)
-    test = documents.eval_batches(found, batch_size=8, **process)
+    train = bag_of_words.train_batches(found, batch_size=8, seed=0, **process)
+    test = bag_of_words.eval_batches(found, batch_size=8, **process)
     return [train[0], train[5], *test]
 
   parts = [batches(i, process_count) for i in range(process_count)]
@@ -117,7 +118,7 @@ def test_parts_of_processes_make_the_batch_of_one(process_count):
 
 def test_evaluation_goes_through_the_documents_once_in_order():
   found = make(21)
-  batches = documents.eval_batches(found, batch_size=8)
+  batches = bag_of_words.eval_batches(found, batch_size=8)
   assert len(batches) == 3
   assert len({tuple(len(b[name]) for name in SHAPES) for b in batches}) == 1
   batch = joined(batches)
@@ -131,6 +132,6 @@ def test_evaluation_goes_through_the_documents_once_in_order():
 
 def test_bad_arguments_are_refused():
   with pytest.raises(ValueError, match="batch_size must be positive"):
-    documents.train_batches(make(), batch_size=0, seed=0)
+    bag_of_words.train_batches(make(), batch_size=0, seed=0)
   with pytest.raises(ValueError, match="not divisible"):
-    documents.eval_batches(make(), batch_size=3, process_count=2)
+    bag_of_words.eval_batches(make(), batch_size=3, process_count=2)

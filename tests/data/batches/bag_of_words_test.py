@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfTransformer
 
-from bitnet_jax.data.batches import bags
+from bitnet_jax.data.batches import bag_of_words
+from bitnet_jax.data.batches.bag_of_words import count_words
 from bitnet_jax.data.text.tokenizers import Ragged
 
 TEXTS = Ragged.of([[5, 9, 5, 2], [9], [2, 2, 2]])
@@ -13,7 +14,7 @@ def matrix(found):
   """Returns the weights as [documents, vocabulary]."""
   dense = np.zeros((len(found.labels), found.vocab_size), np.float32)
   rows = np.repeat(np.arange(len(found.labels)), np.diff(found.offsets))
-  np.add.at(dense, (rows, found.pieces), found.weights)
+  np.add.at(dense, (rows, found.ids), found.weights)
   return dense
 
 
@@ -22,14 +23,14 @@ def counts(texts, vocab_size):
 
 
 def test_vocabulary_is_what_occurs_in_any_split():
-  found = bags.occurring([TEXTS, Ragged.of([[7, 2], [30_000]])])
+  found = bag_of_words.occurring([TEXTS, Ragged.of([[7, 2], [30_000]])])
   assert found.dtype == np.int32
   assert found.tolist() == [2, 5, 7, 9, 30_000]
 
 
 def test_mean_worked_by_hand():
-  found = bags.make_bags(TEXTS, LABELS, np.array([2, 5, 9]), name="train")
-  assert found.pieces.tolist() == [0, 1, 2, 2, 0]
+  found = count_words(TEXTS, LABELS, np.array([2, 5, 9]), name="train")
+  assert found.ids.tolist() == [0, 1, 2, 2, 0]
   assert found.offsets.tolist() == [0, 3, 4, 5]
   assert found.weights.tolist() == [0.25, 0.5, 0.25, 1, 1]
   assert found.labels.dtype == np.int32
@@ -44,16 +45,16 @@ def test_tfidf_equals_that_of_sklearn():
     for _ in range(2)
   )
   vocabulary = np.arange(40)
-  idf = bags.inverse_frequency(train, vocabulary)
+  idf = bag_of_words.inverse_frequency(train, vocabulary)
   theirs = TfidfTransformer().fit(counts(train, 40))
   np.testing.assert_allclose(idf, theirs.idf_, rtol=1e-12)
-  found = bags.make_bags(test, np.zeros(25), vocabulary, name="test", idf=idf)
+  found = count_words(test, np.zeros(25), vocabulary, name="test", idf=idf)
   expected = theirs.transform(counts(test, 40)).toarray()
   np.testing.assert_allclose(matrix(found), expected, atol=1e-7)
 
 
-def test_pieces_that_training_lacks_have_the_largest_factor():
-  idf = bags.inverse_frequency(TEXTS, np.array([2, 3, 5, 9]))
+def test_tokens_that_training_lacks_have_the_largest_factor():
+  idf = bag_of_words.inverse_frequency(TEXTS, np.array([2, 3, 5, 9]))
   assert idf[1] == pytest.approx(np.log(4) + 1)
   assert idf[1] > idf[2] > idf[0] == idf[3]
 
@@ -70,4 +71,4 @@ def test_pieces_that_training_lacks_have_the_largest_factor():
 def test_bad_documents_are_named(texts, labels, message):
   vocabulary = np.array([2, 5, 9])
   with pytest.raises(ValueError, match=message):
-    bags.make_bags(Ragged.of(texts), np.array(labels), vocabulary, name="valid")
+    count_words(Ragged.of(texts), np.array(labels), vocabulary, name="valid")

@@ -1,0 +1,296 @@
+"""Which examples a batch holds: a pure function of (seed, step, process).
+
+There is no state. Every epoch of training goes through all examples in a new
+order, and batches run across the end of an epoch, so that no example is left
+out. The batches of all processes, one after the other, are the batch of a
+single process. Orders and draws come from NumPy generators, whose numbers are
+the same on every machine with the same NumPy.
+
+Batches of text share one naming. "tokens" is what the model (or its decoder)
+reads, "targets" what it predicts at each token, "mask" (float32) how much each
+target counts; "places", where present, are the positions that targets and mask
+are of. "segment_ids" number the documents of a row from 1, with 0 for padding;
+"positions" count from 0 in each document; "type_ids" tell the texts of a pair
+apart. An encoder reads "inputs" for a decoder, with "input_mask", 1 for tokens
+and 0 for padding. Rows that are classified have "labels" in place of "targets".
+Ids are int32.
+"""
+
+import collections.abc
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, overload
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+_T = TypeVar("_T")
+# The last number of a seed, which keeps random streams apart.
+_ORDER, _TRAINING, _EVALUATION = 1, 2, 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draws:
+  """The random numbers of a batch.
+
+  Attributes:
+    seed: (seed, step) in training, (seed,) in evaluation.
+    stream: keeps training and evaluation apart.
+    rows: int64 [rows], the row of the global batch that each example has in
+      training, and the index of the example in evaluation; ascending.
+    batch_size: examples of the global batch.
+  """
+
+  seed: tuple[int, ...]
+  stream: int
+  rows: np.ndarray
+  batch_size: int
+
+  def words(self, count: int) -> np.ndarray:
+    """Returns random bits, uint64 [rows, count].
+
+    The bits of a row do not depend on the other rows.
+    """
+    first, last = int(self.rows[0]), int(self.rows[-1])
+    drawn = draw((*self.seed, self.stream), first, last - first + 1, count)
+    return drawn[self.rows - first]
+
+  def generator(self) -> np.random.Generator:
+    """Returns a generator for what is drawn for the global batch at once."""
+    return np.random.default_rng(self.seed)
+
+
+class Examples(Protocol):
+  """Examples, a number of which make a batch."""
+
+  def batch(self, indices: np.ndarray, draws: Draws) -> Batch:
+    """Returns a batch of new arrays.
+
+    Args:
+      indices: of the examples, int64 [rows].
+      draws: the batch is a function of these and of the indices.
+    """
+    ...
+
+  def __len__(self) -> int: ...
+
+
+def train_batches(
+  examples: Examples,
+  *,
+  batch_size: int,
+  seed: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Callable[[int], Batch]:
+  """Returns the function from a step to its batch.
+
+  What is random in an example is drawn anew at each step.
+
+  Args:
+    examples: at least one.
+    batch_size: examples a step over all processes; more than there are is fine.
+    seed: not negative.
+    process_index: this process, in [0, process_count).
+    process_count: number of processes that share a batch.
+
+  Returns:
+    A function; a batch has batch_size / process_count rows.
+
+  Raises:
+    ValueError: an argument is out of range, there is no example, or batch_size
+      is not divisible by process_count.
+  """
+  rows = process_rows(batch_size, process_index, process_count)
+  check_training(len(examples), seed)
+
+  def batch_at(step: int) -> Batch:
+    indices = epoch_indices(len(examples), seed, batch_size, rows, int(step))
+    draws = Draws(
+      seed=(seed, int(step)),
+      stream=_TRAINING,
+      rows=np.arange(rows.start, rows.stop),
+      batch_size=batch_size,
+    )
+    return examples.batch(indices, draws)
+
+  return batch_at
+
+
+def eval_batches(
+  examples: Examples,
+  *,
+  batch_size: int,
+  seed: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Sequence[Batch]:
+  """Returns the batches that go through examples once, in order.
+
+  All batches have one size, so that a step is compiled once. The last is padded
+  with the last example. "mask" is 0 there. What is random in an example depends
+  on the seed and its index only.
+
+  Args:
+    examples: none is fine, and gives no batch.
+    batch_size: examples a step over all processes.
+    seed: not negative.
+    process_index: this process, in [0, process_count).
+    process_count: number of processes that share a batch.
+
+  Returns:
+    A sequence of dicts of new arrays, of one length on every process.
+
+  Raises:
+    ValueError: an argument is out of range, or batch_size is not divisible by
+      process_count.
+  """
+  rows = process_rows(batch_size, process_index, process_count)
+  _check_seed(seed)
+
+  def batch_of(indices: np.ndarray, real: np.ndarray) -> Batch:
+    draws = Draws(
+      seed=(seed,), stream=_EVALUATION, rows=indices, batch_size=batch_size
+    )
+    batch = examples.batch(indices, draws)
+    weights = real.astype(np.float32)
+    if "mask" in batch:
+      mask = batch["mask"]
+      weights = mask * weights.reshape(-1, *(1,) * (mask.ndim - 1))
+    return batch | {"mask": weights}
+
+  return InOrder(len(examples), batch_size, rows, batch_of)
+
+
+def check_training(count: int, seed: int) -> None:
+  """Raises a ValueError unless examples can be put in order.
+
+  Args:
+    count: number of examples.
+    seed: of their order.
+  """
+  if not count:
+    raise ValueError("cannot make training batches of no example")
+  _check_seed(seed)
+
+
+def _check_seed(seed):
+  if seed < 0:
+    raise ValueError(f"seed must not be negative, it is {seed}")
+
+
+def process_rows(
+  batch_size: int, process_index: int, process_count: int
+) -> slice:
+  """Returns the rows of a global batch that belong to a process.
+
+  Raises:
+    ValueError: an argument is out of range, or batch_size is not divisible by
+      process_count.
+  """
+  if batch_size < 1:
+    raise ValueError(f"batch_size must be positive, it is {batch_size}")
+  if not 0 <= process_index < process_count:
+    raise ValueError(
+      f"process_index must be in 0..{process_count - 1}"
+      f" (process_count={process_count}), it is {process_index}"
+    )
+  if batch_size % process_count:
+    raise ValueError(
+      f"batch_size={batch_size} is not divisible by"
+      f" process_count={process_count}"
+    )
+  size = batch_size // process_count
+  return slice(process_index * size, (process_index + 1) * size)
+
+
+def epoch_indices(
+  count: int, seed: int, batch_size: int, rows: slice, step: int
+) -> np.ndarray:
+  """Returns which examples some rows of a training batch hold, int64.
+
+  Args:
+    count: number of examples.
+    seed: of the order of the epochs, a new one each.
+    batch_size: examples a step; batches run across the end of an epoch.
+    rows: of the batch.
+    step: number of the batch.
+  """
+  start = step * batch_size + rows.start
+  stop = step * batch_size + rows.stop
+  parts = []
+  for epoch in range(start // count, (stop - 1) // count + 1):
+    first = epoch * count
+    order = _order(count, seed, epoch)
+    parts.append(order[max(start - first, 0) : stop - first])
+  return np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=4)
+def _order(count, seed, epoch):
+  """Returns the order of an epoch, int64 [count]."""
+  order = np.random.default_rng((seed, epoch, _ORDER)).permutation(count)
+  order.setflags(write=False)
+  return order
+
+
+def draw(
+  seed: tuple[int, ...], first: int, rows: int, num_words: int
+) -> np.ndarray:
+  """Draws random bits for consecutive rows.
+
+  Args:
+    seed: not negative integers that name the stream.
+    first: number of the first row; a row has the same bits whichever rows are
+      drawn with it.
+    rows: number of rows.
+    num_words: number of words a row.
+
+  Returns:
+    uint64 [rows, num_words].
+  """
+  blocks = -(-num_words // 4)  # the generator counts blocks of four words
+  key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+  generator = np.random.Philox(key=key, counter=first * blocks)
+  words = generator.random_raw(rows * blocks * 4)
+  return words.reshape(rows, blocks * 4)[:, :num_words]
+
+
+def uniform(words: np.ndarray) -> np.ndarray:
+  """Turns random bits into float64 numbers in [0, 1) of the same shape."""
+  return (words >> np.uint64(11)) * 2.0**-53
+
+
+@dataclasses.dataclass(frozen=True)
+class InOrder(collections.abc.Sequence[_T]):
+  """Batches that go through examples once, each made when asked for.
+
+  Attributes:
+    total: number of examples.
+    batch_size: examples a step over all processes.
+    rows: those of a global batch that are made.
+    make: takes the indices of examples, int64 [rows], and whether each is real
+      or pads the last batch, bool [rows].
+  """
+
+  total: int
+  batch_size: int
+  rows: slice
+  make: Callable[[np.ndarray, np.ndarray], _T]
+
+  def __len__(self) -> int:
+    return -(-self.total // self.batch_size)
+
+  @overload
+  def __getitem__(self, index: int) -> _T: ...
+
+  @overload
+  def __getitem__(self, index: slice) -> list[_T]: ...
+
+  def __getitem__(self, index: int | slice) -> _T | list[_T]:
+    if isinstance(index, slice):
+      return [self[i] for i in range(len(self))[index]]
+    first = range(len(self))[index] * self.batch_size
+    places = np.arange(first + self.rows.start, first + self.rows.stop)
+    return self.make(np.minimum(places, self.total - 1), places < self.total)
