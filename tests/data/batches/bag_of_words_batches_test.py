@@ -76,9 +76,9 @@ def test_batch_depends_on_seed_and_step_only():
     for seed in (0, 0, 1)
   )
   for step in (7, 3):
-    for name, array in one[step].items():
-      np.testing.assert_array_equal(array, again[step][name])
-  assert one[3]["labels"].tolist() != other[3]["labels"].tolist()
+    for name, array in one(step).items():
+      np.testing.assert_array_equal(array, again(step)[name])
+  assert one(3)["labels"].tolist() != other(3)["labels"].tolist()
 
 
 def test_nearly_all_batches_have_one_size_and_others_double_it():
@@ -106,7 +106,7 @@ def test_parts_of_processes_make_the_batch_of_one(process_count):
     process = {"process_index": index, "process_count": count}
     train = bag_of_words.train_batches(found, batch_size=8, seed=0, **process)
     test = bag_of_words.eval_batches(found, batch_size=8, **process)
-    return [train[0], train[5], *test]
+    return [train(0), train(5), *test]
 
   parts = [batches(i, process_count) for i in range(process_count)]
   for expected, *part in zip(batches(0, 1), *parts, strict=True):

@@ -60,7 +60,3 @@ def test_augmentation_is_a_function_of_the_generator():
 
   np.testing.assert_array_equal(augment(0), augment(0))
   assert (augment(0) != augment(1)).any()
-
-
-# Float64 sums, one rounding to float32.
-STATISTICS_RTOL = 1e-6

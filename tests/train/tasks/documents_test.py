@@ -149,7 +149,7 @@ def test_cut_vocabulary_gives_what_the_whole_one_gives():
     start = {**params, "embedding": params["embedding"][vocabulary]}
     state = TrainState(jnp.int32(0), start, tx.init(start), {})
     for i in range(6):
-      state, _ = step(state, batches[i], jax.random.key(0))
+      state, _ = step(state, batches(i), jax.random.key(0))
     (batch,) = bag_of_words.eval_batches(found["test"], batch_size=24)
     totals = jax.jit(make_eval_step(task))(state, batch, jax.random.key(0))
     losses[name] = float(totals["loss"])
