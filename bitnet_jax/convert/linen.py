@@ -9,7 +9,8 @@ import flax.linen as nn
 
 from bitnet_jax.convert.report import Layer, Pairs, Report, decide
 from bitnet_jax.layers import BitConv, BitDense, BitDenseGeneral
-from bitnet_jax.layers.arguments import defaults_of, own_options
+from bitnet_jax.layers.arguments import changed_options
+from bitnet_jax.layers.dense import QuantizedLayer
 from bitnet_jax.layers.interception import Places, intercept_calls, mark
 from bitnet_jax.quantizers.recipe import Recipe
 
@@ -97,6 +98,7 @@ def _run(wrapper: BitLinearized, method: str, args, kwargs):
   def intercept(next_fun, args, kwargs, context):
     module = context.module
     known = isinstance(module, (*TWINS, *_OTHERS))
+    known = known and not isinstance(module, QuantizedLayer)
     inner = _running.get() is not wrapper
     if context.method_name != "__call__" or not known or inner:
       return next_fun(*args, **kwargs)
@@ -143,7 +145,7 @@ def _obstacle(module: nn.Module) -> str:
   if kind not in TWINS:
     twins = ", ".join(twin.__name__ for twin in TWINS)
     return f"{kind.__name__} has no twin; {twins} have"
-  own = own_options(module, defaults_of(kind))
+  own = changed_options(module, kind)
   return f"it has {own[0]}, which its twin does not take" if own else ""
 
 

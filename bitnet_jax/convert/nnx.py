@@ -5,8 +5,9 @@ from typing import Any
 from flax import nnx
 
 from bitnet_jax.convert.report import Layer, Pairs, Report, decide
+from bitnet_jax.layers.arguments import changed_options
 from bitnet_jax.nnx import BitConv, BitLinear, BitLinearGeneral
-from bitnet_jax.nnx.layers import options_of, set_recipe
+from bitnet_jax.nnx.layers import namesake_of, set_recipe
 
 TWINS: dict[type[Any], type[Any]] = {
   nnx.Linear: BitLinear,
@@ -57,5 +58,5 @@ def _obstacle(module: Any) -> str:
   if kind not in TWINS:
     twins = ", ".join(twin.__name__ for twin in TWINS)
     return f"{kind.__name__} has no twin; {twins} have"
-  own = options_of(module)
+  own = changed_options(module, namesake_of(module))
   return f"it has {own[0]}, which its twin does not take" if own else ""

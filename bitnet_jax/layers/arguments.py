@@ -1,19 +1,13 @@
-"""Arguments of layers: sizes, axes, and the options of their namesakes."""
+"""Checks of a layer's arguments: sizes, axes, and options of its namesake."""
 
-import dataclasses
-from collections.abc import Mapping
+import inspect
 from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 
-from bitnet_jax.ops.product import PRODUCT
 from bitnet_jax.quantizers.recipe import Recipe
 
-# Options that replace a part of a layer's product, which integers cannot
-# honour.
+# Options of Flax's layers that replace their product.
 OPTIONS = (
   "promote_dtype",
   "dot_general",
@@ -33,12 +27,12 @@ def check_sizes(layer: str, *single: str, **sizes: Any) -> None:
 
   Args:
     layer: name of its class.
-    *single: names of the arguments that are one integer.
-    **sizes: by argument: one, or several; ``None`` where there is a default.
+    *single: names of the arguments that take one integer only.
+    **sizes: by argument: one integer or several; ``None`` is passed over.
 
   Raises:
-    TypeError: for what is no integer, naming the argument and its value.
-    ValueError: for what is less than 1, likewise.
+    TypeError: for a value that is no integer, naming argument and value.
+    ValueError: for a value below 1, likewise.
   """
   for name, value in sizes.items():
     if value is None:
@@ -55,52 +49,34 @@ def check_sizes(layer: str, *single: str, **sizes: Any) -> None:
         raise ValueError(message + "at least 1")
 
 
-def own_options(layer: Any, defaults: Mapping[str, Any]) -> list[str]:
-  """Returns the names of ``OPTIONS`` whose values are not the defaults.
+def changed_options(layer: Any, namesake: type) -> list[str]:
+  """Returns the names of ``OPTIONS`` that are not at their defaults.
 
   Args:
-    layer: any layer with the arguments of a namesake, as attributes.
-    defaults: of the namesake.
+    layer: a Linen or NNX layer.
+    namesake: the class of Flax whose constructor has the defaults.
   """
+  arguments = inspect.signature(namesake.__init__).parameters
   return [
     name
     for name in OPTIONS
-    if name in defaults and getattr(layer, name) is not defaults[name]
+    if name in arguments and getattr(layer, name) is not arguments[name].default
   ]
 
 
-def check_options(layer: Any, options: list[str]) -> None:
-  """Raises a ValueError for options that a quantized product cannot honour."""
-  if options:
+def replaces_product(layer: Any, namesake: type, recipe: Recipe) -> bool:
+  """Whether an option of a layer replaces its product.
+
+  Raises:
+    ValueError: if one does, and the recipe quantizes.
+  """
+  options = changed_options(layer, namesake)
+  if options and not recipe.is_float:
     raise ValueError(
       f"{type(layer).__name__} does not support {options[0]} with a recipe that"
       " quantizes; leave it at its default, or give the recipe 'float'"
     )
-
-
-def defaults_of(namesake: type[nn.Module]) -> dict[str, Any]:
-  """Returns the defaults of a layer's arguments."""
-  return {f.name: f.default for f in dataclasses.fields(namesake)}
-
-
-def run_namesake(
-  layer: Any, namesake: type[nn.Module], recipe: Recipe, inputs: Any
-) -> jax.Array:
-  """Runs a layer in float with options of its own.
-
-  Raises:
-    ValueError: if the recipe quantizes.
-  """
-  defaults = defaults_of(namesake)
-  if not recipe.is_float:
-    check_options(layer, own_options(layer, defaults))
-  given = {
-    name: getattr(layer, name)
-    for name in defaults
-    if name not in ("parent", "name")
-  }
-  y = namesake(**given, parent=layer.scope)(inputs)
-  return checkpoint_name(y, PRODUCT)
+  return bool(options)
 
 
 def contracted_axes(axis: Any, *, ndim: int, n_batch: int) -> tuple[int, ...]:
@@ -109,7 +85,7 @@ def contracted_axes(axis: Any, *, ndim: int, n_batch: int) -> tuple[int, ...]:
   Args:
     axis: an axis, or axes, from either end.
     ndim: number of axes of the input.
-    n_batch: how many leading ones have a kernel for each index.
+    n_batch: number of leading batch axes, which have a kernel for each index.
 
   Raises:
     ValueError: for axes that the input lacks, or that are named twice.

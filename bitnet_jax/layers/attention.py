@@ -1,22 +1,13 @@
 """Multi-head attention with ternary projections."""
 
-from collections.abc import Callable
-from typing import Any
-
 import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from bitnet_jax.layers.dense import default_kernel_init
-from bitnet_jax.layers.projections import (
-  make_dense,
-  no_partitioning,
-  share_input,
-)
+from bitnet_jax.layers.projections import Projections, share_input
 from bitnet_jax.ops import compute
-from bitnet_jax.quantizers.recipe import Rules
 
 _PROJECTIONS = ("query", "key", "value")
 # Blocks of queries in causal attention of that many tokens or more.
@@ -25,7 +16,7 @@ _BLOCKS, _LONG = 4, 256
 
 @flax.struct.dataclass
 class AttentionCache:
-  """What one attention remembers of the tokens before.
+  """Keys and values of one attention, for the tokens so far.
 
   Attributes:
     keys: [b, s, kv_heads, k], rotated.
@@ -34,6 +25,21 @@ class AttentionCache:
 
   keys: jax.Array
   values: jax.Array
+
+  def updated(
+    self, keys: jax.Array, values: jax.Array, index: ArrayLike
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns keys and values with new ones at the place ``index``."""
+    zero = jnp.zeros_like(index)  # All parts of a place have one dtype.
+    place = (zero, index, zero, zero)
+    return (
+      jax.lax.dynamic_update_slice(
+        self.keys, keys.astype(self.keys.dtype), place
+      ),
+      jax.lax.dynamic_update_slice(
+        self.values, values.astype(self.values.dtype), place
+      ),
+    )
 
 
 def rotate(
@@ -135,12 +141,13 @@ def _attend(query, keys, values, **options):
   return y.astype(dtype)
 
 
-class Attention(nn.Module):
+class Attention(Projections):
   """Grouped-query attention, to itself or to a memory.
 
   The projections ``query``, ``key``, ``value`` and ``out`` are quantized by
   their recipes; what they share as input is quantized once. Products of
-  queries, keys and values stay in float.
+  queries, keys and values stay in float. A norm, if there is one, stands in
+  front of ``out``.
 
   Attributes:
     num_heads: heads of the queries.
@@ -148,10 +155,10 @@ class Attention(nn.Module):
     head_dim: features of a head.
     rotary_base: of rotary positions; ``None`` for no positions here.
     use_bias: whether the projections have biases.
-    norm: makes the norm in front of ``out``, from its name; ``None`` for none.
+    norm: makes that norm from its name; ``None`` for none.
     dtype: of the activations.
     param_dtype: of the latent weights.
-    kernel_init: of the projections.
+    kernel_init: initializer of the kernels.
     partition: names the axes of a kernel for sharding, as
       ``nn.with_logical_partitioning`` does.
     recipe: rules on the paths of the projections, or one recipe.
@@ -161,13 +168,6 @@ class Attention(nn.Module):
   num_kv_heads: int
   head_dim: int
   rotary_base: float | None = None
-  use_bias: bool = False
-  norm: Callable[[str], nn.Module] | None = None
-  dtype: Any = None
-  param_dtype: Any = jnp.float32
-  kernel_init: nn.initializers.Initializer = default_kernel_init
-  partition: Callable[..., Any] = no_partitioning
-  recipe: Rules = "b158"
 
   @nn.compact
   def __call__(
@@ -182,51 +182,34 @@ class Attention(nn.Module):
     index: ArrayLike | None = None,
     strength: ArrayLike | None = None,
   ) -> tuple[Float[Array, "b t d"], AttentionCache | None]:
-    """Attends.
+    """Returns the output, and the cache after this call.
 
     Args:
-      x: what asks.
-      memory: what is attended to; by default ``x``, or with a cache and no
-        index the memory of an earlier call.
-      mask: which keys each query sees, see ``make_mask``.
+      x: input of the queries.
+      memory: input of keys and values; by default ``x``, or with a cache and
+        no index the memory of an earlier call.
+      mask: which keys each query sees; made by ``make_mask``.
       is_causal: whether each query sees the keys up to its own place only.
       positions: of ``x``, for rotary positions; by default 0, 1, ...
       cache: of earlier calls, or with room for this one.
       index: place in the cache of the first token of ``x``; ``None`` for a
-        memory, which is kept whole.
-      strength: share of quantization in force, see ``BitDense``.
-
-    Returns:
-      The output, and the cache after this call.
+        memory, which is cached whole.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
     """
-    b, t, d = x.shape
-    remembers = cache is not None and index is None and memory is None
-    names = ("query",) if remembers or memory is not None else _PROJECTIONS
-    shared = share_input(self, x, names, self.recipe, strength)
-    query = self._project("query", shared, self.num_heads, strength)
     if positions is None:
-      positions = jnp.broadcast_to(jnp.arange(t), (b, t))
-    if self.rotary_base is not None:
-      query = rotate(query, positions, base=self.rotary_base)
-    if remembers:
+      positions = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
+    in_cache = cache is not None and index is None and memory is None
+    names = ("query",) if in_cache or memory is not None else _PROJECTIONS
+    query, *rest = self._project(names, x, positions, strength)
+    if in_cache:
       keys, values = cache.keys, cache.values
     else:
       if memory is not None:
-        shared = share_input(
-          self, memory, _PROJECTIONS[1:], self.recipe, strength
-        )
-      keys = self._project("key", shared, self.num_kv_heads, strength)
-      values = self._project("value", shared, self.num_kv_heads, strength)
-      if self.rotary_base is not None:
-        keys = rotate(keys, positions, base=self.rotary_base)
+        rest = self._project(_PROJECTIONS[1:], memory, positions, strength)
+      keys, values = rest
     if cache is not None:
       if index is not None:
-        zero = jnp.zeros_like(index)  # Places are all of one dtype.
-        place = (zero, index, zero, zero)
-        keys, values = (
-          jax.lax.dynamic_update_slice(old, new.astype(old.dtype), place)
-          for old, new in ((cache.keys, keys), (cache.values, values))
-        )
+        keys, values = cache.updated(keys, values, index)
       cache = AttentionCache(keys, values)
     y = attend(
       query,
@@ -235,14 +218,28 @@ class Attention(nn.Module):
       mask=mask,
       is_causal=is_causal,
     )
-    y = y.reshape(b, t, -1)
-    if self.norm is not None:
-      y = self.norm("sub_norm")(y)
-    out = make_dense(self, "out", d, ("heads", "embed"))
-    return out(y, strength=strength), cache
+    y = y.reshape(*y.shape[:2], -1)
+    axes = ("heads", "embed")
+    y = self.project_output("out", y, x.shape[-1], axes, strength)
+    return y, cache
 
-  def _project(self, name, x, heads, strength):
-    axes = ("embed", "heads" if name == "query" else "kv_heads")
-    dense = make_dense(self, name, heads * self.head_dim, axes)
-    y = dense(x, strength=strength)
-    return y.reshape(*y.shape[:-1], heads, self.head_dim)
+  def _project(self, names, x, positions, strength):
+    """Returns heads of the named projections; queries and keys are rotated."""
+
+    def make(name):
+      is_query = name == "query"
+      heads = self.num_heads if is_query else self.num_kv_heads
+      axes = ("embed", "heads" if is_query else "kv_heads")
+      return self.dense(name, heads * self.head_dim, axes)
+
+    layers = [make(name) for name in names]
+    shared = share_input(self, x, layers, strength)
+    found = []
+    for name, layer in zip(names, layers, strict=True):
+      y = layer(shared, strength=strength)
+      heads = layer.features // self.head_dim
+      y = y.reshape(*y.shape[:-1], heads, self.head_dim)
+      if self.rotary_base is not None and name != "value":
+        y = rotate(y, positions, base=self.rotary_base)
+      found.append(y)
+    return found

@@ -1,6 +1,5 @@
-"""A convolution whose kernel and input are quantized by a recipe."""
+"""``BitConv``: a convolution whose kernel and input are quantized."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,41 +9,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.linen import linear
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, ArrayLike, Num
 
-from bitnet_jax.layers.arguments import (
-  as_tuple,
-  check_sizes,
-  defaults_of,
-  own_options,
-  run_namesake,
-)
-from bitnet_jax.layers.dense import (
-  default_kernel_init,
-  kernel_of,
-  quantize_key,
-  result_dtype,
-)
+from bitnet_jax.layers.arguments import as_tuple, check_sizes, replaces_product
+from bitnet_jax.layers.dense import QuantizedLayer
 from bitnet_jax.ops import bit_conv
 from bitnet_jax.ops.operands import prepare_input
-from bitnet_jax.quantizers.recipe import (
-  RECIPES,
-  Recipe,
-  RecipeLike,
-  get_recipe,
-)
+from bitnet_jax.ops.product import PRODUCT
+from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
 
 _PAD_MODES = {"CIRCULAR": "wrap", "REFLECT": "reflect"}
 
 
-class BitConv(nn.Module):
+class BitConv(QuantizedLayer, nn.Conv):
   """``nn.Conv`` whose kernel and input are quantized by a recipe.
 
   Has the parameters of ``nn.Conv``, ``kernel`` [*window, c_in / groups,
   features] and ``bias`` [features], and its arguments in their order. One
   example is one token: the norm and the activation scale run over its whole
   space and all its channels, so that a one-channel image keeps its content.
+  Stochastic rounding draws from the random stream "quantize".
 
   Attributes:
     features: number of output channels.
@@ -58,36 +44,23 @@ class BitConv(nn.Module):
     use_bias: whether to add a bias.
     mask: array like the kernel, which is multiplied by it before it is
       quantized; or ``None``.
-    dtype: see ``BitDense``, like the rest.
-    param_dtype: see ``BitDense``.
-    precision: see ``BitDense``.
-    kernel_init: see ``BitDense``.
-    bias_init: see ``BitDense``.
-    promote_dtype: see ``BitDense``, like the next two.
-    conv_general_dilated: see ``promote_dtype``.
-    conv_general_dilated_cls: see ``promote_dtype``.
-    recipe: see ``BitDense``.
+    dtype: dtype of the output; by default what input and parameters promote
+      to.
+    param_dtype: dtype of the latent weights.
+    precision: of the products with an operand in float, backward ones too.
+    kernel_init: initializer of the kernel. To shard it, wrap this in
+      ``nn.with_logical_partitioning``.
+    bias_init: initializer of the bias.
+    promote_dtype: as in ``nn.Conv``, like the next two; another value than the
+      default is for the recipe "float" only.
+    conv_general_dilated: convolution to use, for "float" only.
+    conv_general_dilated_cls: class of the convolution to use, for "float" only.
+    recipe: a ``Recipe``, the name of one in ``RECIPES``, or (pattern, recipe)
+      rules, of which the first that matches the path of the layer decides.
   """
 
-  features: int
-  kernel_size: int | Sequence[int]
-  strides: int | Sequence[int] | None = 1
-  padding: Any = "SAME"
-  input_dilation: int | Sequence[int] | None = 1
-  kernel_dilation: int | Sequence[int] | None = 1
-  feature_group_count: int = 1
-  use_bias: bool = True
-  mask: Any = None
-  dtype: Any = None
-  param_dtype: Any = jnp.float32
-  precision: Any = None
-  kernel_init: nn.initializers.Initializer = default_kernel_init
-  bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
+  # As in Flax, whose type of it no checker can check.
   promote_dtype: Any = linear.promote_dtype
-  conv_general_dilated: Any = None
-  conv_general_dilated_cls: Any = None
-  _: dataclasses.KW_ONLY
-  recipe: RecipeLike = RECIPES["b158"]
 
   def __post_init__(self):
     check_sizes(
@@ -114,8 +87,9 @@ class BitConv(nn.Module):
 
     Args:
       inputs: ``[*batch, *spatial, c_in]``, with any number of batch axes, or
-        what ``quantize_input`` made of them.
-      strength: share of quantization in force, see ``bit_dot``.
+        its codes from ``ops.quantize_input``.
+      strength: fraction of quantization, in [0, 1], to phase it in; ``None``
+        quantizes fully and multiplies integers.
 
     Returns:
       Array ``[*batch, *spatial_out, features]``.
@@ -124,28 +98,26 @@ class BitConv(nn.Module):
       ValueError: for too few axes, channels that the groups do not divide,
         causal padding of more than one axis, or a mask that does not fit.
     """
-    recipe = get_recipe(self.recipe)
-    if own_options(self, defaults_of(linear.Conv)):
-      return run_namesake(self, linear.Conv, recipe, inputs)
+    recipe = self.find_recipe()
+    if replaces_product(self, nn.Conv, recipe):
+      return checkpoint_name(super().__call__(inputs), PRODUCT)
     window = as_tuple(self.kernel_size)
     check_input(inputs, window, self.feature_group_count, self.features)
     c_in = inputs.shape[-1] // self.feature_group_count
-    kernel_shape = (*window, c_in, self.features)
-    kernel = kernel_of(self, kernel_shape, self.kernel_init)
-    kernel = masked(kernel, self.mask)
-    bias = None
-    if self.use_bias:
-      bias = self.param(
-        "bias", self.bias_init, (self.features,), self.param_dtype
-      )
+    kernel = masked(self.find_kernel((*window, c_in, self.features)), self.mask)
+    bias = self.find_bias((self.features,))
     return convolve(
-      self,
       inputs,
       kernel,
       bias,
       recipe,
+      strides=self.strides,
+      padding=self.padding,
+      input_dilation=self.input_dilation,
+      kernel_dilation=self.kernel_dilation,
+      groups=self.feature_group_count,
       strength=strength,
-      key=quantize_key(self, recipe, inputs, kernel),
+      **self.product_options(recipe, inputs, kernel, bias),
     )
 
 
@@ -153,8 +125,8 @@ def masked(kernel: Any, mask: Array | None) -> Any:
   """Returns a kernel times a mask.
 
   Raises:
-    ValueError: for a mask of another shape, or codes, which are those of the
-      kernel without a mask.
+    ValueError: for a mask of another shape, or for codes, which are those of
+      the kernel without a mask.
   """
   if mask is None:
     return kernel
@@ -184,32 +156,46 @@ def check_input(x: Any, window: Sequence[int], groups: int, c_out: int) -> None:
 
 
 def convolve(
-  layer: Any,
   x: Num[Array, "..."] | QTensor,
   kernel: Any,
   bias: Array | None,
   recipe: Recipe,
   *,
+  strides: Any,
+  padding: Any,
+  input_dilation: Any,
+  kernel_dilation: Any,
+  groups: int,
   strength: ArrayLike | None,
   key: Array | None,
+  precision: Any,
+  dtype: Any,
 ) -> Num[Array, "..."]:
   """Convolves ``quantize(norm(x))`` with ``quantize(kernel)``.
 
   Args:
-    layer: a ``BitConv`` of Linen or of NNX, whose strides, padding, dilations,
-      groups, dtypes and precision hold.
-    x: ``[*batch, *spatial, c_in]``, or what ``quantize_input`` made of it.
+    x: ``[*batch, *spatial, c_in]``, or its codes from ``ops.quantize_input``.
     kernel: latent weights, or codes.
     bias: [features], or ``None``.
     recipe: of the layer.
-    strength: share of quantization in force, see ``bit_dot``.
+    strides: one, one for each spatial axis, or ``None`` for 1.
+    padding: as ``BitConv`` takes it.
+    input_dilation: like ``strides``.
+    kernel_dilation: like ``strides``.
+    groups: number of groups of channels.
+    strength: fraction of quantization; ``None`` quantizes fully.
     key: for stochastic rounding.
+    precision: of convolutions with an operand in float.
+    dtype: of the result.
 
   Raises:
     ValueError: for causal padding of more than one axis.
   """
   rank = kernel.ndim - 2
-  dtype = result_dtype(layer, x, kernel, bias)
+  strides, input_dilation, kernel_dilation = (
+    _per_axis(value, rank)
+    for value in (strides, input_dilation, kernel_dilation)
+  )
   batch_shape = x.shape[: -rank - 1]
   x = jax.tree.map(
     # A scale too has the axes of a batch of examples.
@@ -218,30 +204,29 @@ def convolve(
   )
   axes = tuple(range(1, x.ndim))
   x = prepare_input(x, recipe, axes=axes, strength=strength)
-  x, padding = _pad(layer, x, kernel.shape[:rank])
+  x, padding = _pad(x, padding, kernel.shape[:rank], kernel_dilation)
   y = bit_conv(
     x,
     kernel,
     recipe,
-    window_strides=_per_axis(layer.strides, rank),
+    window_strides=strides,
     padding=padding,
-    lhs_dilation=_per_axis(layer.input_dilation, rank),
-    rhs_dilation=_per_axis(layer.kernel_dilation, rank),
-    feature_group_count=layer.feature_group_count,
+    lhs_dilation=input_dilation,
+    rhs_dilation=kernel_dilation,
+    feature_group_count=groups,
     bias=bias,
     strength=strength,
     key=key,
-    precision=layer.precision,
+    precision=precision,
     dtype=dtype,
   )
   return y.reshape(*batch_shape, *y.shape[1:])
 
 
-def _pad(layer, x, window):
+def _pad(x, padding, window, dilation):
   """Pads with values where XLA cannot; returns what is left to XLA."""
   rank = len(window)
-  padding = linear.canonicalize_padding(layer.padding, rank)
-  dilation = _per_axis(layer.kernel_dilation, rank)
+  padding = linear.canonicalize_padding(padding, rank)
   reach = [(k - 1) * d for k, d in zip(window, dilation, strict=True)]
   if padding == "CAUSAL":
     if rank != 1:

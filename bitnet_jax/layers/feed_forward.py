@@ -1,7 +1,7 @@
 """Feed-forward layers of transformers, gated and plain."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,13 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from bitnet_jax import choices
-from bitnet_jax.layers.dense import default_kernel_init
-from bitnet_jax.layers.projections import (
-  make_dense,
-  no_partitioning,
-  share_input,
-)
-from bitnet_jax.quantizers.recipe import Rules
+from bitnet_jax.layers.projections import Projections, share_input
 
 
 def squared_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -41,52 +35,48 @@ KINDS: dict[str, Kind] = {
 }
 
 
-class FeedForward(nn.Module):
+class FeedForward(Projections):
   """Two layers, ``down(activation(up(x)))``, or three with a gate.
 
   Gated, it is ``down(activation(gate(x)) * up(x))`` (GLU variants, 2002.05202).
+  A norm, if there is one, stands in front of ``down``.
 
   Attributes:
     width: of the hidden layer.
     kind: a name in ``KINDS``.
-    use_bias: whether the layers have biases.
-    norm: makes the norm in front of ``down``, from its name; ``None`` for none.
-    dtype: see ``Attention``, like the rest.
-    param_dtype: see ``Attention``.
-    kernel_init: see ``Attention``.
-    partition: see ``Attention``.
-    recipe: rules on the paths of the layers, or one recipe.
+    use_bias: whether the dense layers have biases.
+    norm: makes that norm from its name; ``None`` for none.
+    dtype: of the activations.
+    param_dtype: of the latent weights.
+    kernel_init: initializer of the kernels.
+    partition: names the axes of a kernel for sharding, as
+      ``nn.with_logical_partitioning`` does.
+    recipe: rules on the paths of the dense layers, or one recipe.
   """
 
   width: int
   kind: str = "swiglu"
-  use_bias: bool = False
-  norm: Callable[[str], nn.Module] | None = None
-  dtype: Any = None
-  param_dtype: Any = jnp.float32
-  kernel_init: nn.initializers.Initializer = default_kernel_init
-  partition: Callable[..., Any] = no_partitioning
-  recipe: Rules = "b158"
 
   @nn.compact
   def __call__(
     self, x: Float[Array, "*batch d"], *, strength: ArrayLike | None = None
   ) -> Float[Array, "*batch d"]:
-    """Returns an array like ``x``; see ``BitDense`` for ``strength``."""
+    """Returns an array like ``x``.
+
+    Args:
+      x: input.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
+    """
     kind = choices.pick(KINDS, self.kind, key="kind")
-    d = x.shape[-1]
-    names = ("gate", "up") if kind.gated else ("up",)
-    shared = share_input(self, x, names, self.recipe, strength)
-    hidden = [
-      make_dense(self, name, self.width, ("embed", "mlp"))(
-        shared, strength=strength
-      )
-      for name in names
+    layers = [
+      self.dense(name, self.width, ("embed", "mlp"))
+      for name in (("gate", "up") if kind.gated else ("up",))
     ]
-    y = kind.activation(hidden[0])
+    shared = share_input(self, x, layers, strength)
+    y, *rest = [layer(shared, strength=strength) for layer in layers]
+    y = kind.activation(y)
     if kind.gated:
-      y = y * hidden[1]
-    if self.norm is not None:
-      y = self.norm("sub_norm")(y)
-    down = make_dense(self, "down", d, ("mlp", "embed"))
-    return down(y, strength=strength)
+      y = y * rest[0]
+    return self.project_output(
+      "down", y, x.shape[-1], ("mlp", "embed"), strength
+    )

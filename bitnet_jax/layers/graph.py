@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Int, Num
 
 from bitnet_jax import choices
-from bitnet_jax.layers.dense import BitDense, default_kernel_init
+from bitnet_jax.layers.dense import BitDense
 from bitnet_jax.layers.message_passing import (
   add_self_loops,
   gather,
@@ -17,26 +17,26 @@ from bitnet_jax.layers.message_passing import (
   segment_softmax,
   segment_sum,
 )
-from bitnet_jax.ops.operands import quantize_input
+from bitnet_jax.layers.projections import default_kernel_init, share_input
 from bitnet_jax.quantizers.quantizer import check_real
-from bitnet_jax.quantizers.recipe import RECIPES, Recipe, Rules, recipe_at
+from bitnet_jax.quantizers.recipe import RECIPES, Rules
 
 _SLOPE = 0.2  # of the leaky ReLU of attention scores, as in its paper
 MERGES = ("concatenate", "mean")
 
 
 class GraphConv(nn.Module):
-  """What the convolutions share; see ``BitDense`` for the attributes.
+  """Base of the graph convolutions, which share their arguments.
 
   A bias is added after aggregation, where it is not quantized.
 
   Attributes:
     features: size of the last axis of the output.
     use_bias: whether to add a bias.
-    dtype: see ``BitDense``, like the rest.
-    param_dtype: see ``BitDense``.
-    kernel_init: see ``BitDense``.
-    bias_init: see ``BitDense``.
+    dtype: of the activations; by default what input and parameters promote to.
+    param_dtype: of the latent weights.
+    kernel_init: initializer of the kernels.
+    bias_init: initializer of the bias.
     recipe: one for all dense layers inside, or (pattern, recipe) rules on
       their paths from the top of the model ("layer_0/dense").
   """
@@ -50,9 +50,7 @@ class GraphConv(nn.Module):
   _: dataclasses.KW_ONLY
   recipe: Rules = RECIPES["b158"]
 
-  def _recipe(self, name: str) -> Recipe:
-    return recipe_at(self.recipe, "/".join((*self.path, name)))
-
+  @nn.nowrap
   def _dense(self, features: int, name: str) -> BitDense:
     return BitDense(
       features,
@@ -60,7 +58,7 @@ class GraphConv(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
       kernel_init=self.kernel_init,
-      recipe=self._recipe(name),
+      recipe=self.recipe,
       name=name,
     )
 
@@ -125,12 +123,13 @@ class SageConv(GraphConv):
   ) -> Num[Array, "*batch n d_out"]:
     """Returns the nodes after the convolution; it has no dropout."""
     del deterministic
-    recipe, x = self._recipe("self"), nodes
-    shared = recipe.is_integer and recipe == self._recipe("neighbors")
-    if shared and strength is None and not recipe.needs_key:
-      x = quantize_input(nodes, recipe)
-    y = self._dense(self.features, "self")(x, strength=strength)
-    sent = self._dense(self.features, "neighbors")(x, strength=strength)
+    own, others = (
+      self._dense(self.features, name) for name in ("self", "neighbors")
+    )
+    x = nodes
+    if not own.find_recipe().needs_key:
+      x = share_input(self, nodes, (own, others), strength)
+    y, sent = own(x, strength=strength), others(x, strength=strength)
     mean = segment_mean(
       gather(sent, senders), receivers, num_segments=nodes.shape[-2]
     )

@@ -11,14 +11,10 @@ import jax.numpy as jnp
 from flax import core, traverse_util
 
 from bitnet_jax.layers import provenance
-from bitnet_jax.layers.arguments import as_tuple
-from bitnet_jax.layers.conv import BitConv
-from bitnet_jax.layers.dense import BitDense, BitDenseGeneral
+from bitnet_jax.layers.dense import QuantizedLayer
 from bitnet_jax.layers.interception import intercept_calls, mark
-from bitnet_jax.quantizers.recipe import Recipe, get_recipe
+from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
-
-BIT_LAYERS = (BitDense, BitDenseGeneral, BitConv)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,53 +172,6 @@ def replace_kernels(
   return traverse_util.unflatten_dict(flat)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Met:
-  """A layer's kernel as the layer sees it.
-
-  Attributes:
-    recipe: of the layer.
-    shape: of the kernel.
-    shared: its axes that share a scale.
-    first: how many leading ones number kernels.
-    is_masked: whether a mask is multiplied by it.
-  """
-
-  recipe: Recipe
-  shape: tuple[int, ...]
-  shared: tuple[int, ...]
-  first: int
-  is_masked: bool
-
-  @classmethod
-  def of(cls, module: Any) -> "_Met":
-    recipe = get_recipe(module.recipe)
-    shape = _kernel(module).shape
-    first, n_out = 0, 1
-    if isinstance(module, BitDenseGeneral):
-      first = len(as_tuple(module.batch_dims))
-      n_out = len(as_tuple(module.features))
-    per_tensor = recipe.weights is None or recipe.weights.axis is None
-    shared = range(first, len(shape) - (0 if per_tensor else n_out))
-    is_masked = isinstance(module, BitConv) and module.mask is not None
-    return cls(recipe, shape, tuple(shared), first, is_masked)
-
-  def placed(self, path: str, stored: int, axes: tuple[int, ...] | None):
-    """Returns the layer; of so many stored axes these are the kernel's."""
-    is_stored = axes is not None and not self.is_masked
-    if axes is None:
-      axes, stored = tuple(range(len(self.shape))), len(self.shape)
-    return BitLayer(
-      path=path,
-      recipe=self.recipe,
-      scale_axes=tuple(axes[i] - stored for i in self.shared),
-      stack_axes=tuple(
-        i - stored for i in range(stored) if i not in axes[self.first :]
-      ),
-      is_stored=is_stored,
-    )
-
-
 def bit_layers(model: nn.Module, *args: Any, **kwargs: Any) -> list[BitLayer]:
   """Lists the quantizable layers that a call of ``model`` runs, in order.
 
@@ -244,21 +193,23 @@ def find_layers(
   *,
   follow: bool,
 ) -> list[BitLayer]:
-  """Lists the quantizable layers that a call of ``model`` runs, in order.
+  """Lists layers as ``bit_layers`` does.
 
   Args:
-    model: see ``bit_layers``.
+    model: any Linen module.
     args: of its call.
     kwargs: of its call.
-    follow: whether to find out for every layer if it multiplies what is stored,
-      which takes another trace; else only where shapes leave open how kernels
-      are stacked.
+    follow: whether to find out for every layer if it multiplies the stored
+      kernel, which takes another trace; else only where shapes do not tell
+      which axes of a stored kernel stack several.
   """
-  met: dict[str, _Met] = {}
+  met: dict[str, BitLayer] = {}
+  shapes: dict[str, tuple[int, ...]] = {}
 
   def note(module, run):
-    y = run()
-    met["/".join(module.path)] = _Met.of(module)
+    y, path = run(), "/".join(module.path)
+    shapes[path] = _kernel(module).shape
+    met[path] = _described(module, path, len(shapes[path]))
     return y
 
   def note_kernel(module, run):
@@ -292,23 +243,56 @@ def find_layers(
 
   variables = jax.eval_shape(initialize, arrays)
   flat = traverse_util.flatten_dict({**variables.get("params", {})}, sep="/")
-  shapes = {
-    path: getattr(
-      flat.get("/".join(filter(None, (path, "kernel")))), "shape", ()
-    )
+  stored = {
+    path: getattr(flat.get(f"{path}/kernel".lstrip("/")), "shape", ())
     for path in met
   }
-  axes = {path: _only_place(shapes[path], met[path].shape) for path in met}
+  axes = {path: _only_place(stored[path], shapes[path]) for path in met}
   if follow or any(one is None for one in axes.values()):
     axes = provenance.axes_of_kernels(
       apply,
       variables,
       arrays,
-      paths={path: len(one.shape) for path, one in met.items()},
+      paths={path: len(shape) for path, shape in shapes.items()},
     )
   return [
-    one.placed(path, len(shapes[path]), axes[path]) for path, one in met.items()
+    _placed(layer, len(shapes[path]), len(stored[path]), axes[path])
+    for path, layer in met.items()
   ]
+
+
+def _described(module: QuantizedLayer, path: str, ndim: int) -> BitLayer:
+  """Returns a layer with the axes, from the first, of the kernel it sees."""
+  n_stack, _ = module.stack_and_output_axes()
+  return BitLayer(
+    path=path,
+    recipe=module.find_recipe(),
+    scale_axes=module.scale_axes(ndim),
+    stack_axes=tuple(range(n_stack)),
+    is_stored=getattr(module, "mask", None) is None,
+  )
+
+
+def _placed(
+  layer: BitLayer, ndim: int, stored: int, axes: tuple[int, ...] | None
+) -> BitLayer:
+  """Returns a layer with axes of its stored kernel, counted from the last.
+
+  Args:
+    layer: with axes of the kernel that it sees, counted from the first.
+    ndim: of that kernel.
+    stored: number of axes of the stored kernel.
+    axes: which of these are the layer's own; ``None`` if the layer computes its
+      kernel from what is stored.
+  """
+  own, stored = (tuple(range(ndim)), ndim) if axes is None else (axes, stored)
+  alone = own[len(layer.stack_axes) :]
+  return dataclasses.replace(
+    layer,
+    scale_axes=tuple(own[i] - stored for i in layer.scale_axes),
+    stack_axes=tuple(i - stored for i in range(stored) if i not in alone),
+    is_stored=layer.is_stored and axes is not None,
+  )
 
 
 def _watch(model, scope, note, args, kwargs):
@@ -316,7 +300,7 @@ def _watch(model, scope, note, args, kwargs):
 
   def watch(next_fun, args, kwargs, context):
     module = context.module
-    if isinstance(module, BIT_LAYERS) and context.method_name == "__call__":
+    if isinstance(module, QuantizedLayer) and context.method_name == "__call__":
       return note(module, lambda: next_fun(*args, **kwargs))
     return next_fun(*args, **kwargs)
 

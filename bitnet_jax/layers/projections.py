@@ -1,23 +1,107 @@
-"""What the layers of a transformer share: projections and their input."""
+"""The dense layers inside attention and feed-forward layers."""
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from bitnet_jax.layers.dense import BitDense
 from bitnet_jax.ops import quantize_input
-from bitnet_jax.quantizers.recipe import Rules, recipe_at
+from bitnet_jax.quantizers.recipe import Rules
 from bitnet_jax.types import QTensor
 
 Axes = tuple[str | None, ...]
+Initializer = nn.initializers.Initializer
+default_kernel_init = nn.initializers.lecun_normal()
+
+
+def no_partitioning(init: Initializer, axes: Axes) -> Initializer:
+  """Returns an initializer as it is, without names of the axes."""
+  del axes
+  return init
+
+
+def make_dense(
+  features: int,
+  axes: Axes,
+  *,
+  partition: Callable[..., Any] = no_partitioning,
+  kernel_init: Initializer = default_kernel_init,
+  **options: Any,
+) -> BitDense:
+  """Returns a dense layer, as all layers and models of this package make it.
+
+  Args:
+    features: size of its output.
+    axes: logical axes of its kernel, for sharding.
+    partition: names the axes of what an initializer returns.
+    kernel_init: initializer of the kernel.
+    **options: of ``BitDense``: recipe, name, dtypes.
+  """
+  return BitDense(features, kernel_init=partition(kernel_init, axes), **options)
+
+
+class Projections(nn.Module):
+  """Options of a layer whose dense layers are alike.
+
+  Attributes:
+    use_bias: whether the dense layers have biases.
+    norm: makes the norm in front of the output projection, from its name;
+      ``None`` for no norm there.
+    dtype: of the activations.
+    param_dtype: of the latent weights.
+    kernel_init: initializer of the kernels.
+    partition: names the axes of a kernel for sharding, as
+      ``nn.with_logical_partitioning`` does.
+    recipe: rules on the paths of the dense layers, or one recipe.
+  """
+
+  _: dataclasses.KW_ONLY
+  use_bias: bool = False
+  norm: Callable[[str], nn.Module] | None = None
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  kernel_init: Initializer = default_kernel_init
+  partition: Callable[..., Any] = no_partitioning
+  recipe: Rules = "b158"
+
+  @nn.nowrap
+  def dense(self, name: str, features: int, axes: Axes) -> BitDense:
+    """Returns the dense layer ``name``, with the options of this layer."""
+    return make_dense(
+      features,
+      axes,
+      partition=self.partition,
+      kernel_init=self.kernel_init,
+      use_bias=self.use_bias,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+      recipe=self.recipe,
+      name=name,
+    )
+
+  @nn.nowrap
+  def project_output(
+    self,
+    name: str,
+    x: Float[Array, "*batch d"],
+    features: int,
+    axes: Axes,
+    strength: ArrayLike | None,
+  ) -> Float[Array, "*batch features"]:
+    """Applies the norm, if there is one, and the dense layer ``name``."""
+    if self.norm is not None:
+      x = self.norm("sub_norm")(x)
+    return self.dense(name, features, axes)(x, strength=strength)
 
 
 def share_input(
   module: nn.Module,
   x: Float[Array, "*batch d"],
-  names: tuple[str, ...],
-  rules: Rules,
+  layers: Sequence[BitDense],
   strength: ArrayLike | None,
 ) -> Float[Array, "*batch d"] | QTensor:
   """Normalizes and quantizes ``x`` once for several layers of ``module``.
@@ -26,48 +110,13 @@ def share_input(
   each layer gets ``x`` as it is.
 
   Args:
-    module: whose layers they are.
-    x: their input.
-    names: of the layers.
-    rules: recipes by path.
-    strength: share of quantization in force.
+    module: from which a random key comes, if one is needed.
+    x: input of the layers.
+    layers: dense layers with this input.
+    strength: fraction of quantization; ``None`` quantizes fully.
   """
-  recipes = {recipe_at(rules, path_of(module, name)) for name in names}
-  recipe = recipes.pop()
-  if recipes or recipe.acts is None or strength is not None:
+  recipe, *others = {layer.find_recipe() for layer in layers}
+  if others or recipe.acts is None or strength is not None:
     return x
   key = module.make_rng("quantize") if recipe.acts.needs_key else None
   return quantize_input(x, recipe, key=key)
-
-
-def path_of(module: nn.Module, name: str) -> str:
-  """Returns the slash-joined path of a layer of ``module``, for its recipe."""
-  return "/".join((*module.path, name))
-
-
-def no_partitioning(
-  init: nn.initializers.Initializer, axes: Axes
-) -> nn.initializers.Initializer:
-  """Returns the initializer as it is; models pass what names the axes."""
-  del axes
-  return init
-
-
-def make_dense(module: Any, name: str, features: int, axes: Axes) -> BitDense:
-  """Returns the layer ``name`` of ``module``, configured by its attributes.
-
-  Args:
-    module: ``Attention`` or ``FeedForward``.
-    name: of the layer.
-    features: of its output.
-    axes: logical axes of its kernel.
-  """
-  return BitDense(
-    features,
-    use_bias=module.use_bias,
-    dtype=module.dtype,
-    param_dtype=module.param_dtype,
-    kernel_init=module.partition(module.kernel_init, axes),
-    recipe=recipe_at(module.recipe, path_of(module, name)),
-    name=name,
-  )

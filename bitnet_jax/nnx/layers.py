@@ -1,6 +1,5 @@
 """``nnx.Linear``, ``nnx.LinearGeneral`` and ``nnx.Conv`` in integers."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +9,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, ArrayLike, Num
 
 from bitnet_jax.layers.arguments import (
-  check_options,
   check_sizes,
   contracted_axes,
-  own_options,
+  replaces_product,
 )
 from bitnet_jax.layers.conv import check_input, convolve, masked
-from bitnet_jax.layers.dense import dense_general, result_dtype
+from bitnet_jax.layers.dense import result_dtype
+from bitnet_jax.layers.dense_general import dense_general
 from bitnet_jax.ops import bit_dot
 from bitnet_jax.ops.operands import prepare_input
 from bitnet_jax.ops.product import PRODUCT
@@ -87,9 +86,7 @@ class BitLinear(nnx.Linear):
       self.recipe,
       bias=bias,
       strength=strength,
-      key=_key(self),
-      precision=self.precision,
-      dtype=result_dtype(self, inputs, kernel, bias),
+      **_product_options(self, inputs, kernel, bias),
     )
     return _sharded(y, out_sharding)
 
@@ -141,7 +138,6 @@ class BitLinearGeneral(nnx.LinearGeneral):
     kernel, bias = _parameters(self)
     n_batch = len(self.batch_axis)
     y = dense_general(
-      self,
       inputs,
       kernel,
       bias,
@@ -149,7 +145,7 @@ class BitLinearGeneral(nnx.LinearGeneral):
       contracted=contracted_axes(self.axis, ndim=inputs.ndim, n_batch=n_batch),
       n_batch=n_batch,
       strength=strength,
-      key=_key(self),
+      **_product_options(self, inputs, kernel, bias),
     )
     return _sharded(y, out_sharding)
 
@@ -207,27 +203,32 @@ class BitConv(nnx.Conv):
     kernel, bias = _parameters(self)
     window = kernel.shape[:-2]
     check_input(inputs, window, self.feature_group_count, kernel.shape[-1])
+    kernel = masked(kernel, self.mask)
     y = convolve(
-      self,
       inputs,
-      masked(kernel, self.mask),
+      kernel,
       bias,
       self.recipe,
+      strides=self.strides,
+      padding=self.padding,
+      input_dilation=self.input_dilation,
+      kernel_dilation=self.kernel_dilation,
+      groups=self.feature_group_count,
       strength=strength,
-      key=_key(self),
+      **_product_options(self, inputs, kernel, bias),
     )
     return _sharded(y, out_sharding)
 
 
 def set_recipe(layer: Any, recipe: Recipe, rngs: nnx.Rngs | None) -> None:
-  """Gives a layer its recipe, and random keys if the recipe rounds by them.
+  """Gives a layer its recipe, and random keys if the recipe needs them.
 
   Raises:
-    ValueError: if it does, and there are none; or if it quantizes, and the
-      layer has an option that a quantized product cannot honour.
+    ValueError: if the recipe needs random keys and there are none, or if it
+      quantizes and the layer has an option that a quantized product cannot
+      honour.
   """
-  if not recipe.is_float:
-    check_options(layer, options_of(layer))
+  replaces_product(layer, namesake_of(layer), recipe)
   layer.recipe = recipe
   layer.keys = nnx.data(None)
   if recipe.needs_key:
@@ -238,11 +239,9 @@ def set_recipe(layer: Any, recipe: Recipe, rngs: nnx.Rngs | None) -> None:
     layer.keys = rngs[STREAM].fork()
 
 
-def options_of(layer: Any) -> list[str]:
-  """Returns the names of options that a layer's namesake has otherwise."""
-  namesake = next(kind for kind in _NAMESAKES if isinstance(layer, kind))
-  arguments = inspect.signature(namesake.__init__).parameters
-  return own_options(layer, {n: a.default for n, a in arguments.items()})
+def namesake_of(layer: Any) -> type:
+  """Returns the class of Flax that a layer is made of."""
+  return next(kind for kind in _NAMESAKES if isinstance(layer, kind))
 
 
 def _in_float(namesake: Any, inputs: Any, out_sharding: Any) -> Array:
@@ -260,5 +259,17 @@ def _parameters(layer: Any) -> tuple[jax.Array, jax.Array | None]:
   return layer.kernel[...], bias
 
 
-def _key(layer: Any) -> jax.Array | None:
-  return layer.keys() if layer.recipe.needs_key else None
+def _product_options(layer: Any, x: Any, kernel: Any, bias: Any) -> dict:
+  """Returns the key, precision and output dtype of a layer's product."""
+  return {
+    "key": layer.keys() if layer.recipe.needs_key else None,
+    "precision": layer.precision,
+    "dtype": result_dtype(
+      x,
+      kernel,
+      bias,
+      dtype=layer.dtype,
+      param_dtype=layer.param_dtype,
+      preferred=layer.preferred_element_type,
+    ),
+  }
