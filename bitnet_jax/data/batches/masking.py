@@ -50,8 +50,8 @@ class Masked:
     words = draws.words(2 * self.rows.seq_len)
     chance, other = np.split(words, 2, axis=1)
     chance = uniform(chance)
-    open_ = (batch["segment_ids"] > 0) & ~self.special[tokens]
-    chosen = open_ & (chance < self.rate)
+    eligible = (batch["segment_ids"] > 0) & ~self.special[tokens]
+    chosen = eligible & (chance < self.rate)
     if self.predictions is not None:
       # Of too many the ones with the smallest words stay, which are any.
       order = np.argsort(np.where(chosen, other, np.uint64(2**64 - 1)), axis=1)
@@ -60,18 +60,18 @@ class Masked:
     masked = chance < self.rate * self.mask_share
     kept = chance >= self.rate * (self.mask_share + self.random_share)
     others = self.ordinary[other % np.uint64(len(self.ordinary))]
-    hidden = np.where(masked, np.int32(self.mask_id), others)
-    guessed: Batch = {"targets": tokens, "mask": chosen.astype(np.float32)}
+    replaced = np.where(masked, np.int32(self.mask_id), others)
+    targets: Batch = {"targets": tokens, "mask": chosen.astype(np.float32)}
     if self.predictions is not None:
       order = np.argsort(~chosen, axis=1, kind="stable")
       places = order[:, : self.predictions]
-      guessed = {
+      targets = {
         name: np.take_along_axis(array, places, axis=1)
-        for name, array in guessed.items()
+        for name, array in targets.items()
       }
-      guessed["places"] = places.astype(np.int32)
+      targets["places"] = places.astype(np.int32)
     return (
-      batch | {"tokens": np.where(chosen & ~kept, hidden, tokens)} | guessed
+      batch | {"tokens": np.where(chosen & ~kept, replaced, tokens)} | targets
     )
 
 

@@ -51,17 +51,18 @@ class Chunks:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Packed:
-  """Rows of pieces of a sequence; see `packed` and `encoder_rows`.
+  """Rows of several segments each; see `packed` and `encoder_rows`.
 
   Attributes:
-    sequence: int32 [n].
-    starts: int64 [pieces], of each piece in the sequence; rows after rows.
-    lengths: int64 [pieces], of each piece.
-    places: int64 [pieces], of each piece in its row.
-    offsets: int64 [rows + 1], the first piece of each row; the last is their
+    sequence: int32 [n], all documents, one after the other.
+    starts: int64 [segments], where each segment starts in the sequence; the
+      segments of the first row come first.
+    lengths: int64 [segments], of each segment.
+    places: int64 [segments], where each segment starts in its row.
+    offsets: int64 [rows + 1], the first segment of each row; the last is their
       number.
     seq_len: tokens a row.
-    fill: id of padding.
+    pad_id: id of padding.
   """
 
   sequence: np.ndarray
@@ -70,7 +71,7 @@ class Packed:
   places: np.ndarray
   offsets: np.ndarray
   seq_len: int
-  fill: int
+  pad_id: int
 
   def __len__(self) -> int:
     return len(self.offsets) - 1
@@ -82,23 +83,23 @@ class Packed:
     """
     del draws
     first, counts = self.offsets[indices], np.diff(self.offsets)[indices]
-    row, segment = _ranges(counts)
-    piece = first[row] + segment
-    # Of each token: its piece, its position there, and its place in the batch.
-    of, position = _ranges(self.lengths[piece])
-    source = self.starts[piece][of] + position
-    place = (row * self.seq_len + self.places[piece])[of] + position
+    row, number = _ranges(counts)  # of each segment
+    segment = first[row] + number
+    # Of each token: its segment, its position there, its place in the batch.
+    of, position = _ranges(self.lengths[segment])
+    source = self.starts[segment][of] + position
+    place = (row * self.seq_len + self.places[segment])[of] + position
 
-    def spread(values, fill=0, dtype=np.int32):
-      found = np.full(len(indices) * self.seq_len, fill, dtype)
+    def spread(values, padding=0, dtype=np.int32):
+      found = np.full(len(indices) * self.seq_len, padding, dtype)
       found[place] = values
       return found.reshape(-1, self.seq_len)
 
     follow = np.minimum(source + 1, len(self.sequence) - 1)
     return {
-      "tokens": spread(self.sequence[source], self.fill),
-      "targets": spread(self.sequence[follow], self.fill),
-      "segment_ids": spread(segment[of] + 1),
+      "tokens": spread(self.sequence[source], self.pad_id),
+      "targets": spread(self.sequence[follow], self.pad_id),
+      "segment_ids": spread(number[of] + 1),
       "positions": spread(position),
       "mask": spread(1, dtype=np.float32),
     }
@@ -123,7 +124,7 @@ def chunks(
   Each document follows an end-of-text token, and the last ends with one:
   `eos a a eos b b b eos`. Chunks of `seq_len + 1` overlap by a token, so that
   every token of every document, and the end of each, is a target once. The last
-  chunk is filled up; filling has no weight.
+  chunk is padded, and padding has no weight.
 
   Args:
     documents: at least one, none empty.
@@ -149,10 +150,10 @@ def packed(documents: Ragged, tokenizer: Tokenizer, *, seq_len: int) -> Packed:
   """Packs whole documents into rows for a causal model.
 
   What the model reads of a document is `eos a b c`, what it has to say
-  `a b c eos`. A document goes to the row that it fills best of those begun so
-  far. One that is longer than a row is cut into pieces, the next of which
-  starts with the last target of the one before, so that every token is a target
-  once; their number is logged.
+  `a b c eos`. A document goes to the open row with the least room that is
+  enough. A document longer than a row is cut into segments. Each starts with
+  the last target of the segment before, so that every token is a target once.
+  The number of segments is logged.
 
   Args:
     documents: at least one, none empty.
@@ -166,7 +167,7 @@ def packed(documents: Ragged, tokenizer: Tokenizer, *, seq_len: int) -> Packed:
   check_length("seq_len", seq_len, 1)
   sequence = _joined(documents, eos)
   lengths = documents.lengths + 1
-  starts, lengths = _pieces(
+  starts, lengths = _segments(
     np.cumsum(lengths) - lengths, lengths, seq_len, "tokens with its end"
   )
   return _pack(sequence, starts, lengths, seq_len, tokenizer)
@@ -187,7 +188,7 @@ def encoder_rows(
     seq_len: tokens a row.
     joined: whether documents, with a token sep between them, are one text that
       is cut into rows; else rows hold whole documents that do not see each
-      other, as many as fit (see `packed`), and one that is too long is cut,
+      other, as many as fit (see `packed`). A document that is too long is cut,
       which is logged.
 
   Raises:
@@ -200,13 +201,13 @@ def encoder_rows(
     values = _joined(documents, sep)[1:-1]
     documents = Ragged.of([values])
   lengths = documents.lengths
-  starts, lengths = _pieces(
+  starts, lengths = _segments(
     np.cumsum(lengths) - lengths,
     lengths,
     seq_len - 2,
     None if joined else "tokens",
   )
-  # Put `cls` before and `sep` after each piece.
+  # Put `cls` before and `sep` after each segment.
   ends = starts + lengths
   borders = np.stack([starts, ends], axis=1).ravel()
   sequence = np.insert(
@@ -229,14 +230,14 @@ def _joined(documents, separator):
   return np.insert(documents.values, documents.offsets, separator)
 
 
-def _pieces(starts, lengths, most, unit):
-  """Cuts what is longer than `most`; returns starts and lengths of pieces."""
+def _segments(starts, lengths, most, unit):
+  """Cuts what is longer than `most`; returns starts and lengths."""
   counts = -(-lengths // most)
   owner, number = _ranges(counts)
   cut = np.flatnonzero(counts > 1)
   if unit and cut.size:
     logging.warning(
-      "Cut %d of %d documents, which have more than %d %s, into %d pieces",
+      "Cut %d of %d documents, which have more than %d %s, into %d segments",
       cut.size,
       len(lengths),
       most,
@@ -248,7 +249,7 @@ def _pieces(starts, lengths, most, unit):
 
 
 def _pack(sequence, starts, lengths, seq_len, tokenizer):
-  """Puts pieces into rows."""
+  """Puts segments into rows."""
   rows, places = _best_fit(lengths.tolist(), seq_len)
   order = np.lexsort((places, rows))
   counts = np.bincount(rows)
@@ -259,7 +260,7 @@ def _pack(sequence, starts, lengths, seq_len, tokenizer):
     places=places[order],
     offsets=np.concatenate([[0], np.cumsum(counts)]),
     seq_len=seq_len,
-    fill=tokenizer.pad_id or 0,
+    pad_id=tokenizer.pad_id or 0,
   )
 
 

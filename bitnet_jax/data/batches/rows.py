@@ -28,7 +28,7 @@ class SequencePairs:
     target_len: tokens that the decoder writes, padding included.
     start_id: what the decoder reads first.
     eos_id: ends what is read and what is written.
-    fill: id of padding.
+    pad_id: id of padding.
   """
 
   sources: Ragged
@@ -37,7 +37,7 @@ class SequencePairs:
   target_len: int
   start_id: int
   eos_id: int
-  fill: int
+  pad_id: int
 
   def __len__(self) -> int:
     return len(self.sources)
@@ -63,14 +63,14 @@ class SequencePairs:
     rows = np.where(
       places == lengths,
       np.int32(self.eos_id),
-      _gather(ragged, indices, places, lengths, self.fill),
+      _gather(ragged, indices, places, lengths, self.pad_id),
     )
     return rows, places <= lengths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelledRows:
-  """Texts, or pairs of them, with a label each; see `labelled_rows`.
+class ClassifiedRows:
+  """Texts, or pairs of them, with a label each; see `classified_rows`.
 
   Attributes:
     texts: one or two, each of n sequences.
@@ -78,7 +78,7 @@ class LabelledRows:
     seq_len: tokens a row.
     cls_id: in front of a row.
     sep_id: after each text.
-    fill: id of padding.
+    pad_id: id of padding.
   """
 
   texts: tuple[Ragged, ...]
@@ -86,7 +86,7 @@ class LabelledRows:
   seq_len: int
   cls_id: int
   sep_id: int
-  fill: int
+  pad_id: int
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -100,7 +100,7 @@ class LabelledRows:
     room = self.seq_len - 1 - len(self.texts)
     lengths = [text.lengths[indices] for text in self.texts]
     places = np.arange(self.seq_len)
-    tokens = np.full((len(indices), self.seq_len), self.fill, np.int32)
+    tokens = np.full((len(indices), self.seq_len), self.pad_id, np.int32)
     tokens[:, 0] = self.cls_id
     types = np.zeros_like(tokens)
     start = np.ones((len(indices), 1), np.int64)
@@ -109,7 +109,7 @@ class LabelledRows:
     ):
       length = length[:, None]
       inside = (places >= start) & (places < start + length)
-      ids = _gather(text, indices, places - start, length, self.fill)
+      ids = _gather(text, indices, places - start, length, self.pad_id)
       tokens = np.where(inside, ids, tokens)
       end = start + length
       tokens = np.where(places == end, np.int32(self.sep_id), tokens)
@@ -124,11 +124,11 @@ class LabelledRows:
     }
 
 
-def _gather(ragged, indices, places, lengths, fill):
-  """Returns ids at places of sequences, `fill` where there are none."""
+def _gather(ragged, indices, places, lengths, pad_id):
+  """Returns ids at places of sequences, `pad_id` where there is none."""
   inside = (places >= 0) & (places < lengths)
   at = np.where(inside, ragged.offsets[indices][:, None] + places, 0)
-  return np.where(inside, ragged.values[at], np.int32(fill))
+  return np.where(inside, ragged.values[at], np.int32(pad_id))
 
 
 def _fit(lengths, room):
@@ -184,7 +184,7 @@ def sequence_pairs(
     target_len=target_len,
     start_id=start_id(tokenizer),
     eos_id=tokenizer.need("eos", purpose="an encoder-decoder"),
-    fill=tokenizer.pad_id or 0,
+    pad_id=tokenizer.pad_id or 0,
   )
 
 
@@ -199,14 +199,14 @@ def start_id(tokenizer: Tokenizer) -> int:
   return tokenizer.need("pad", purpose="a decoder without bos")
 
 
-def labelled_rows(
+def classified_rows(
   texts: Sequence[Ragged],
   labels: np.ndarray,
   tokenizer: Tokenizer,
   *,
   seq_len: int,
   too_long: str = "error",
-) -> LabelledRows:
+) -> ClassifiedRows:
   """Makes rows `cls a a sep` or `cls a a sep b b sep` for an encoder.
 
   Args:
@@ -231,13 +231,13 @@ def labelled_rows(
       )
   lengths = 1 + sum(ragged.lengths + 1 for ragged in texts)
   _check_lengths(lengths, "seq_len", seq_len, too_long)
-  return LabelledRows(
+  return ClassifiedRows(
     texts=texts,
     labels=labels,
     seq_len=seq_len,
     cls_id=tokenizer.need("cls", purpose="a classified row"),
     sep_id=tokenizer.need("sep", purpose="a classified row"),
-    fill=tokenizer.pad_id or 0,
+    pad_id=tokenizer.pad_id or 0,
   )
 
 

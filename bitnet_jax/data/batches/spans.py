@@ -109,8 +109,8 @@ def _spans(words, length, num_noise, num_spans):
   starts_noisy = cut < num_noise
   ends_noisy = inside | (~starts_noisy & (cut < num_noise + num_spans))
   stretches = num_spans + 1 - starts_noisy - ends_noisy
-  kept = _pieces(words[:, : num_kept - 1], stretches) + starts_noisy
-  taken = _pieces(words[:, num_kept - 1 : length - 2], num_spans)
+  kept = _partition(words[:, : num_kept - 1], stretches) + starts_noisy
+  taken = _partition(words[:, num_kept - 1 : length - 2], num_spans)
   # Stretches that stay and spans take turns; one that stays comes first.
   turns = np.concatenate([2 * kept, 2 * taken + 1], axis=1)
   return np.argsort(turns, axis=1, kind="stable") >= num_kept
@@ -131,15 +131,15 @@ def _one_span(words, length, num_noise):
   return (places >= starts) & (places < starts + num_noise)
 
 
-def _pieces(words, count):
-  """Cuts items into pieces, none empty, each way as likely.
+def _partition(words, count):
+  """Cuts items into parts, none empty, each way as likely.
 
   Args:
     words: random bits, [rows, items - 1], one a place to cut at.
-    count: number of pieces, [rows, 1] or the same for all rows.
+    count: number of parts, [rows, 1] or the same for all rows.
 
   Returns:
-    The piece of each item, from 0, [rows, items].
+    The part of each item, from 0, [rows, items].
   """
   rank = np.argsort(np.argsort(words, axis=1), axis=1)
   cuts = np.pad(rank < count - 1, ((0, 0), (1, 0)))

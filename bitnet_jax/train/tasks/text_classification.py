@@ -167,9 +167,9 @@ def build(settings: Settings, site: Site) -> base.Problem:
     site,
   )
 
-  def make(split: str) -> rows.LabelledRows:
+  def make(split: str) -> rows.ClassifiedRows:
     texts = corpus.splits[split]
-    return rows.labelled_rows(
+    return rows.classified_rows(
       [tokenizer.encode_ragged(column) for column in texts.texts],
       texts.labels,
       tokenizer,

@@ -31,8 +31,8 @@ def unpacked(batch, batch_size):
   dense = np.zeros((batch_size, VOCAB_SIZE), np.float32)
   used = batch["segments"] < batch_size
   assert (batch["weights"][~used] == 0).all()
-  pieces = batch["rows"][batch["columns"][used]]
-  np.add.at(dense, (batch["segments"][used], pieces), batch["weights"][used])
+  tokens = batch["rows"][batch["columns"][used]]
+  np.add.at(dense, (batch["segments"][used], tokens), batch["weights"][used])
   return dense
 
 

@@ -147,11 +147,11 @@ def test_packing_leaves_little_room():
   assert (batch["segment_ids"] > 0).mean() > 0.97  # row after row: 0.78
 
 
-def test_pieces_of_long_documents_are_logged(caplog):
+def test_segments_of_long_documents_are_logged(caplog):
   documents = distinct([3, 20, 9, 4])
   packing.packed(documents, TOKENIZER, seq_len=6)
   message = "Cut 2 of 4 documents, which have more than 6 tokens with its end"
-  assert f"{message}, into 6 pieces" in caplog.text
+  assert f"{message}, into 6 segments" in caplog.text
   caplog.clear()
   packing.packed(documents, TOKENIZER, seq_len=21)
   packing.encoder_rows(documents, TOKENIZER, seq_len=6)

@@ -54,7 +54,7 @@ def test_pairs_that_are_too_long_are_an_error_or_cut(caplog):
 
 
 def test_texts_are_classified():
-  examples = rows.labelled_rows([SOURCES], LABELS, TOKENIZER, seq_len=6)
+  examples = rows.classified_rows([SOURCES], LABELS, TOKENIZER, seq_len=6)
   batch = whole(examples)
   expected = {
     "tokens": [[CLS, 1, 2, 3, SEP, PAD], [CLS, 4, SEP, PAD, PAD, PAD]],
@@ -69,7 +69,7 @@ def test_texts_are_classified():
 
 
 def test_two_texts_are_told_apart():
-  examples = rows.labelled_rows(
+  examples = rows.classified_rows(
     [SOURCES, TARGETS],
     np.array([0.5, 2.0], np.float32),
     TOKENIZER,
@@ -95,8 +95,8 @@ def test_rows_that_are_too_long_are_an_error_or_cut(caplog):
   texts = [SOURCES, TARGETS]
   message = "example 0 has 7 tokens, more than seq_len=6, .* 1 of 2; make it 7"
   with pytest.raises(ValueError, match=message):
-    rows.labelled_rows(texts, LABELS, TOKENIZER, seq_len=6)
-  examples = rows.labelled_rows(
+    rows.classified_rows(texts, LABELS, TOKENIZER, seq_len=6)
+  examples = rows.classified_rows(
     texts, LABELS, TOKENIZER, seq_len=6, too_long="cut"
   )
   np.testing.assert_array_equal(
@@ -120,7 +120,7 @@ def test_the_longer_text_is_cut_first(first, second, seq_len):
     tokenizers.Ragged.of([range(first)]),
     tokenizers.Ragged.of([range(100, 100 + second)]),
   ]
-  examples = rows.labelled_rows(
+  examples = rows.classified_rows(
     texts, LABELS[:1], TOKENIZER, seq_len=seq_len, too_long="cut"
   )
   (tokens,) = whole(examples)["tokens"]
@@ -137,7 +137,7 @@ def test_rows_without_padding_token_are_filled_with_zeros():
     cls_id=300,
     sep_id=301,
   )
-  examples = rows.labelled_rows([SOURCES], LABELS, plain, seq_len=6)
+  examples = rows.classified_rows([SOURCES], LABELS, plain, seq_len=6)
   assert whole(examples)["tokens"][1].tolist() == [300, 4, 301, 0, 0, 0]
 
 
@@ -167,8 +167,8 @@ def test_impossible_rows_are_errors():
       target_len=4,
     )
   with pytest.raises(ValueError, match="2 texts, but 1 labels"):
-    rows.labelled_rows([SOURCES], LABELS[:1], TOKENIZER, seq_len=8)
+    rows.classified_rows([SOURCES], LABELS[:1], TOKENIZER, seq_len=8)
   with pytest.raises(ValueError, match="number of texts is 0"):
-    rows.labelled_rows([], LABELS, TOKENIZER, seq_len=8)
+    rows.classified_rows([], LABELS, TOKENIZER, seq_len=8)
   with pytest.raises(ValueError, match="seq_len must be at least 5, it is 4"):
-    rows.labelled_rows([SOURCES, TARGETS], LABELS, TOKENIZER, seq_len=4)
+    rows.classified_rows([SOURCES, TARGETS], LABELS, TOKENIZER, seq_len=4)

@@ -152,11 +152,11 @@ def test_every_token_of_a_corpus_is_a_target_as_often(size):
   assert taken[:size].max() < 160
 
 
-def test_pieces_are_as_likely():
+def test_parts_are_as_likely():
   words = order.draw((0,), 0, 30_000, 4)
-  pieces = spans._pieces(words, 3)
-  assert (pieces[:, 0] == 0).all() and (pieces[:, -1] == 2).all()
-  _, counts = np.unique(pieces, axis=0, return_counts=True)
+  parts = spans._partition(words, 3)
+  assert (parts[:, 0] == 0).all() and (parts[:, -1] == 2).all()
+  _, counts = np.unique(parts, axis=0, return_counts=True)
   assert len(counts) == 6  # of 4 places to cut at, 2
   np.testing.assert_allclose(counts / 30_000, 1 / 6, atol=0.01)
 

@@ -33,7 +33,7 @@ EXAMPLES = {
   "pairs": rows.sequence_pairs(
     DOCUMENTS, ragged(60, seed=1), TOKENIZER, input_len=50, target_len=40
   ),
-  "labelled": rows.labelled_rows(
+  "labelled": rows.classified_rows(
     [DOCUMENTS, ragged(60, seed=1)],
     np.arange(60, dtype=np.int32),
     TOKENIZER,
@@ -205,7 +205,7 @@ def test_impossible_arguments_are_errors(changes, message):
 
 
 def test_training_without_examples_is_an_error():
-  empty = rows.labelled_rows(
+  empty = rows.classified_rows(
     [ragged(0)], np.zeros(0, np.int32), TOKENIZER, seq_len=8
   )
   with pytest.raises(ValueError, match="no example"):
