@@ -18,7 +18,7 @@ from bitnet_jax.models import registry
 from bitnet_jax.quantizers.recipe import RECIPES
 from bitnet_jax.train.config import flags
 from bitnet_jax.train.config.settings import parse_settings
-from bitnet_jax.train.devices.sharding import place_batch
+from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.state import count_params
 from bitnet_jax.train.tasks.registry import KINDS

@@ -18,7 +18,7 @@ from bitnet_jax.inference.storage import load_frozen, save_frozen
 from bitnet_jax.programs.writing import start_id_of
 from bitnet_jax.train import runner
 from bitnet_jax.train.devices.compilation import keep_compiled
-from bitnet_jax.train.devices.sharding import replicate
+from bitnet_jax.train.devices.mesh import replicate
 from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.folder import bucket, workdir
 from bitnet_jax.train.folder.outcome import make_measure
@@ -61,7 +61,7 @@ def freeze_state(
   """Freezes what was loaded; see ``load_frozen_run``."""
   step = int(state.step)
   phase_in = experiment.settings.quant.make_phase_in()
-  phase_in.check_in_force(step, f"--checkpoint={checkpoint}")
+  phase_in.check_active(step, f"--checkpoint={checkpoint}")
   with experiment.activate():
     params = freeze_kernels(experiment.problem.layers, state.params)
   return FrozenRun(experiment, {"params": params, **state.variables}, step)

@@ -1,4 +1,4 @@
-"""Metrics over a whole split."""
+"""Metrics of a split."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bitnet_jax.train.devices.sharding import place_batch
+from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.tasks.base import Totals
 
@@ -20,7 +20,7 @@ def evaluate(
   mesh: Mesh,
   key: jax.Array,
   strength: jax.Array | None = None,
-  whole: bool = False,
+  full_graph: bool = False,
   between: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
   """Returns the sums of all metrics over ``batches``, in float64.
@@ -31,8 +31,8 @@ def evaluate(
     batches: the split, its last batch padded and masked.
     mesh: where the batches go.
     key: for stochastic rounding, the same for each evaluation.
-    strength: share of quantization in force.
-    whole: see ``place_batch``.
+    strength: of quantization; ``None`` is full quantization.
+    full_graph: see ``place_batch``.
     between: called before each batch; may raise an error to stop.
   """
   sums: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def evaluate(
   for batch in batches:
     if between is not None:
       between()
-    placed = place_batch(batch, mesh, whole=whole)
+    placed = place_batch(batch, mesh, full_graph=full_graph)
     totals = eval_step(state, placed, key, strength)
     _add(sums, late)  # Fetched late, so that the device is never idle.
     late = totals

@@ -18,14 +18,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops
 from bitnet_jax.files import PathLike
-from bitnet_jax.train.config.checks import (
-  check_batch,
-  check_evaluation,
-  warn_of_batch,
-)
 from bitnet_jax.train.config.settings import Settings, Site, parse_settings
-from bitnet_jax.train.devices.sharding import (
-  GATHERED_AXIS,
+from bitnet_jax.train.devices.gathering import GATHERED_AXIS
+from bitnet_jax.train.devices.mesh import (
   batch_part,
   batch_sharding,
   batch_shards,
@@ -100,9 +95,9 @@ class Experiment:
     return with_earlier(self.problem.fingerprint, self.earlier, self.teacher)
 
   @property
-  def whole(self) -> bool:
+  def full_graph(self) -> bool:
     """Whether a batch is one graph, see ``Kind``."""
-    return KINDS[self.settings.task.name].whole
+    return KINDS[self.settings.task.name].full_graph
 
   @property
   def run_id(self) -> str:
@@ -139,7 +134,7 @@ class Experiment:
       name: jax.ShapeDtypeStruct(array.shape, array.dtype)
       for name, array in self.problem.train_batch(0).items()
     }
-    split = batch_sharding(self.mesh, whole=self.whole)
+    split = batch_sharding(self.mesh, full_graph=self.full_graph)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return (
       self.abstract_state(),
@@ -153,7 +148,7 @@ class Experiment:
     return Checkpoints.of_run(
       folder,
       self.settings.checkpoint,
-      counted_from=self.settings.quant.make_phase_in().in_force_from,
+      counted_from=self.settings.quant.make_phase_in().active_from,
     )
 
   def start(self) -> TrainState:
@@ -308,7 +303,7 @@ class Experiment:
         mesh=self.mesh,
         key=key,
         strength=place_strength(strength, self.mesh),
-        whole=self.whole,
+        full_graph=self.full_graph,
         between=between,
       )
       return self.problem.finish(split, sums)
@@ -351,7 +346,7 @@ def build(
   rules = settings.axis_rules()
   mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
   kind = KINDS[settings.task.name]
-  check_batch(settings, 1 if kind.whole else batch_shards(mesh))
+  settings.check_batch(1 if kind.full_graph else batch_shards(mesh))
   settings.quant.make_rules()
   settings.quant.make_phase_in()
   # Devices that are not here belong to no process of ours.
@@ -373,8 +368,15 @@ def build(
     ),
   )
   problem = kind.build(settings, site)
-  check_evaluation(settings, problem)
-  warn_of_batch(settings, problem)
+  settings.check_evaluation(problem.metric_names, problem.splits)
+  if settings.data.batch_size > problem.num_examples:
+    logging.warning(
+      "data.batch_size is %d, more than the %d training examples of %s: a batch"
+      " repeats examples, or has padding",
+      settings.data.batch_size,
+      problem.num_examples,
+      settings.data.source,
+    )
   if earlier is not None:
     check_vocabulary(earlier, problem.fingerprint)
   if found is not None:

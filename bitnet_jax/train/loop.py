@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bitnet_jax.train.devices.sharding import place_batch, replicate
+from bitnet_jax.train.devices.mesh import place_batch, replicate
 from bitnet_jax.train.hooks import Hook
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import TrainStep
@@ -35,7 +35,7 @@ def train(
   should_stop: Callable[[], bool],
   train_steps: TrainStep | None = None,
   steps_per_dispatch: int = 1,
-  whole: bool = False,
+  full_graph: bool = False,
 ) -> TrainState:
   """Trains from ``state.step`` to ``total_steps``, or until it should stop.
 
@@ -49,13 +49,13 @@ def train(
     batch_at: returns the batch of a step.
     mesh: where the batches go.
     key: the only source of randomness.
-    strength: share of quantization in force by step.
+    strength: of quantization, by step.
     hooks: called in order after each dispatch.
     total_steps: where to end.
     should_stop: asked before each dispatch.
     train_steps: jitted, see ``make_train_steps``; for several at once.
     steps_per_dispatch: at most so many at once.
-    whole: see ``place_batch``.
+    full_graph: see ``place_batch``.
 
   Returns:
     The last state.
@@ -84,12 +84,12 @@ def train(
             mesh=mesh,
             key=key,
             room=room,
-            whole=whole,
+            full_graph=full_graph,
           )
         else:
           state, metrics = train_step(
             state,
-            place_batch(batches[0], mesh, whole=whole),
+            place_batch(batches[0], mesh, full_graph=full_graph),
             key,
             place_strength(strengths[0], mesh),
           )
@@ -110,7 +110,7 @@ def _comes_between(step, strength, hooks):
 
 
 def _dispatch(
-  train_steps, state, batches, strengths, *, mesh, key, room, whole
+  train_steps, state, batches, strengths, *, mesh, key, room, full_graph
 ):
   """Takes a step with each batch; what ``room`` is left holds the last one."""
   count = len(batches)
@@ -124,7 +124,7 @@ def _dispatch(
     strengths = np.array(strengths + strengths[-1:] * (room - count))
   return train_steps(
     state,
-    place_batch(stacked, mesh, stacked=True, whole=whole),
+    place_batch(stacked, mesh, stacked=True, full_graph=full_graph),
     key,
     replicate(np.int32(count), mesh),
     place_strength(strengths, mesh),

@@ -11,9 +11,10 @@ import tqdm
 
 from bitnet_jax import program
 from bitnet_jax.files import PathLike
-from bitnet_jax.train.config.checks import warn_of_course
+from bitnet_jax.train.config import lengths
 from bitnet_jax.train.config.flags import load_config as load_config
 from bitnet_jax.train.config.flags import parse_flags as parse_flags
+from bitnet_jax.train.config.settings import warn_of_rarely_meant
 from bitnet_jax.train.devices import multihost
 from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment, build
@@ -47,7 +48,6 @@ from bitnet_jax.train.hooks import (
 from bitnet_jax.train.interrupt import Interrupt, evaluation_goes_on, goes_on
 from bitnet_jax.train.interrupt import Interrupted as Interrupted
 from bitnet_jax.train.loop import train
-from bitnet_jax.train.optimizer import lengths
 from bitnet_jax.train.state import TrainState
 
 
@@ -167,9 +167,10 @@ def _from_step(
       workdir.write_config(folder, config, experiment.fingerprint)
   if multihost.is_primary():
     settings = experiment.settings
-    if step < experiment.total_steps:
-      total = experiment.total_steps
-      warn_of_course(settings, experiment.problem, step=step, total_steps=total)
+    total = experiment.total_steps
+    if step < total:
+      layers = experiment.problem.layers
+      warn_of_rarely_meant(settings, layers, step=step, total_steps=total)
     lengths.warn_of_restart(settings.optim, config, step)
   return experiment
 
@@ -289,7 +290,7 @@ def _train(
       should_stop=lambda: interrupt.asked() or stopped_early(),
       train_steps=experiment.train_steps(),
       steps_per_dispatch=settings.steps_per_dispatch,
-      whole=experiment.whole,
+      full_graph=experiment.full_graph,
     )
     step = int(state.step)
     saving.save(step, state)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from bitnet_jax.train.devices.sharding import axis_names
+from bitnet_jax.train.devices.mesh import axis_names
 
 AxisRules = tuple[tuple[str, Any], ...]
 

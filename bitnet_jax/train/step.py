@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from bitnet_jax.layers.introspection import BitLayer, with_codes
-from bitnet_jax.train.devices.sharding import gathered_at_use, shared_codes
+from bitnet_jax.train.devices.gathering import gathered_at_use, shared_codes
 from bitnet_jax.train.optimizer.optim import fresh_moments
 from bitnet_jax.train.optimizer.sparse_table import SparseTable
 from bitnet_jax.train.state import TrainState

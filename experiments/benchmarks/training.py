@@ -23,7 +23,7 @@ from bitnet_jax.layers import bit_layers
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
 from bitnet_jax.ops import kernels
 from bitnet_jax.train import runner
-from bitnet_jax.train.devices.sharding import place_batch
+from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_train_step

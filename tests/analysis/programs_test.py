@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bitnet_jax.analysis import programs
-from bitnet_jax.train.devices.sharding import make_mesh
+from bitnet_jax.train.devices.mesh import make_mesh
 
 
 def compiled(function, mesh, *arguments):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from bitnet_jax.train.devices.sharding import place_batch
+from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.folder.checkpoint import Checkpoints, Progress
 

@@ -7,7 +7,7 @@ import pytest
 from bitnet_jax.data.batches import order
 from bitnet_jax.data.batches.images import Arrays
 from bitnet_jax.data.splits import Split
-from bitnet_jax.train.devices.sharding import make_mesh
+from bitnet_jax.train.devices.mesh import make_mesh
 from bitnet_jax.train.evaluate import evaluate
 
 # Sums of float32 in another order.

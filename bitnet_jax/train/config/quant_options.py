@@ -63,7 +63,7 @@ class QuantizerOverrides:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhaseIn:
-  """The group ``quant.phase_in``: how quantization sets in.
+  """The group ``quant.phase_in``: how quantization is phased in.
 
   Attributes:
     steps: how many it takes; 0 quantizes fully from ``start`` on.
@@ -95,12 +95,12 @@ class PhaseIn:
     return self.start if self.optimizer == "reset" else None
 
   @property
-  def in_force_from(self) -> int:
-    """The first step after which a checkpoint is under all of quantization."""
+  def active_from(self) -> int:
+    """The first step whose checkpoint is fully quantized."""
     return self.start + self.steps
 
-  def check_in_force(self, step: int, what: str) -> None:
-    """Raises a ValueError for a checkpoint before all of quantization.
+  def check_active(self, step: int, what: str) -> None:
+    """Raises a ValueError for a checkpoint that is not fully quantized.
 
     Args:
       step: of the checkpoint.
@@ -108,21 +108,22 @@ class PhaseIn:
     """
     if self.strength(step) is not None:
       raise ValueError(
-        f"{what} is step {step}, when quantization is still phased in; it is in"
-        f" full force from step {self.in_force_from} on"
+        f"{what} is step {step}, when quantization is still being phased in; it"
+        f" is fully active from step {self.active_from} on"
       )
 
   def strength(self, step: int) -> np.float32 | None:
-    """Returns the share of quantization in force for the update after ``step``
-    others; ``None`` for all of it.
+    """Returns the strength of the update that comes after ``step`` others.
+
+    ``None`` is full quantization.
     """
     done = step - self.start
     if done >= self.steps:
       return None
-    share = max(done, 0) / max(self.steps, 1)
+    strength = max(done, 0) / max(self.steps, 1)
     if self.shape == "tanh":
-      share = np.tanh(PHASE_IN_STEEPNESS * share)
-    return np.float32(share)
+      strength = np.tanh(PHASE_IN_STEEPNESS * strength)
+    return np.float32(strength)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ class QuantOptions:
     bias_in_product: override.
     compute: override.
     backward: override.
-    phase_in: how quantization sets in.
+    phase_in: how quantization is phased in.
   """
 
   recipe: str

@@ -1,71 +1,48 @@
-"""From a config to checked options: every mistake is named before any work."""
+"""The options of a run: a config, checked before any work."""
 
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from absl import logging
 
 from bitnet_jax import choices
 from bitnet_jax.construct import construct
-from bitnet_jax.models import registry
+from bitnet_jax.layers.introspection import BitLayer
+from bitnet_jax.train.config import lengths
+from bitnet_jax.train.config.groups import (
+  DataOptions,
+  DistillOptions,
+  EarlyStopping,
+  MeshOptions,
+  ModelOptions,
+  ProfileOptions,
+  TaskOptions,
+  check_least,
+)
 from bitnet_jax.train.config.quant_options import QuantOptions
 from bitnet_jax.train.folder.progress import CheckpointOptions
-from bitnet_jax.train.optimizer import lengths
 from bitnet_jax.train.optimizer.optim import OptimOptions
 from bitnet_jax.train.state import AxisRules
 
-
-def check_least(group: str, options: Any, **least: float) -> None:
-  """Raises a ValueError for the first field below its least value.
-
-  Args:
-    group: name of the config group, "" for none.
-    options: object with the fields; ``None`` is always well.
-    **least: the least value of each field.
-  """
-  prefix = f"{group}." if group else ""
-  for field, bound in least.items():
-    value = getattr(options, field)
-    if value is not None and value < bound:
-      raise ValueError(
-        f"{prefix}{field} is {value}; it must be at least {bound}"
-      )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataOptions:
-  """What the group ``data`` holds for every kind of task.
-
-  Attributes:
-    source: where the examples come from; each kind says what it takes.
-    batch_size: examples of one update, over all devices and processes.
-    eval_batch_size: examples of one evaluation step; ``None``: as batch_size.
-  """
-
-  source: str
-  batch_size: int
-  eval_batch_size: int | None
-
-  def __post_init__(self):
-    check_least("data", self, batch_size=1, eval_batch_size=1)
-
-  @property
-  def rows_of_evaluation(self) -> int:
-    """Examples of one evaluation step."""
-    return self.eval_batch_size or self.batch_size
+# Fewer evaluations of a run show no trend.
+_FEW = 3
+# Metrics of which less is better, by the end of their names.
+_LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Site:
-  """Where an experiment is built; decides nothing about what is learned.
+  """Placement of this process. Never affects results.
 
   Attributes:
     folder: of the run, where a vocabulary is kept; ``None`` keeps none.
     shards: number of parts into which devices split a batch.
-    process_index: which of the parts that processes split it into is ours.
+    process_index: index of this process's part of a batch.
     process_count: number of those parts.
-    recorded: names the data of the run in ``folder``; "" for none.
+    recorded: fingerprint of the data of the run in ``folder``; "" for none.
     vocabularies: fingerprints of the vocabularies of that run and of runs whose
       parameters are used.
   """
@@ -79,7 +56,7 @@ class Site:
 
   @property
   def part(self) -> dict[str, int]:
-    """The arguments that pick this process's part of a batch."""
+    """The arguments that select this process's part of a batch."""
     return {
       "process_index": self.process_index,
       "process_count": self.process_count,
@@ -87,169 +64,50 @@ class Site:
 
 
 class Kind(NamedTuple):
-  """A kind of task, chosen by ``task.name``.
+  """A type of task, chosen by ``task.name``.
 
   Attributes:
     data: class of the group ``data``, of ``DataOptions``.
     task: class of the other keys of the group ``task``.
     build: from ``Settings`` and a ``Site`` to a ``Problem``.
-    whole: whether a batch is one graph, which every process has, and which
-      devices split by its nodes and edges.
+    full_graph: whether a batch is one graph, which every process holds, and
+      which devices split by its nodes and edges.
   """
 
   data: type[DataOptions]
   task: type
   build: Callable[..., Any]
-  whole: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MeshOptions:
-  """The group ``mesh``; see ``make_mesh``."""
-
-  data: int
-  fsdp: int
-  tensor: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EarlyStopping:
-  """The group ``early_stopping``.
-
-  Attributes:
-    patience: evaluations without a new best after which a run ends; ``None``
-      never ends it.
-  """
-
-  patience: int | None
-
-  def __post_init__(self):
-    check_least("early_stopping", self, patience=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProfileOptions:
-  """The group ``profile``.
-
-  Attributes:
-    start: step after which a trace starts; ``None`` for no trace.
-    steps: how many steps are traced.
-  """
-
-  start: int | None
-  steps: int
-
-  def __post_init__(self):
-    check_least("profile", self, start=1, steps=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillOptions:
-  """The group ``distill``.
-
-  Attributes:
-    teacher: folder of a run of the same task; ``None`` learns from labels only.
-    weight: share of the teacher in the loss.
-    temperature: of the distributions that are compared.
-    features: paths of modules of both whose outputs shall be equal too.
-  """
-
-  teacher: str | None
-  weight: float
-  temperature: float
-  features: tuple[str, ...]
-
-  def __post_init__(self):
-    if not 0 <= self.weight <= 1:
-      raise ValueError(
-        f"distill.weight is {self.weight}; it must lie in [0, 1]"
-      )
-    if not self.temperature > 0:
-      raise ValueError(
-        f"distill.temperature is {self.temperature}; it must be positive"
-      )
-
-
-# Fields of a model's sizes that the data decides, with stand-ins of their type.
-FROM_DATA = {"num_classes": 2, "vocab_size": 2}
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelOptions:
-  """The group ``model``: a name, and the sizes of that model.
-
-  Attributes:
-    name: a name in ``MODELS``.
-    sizes: the other keys, checked.
-  """
-
-  name: str
-  sizes: Mapping[str, Any]
-
-  @classmethod
-  def parse(cls, group: Any, *, task: str) -> "ModelOptions":
-    """Checks the group: the sizes, and that the model is one for the task."""
-    if not isinstance(group, Mapping) or "name" not in group:
-      raise ValueError(f"model is {group!r}; it must be a group with a name")
-    options = cls(group["name"], {k: group[k] for k in group if k != "name"})
-    registry.check_task(options.name, task)
-    options.make(**FROM_DATA)
-    return options
-
-  def make(self, **from_data: Any) -> Any:
-    """Returns the sizes in the model's own class.
-
-    Args:
-      **from_data: values for those of the fields ``FROM_DATA`` that it has.
-    """
-    config = registry.get_family(self.name).config
-    fields = {field.name for field in dataclasses.fields(config)}
-    derived = {n: value for n, value in from_data.items() if n in fields}
-    return construct(config, self.sizes, group="model", **derived)
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskOptions:
-  """The group ``task``: a name, and the options of that kind.
-
-  Attributes:
-    name: of the kind.
-    options: the other keys, in the kind's own class.
-  """
-
-  name: str
-  options: Any
+  full_graph: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """A whole config, checked; fields as in its groups.
+  """A config, checked; the fields are its groups.
 
   Attributes:
-    seed: of everything random but the cuts of the data.
+    seed: of everything random but the splits of the data.
     total_steps: length in updates; else ``None``.
-    total_epochs: length in passes through the data, which the task counts;
-      else ``None``.
+    total_epochs: length in passes through the data; else ``None``.
     log_every: cadence of training metrics, in steps like the next three.
     eval_every: cadence of evaluations; 0 or ``None`` for none.
     checkpoint_every: cadence of checkpoints.
     statistics_every: cadence of code statistics; 0 or ``None`` for none.
-    steps_per_dispatch: how many steps at most run without the host, see
-      ``loop.train``; the results are the same, but for rounding where a table
-      is updated by rows (``sparse_table``).
+    steps_per_dispatch: number of steps at most that run without the host, see
+      ``loop.train``. Results are the same, but for rounding where a table is
+      updated by rows (``sparse_table``).
     init_from: folder of a run whose parameters this one starts with, where it
-      has them, see ``warm_start``; ``None`` starts afresh.
-    task: what is learned.
+      has them, see ``warm_start``; ``None`` starts from scratch.
+    task: the task.
     data: see its class, like the rest.
     model: name and sizes.
     quant: recipe, rules, overrides, phase-in.
     optim: optimizer and schedule.
     mesh: sizes of the mesh.
     sharding_rules: (logical axis, mesh axis or axes) pairs.
-    checkpoint: what is kept.
-    early_stopping: when to give up.
+    checkpoint: which checkpoints are kept.
+    early_stopping: when a run ends early.
     profile: which steps are traced.
-    distill: whom to learn from beside the labels.
+    distill: the teacher.
   """
 
   seed: int
@@ -279,18 +137,9 @@ class Settings:
         f"total_steps is {self.total_steps} and total_epochs is"
         f" {self.total_epochs}; give exactly one of them"
       )
-    check_least(
-      "",
-      self,
-      seed=0,
-      total_steps=1,
-      total_epochs=1,
-      log_every=1,
-      eval_every=0,
-      checkpoint_every=1,
-      statistics_every=0,
-      steps_per_dispatch=1,
-    )
+    positive = ("total_steps", "total_epochs", "log_every", "checkpoint_every")
+    least = dict.fromkeys((*positive, "steps_per_dispatch"), 1)
+    check_least("", self, seed=0, eval_every=0, statistics_every=0, **least)
 
   def count_steps(
     self, *, examples: int, batches_per_epoch: int | None = None
@@ -322,6 +171,121 @@ class Settings:
         )
     return self.sharding_rules
 
+  def check_batch(self, shards: int) -> None:
+    """Checks that batches split evenly over devices and accumulation.
+
+    Args:
+      shards: number of parts into which devices split a batch.
+
+    Raises:
+      ValueError: naming the batch size that does not.
+    """
+    data, parts = self.data, self.optim.accumulate_steps
+    if data.batch_size % (shards * parts):
+      raise ValueError(
+        f"data.batch_size is {data.batch_size}, which is not a multiple of"
+        f" {shards} (shards of the mesh) x {parts} (optim.accumulate_steps);"
+        " set mesh.data to use fewer devices"
+      )
+    if data.rows_of_evaluation % shards:
+      raise ValueError(
+        f"data.eval_batch_size is {data.rows_of_evaluation}, which is not a"
+        f" multiple of the {shards} shards of the mesh"
+      )
+
+  def check_evaluation(
+    self, metric_names: Iterable[str], splits: Collection[str]
+  ) -> None:
+    """Checks that the metric and the split that the options need are there.
+
+    Raises:
+      ValueError: naming the key that needs what is missing.
+    """
+    names = [f"valid/{name}" for name in metric_names]
+    choices.check(self.checkpoint.metric, names, key="checkpoint.metric")
+    if self.eval_every and "valid" not in splits:
+      raise ValueError(
+        f"eval_every is {self.eval_every}, but {self.data.source} has no"
+        " validation split and data.valid_fraction is 0; set one of them"
+      )
+    needing = {
+      "checkpoint.keep_best": self.checkpoint.keep_best,
+      "early_stopping.patience": self.early_stopping.patience,
+    }
+    for key, value in needing.items():
+      if value and not self.eval_every:
+        raise ValueError(
+          f"{key} is {value}, which needs evaluations, but eval_every is"
+          f" {self.eval_every}"
+        )
+
+
+def warn_of_rarely_meant(
+  settings: Settings,
+  layers: Iterable[BitLayer],
+  *,
+  step: int,
+  total_steps: int,
+) -> None:
+  """Warns of options that are valid, but rarely meant.
+
+  Args:
+    settings: the options.
+    layers: the quantizable layers of the model.
+    step: where this start begins.
+    total_steps: where it ends.
+  """
+  profiled = settings.profile.start
+  if profiled is not None and not step < profiled < total_steps:
+    logging.warning(
+      "profile.start is %d, but this start goes from step %d to %d: nothing is"
+      " profiled",
+      profiled,
+      step,
+      total_steps,
+    )
+  active_from = settings.quant.make_phase_in().active_from
+  is_float = all(layer.recipe.is_float for layer in layers)
+  if active_from > total_steps and not is_float:
+    logging.warning(
+      "the run ends at step %d, before quantization is fully active at step %d"
+      " (quant.phase_in): the metrics are not of a quantized network, and no"
+      " checkpoint is best",
+      total_steps,
+      active_from,
+    )
+  if settings.eval_every:
+    for message in _doubtful_evaluations(settings, active_from, total_steps):
+      logging.warning("%s", message)
+
+
+def _doubtful_evaluations(
+  settings: Settings, active_from: int, total_steps: int
+) -> Iterator[str]:
+  """Yields what is rarely meant of evaluations, from when on they count."""
+  every, patience = settings.eval_every or 0, settings.early_stopping.patience
+  # The last step is evaluated as well.
+  count = -(-total_steps // every) - (max(active_from, 1) - 1) // every
+  count = 0 if active_from > total_steps else max(count, 0)
+  if count < _FEW:
+    yield (
+      f"eval_every is {every} in a run of {total_steps} steps: few evaluations"
+      f" count ({count}, from step {active_from} on); at least {_FEW} show a"
+      " trend"
+    )
+  if patience is not None and patience >= count:
+    yield (
+      f"early_stopping.patience is {patience}, which never ends this run:"
+      f" {count} of its evaluations count"
+    )
+  metric, mode = settings.checkpoint.metric, settings.checkpoint.mode
+  usual = "min" if metric.endswith(_LESS_IS_BETTER) else "max"
+  if mode != usual:
+    yield (
+      f"checkpoint.mode is {mode!r}, so that the worst {metric} would be best;"
+      f" {usual!r} is usual"
+    )
+
 
 _GROUPS = {
   "quant": QuantOptions,
@@ -342,7 +306,7 @@ def parse_settings(
   Args:
     config: nested dict, as ``ConfigDict.to_dict()`` returns it, or as it is
       recorded of a run.
-    kinds: the kinds of task by name.
+    kinds: the types of task by name.
 
   Raises:
     ValueError: naming key, value and choices of the first mistake.

@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint.experimental.v1 as ocp
 from absl import logging
 from etils import epath
+from orbax.checkpoint import v1 as ocp
 
 from bitnet_jax import choices
 from bitnet_jax.train.devices import multihost

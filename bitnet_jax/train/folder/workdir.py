@@ -10,13 +10,13 @@ from absl import logging
 
 from bitnet_jax.config import completed
 from bitnet_jax.files import is_address, read_json, write_atomically
+from bitnet_jax.train.config import lengths
 from bitnet_jax.train.folder import bucket, records
 from bitnet_jax.train.folder.lock import CONFIG_FILE as CONFIG_FILE
 from bitnet_jax.train.folder.lock import METRICS_FILE
 from bitnet_jax.train.folder.lock import RESULT_FILE as RESULT_FILE
 from bitnet_jax.train.folder.lock import Lock as Lock
 from bitnet_jax.train.folder.lock import WorkdirError as WorkdirError
-from bitnet_jax.train.optimizer import lengths
 
 EVALUATION_FILE = "evaluation.json"
 FROZEN_FILE = "model.json"

@@ -29,7 +29,7 @@ def measure_switch(
 
   Args:
     metrics: lines of ``metrics.jsonl``.
-    start: the step before which quantization set in.
+    start: the step before which quantization began.
 
   Returns:
     The numbers as "switch/NAME"; nothing without losses on both sides.
@@ -42,7 +42,7 @@ def measure_switch(
   newest = max(min(WINDOW, int(NEWEST * len(before))), 1)
   if len(before) < WINDOW:
     logging.warning(
-      "%d training losses were logged before quantization set in at step %d;"
+      "%d training losses were logged before quantization began at step %d;"
       " switch/spike and switch/recovery_steps compare with the last %d alone"
       " (a lower log_every gives more)",
       len(before),

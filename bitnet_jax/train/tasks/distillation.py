@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bitnet_jax.files import PathLike
-from bitnet_jax.train.config.settings import FROM_DATA, Settings, parse_settings
+from bitnet_jax.train.config.groups import FROM_DATA
+from bitnet_jax.train.config.settings import Settings, parse_settings
 from bitnet_jax.train.folder import bucket, warm_start, workdir
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.registry import KINDS
@@ -168,7 +169,7 @@ def find_teacher(folder: PathLike) -> Teacher:
   except workdir.WorkdirError as error:
     raise ValueError(f"{KEY}: {error}") from error
   settings = parse_settings(config, KINDS)
-  settings.quant.make_phase_in().check_in_force(run.step, f"{KEY} {folder}")
+  settings.quant.make_phase_in().check_active(run.step, f"{KEY} {folder}")
   return Teacher(run=run, settings=settings)
 
 

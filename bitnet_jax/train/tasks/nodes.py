@@ -254,4 +254,4 @@ def _filled(batch: Mapping[str, np.ndarray], shards: int):
   return filled
 
 
-KIND = Kind(NodeOptions, GnnOptions, build, whole=True)
+KIND = Kind(NodeOptions, GnnOptions, build, full_graph=True)

@@ -14,7 +14,7 @@ from bitnet_jax.data.views import parallel
 from bitnet_jax.inference import beam_search
 from bitnet_jax.train.config.settings import Kind, Settings, Site, check_least
 from bitnet_jax.train.devices import multihost
-from bitnet_jax.train.devices.sharding import place_batch
+from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.tasks import base, scores
 from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (

@@ -12,7 +12,7 @@ import pytest
 
 from bitnet_jax.programs import frozen
 from bitnet_jax.train import runner
-from bitnet_jax.train.devices.sharding import place_batch
+from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.folder.checkpoint import Checkpoints
 from tests.train import tiny
 from tests.train.conftest import lines_without_time
@@ -180,7 +180,7 @@ def accumulation_is_exact(run: Finished) -> None:
     batch = place_batch(
       experiment.problem.train_batch(0),
       experiment.mesh,
-      whole=experiment.whole,
+      full_graph=experiment.full_graph,
     )
     _, metrics = experiment.train_step()(
       experiment.start(), batch, experiment.train_key(), strength

@@ -1,196 +1,221 @@
-"""One step of every family is the same on any mesh."""
+"""Meshes, placement, and the same training on any of them."""
+
+import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from bitnet_jax import BitDense
-from bitnet_jax.layers.introspection import bit_layers, with_codes
-from bitnet_jax.ops.packing import unpacked
-from bitnet_jax.train.devices.sharding import (
+from bitnet_jax.train.devices.mesh import (
+  batch_shards,
   make_mesh,
   place_batch,
-  shared_codes,
 )
 from bitnet_jax.train.experiment import build
+from tests.train.conftest import first_losses
 
-MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)]
-RECIPES = ("float", "b158", "b158_median")
+# Sums over devices are added in another order.
+ONE_STEP = 1e-6
+SEVERAL_STEPS = 1e-5
 
-_BLOCKS = {
-  "model__hidden": 32,
-  "model__num_layers": 2,
-  "model__num_heads": 8,
-  "model__num_kv_heads": 8,
-  "model__mlp_width": 64,
-}
-_TEXT = _BLOCKS | {
-  "data__seq_len": 24,
-  "data__tokenizer": "bpe",
-  "data__vocab_size": 512,
-  "model__max_length": 32,
-}
-FAMILIES = {
-  "digits_mlp": {"model__depth": 2, "model__width": 32},
-  "digits_cnn": {"model__channels": (8, 16), "model__dense_width": 32},
-  "digits_vit": _BLOCKS,
-  "karate_gnn": {"data__batch_size": 1, "data__eval_batch_size": None},
-  "graphs_gnn": {},
-  "docstrings_mlp": {},
-  "pydoc_decoder": _TEXT,
-  "pydoc_encoder": _TEXT,
-  "pydoc_encoder_decoder": _TEXT,
-}
-# The default tests take these; the slow ones take all.
-FEW = [
-  ("digits_mlp", "b158", (1, 8, 1)),
-]
+MESHES = {"8x1x1": (8, 1, 1), "2x2x2": (2, 2, 2)}
 
 
-def one_step(config):
-  """Returns loss, gradients (as Adam's first moment has them), and codes."""
-  experiment = build(config)
-  with experiment.activate():
-    state = experiment.init()
-    codes = jax.jit(lambda p: codes_of(experiment, p))(state.params)
-    batch = place_batch(
-      experiment.problem.train_batch(0),
-      experiment.mesh,
-      whole=experiment.whole,
-    )
-    step = experiment.train_step()
-    state, metrics = step(state, batch, experiment.train_key(), None)
-  leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
-  moments = {
-    jax.tree_util.keystr(path): np.asarray(leaf)
-    for path, leaf in leaves
-    if ".mu" in jax.tree_util.keystr(path)
-  }
-  return float(metrics["loss"]), moments, jax.tree.map(np.asarray, codes)
+def on(mesh):
+  return dict(
+    zip(("mesh__data", "mesh__fsdp", "mesh__tensor"), mesh, strict=True)
+  ) | {"data__eval_batch_size": 96}
 
 
-def codes_of(experiment, params):
-  codes = shared_codes(params=params, **experiment.kernels())
-  layers = {layer.path: layer for layer in experiment.problem.layers}
-  return {
-    path: unpacked(q).replace(latent=layers[path].kernel(params))
-    for path, q in codes.items()
-  }
-
-
-@pytest.fixture(scope="module")
-def on_one_device():
-  return {}
-
-
-def cases():
-  for name in FAMILIES:
-    for recipe in RECIPES:
-      # One mesh is enough for the median beside the mean.
-      for mesh in MESHES if recipe != "b158_median" else MESHES[2:3]:
-        case = (name, recipe, mesh)
-        yield pytest.param(
-          *case,
-          marks=[pytest.mark.slow] * (case not in FEW),
-          id=f"{name}-{recipe}-{'x'.join(map(str, mesh))}",
-        )
-
-
-@pytest.mark.parametrize(("name", "recipe", "mesh"), [*cases()])
-def test_step_is_that_of_one_device(
-  make_config, on_one_device, name, recipe, mesh
-):
-  overrides = FAMILIES[name] | {
-    "quant__recipe": recipe,
-    "model__dropout": 0.0,
-    "optim__warmup_steps": 0,
-  }
-  overrides.setdefault("data__eval_batch_size", 96)
-  if (name, recipe) not in on_one_device:
-    on_one_device[name, recipe] = one_step(make_config(name, **overrides))
-  loss, moments, codes = on_one_device[name, recipe]
-  sizes = zip(("mesh__data", "mesh__fsdp", "mesh__tensor"), mesh, strict=True)
-  actual, others, other_codes = one_step(
-    make_config(name, **overrides, **dict(sizes))
+@pytest.mark.parametrize(
+  ("sizes", "expected"),
+  [
+    ((1, 1, 1), (1, 1, 1)),
+    ((8, 1, 1), (8, 1, 1)),
+    ((2, 2, 2), (2, 2, 2)),
+    ((3, 2, 1), (3, 2, 1)),  # Six of the eight devices.
+    ((-1, 1, 1), (8, 1, 1)),
+    ((2, -1, 1), (2, 4, 1)),
+    ((1, 2, -1), (1, 2, 4)),
+    ((-1, 2, 4), (1, 2, 4)),
+  ],
+)
+def test_mesh_has_the_sizes_asked_for(sizes, expected):
+  data, fsdp, tensor = sizes
+  mesh = make_mesh(data=data, fsdp=fsdp, tensor=tensor)
+  assert tuple(mesh.shape.items()) == tuple(
+    zip(("data", "fsdp", "tensor"), expected, strict=True)
   )
-  largest = max(np.abs(m).max() for m in moments.values())
-  whole = np.sqrt(sum(np.sum(m**2) for m in moments.values()))
-  assert moments.keys() == others.keys()
-  assert largest > 0
-  for key, moment in moments.items():
-    if recipe == "float":
-      np.testing.assert_allclose(
-        others[key], moment, rtol=0, atol=1e-5 * largest, err_msg=key
-      )
-    else:
-      # Biases of keys have no gradient but what rounding leaves.
-      distance = np.linalg.norm(others[key] - moment)
-      assert distance <= 0.02 * np.linalg.norm(moment) + 1e-6 * whole, key
-  np.testing.assert_allclose(actual, loss, 1e-6 if recipe == "float" else 1e-4)
-  assert codes.keys() == other_codes.keys()
-  for path, q in codes.items():
-    np.testing.assert_allclose(other_codes[path].scale, q.scale, 1e-5)
-    differ = other_codes[path].qvalue != q.qvalue
-    share = np.abs(q.latent / q.scale)
-    assert np.all(np.abs(share - 0.5)[differ] < 1e-5), path
+  n = expected[0] * expected[1] * expected[2]
+  assert sorted(mesh.device_ids.flat) == list(range(n))
+  assert batch_shards(mesh) == expected[0] * expected[1]
+
+
+@pytest.mark.parametrize(
+  ("sizes", "message"),
+  [
+    ((0, 1, 1), "mesh is .*'data': 0.* sizes must be at least 1"),
+    ((1, -2, 1), "mesh is .*'fsdp': -2.* sizes must be at least 1"),
+    ((-1, -1, 1), "-1 for at most one axis"),
+    ((9, 1, 1), r"does not fit 8 devices; .* \[1, 2, 4, 8\]"),
+    ((2, 2, 3), "does not fit 8 devices"),
+    ((-1, 3, 1), "mesh is .*'fsdp': 3.* does not fit 8 devices"),
+  ],
+)
+def test_mesh_that_does_not_fit_is_named(sizes, message):
+  data, fsdp, tensor = sizes
+  with pytest.raises(ValueError, match=message):
+    make_mesh(data=data, fsdp=fsdp, tensor=tensor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """What JAX looks at of a device in one of several slices."""
+
+  id: int
+  slice_index: int
+  process_index: int = 0
+  device_kind: str = "chip"
+  platform: str = "gpu"
+
+
+@pytest.mark.parametrize(
+  "sizes",
+  [(-1, 2, 2), (4, 2, 1)],
+)
+def test_only_replicas_stand_in_different_slices(sizes):
+  chips = [Chip(i, i // 4) for i in (5, 0, 7, 2, 1, 4, 3, 6)]
+  data, fsdp, tensor = sizes
+  mesh = make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=chips)
+  assert {chip.id for chip in mesh.devices.flat} == {*range(8)}
+  slices = [{chip.slice_index for chip in row.flat} for row in mesh.devices]
+  assert all(len(found) == 1 for found in slices)
+
+
+def test_replicas_that_do_not_fit_the_slices_are_named():
+  chips = [Chip(i, i // 4) for i in range(8)]
+  with pytest.raises(ValueError, match=r"there are 2 slices of devices, over"):
+    make_mesh(data=1, fsdp=8, tensor=1, devices=chips)
+
+
+def test_batch_is_split_by_example():
+  mesh = make_mesh(data=2, fsdp=2, tensor=2)
+  batch = {"inputs": np.arange(24.0).reshape(8, 3), "labels": np.arange(8)}
+  placed = place_batch(batch, mesh)
+  for name, array in batch.items():
+    np.testing.assert_array_equal(placed[name], array)
+    rows = {len(s.data) for s in placed[name].addressable_shards}
+    assert rows == {2}
+    # The devices of the axis "tensor" hold the same examples.
+    assert len(placed[name].addressable_shards) == 8
 
 
 @pytest.mark.slow
-def test_long_sequences_are_split_if_a_rule_says_so(make_config):
-  overrides = _TEXT | {
-    "quant__recipe": "float",
-    "model__dropout": 0.0,
-    "optim__warmup_steps": 0,
-    "data__eval_batch_size": 96,
-  }
-  loss, moments, _ = one_step(make_config("pydoc_decoder", **overrides))
-  config = make_config(
-    "pydoc_decoder", **overrides, mesh__data=1, mesh__fsdp=2, mesh__tensor=4
-  )
-  config["sharding_rules"] = (("length", "tensor"), *config["sharding_rules"])
-  experiment = build(config)
+@pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
+def test_one_quantized_step_is_the_same_on_any_mesh(make_config, mesh):
+  expected = first_losses(make_config(**on((1, 1, 1))), steps=1)
+  actual = first_losses(make_config(**on(mesh)), steps=1)
+  np.testing.assert_allclose(actual, expected, ONE_STEP)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
+def test_float_training_is_the_same_on_any_mesh(make_config, mesh):
+  options = {"quant__recipe": "float", "optim__weight_decay": 0.1}
+  expected = first_losses(make_config(**on((1, 1, 1)), **options), steps=4)
+  actual = first_losses(make_config(**on(mesh), **options), steps=4)
+  np.testing.assert_allclose(actual, expected, SEVERAL_STEPS)
+  assert expected[3] != expected[0]
+
+
+def test_step_constrains_activations(make_config):
+  experiment = build(make_config(**on((2, 2, 2))))
   with experiment.activate():
-    lowered = experiment.train_step().lower(*experiment.step_arguments())
-  # Batch, length, features: between blocks, and of the logits.
-  assert '[{"data", "fsdp"}, {"tensor"}, {}]' in lowered.as_text()
-  actual, others, _ = one_step(config)
-  np.testing.assert_allclose(actual, loss, 1e-6)
-  largest = max(np.abs(m).max() for m in moments.values())
-  for key, moment in moments.items():
-    np.testing.assert_allclose(
-      others[key], moment, rtol=0, atol=1e-5 * largest, err_msg=key
+    state = experiment.init()
+    batch = place_batch(experiment.problem.train_batch(0), experiment.mesh)
+    jaxpr = str(
+      jax.make_jaxpr(experiment.train_step())(
+        state, batch, experiment.train_key()
+      )
     )
+  assert "sharding_constraint" in jaxpr
 
 
-@pytest.mark.parametrize("mesh", MESHES, ids=str)
-def test_product_of_what_needs_no_rounding_is_exact(mesh):
-  # Scales are powers of two, and activations stand on the grid of the codes.
-  draw = np.random.default_rng(0)
-  signs = draw.choice([-1.0, 1.0], (64, 32))
-  x = draw.integers(-127, 128, (16, 64)).astype(np.float32)
-  x[:, 0] = 127.0
-  g = draw.choice([-2.0, 0.5, 1.0], (16, 32)).astype(np.float32)
-  layer = BitDense(32, use_bias=False, recipe="bitnet_2b4t")
-  layers = bit_layers(layer, x)
-  data, fsdp, tensor = mesh
-  devices = make_mesh(data=data, fsdp=fsdp, tensor=tensor)
-  kernel = NamedSharding(devices, PartitionSpec("fsdp", "tensor"))
-  rows = NamedSharding(devices, PartitionSpec(("data", "fsdp")))
-  params = {"kernel": jax.device_put(np.float32(signs / 8), kernel)}
+def specs(tree):
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf.sharding.spec
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
 
-  @jax.jit
-  def step(params, x, g):
-    codes = shared_codes(layers, params, {"kernel": kernel})
 
-    def apply(params, x):
-      return layer.apply({"params": with_codes(params, codes)}, x)
+def normal(spec):
+  """Without the axes at the end that are not split."""
+  names = [*spec]
+  while names and names[-1] is None:
+    names.pop()
+  return tuple(names)
 
-    y, vjp = jax.vjp(apply, params, x)
-    return y, *vjp(g)
 
-  placed = [jax.device_put(array, rows) for array in (x, g)]
-  y, dw, dx = step(params, *placed)
-  np.testing.assert_array_equal(y, x @ signs / 8)
-  np.testing.assert_array_equal(dx, g @ signs.T / 8)
-  np.testing.assert_array_equal(dw["kernel"], x.T @ g)
+@pytest.mark.parametrize(
+  ("config_name", "expected"),
+  [
+    (
+      "digits_mlp",
+      {
+        "layer_0/kernel": PartitionSpec(None, "tensor"),
+        "layer_1/kernel": PartitionSpec("fsdp", "tensor"),
+        "head/kernel": PartitionSpec("fsdp"),
+        "layer_0/bias": PartitionSpec(),
+      },
+    ),
+    pytest.param(
+      "digits_cnn",
+      {
+        "conv_0_0/kernel": PartitionSpec(None, None, None, "tensor"),
+        "conv_1_0/kernel": PartitionSpec(None, None, "fsdp", "tensor"),
+        "dense/kernel": PartitionSpec("fsdp", "tensor"),
+        "head/kernel": PartitionSpec("fsdp"),
+      },
+      marks=pytest.mark.slow,
+    ),
+  ],
+)
+def test_parameters_and_moments_are_split_as_the_rules_say(
+  make_config, config_name, expected
+):
+  options = {"model__depth": 2} if config_name == "digits_mlp" else {}
+  experiment = build(make_config(config_name, **on((2, 2, 2)), **options))
+  with experiment.activate():
+    state = experiment.init()
+    batch = place_batch(experiment.problem.train_batch(0), experiment.mesh)
+    after, _ = experiment.train_step()(state, batch, experiment.train_key())
+  for params in (state.params, after.params):
+    for path, spec in expected.items():
+      assert normal(specs(params)[path]) == normal(spec), path
+  moments = specs(after.opt_state)
+  for path, spec in expected.items():
+    split = [normal(s) for key, s in moments.items() if key.endswith(path)]
+    assert split == [normal(spec)] * 2, path  # First and second moment.
+
+
+def test_rules_decide_how_parameters_are_split(make_config):
+  experiment = build(
+    make_config(**on((2, 2, 2)), sharding_rules=(("mlp", "data"),))
+  )
+  with experiment.activate():
+    state = experiment.init()
+  assert normal(specs(state.params)["layer_0/kernel"]) == (None, "data")
+  assert normal(specs(state.params)["head/kernel"]) == ()
+
+
+def test_fresh_state_does_not_depend_on_the_mesh(make_config):
+  states = []
+  for mesh in ((1, 1, 1), (2, 2, 2)):
+    experiment = build(make_config(**on(mesh)))
+    with experiment.activate():
+      states.append(jax.tree.map(np.asarray, experiment.init()))
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  assert states[0].step == 0
+  assert states[0].step.dtype == jnp.int32

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bitnet_jax.train.devices.sharding import make_mesh
+from bitnet_jax.train.devices.mesh import make_mesh
 from bitnet_jax.train.folder.checkpoint import (
   CheckpointOptions,
   Checkpoints,

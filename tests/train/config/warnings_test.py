@@ -5,8 +5,8 @@ import types
 import pytest
 
 from bitnet_jax.quantizers.recipe import RECIPES
-from bitnet_jax.train.config.checks import warn_of_course
 from bitnet_jax.train.config.quant_options import PhaseIn
+from bitnet_jax.train.config.settings import warn_of_rarely_meant
 
 
 def warn(
@@ -25,8 +25,7 @@ def warn(
     profile=types.SimpleNamespace(start=profiled),
   )
   layers = [types.SimpleNamespace(recipe=RECIPES[recipe])]
-  problem = types.SimpleNamespace(layers=layers)
-  warn_of_course(settings, problem, step=step, total_steps=total)
+  warn_of_rarely_meant(settings, layers, step=step, total_steps=total)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def warn(
     ({"start": 70, "steps": 5}, ["(2, from step 75 on)"]),
     ({"start": 100}, ["(1, from step 100 on)"]),
     ({"start": 101}, ["ends at step 100, before", "(0, from step 101 on)"]),
-    ({"start": 101, "eval_every": 0}, ["before quantization is in full force"]),
+    ({"start": 101, "eval_every": 0}, ["before quantization is fully active"]),
     ({"start": 101, "eval_every": 0, "recipe": "float"}, []),
     ({"patience": 4}, []),
     ({"patience": 5}, ["patience is 5, which never ends"]),

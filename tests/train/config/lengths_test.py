@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from bitnet_jax.train.config import lengths
 from bitnet_jax.train.folder import records
-from bitnet_jax.train.optimizer import lengths
 from tests.train.optimizer.optim_test import make_options
 
 CONFIG = {"total_steps": 10, "data": {}}

@@ -1,0 +1,165 @@
+"""The smaller groups of a config, as checked options."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from bitnet_jax.construct import construct
+from bitnet_jax.models import registry
+
+# Fields of a model's sizes that the data decides, with stand-ins of their type.
+FROM_DATA = {"num_classes": 2, "vocab_size": 2}
+
+
+def check_least(group: str, options: Any, **least: float) -> None:
+  """Raises a ValueError for the first field below its least value.
+
+  Args:
+    group: name of the config group, "" for none.
+    options: object with the fields, each of which may be ``None``.
+    **least: the least value of each field.
+  """
+  prefix = f"{group}." if group else ""
+  for field, bound in least.items():
+    value = getattr(options, field)
+    if value is not None and value < bound:
+      raise ValueError(
+        f"{prefix}{field} is {value}; it must be at least {bound}"
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataOptions:
+  """The keys of the group ``data`` that every task has.
+
+  Attributes:
+    source: where the examples come from; each task says what it takes.
+    batch_size: examples of one update, over all devices and processes.
+    eval_batch_size: examples of one evaluation step; ``None``: as batch_size.
+  """
+
+  source: str
+  batch_size: int
+  eval_batch_size: int | None
+
+  def __post_init__(self):
+    check_least("data", self, batch_size=1, eval_batch_size=1)
+
+  @property
+  def rows_of_evaluation(self) -> int:
+    """Examples of one evaluation step."""
+    return self.eval_batch_size or self.batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskOptions:
+  """The group ``task``.
+
+  Attributes:
+    name: of the task.
+    options: the other keys, in the task's own class.
+  """
+
+  name: str
+  options: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+  """The group ``model``.
+
+  Attributes:
+    name: a name in ``MODELS``.
+    sizes: the other keys, checked.
+  """
+
+  name: str
+  sizes: Mapping[str, Any]
+
+  @classmethod
+  def parse(cls, group: Any, *, task: str) -> "ModelOptions":
+    """Checks the group: the sizes, and that the model is one for the task."""
+    if not isinstance(group, Mapping) or "name" not in group:
+      raise ValueError(f"model is {group!r}; it must be a group with a name")
+    options = cls(group["name"], {k: group[k] for k in group if k != "name"})
+    registry.check_task(options.name, task)
+    options.make(**FROM_DATA)
+    return options
+
+  def make(self, **from_data: Any) -> Any:
+    """Returns the config of the model, in the model's own class.
+
+    Args:
+      **from_data: values for those of the fields ``FROM_DATA`` that it has.
+    """
+    config = registry.get_family(self.name).config
+    fields = {field.name for field in dataclasses.fields(config)}
+    derived = {n: value for n, value in from_data.items() if n in fields}
+    return construct(config, self.sizes, group="model", **derived)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshOptions:
+  """The group ``mesh``; see ``make_mesh``."""
+
+  data: int
+  fsdp: int
+  tensor: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+  """The group ``early_stopping``.
+
+  Attributes:
+    patience: evaluations without a new best after which a run ends; ``None``
+      never ends it.
+  """
+
+  patience: int | None
+
+  def __post_init__(self):
+    check_least("early_stopping", self, patience=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfileOptions:
+  """The group ``profile``.
+
+  Attributes:
+    start: step after which a trace starts; ``None`` for no trace.
+    steps: number of steps that are traced.
+  """
+
+  start: int | None
+  steps: int
+
+  def __post_init__(self):
+    check_least("profile", self, start=1, steps=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillOptions:
+  """The group ``distill``.
+
+  Attributes:
+    teacher: folder of a run of the same task; ``None`` for no distillation.
+    weight: fraction of the loss that compares with the teacher.
+    temperature: of the distributions that are compared.
+    features: paths of modules whose outputs are compared too.
+  """
+
+  teacher: str | None
+  weight: float
+  temperature: float
+  features: tuple[str, ...]
+
+  def __post_init__(self):
+    if not 0 <= self.weight <= 1:
+      raise ValueError(
+        f"distill.weight is {self.weight}; it must lie in [0, 1]"
+      )
+    if not self.temperature > 0:
+      raise ValueError(
+        f"distill.temperature is {self.temperature}; it must be positive"
+      )
