@@ -28,7 +28,7 @@ def evaluate(
   Args:
     eval_step: jitted, see ``make_eval_step``.
     state: parameters and variables.
-    batches: the split, its last batch padded and masked.
+    batches: of the split; the last one is padded and masked.
     mesh: where the batches go.
     key: for stochastic rounding, the same for each evaluation.
     strength: of quantization; ``None`` is full quantization.
@@ -42,7 +42,7 @@ def evaluate(
       between()
     placed = place_batch(batch, mesh, full_graph=full_graph)
     totals = eval_step(state, placed, key, strength)
-    _add(sums, late)  # Fetched late, so that the device is never idle.
+    _add(sums, late)  # Fetched one batch late, to keep the device busy.
     late = totals
   _add(sums, late)
   return sums

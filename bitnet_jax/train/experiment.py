@@ -42,7 +42,7 @@ from bitnet_jax.train.folder.warm_start import (
 )
 from bitnet_jax.train.loop import place_strength
 from bitnet_jax.train.optimizer import optim
-from bitnet_jax.train.optimizer.sparse_table import SparseTable
+from bitnet_jax.train.optimizer.sparse_adam import SparseAdam
 from bitnet_jax.train.state import AxisRules, TrainState, make_init
 from bitnet_jax.train.step import (
   TrainStep,
@@ -179,23 +179,20 @@ class Experiment:
       )
       return None
     return self._jit_step(
-      lambda task: make_train_steps(self._step(task), self._sparse_table())
+      lambda task: make_train_steps(self._step(task), self._sparse_adam())
     )
 
-  def _sparse_table(self):
-    """Returns the table that is updated by rows, if there is one.
+  def _sparse_adam(self):
+    """Returns what updates an embedding by the rows in use, if anything.
 
     Not on several devices, where processes may read a row more than once, nor
     where the optimizer is reset, which is for all rows at once.
     """
     resets_at = self.settings.quant.make_phase_in().resets_at
-    if (
-      self.problem.table is None or self.mesh.size > 1 or resets_at is not None
-    ):
+    name = self.problem.sparse_param
+    if name is None or self.mesh.size > 1 or resets_at is not None:
       return None
-    return SparseTable.make(
-      self.problem.table, self.settings.optim, self.total_steps
-    )
+    return SparseAdam.make(name, self.settings.optim, self.total_steps)
 
   def _step(self, task: Task):
     options = self.settings.optim

@@ -1,5 +1,6 @@
-"""The loop."""
+"""The training loop."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -39,10 +40,6 @@ def train(
 ) -> TrainState:
   """Trains from ``state.step`` to ``total_steps``, or until it should stop.
 
-  Steps are dispatched one by one; or, which saves the time between them, so
-  many at once as no hook, schedule or end comes between and as have batches of
-  equal shapes.
-
   Args:
     state: donated to the first step.
     train_step: jitted, see ``make_train_step``.
@@ -52,9 +49,10 @@ def train(
     strength: of quantization, by step.
     hooks: called in order after each dispatch.
     total_steps: where to end.
-    should_stop: asked before each dispatch.
-    train_steps: jitted, see ``make_train_steps``; for several at once.
-    steps_per_dispatch: at most so many at once.
+    should_stop: called before each dispatch.
+    train_steps: jitted, see ``make_train_steps``; saves the time between steps.
+    steps_per_dispatch: largest number of steps in one call of ``train_steps``.
+      No hook is due between them, and their batches have equal shapes.
     full_graph: see ``place_batch``.
 
   Returns:
@@ -62,70 +60,57 @@ def train(
   """
   step = int(state.step)
   room = steps_per_dispatch if train_steps else 1
+  place = functools.partial(place_batch, mesh=mesh, full_graph=full_graph)
   with jax.transfer_guard_host_to_device("disallow"):
     while step < total_steps and not should_stop():
-      batches = [batch_at(step)]
-      for i in range(step + 1, min(step + room, total_steps)):
-        if _comes_between(i, strength, hooks):
-          break
-        batch = batch_at(i)
-        if _shapes(batch) != _shapes(batches[0]):
-          break
-        batches.append(batch)
+      end = min(step + room, total_steps)
+      batches = _next_batches(batch_at, step, end, strength, hooks)
       count = len(batches)
       strengths = [strength(i) for i in range(step, step + count)]
       with jax.profiler.StepTraceAnnotation("train", step_num=step):
         if train_steps:
-          state, metrics = _dispatch(
-            train_steps,
+          stacked, padded = _stack(batches, strengths, room)
+          state, metrics = train_steps(
             state,
-            batches,
-            strengths,
-            mesh=mesh,
-            key=key,
-            room=room,
-            full_graph=full_graph,
+            place(stacked, stacked=True),
+            key,
+            replicate(np.int32(count), mesh),
+            place_strength(padded, mesh),
           )
         else:
-          state, metrics = train_step(
-            state,
-            place_batch(batches[0], mesh, full_graph=full_graph),
-            key,
-            place_strength(strengths[0], mesh),
-          )
+          placed = place_strength(strengths[0], mesh)
+          state, metrics = train_step(state, place(batches[0]), key, placed)
       step += count
       for hook in hooks:
         hook(step, state, metrics)
   return state
 
 
+def _next_batches(batch_at, start, end, strength, hooks):
+  """Returns the batches of the next dispatch, which ends at ``end`` at most."""
+  batches = [batch_at(start)]
+  for step in range(start + 1, end):
+    changes_program = (strength(step) is None) != (strength(step - 1) is None)
+    if changes_program or any(hook.due(step) for hook in hooks):
+      break
+    batch = batch_at(step)
+    if _shapes(batch) != _shapes(batches[0]):
+      break
+    batches.append(batch)
+  return batches
+
+
 def _shapes(batch):
   return {name: array.shape for name, array in batch.items()}
 
 
-def _comes_between(step, strength, hooks):
-  """Whether ``step`` must be the first of a dispatch."""
-  changes_program = (strength(step) is None) != (strength(step - 1) is None)
-  return changes_program or any(hook.due(step) for hook in hooks)
-
-
-def _dispatch(
-  train_steps, state, batches, strengths, *, mesh, key, room, full_graph
-):
-  """Takes a step with each batch; what ``room`` is left holds the last one."""
-  count = len(batches)
-  batches = batches + batches[-1:] * (room - count)
+def _stack(batches, strengths, room):
+  """Stacks batches and strengths; repeats the last ones up to ``room``."""
+  padding = room - len(batches)
+  batches = batches + batches[-1:] * padding
   stacked = {
     name: np.stack([batch[name] for batch in batches]) for name in batches[0]
   }
   if strengths[0] is None:
-    strengths = None
-  else:
-    strengths = np.array(strengths + strengths[-1:] * (room - count))
-  return train_steps(
-    state,
-    place_batch(stacked, mesh, stacked=True, full_graph=full_graph),
-    key,
-    replicate(np.int32(count), mesh),
-    place_strength(strengths, mesh),
-  )
+    return stacked, None
+  return stacked, np.array(strengths + strengths[-1:] * padding)

@@ -1,5 +1,6 @@
-"""One update of the parameters."""
+"""Train and evaluation steps, as functions of state and batch."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import optax
 from bitnet_jax.layers.introspection import BitLayer, with_codes
 from bitnet_jax.train.devices.gathering import gathered_at_use, shared_codes
 from bitnet_jax.train.optimizer.optim import fresh_moments
-from bitnet_jax.train.optimizer.sparse_table import SparseTable
+from bitnet_jax.train.optimizer.sparse_adam import SparseAdam
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.tasks.base import Batch, Task, Totals, averages
 
@@ -31,10 +32,9 @@ def make_train_step(
 ) -> TrainStep:
   """Returns ``step(state, batch, key, strength=None) -> (state, metrics)``.
 
-  The step is not yet jitted. Randomness is ``fold_in(key, state.step)``. With
-  ``accumulate_steps`` the batch is split by example into that many parts; the
-  gradient is that of the mean loss over the whole batch either way. The kernels
-  of ``layers`` are quantized once a step, whatever is computed with them.
+  The step is not yet jitted. Randomness is ``fold_in(key, state.step)``. The
+  gradient is that of the mean loss over the batch, also if ``accumulate_steps``
+  splits it by example. The kernels of ``layers`` are quantized once a step.
 
   Args:
     task: loss and metrics.
@@ -43,146 +43,155 @@ def make_train_step(
     layers: the quantizable layers of the model.
     shardings: of the parameters, see ``shared_codes`` and ``gathered_at_use``.
     accumulate_steps: number of parts of a batch.
-    gradient_dtype: in which the gradients of quantized kernels are summed over
-      devices; ``None`` for that of the parameters.
-    reset_at: step before which the moments of the optimizer are made anew.
+    gradient_dtype: dtype in which devices sum the gradients of quantized
+      kernels; ``None`` for that of the parameters.
+    reset_at: step before which the moments of the optimizer are reset.
   """
 
-  def gradient(params, codes, variables, batch, key, strength, weight):
-    def loss(params):
-      totals, new_variables = task.totals(
-        gathered_at_use(with_codes(params, codes, gradient_dtype), shardings),
-        variables,
-        batch,
-        key=key,
-        deterministic=False,
-        strength=strength,
-      )
-      return totals["loss"] / weight, (totals, new_variables)
-
-    grads, (totals, variables) = jax.grad(loss, has_aux=True)(params)
-    return grads, totals, variables
-
-  def train_step(
-    state: TrainState,
-    batch: Batch,
-    key: jax.Array,
-    strength: jax.Array | None = None,
-  ) -> tuple[TrainState, Metrics]:
+  def train_step(state: TrainState, batch: Batch, key, strength=None):
     key = jax.random.fold_in(key, state.step)
     weight = task.weight(batch)
-    codes = {}
-    if strength is None:
-      codes = shared_codes(layers, state.params, shardings)
-    if accumulate_steps == 1:
-      grads, totals, variables = gradient(
-        state.params, codes, state.variables, batch, key, strength, weight
-      )
-    else:
-      grads, totals, variables = _accumulate(
-        lambda part, key, variables: gradient(
-          state.params, codes, variables, part, key, strength, weight
-        ),
-        state,
-        batch,
-        jax.random.split(key, accumulate_steps),
-      )
-    opt_state = state.opt_state
-    if reset_at is not None:
-      opt_state = jax.tree.map(
-        lambda fresh, old: jnp.where(state.step == reset_at, fresh, old),
-        fresh_moments(tx, opt_state, state.params),
-        opt_state,
-      )
+    place = functools.partial(
+      _placed,
+      codes=_codes(layers, state.params, shardings, strength),
+      shardings=shardings,
+      gradient_dtype=gradient_dtype,
+    )
+    gradient = functools.partial(
+      _gradient, task, place, state.params, strength, weight
+    )
+    grads, totals, variables = (
+      gradient(batch, key, state.variables)
+      if accumulate_steps == 1
+      else _accumulate(gradient, state, batch, key, accumulate_steps)
+    )
+    opt_state = _reset(tx, state, reset_at)
     updates, opt_state = tx.update(grads, opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # Not by the sum of the parts' weights: each is 1 at least, so that a part
-    # with nothing to predict has a loss.
+    # Not the sum of the weights of the parts, each of which is at least 1.
     metrics = averages(totals | {"weight": weight}) | {
       "grad_norm": optax.tree.norm(grads),
       "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
     }
-    new_state = TrainState(state.step + 1, params, opt_state, variables)
-    return new_state, metrics
+    return TrainState(state.step + 1, params, opt_state, variables), metrics
 
   return train_step
 
 
+def _codes(layers, params, shardings, strength, *, training=True):
+  """Returns the codes of full quantization; none while it is phased in."""
+  if strength is not None:
+    return {}
+  return shared_codes(layers, params, shardings, training=training)
+
+
+def _placed(params, *, codes, shardings, gradient_dtype=None):
+  """Returns the parameters that the model takes."""
+  params = with_codes(params, codes, gradient_dtype)
+  return gathered_at_use(params, shardings)
+
+
+def _gradient(task, place, params, strength, weight, part, key, variables):
+  """Returns gradients, totals and new variables of a part of a batch."""
+
+  def loss(params):
+    totals, new_variables = task.totals(
+      place(params),
+      variables,
+      part,
+      key=key,
+      deterministic=False,
+      strength=strength,
+    )
+    return totals["loss"] / weight, (totals, new_variables)
+
+  grads, (totals, new_variables) = jax.grad(loss, has_aux=True)(params)
+  return grads, totals, new_variables
+
+
+def _reset(tx: optax.GradientTransformation, state: TrainState, at: int | None):
+  """Returns the optimizer state, with fresh moments at the step ``at``."""
+  if at is None:
+    return state.opt_state
+  return jax.tree.map(
+    lambda fresh, old: jnp.where(state.step == at, fresh, old),
+    fresh_moments(tx, state.opt_state, state.params),
+    state.opt_state,
+  )
+
+
 def make_train_steps(
-  train_step: TrainStep, table: SparseTable | None = None
+  train_step: TrainStep, sparse: SparseAdam | None = None
 ) -> TrainStep:
   """Returns ``steps(state, batches, key, count, strengths=None)``.
 
-  It makes ``count`` steps, one after the other, without the host, and returns
-  the state and the metrics of each step.
+  It takes ``count`` steps without the host, and returns the state and the
+  metrics of each step.
 
   Args:
     train_step: of one batch, see ``make_train_step``.
-    table: a parameter that is updated by the rows that a step reads.
+    sparse: updates a parameter by the rows that a step reads.
 
   Returns:
     A function, not yet jitted, of the state, of batches (and strengths) with a
-    leading axis, and of the number of those that are used; the metrics have the
-    same leading axis, with zeros for what was not used. ``count`` may vary from
+    leading axis, and of the number of those that are used. The metrics have the
+    same leading axis, with zeros for unused batches. ``count`` may vary from
     call to call without compiling again.
   """
 
-  def train_steps(
-    state: TrainState,
-    batches: Batch,
-    key: jax.Array,
-    count: jax.Array,
-    strengths: jax.Array | None = None,
-  ) -> tuple[TrainState, Metrics]:
-    def at(i, arrays):
-      return jax.tree.map(
-        lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False), arrays
-      )
-
-    first = at(0, (dict(batches), strengths))
-    _, metrics = jax.eval_shape(
-      lambda batch, strength: train_step(state, batch, key, strength), *first
-    )
+  def train_steps(state, batches: Batch, key, count, strengths=None):
+    inputs = (dict(batches), strengths)
     (n,) = {a.shape[0] for a in jax.tree.leaves(batches)}
-    empty = jax.tree.map(lambda m: jnp.zeros((n, *m.shape), m.dtype), metrics)
 
     def take_step(i, carry):
-      state, made, collected = carry
-      batch, strength = at(i, (dict(batches), strengths))
-      if table is None:
+      state, done, collected = carry
+      batch, strength = _at(i, inputs)
+      if sparse is None:
         state, metrics = train_step(state, batch, key, strength)
       else:
-        state, made, metrics = table.step(
-          train_step, state, made, batch, key, strength, index=i, room=n
+        state, done, metrics = sparse.step(
+          train_step, state, done, batch, key, strength, index=i, room=n
         )
       collected = jax.tree.map(
         lambda all_of_them, one: all_of_them.at[i].set(one), collected, metrics
       )
-      return state, made, collected
+      return state, done, collected
 
-    made = None if table is None else table.begin(state)
-    state, made, metrics = jax.lax.fori_loop(
-      0, count, take_step, (state, made, empty)
+    _, one = jax.eval_shape(
+      lambda batch, strength: train_step(state, batch, key, strength),
+      *_at(0, inputs),
     )
-    if table is not None:
-      state = table.finish(state, made, count=count, room=n)
+    empty = jax.tree.map(lambda m: jnp.zeros((n, *m.shape), m.dtype), one)
+    done = None if sparse is None else sparse.begin(state)
+    state, done, metrics = jax.lax.fori_loop(
+      0, count, take_step, (state, done, empty)
+    )
+    if sparse is not None:
+      state = sparse.finish(state, done, count=count, room=n)
     return state, metrics
 
   return train_steps
 
 
-def _accumulate(gradient, state: TrainState, batch: Batch, keys: jax.Array):
+def _at(i, arrays):
+  """Returns element ``i`` of each array along its leading axis."""
+  return jax.tree.map(
+    lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False), arrays
+  )
+
+
+def _accumulate(gradient, state: TrainState, batch: Batch, key, steps: int):
   """Sums gradients, in float32, and totals over the parts of a batch."""
+  keys = jax.random.split(key, steps)
   parts = jax.tree.map(
     # Every n-th example, so that a part is spread over devices as the batch is.
-    lambda a: a.reshape(-1, len(keys), *a.shape[1:]).swapaxes(0, 1),
+    lambda a: a.reshape(-1, steps, *a.shape[1:]).swapaxes(0, 1),
     dict(batch),
   )
 
   def add(carry, part_and_key):
     grads, totals, variables = carry
-    part, key = part_and_key
-    more_grads, more_totals, variables = gradient(part, key, variables)
+    more_grads, more_totals, variables = gradient(*part_and_key, variables)
     more = jax.tree.map(lambda g: g.astype(jnp.float32), more_grads)
     grads = jax.tree.map(jnp.add, grads, more)
     return (grads, jax.tree.map(jnp.add, totals, more_totals), variables), None
@@ -204,20 +213,13 @@ def make_eval_step(
   """Returns ``step(state, batch, key, strength=None) -> totals``.
 
   Kernels with stochastic rounding are rounded to nearest under full
-  quantization. Arguments are those of ``make_train_step``.
+  quantization. See ``make_train_step`` for the arguments.
   """
 
-  def eval_step(
-    state: TrainState,
-    batch: Batch,
-    key: jax.Array,
-    strength: jax.Array | None = None,
-  ) -> Totals:
-    codes = {}
-    if strength is None:
-      codes = shared_codes(layers, state.params, shardings, training=False)
+  def eval_step(state: TrainState, batch: Batch, key, strength=None):
+    codes = _codes(layers, state.params, shardings, strength, training=False)
     totals, _ = task.totals(
-      gathered_at_use(with_codes(state.params, codes), shardings),
+      _placed(state.params, codes=codes, shardings=shardings),
       state.variables,
       batch,
       key=key,

@@ -93,8 +93,8 @@ class Settings:
     checkpoint_every: cadence of checkpoints.
     statistics_every: cadence of code statistics; 0 or ``None`` for none.
     steps_per_dispatch: number of steps at most that run without the host, see
-      ``loop.train``. Results are the same, but for rounding where a table is
-      updated by rows (``sparse_table``).
+      ``loop.train``. Results are the same, except for rounding with
+      ``SparseAdam``.
     init_from: folder of a run whose parameters this one starts with, where it
       has them, see ``warm_start``; ``None`` starts from scratch.
     task: the task.

@@ -28,8 +28,8 @@ FREE_KEYS = (
   "init_from",  # In the fingerprint, by content.
   "profile",
 )
-# Kinds whose tables make up for missed steps at the end of a dispatch, which
-# rounds otherwise where a cadence ends it early; see ``sparse_table``.
+# Tasks with ``SparseAdam``. It applies missed updates at the end of a dispatch,
+# so that rounding depends on the cadences that end a dispatch early.
 BY_ROWS = ("documents",)
 PACKAGES = (
   "bitnet-jax",

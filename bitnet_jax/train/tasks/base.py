@@ -67,8 +67,8 @@ class Problem:
     train_batch: from a step to this process's part of its batch.
     eval_batches: from a split to the batches that go through it once.
     finish: from a split and the sums over all of it to its metrics.
-    table: name of a parameter of which a batch reads the rows in "rows" only,
-      see ``sparse_table.SparseTable``; ``None`` for none.
+    sparse_param: name of a parameter of which a batch reads only the rows in
+      "rows", see ``SparseAdam``; ``None`` for none.
     tokenizer: of text, if it is text.
     tokens: of one example, filling included; 0 where examples have none.
     score: from a split, the variables of the model and the mesh to the scores
@@ -87,7 +87,7 @@ class Problem:
   train_batch: Callable[[int], Mapping[str, np.ndarray]]
   eval_batches: Callable[[str], Iterable[Mapping[str, np.ndarray]]]
   finish: Callable[[str, Mapping[str, Any]], dict[str, float]]
-  table: str | None = None
+  sparse_param: str | None = None
   tokenizer: Tokenizer | None = None
   tokens: int = 0
   score: Callable[[str, Any, Mesh], dict[str, float]] | None = None

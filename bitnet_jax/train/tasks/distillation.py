@@ -212,8 +212,8 @@ def distill(problem: base.Problem, teacher: Teacher, settings: Settings) -> Any:
       " empty, () or None"
     )
   _check(taught, key, batch)
-  # All rows of a table are needed where the teacher has a table too.
-  return dataclasses.replace(problem, task=taught, table=None)
+  # A teacher with an embedding of its own reads other rows.
+  return dataclasses.replace(problem, task=taught, sparse_param=None)
 
 
 def _check(taught: Distillation, key: str, batch: Mapping[str, Any]) -> None:

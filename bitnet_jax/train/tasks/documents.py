@@ -206,7 +206,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
     train_batch=train_batch,
     eval_batches=eval_batches,
     finish=_finish,
-    table=TABLE if model.cfg.param_dtype == "float32" else None,
+    sparse_param=TABLE if model.cfg.param_dtype == "float32" else None,
   )
 
 

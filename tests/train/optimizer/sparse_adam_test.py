@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from bitnet_jax.train.config.flags import load_config
-from bitnet_jax.train.optimizer import optim, sparse_table
+from bitnet_jax.train.optimizer import optim, sparse_adam
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_train_step, make_train_steps
 from tests.jaxprs import equations
@@ -74,7 +74,7 @@ def make_steps(settings):
   }
   state = TrainState(jnp.int32(0), params, tx.init(params), {})
   step = make_train_step(Regression(), tx, schedule)
-  table = sparse_table.SparseTable.make("table", settings, TOTAL)
+  table = sparse_adam.SparseAdam.make("table", settings, TOTAL)
   return state, jax.jit(step), jax.jit(make_train_steps(step, table))
 
 
@@ -106,9 +106,9 @@ def slow(changes):
 )
 def test_dispatches_equal_single_steps(changes, monkeypatch):
   monkeypatch.setattr(
-    sparse_table, "_TERMS", 4
+    sparse_adam, "_TERMS", 4
   )  # so that there are several groups
-  monkeypatch.setattr(sparse_table, "_AT_ONCE", 7 * WIDTH)  # and several chunks
+  monkeypatch.setattr(sparse_adam, "_AT_ONCE", 7 * WIDTH)  # and several chunks
   state, step, steps = make_steps(options(**changes))
   expected, key, batches = state, jax.random.key(0), make_batches(36)
   losses, found_losses = [], []
@@ -146,7 +146,7 @@ def test_missed_steps_equal_steps_without_a_gradient():
   nu[0], mu[1], nu[1] = 0, 0, 0
   mu[0] = 1e-9  # at a second moment of 0 only eps holds it
   made = np.arange(room + 1, dtype=np.int32)
-  sparse = sparse_table.SparseTable.make("table", settings, 1_000)
+  sparse = sparse_adam.SparseAdam.make("table", settings, 1_000)
   found = jax.jit(sparse._catch_up, static_argnames="room")(
     table,
     mu,
@@ -183,12 +183,12 @@ def test_tables_that_decay_are_not_updated_by_rows():
     },
   ):
     assert (
-      sparse_table.SparseTable.make("table", options(**changes), TOTAL) is None
+      sparse_adam.SparseAdam.make("table", options(**changes), TOTAL) is None
     )
   adam = options(name="adam", weight_decay=0.1)  # which has no decay
-  assert sparse_table.SparseTable.make("table", adam, TOTAL) is not None
+  assert sparse_adam.SparseAdam.make("table", adam, TOTAL) is not None
   unused = options(second_weight_decay=0.1)
-  assert sparse_table.SparseTable.make("table", unused, TOTAL) is not None
+  assert sparse_adam.SparseAdam.make("table", unused, TOTAL) is not None
 
 
 def test_state_keeps_its_structure():
@@ -200,7 +200,7 @@ def test_state_keeps_its_structure():
 
 
 def test_nothing_is_computed_for_the_whole_table(monkeypatch):
-  monkeypatch.setattr(sparse_table, "_AT_ONCE", 7 * WIDTH)
+  monkeypatch.setattr(sparse_adam, "_AT_ONCE", 7 * WIDTH)
   state, step, steps = make_steps(options())
   batches, key = stack(make_batches(3)), jax.random.key(0)
   first = jax.tree.map(lambda a: a[0], batches)
