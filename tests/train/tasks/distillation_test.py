@@ -190,7 +190,7 @@ def test_mistakes_are_named(make_config, teacher, overrides, message):
 def test_teacher_that_is_not_yet_ternary_is_refused(make_config, tmp_path):
   late = make_config(total_steps=4, quant__phase_in__start=6)
   runner.run(late, tmp_path / "run")
-  with pytest.raises(ValueError, match=r"still being phased in; .* from step 6 on"):
+  with pytest.raises(ValueError, match=r"being phased in; .* from step 6 on"):
     build(taught(make_config, tmp_path / "run"))
 
 
