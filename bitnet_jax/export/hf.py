@@ -56,25 +56,16 @@ def write_hf(
   decoders.check_decoder("hf", model)
   variables = unboxed(variables)
   recipe, needs = decoders.recipe_needs(model, variables)
-  is_frozen = any(
-    isinstance(leaf, QTensor)
-    for leaf in jax.tree.leaves(variables, is_leaf=_is_codes)
-  )
-  decoders.refuse(
-    "hf",
-    [
-      *decoders.architecture_needs(model.cfg),
-      *needs,
-      *_needs(model.cfg, recipe, is_frozen),
-    ],
-  )
-  variables = {"params": variables["params"]}
+  is_frozen = _is_frozen(variables)
+  needs = [*decoders.architecture_needs(model.cfg), *needs]
+  decoders.refuse("hf", [*needs, *_needs(model.cfg, recipe, is_frozen)])
+  params = variables["params"]
   if not is_frozen:
-    variables = jax.tree.map(lambda a: a.astype(jnp.bfloat16), variables)
+    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params)
     linear_class = "autobitlinear"
   tensors, scales = _to_tensors(
     model.cfg,
-    variables["params"],
+    params,
     has_norm=recipe.norm is not None,
     is_reciprocal=linear_class == "bitlinear",
   )
@@ -92,17 +83,24 @@ def write_hf(
   write_atomically(
     folder / decoders.HF_CONFIG, json.dumps(config, indent=2) + "\n"
   )
+  _check_read_back(folder, model.cfg, recipe, params)
+
+
+def _is_frozen(variables) -> bool:
+  def is_codes(leaf):
+    return isinstance(leaf, QTensor)
+
+  return any(map(is_codes, jax.tree.leaves(variables, is_leaf=is_codes)))
+
+
+def _check_read_back(folder, cfg, recipe, params) -> None:
+  """Raises an OSError unless the files hold the model."""
   # Scanned, as what is read: unrolled, it would add in another order.
-  own = decoders.scanned_model(model.cfg, recipe)
-  params = decoders.scanned(variables["params"], model.cfg)
+  own = decoders.scanned_model(cfg, recipe), decoders.scanned(params, cfg)
   found = read_hf(folder)
   decoders.check_read_back(
-    folder, (own, params), (found.model, found.variables["params"])
+    folder, own, (found.model, found.variables["params"])
   )
-
-
-def _is_codes(leaf):
-  return isinstance(leaf, QTensor)
 
 
 def _needs(cfg, recipe, is_frozen):

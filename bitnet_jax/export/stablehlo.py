@@ -53,18 +53,12 @@ def write_stablehlo(
     return model.apply(variables, **inputs, **options)
 
   _check_installed()
-  axes, scope = _axes(inputs), jax.export.SymbolicScope()
-
-  def of_any_size(x):
-    shape = ", ".join([axes[x.shape[0]], *map(str, x.shape[1:])])
-    shape = jax.export.symbolic_shape(shape, scope=scope)
-    return jax.ShapeDtypeStruct(shape, x.dtype)
-
-  shapes = {name: of_any_size(x) for name, x in inputs.items()}
   jitted = jax.jit(call)
   try:
     with kernels.portable():
-      exported = jax.export.export(jitted, platforms=platforms)(**shapes)
+      exported = jax.export.export(jitted, platforms=platforms)(
+        **_of_any_size(inputs)
+      )
   except Exception as error:  # of several kinds, some of them private
     raise ValueError(
       f"{type(model).__name__} needs to know the sizes of its inputs: {error}"
@@ -72,21 +66,8 @@ def write_stablehlo(
   folder.mkdir(parents=True, exist_ok=True)
   (folder / PROGRAM).write_bytes(exported.serialize())
   (folder / BYTECODE).write_bytes(exported.mlir_module_serialized)
-  named = [
-    {"name": name, **_described(x)}
-    for name, x in zip(sorted(inputs), exported.in_avals, strict=True)
-  ]
-  content = {
-    "inputs": named,
-    "arguments_of_bytecode": [
-      # Which of the platforms it is, by its place among them.
-      *(["platform_index"] if len(exported.platforms) > 1 else []),
-      *(named[i]["name"] for i in exported.module_kept_var_idx),
-    ],
-    "outputs": [_described(x) for x in exported.out_avals],
-    "platforms": list(exported.platforms),
-    "options": {name: str(value) for name, value in options.items()},
-  }
+  content = _describe(exported, sorted(inputs))
+  content["options"] = {name: str(value) for name, value in options.items()}
   text = json.dumps(content, indent=2) + "\n"
   write_atomically(folder / DESCRIPTION, text)
   _check(folder, jitted, inputs)
@@ -100,15 +81,41 @@ def _check_installed() -> None:
     )
 
 
-def _axes(inputs) -> dict[int, str]:
-  """Returns names for the sizes of first axes."""
+def _of_any_size(inputs) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes of inputs with a symbol for each size of first axes."""
   sizes = dict.fromkeys(x.shape[0] for x in inputs.values())
   letters = ["b", *(f"n{i}" for i in range(1, len(sizes)))]
-  return dict(zip(sizes, letters, strict=True))
+  symbols = dict(zip(sizes, letters, strict=True))
+  scope = jax.export.SymbolicScope()
+
+  def symbolic(x):
+    shape = ", ".join([symbols[x.shape[0]], *map(str, x.shape[1:])])
+    shape = jax.export.symbolic_shape(shape, scope=scope)
+    return jax.ShapeDtypeStruct(shape, x.dtype)
+
+  return {name: symbolic(x) for name, x in inputs.items()}
 
 
-def _described(aval) -> dict[str, Any]:
-  return {"shape": [str(n) for n in aval.shape], "dtype": str(aval.dtype)}
+def _describe(exported, names) -> dict[str, Any]:
+  """Returns what goes into a program and comes out; names are in order."""
+
+  def describe(aval):
+    return {"shape": [str(n) for n in aval.shape], "dtype": str(aval.dtype)}
+
+  inputs = [
+    {"name": name, **describe(aval)}
+    for name, aval in zip(names, exported.in_avals, strict=True)
+  ]
+  return {
+    "inputs": inputs,
+    "arguments_of_bytecode": [
+      # Which of the platforms it is, by its place among them.
+      *(["platform_index"] if len(exported.platforms) > 1 else []),
+      *(inputs[i]["name"] for i in exported.module_kept_var_idx),
+    ],
+    "outputs": [describe(aval) for aval in exported.out_avals],
+    "platforms": list(exported.platforms),
+  }
 
 
 def _check(folder, jitted, inputs):
