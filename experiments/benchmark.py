@@ -1,4 +1,4 @@
-"""Times layers and training steps beside what they replace, on any backend.
+"""Benchmarks layers and training steps against their baselines.
 
 python experiments/benchmark.py --suite=dense
 python experiments/benchmark.py --suite=step --torch_python=TORCH/bin/python
@@ -6,24 +6,26 @@ python experiments/benchmark.py --suite=step --torch_python=TORCH/bin/python
 dense, conv: layers against ``nn.Dense`` and ``nn.Conv`` in float32 and
   bfloat16, and against quantization simulated in floats; a step is one program
   that returns y, dx and dw for a given cotangent.
-compute: products of codes in int8 and in float, which compute="auto" is read
-  off from.
+compute: products of codes in int8 and in float, on which compute="auto" is
+  based.
 median: the exact median against the mean, and against sorting.
-step: whole training steps with AdamW; as train.py makes them, they are those of
-  --case=MNIST --nokeep_memory and those of --case=stack --case=decoder.
+step: whole training steps with AdamW. --case=MNIST --nokeep_memory, and
+  --case=stack --case=decoder, have the memory settings of train.py.
 mesh: training steps of a decoder on meshes of all devices; XLA_FLAGS=
-  --xla_force_host_platform_device_count=8 makes eight of a CPU.
-packed: products with packed weights, and a decoder that writes, frozen or not.
-memory: what is kept for the backward pass.
+  --xla_force_host_platform_device_count=8 simulates eight on a CPU.
+packed: products with packed weights, and generation by a decoder, frozen or
+  not.
+memory: residuals, the arrays stored for the backward pass.
 start: whole programs of two training steps.
-tpu: what the compilers for v5e and v6e make of a dense step; needs libtpu.
+tpu: the programs that XLA compiles for v5e and v6e from a dense step; needs
+  libtpu.
 
 With --torch_python, PyTorch and the package bitlinear of that Python are timed
-too, in a process of their own between the others. All variants are timed in
-turn, so that noise hits them alike; printed are medians with quartiles, of
-times and of the ratios of times of the same round. --output adds a JSON line
-for each case, --plot draws the ratios. --table prints the ratios of such files
-side by side as Markdown and times nothing:
+too, in their own process. All variants are timed in turn, so that noise affects
+them equally. Prints medians with quartiles, of the times and of the ratios of
+times within a round. --output appends a JSON line for each case, --plot draws
+the ratios. --table prints the ratios in such files side by side as Markdown,
+without timing anything:
 
 python experiments/benchmark.py --suite=dense --table=first.jsonl,second.jsonl
 """
@@ -64,7 +66,7 @@ SUITES: dict[str, Callable[[Torch | None], Iterator[Case]]] = {
   "start": training.start,
 }
 
-# Suites that read off numbers instead of timing.
+# Suites that inspect programs instead of timing them.
 READINGS: dict[str, Callable[[], Iterator[tuple[str, dict[str, Any]]]]] = {
   "memory": memory.rows,
   "tpu": tpu.rows,
@@ -74,22 +76,29 @@ _SUITE = flags.DEFINE_enum(
   "suite", "dense", [*SUITES, *READINGS], "What to time."
 )
 _CASE = flags.DEFINE_multi_string(
-  "case", [], "Only cases with this in their name."
+  "case", [], "Only cases whose name contains this."
 )
 _REPEATS = flags.DEFINE_integer("repeats", 21, "Timed rounds.", lower_bound=3)
-_OUTPUT = flags.DEFINE_string("output", None, "JSON lines are added to this.")
-_PLOT = flags.DEFINE_string("plot", None, "The ratios are drawn into this.")
-_TABLE = flags.DEFINE_list("table", None, "Only print these files, by runs.")
-_TORCH = flags.DEFINE_string("torch_python", None, "A Python with PyTorch.")
+_OUTPUT = flags.DEFINE_string("output", None, "File to append JSON lines to.")
+_PLOT = flags.DEFINE_string("plot", None, "File to draw the ratios into.")
+_TABLE = flags.DEFINE_list(
+  "table", None, "Print these record files as a table."
+)
+_TORCH = flags.DEFINE_string(
+  "torch_python", None, "Python interpreter with PyTorch."
+)
 _KEEP = flags.DEFINE_bool(
   "keep_memory",
   default=True,
-  help="On CPU, from step to step, as programs do that train transformers.",
+  help="Retain freed memory on CPU, as train.py does for transformers.",
 )
 
 
 def keeps_memory() -> bool:
-  """Returns whether memory is kept; first called before JAX starts."""
+  """Configures malloc; returns whether freed memory is retained.
+
+  Must be called before JAX starts.
+  """
   return _KEEP.value and keep_memory()
 
 
@@ -102,7 +111,7 @@ def show(timings: Timings) -> None:
 
 
 def write(case: str, results: dict[str, Any], torch: Torch | None) -> None:
-  """Adds a line to the output."""
+  """Appends a line to the output file."""
   if _OUTPUT.value is None:
     return
   record = {
@@ -146,7 +155,7 @@ def plot(ratios: dict[str, Timings], path: pathlib.Path) -> None:
 
 
 def read() -> None:
-  """Prints what a suite reads off."""
+  """Prints the results of a suite that inspects programs."""
   for case, found in READINGS[_SUITE.value]():
     print(case, flush=True)
     for name, value in found.items():
@@ -190,8 +199,8 @@ def main(argv):
     torch.close()
   if not all_timings:
     sys.exit(
-      f"error: --case={','.join(_CASE.value)} is in no name of a case of"
-      f" {_SUITE.value}; there are: {'; '.join(names)}"
+      f"error: --case={','.join(_CASE.value)} matches no case of"
+      f" {_SUITE.value}; the cases are: {'; '.join(names)}"
     )
   if _PLOT.value:
     plot(all_timings, pathlib.Path(_PLOT.value))

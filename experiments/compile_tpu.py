@@ -1,13 +1,13 @@
-"""Compiles the train step of a config for TPUs that are not here.
+"""Compiles the train step of a config for TPUs, on a machine without TPUs.
 
 python experiments/compile_tpu.py --config=configs/bitnet_decoder.py:2B4T \
   --topology=v5e:4x4 --config.mesh.fsdp=-1 --config.mesh.data=1
 
-Prints what a chip holds, receives and multiplies in a step, and whether it
-fits; where it does not, the largest buffers, and ends with status 1. --search
-tries other meshes, more remat and smaller parts of a batch, and prints the
-first that fits. Needs libtpu (pip install 'bitnet_jax[tpu]'), and no TPU.
-Language models need no files: only the shapes of a batch matter.
+Prints the memory, communication and operations of a chip in a step, and whether
+the step fits. If it does not, prints the largest buffers and exits with status
+1. --search tries other meshes, more remat and smaller batch parts, and prints
+the first combination that fits. Needs libtpu (pip install 'bitnet_jax[tpu]'),
+but no TPU. Language models need no corpus: only the shapes of a batch matter.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -27,12 +27,14 @@ from bitnet_jax.programs import ahead
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file, with an optional :VARIANT.", lock_config=True
 )
-_TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x2", "Kind and shape.")
+_TOPOLOGY = flags.DEFINE_string(
+  "topology", "v5e:2x2", "Kind and shape, such as v5e:4x4."
+)
 _SLICES = flags.DEFINE_integer("slices", 1, "Number of slices.")
 _SEARCH = flags.DEFINE_bool(
   "search",
   False,  # noqa: FBT003
-  "Whether to look for what fits.",
+  "Whether to search for a setting that fits.",
 )
 flags.mark_flag_as_required("config")
 
@@ -58,7 +60,7 @@ def describe(report: ahead.Report) -> str:
 
 
 def search(config, devices) -> int:
-  """Prints what was tried, and the first that fits."""
+  """Prints the settings that were tried, and the first that fits."""
   for change, report, problem in ahead.search(config, devices):
     said = " ".join(f"--config.{k}={v}" for k, v in change.items())
     print(said or "as it is", flush=True)
@@ -67,7 +69,7 @@ def search(config, devices) -> int:
       print("it fits")
       return 0
     print(f"  {problem.splitlines()[0]}", flush=True)
-  print("nothing that was tried fits; take more chips")
+  print("none of the settings fits; use more chips")
   return 1
 
 

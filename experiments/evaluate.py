@@ -20,7 +20,9 @@ from bitnet_jax.train import runner
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
 _FROZEN = flags.DEFINE_string("frozen", None, "Folder of a frozen model.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best or a step.")
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint", "last", "Checkpoint to load: last, best or a step."
+)
 
 
 def main(argv):

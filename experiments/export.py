@@ -1,18 +1,18 @@
-"""Writes a trained network in a form that others run.
+"""Exports a trained network: packed, transformers, llama.cpp, StableHLO.
 
 python experiments/export.py --workdir=runs/digits --format=packed \
   --output=frozen/digits
 
-Forms:
+Formats:
   packed       ternary codes, five to a byte, for evaluate.py, generate.py and
-               bitnet_jax.inference.load_frozen; prints how large it is
+               bitnet_jax.inference.load_frozen; prints its size
   hf           a decoder for transformers, packed; hf:bitlinear with reciprocal
                scales, hf:latent with latent weights in bfloat16
   gguf         a decoder for llama.cpp; gguf:tq2_0, gguf:tq1_0 or gguf:f16
-  stablehlo    any network as a program with its parameters in it
+  stablehlo    any network as a program, parameters included
   safetensors  latent weights of any network by path, in bfloat16
 
-What is written is read back and compared.
+Every export is read back and compared.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -31,14 +31,16 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run.", required=True
 )
 _OUTPUT = flags.DEFINE_string(
-  "output", None, "A folder that is not there yet.", required=True
+  "output", None, "Folder to write; it must not exist yet.", required=True
 )
-_FORMAT = flags.DEFINE_string("format", "packed", "Which form, see above.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best or a step.")
+_FORMAT = flags.DEFINE_string("format", "packed", "Format, see above.")
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint", "last", "Checkpoint to export: last, best or a step."
+)
 
 
 def main(argv):
-  """Writes the model, and prints what was written."""
+  """Exports the model and prints the sizes of what was written."""
   del argv
   folder = bucket.place(_WORKDIR.value)
   output = pathlib.Path(_OUTPUT.value).expanduser()

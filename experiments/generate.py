@@ -1,12 +1,12 @@
-"""Writes with a trained model: continues prompts, or translates them.
+"""Generates text with a trained model: continues or translates prompts.
 
 python experiments/generate.py --workdir=runs/pydoc-decoder \
   --prompt="The " [--prompt=...] [--temperature=0.8] [--top_p=0.95]
 python experiments/generate.py --frozen=frozen/pydoc-decoder --prompt="The "
 
-Prints each prompt with what a decoder writes after it, or what an
-encoder-decoder makes of it, as a line of JSON with --json. What follows a
-single prompt appears as it is written. The speed is printed to standard error.
+Prints each prompt with the text that a decoder generates after it, or the
+output of an encoder-decoder for it; --json prints JSON lines. The text after a
+single prompt is streamed. The speed is printed to standard error.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -27,29 +27,35 @@ from bitnet_jax.train.folder import bucket
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
 _FROZEN = flags.DEFINE_string("frozen", None, "Folder of a frozen model.")
 _PROMPT = flags.DEFINE_multi_string(
-  "prompt", None, "Text to start from; may be given more than once."
+  "prompt", None, "Prompt text; may be given several times."
 )
-_PROMPTS = flags.DEFINE_string(
-  "prompts", None, "File with a prompt a line, beside --prompt."
+_PROMPTS = flags.DEFINE_string("prompts", None, "File with one prompt a line.")
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint", "last", "Checkpoint to load: last, best or a step."
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best or a step.")
 _MAX_NEW_TOKENS = flags.DEFINE_integer(
-  "max_new_tokens", 64, "Where to stop at the latest."
+  "max_new_tokens", 64, "Most tokens to generate."
 )
 _TEMPERATURE = flags.DEFINE_float(
-  "temperature", 0.8, "Of a decoder's sampling; 0 takes the likeliest token."
+  "temperature",
+  0.8,
+  "Sampling temperature of a decoder; 0 takes the most likely token.",
 )
-_TOP_K = flags.DEFINE_integer("top_k", None, "Only the k likeliest tokens.")
+_TOP_K = flags.DEFINE_integer(
+  "top_k", None, "Sample from the k most likely tokens."
+)
 _TOP_P = flags.DEFINE_float(
-  "top_p", None, "Only the likeliest tokens of this probability together."
+  "top_p",
+  None,
+  "Sample from the most likely tokens with this total probability.",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the sampling.")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", 4, "Of an encoder-decoder.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON lines.")  # noqa: FBT003
 
 
 def main(argv):
-  """Writes and prints."""
+  """Generates and prints."""
   del argv
   prompts, options = _prompts(), _options()
   shows = len(prompts) == 1 and not _JSON.value

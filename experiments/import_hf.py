@@ -1,12 +1,12 @@
-"""Reads a decoder of Hugging Face's transformers, Llama-like or BitNet.
+"""Imports a decoder from Hugging Face transformers, Llama-like or BitNet.
 
 python experiments/import_hf.py --source=FOLDER --output=imported/model
 
 Packed ternary codes become a frozen model:
 python experiments/generate.py --frozen=imported/model --prompt="The "
 
-Weights in floats, latent ones or those of a network in full precision, become
-the start of a training in a config with the same sizes and vocabulary:
+Float weights, latent or of a full-precision network, become a checkpoint for a
+warm start, by a config with the same sizes and vocabulary:
 --config.init_from=imported/model \
   --config.data.tokenizer=tokenizers:imported/model/tokenizer.json
 """
@@ -26,12 +26,12 @@ _SOURCE = flags.DEFINE_string(
   "source", None, "Folder with config.json.", required=True
 )
 _OUTPUT = flags.DEFINE_string(
-  "output", None, "A folder that is not there yet.", required=True
+  "output", None, "Folder to write; it must not exist yet.", required=True
 )
 
 
 def main(argv):
-  """Writes the model, and prints what it is."""
+  """Imports the model and prints a description."""
   del argv
   source = pathlib.Path(_SOURCE.value).expanduser()
   output = pathlib.Path(_OUTPUT.value).expanduser()

@@ -1,12 +1,12 @@
-"""Trains the network of a config; a second start goes on where it stopped.
+"""Trains the network of a config; starting again resumes a stopped run.
 
 python experiments/train.py --config=configs/digits_mlp.py --workdir=runs/digits
 
-Any key of the config is a flag: --config.quant.recipe=b158_median.
+Every config key is a flag: --config.quant.recipe=b158_median.
 
-On several hosts start it on each of them with --multihost and one folder that
-all of them see. A cluster that JAX knows (Cloud TPU, SLURM, GKE) needs no more;
-elsewhere say --coordinator=HOST:PORT --num_processes=N --process_id=I.
+On several hosts, start it on each host with --multihost and a workdir that all
+hosts share. JAX detects Cloud TPU, SLURM and GKE; other clusters also need
+--coordinator=HOST:PORT --num_processes=N --process_id=I.
 """
 
 # First, so that Ctrl-C ends what follows with a line.

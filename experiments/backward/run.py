@@ -1,12 +1,12 @@
-"""What do gradients cost that are rounded before they are multiplied?
+"""Do rounded gradients cost accuracy?
 
 python experiments/backward/run.py --data=DATA/mnist/mnist.npz \
   --workdir=runs/backward
 
 Four networks under ``b158``, with backward products in float, bfloat16 and
-int8, three seeds each; those on MNIST for three epochs. Runs that are in
-results.jsonl are skipped. Prints the table of docs/performance.md; --table does
-nothing else.
+int8, three seeds each; the MNIST networks for three epochs. Runs in
+results.jsonl are skipped. Prints the table of docs/performance.md; --table only
+prints it.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -69,11 +69,11 @@ def table() -> str:
 
 
 def main(argv):
-  """Runs what is asked for, then prints the table."""
+  """Runs the missing runs, then prints the table."""
   del argv
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
-      sys.exit("error: give --data and --workdir, or --table")
+      sys.exit("error: --data and --workdir are required without --table")
     root = pathlib.Path(_WORKDIR.value)
     study.run_missing(cases(_DATA.value), RESULTS, root)
   print(table())

@@ -1,1 +1,1 @@
-"""What benchmark.py times, and how."""
+"""Suites of benchmark.py, and its timers."""

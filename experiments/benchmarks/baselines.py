@@ -1,7 +1,7 @@
-"""What the layers are compared with: quantization simulated in floats.
+"""Baseline layers: quantization simulated in floats.
 
-The way of every other library: round, multiply back by the scale, and let the
-gradient pass by ``x + stop_gradient(rounded - x)``; the product is in float.
+Other libraries work this way: round, multiply by the scale, and pass the
+gradient through ``x + stop_gradient(rounded - x)``; the product is in float.
 """
 
 from collections.abc import Callable

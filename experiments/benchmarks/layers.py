@@ -1,4 +1,4 @@
-"""Suites of single layers: dense, conv, compute, and of measures: median."""
+"""Benchmark suites of single layers (dense, conv, compute) and the median."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ MEDIANS = ((100, 1000), (1000, 1000), (1000, 4000))
 
 
 def step(layer: nn.Module, x: jax.Array, g: jax.Array) -> Run:
-  """Returns what times y, dx and the gradients of the parameters for ``g``."""
+  """Returns a timer of y, dx and the parameter gradients for ``g``."""
 
   def run(params, x, g):
     y, vjp = jax.vjp(layer.apply, params, x)
@@ -72,7 +72,7 @@ def step(layer: nn.Module, x: jax.Array, g: jax.Array) -> Run:
 
 
 def forward(layer: nn.Module, x: jax.Array) -> Run:
-  """Returns what times y."""
+  """Returns a timer of y."""
   return jitted(layer.apply, layer.init(jax.random.key(2), x), x)
 
 
@@ -165,7 +165,7 @@ def conv(torch: Torch | None) -> Iterator[Case]:
 
 
 def compute(torch: Torch | None) -> Iterator[Case]:
-  """Products of ready-made codes in int8 and in float, and what auto takes."""
+  """Products of given codes in int8, in float, and with compute="auto"."""
   del torch
   base = RECIPES["bitnet_2b4t"]
   assert base.acts is not None
@@ -206,7 +206,7 @@ def compute(torch: Torch | None) -> Iterator[Case]:
 
 
 def looked_up() -> Iterator[Case]:
-  """Products of the backward pass by the kernel that looks sums up."""
+  """Input gradients with the native lookup kernel and with XLA."""
   for rows, d_in, d_out in LOOKED_UP:
     g = jax.random.normal(jax.random.key(0), (rows, d_out))
     w = jax.random.randint(jax.random.key(1), (d_in, d_out), -1, 2, jnp.int8)
@@ -230,7 +230,7 @@ def looked_up() -> Iterator[Case]:
 
 
 def summed() -> Iterator[Case]:
-  """Products of the backward pass by the kernel that sums integers."""
+  """Weight gradients with the native integer kernel and with XLA."""
   for rows, d_in, d_out in SUMMED:
     x = jax.random.randint(jax.random.key(0), (rows, d_in), -128, 128, jnp.int8)
     g = jax.random.normal(jax.random.key(1), (rows, d_out))

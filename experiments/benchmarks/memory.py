@@ -1,4 +1,4 @@
-"""Suite of what is kept for the backward pass, and of compiled memory."""
+"""Benchmark suite of residuals and of the memory of compiled programs."""
 
 import contextlib
 import io
@@ -24,11 +24,11 @@ _RESIDUAL = re.compile(r"^(?:bool|[a-z]+(\d+))\[([\d,]*)\]")
 
 
 class DenseStack(nn.Module):
-  """Layers, with ReLU between them or nothing.
+  """A stack of layers, optionally with ReLUs between them.
 
   Attributes:
-    layer: makes a layer of so many features.
-    relu: whether there are ReLUs, which keep masks, and zeros, of their own.
+    layer: makes a layer with a number of features.
+    relu: whether there are ReLUs, which store masks and zeros.
   """
 
   layer: Callable[[int], nn.Module]
@@ -44,7 +44,7 @@ class DenseStack(nn.Module):
 
 
 def kept_bytes(f: Callable, *args: Any) -> int:
-  """Returns the bytes that ``jax.ad_checkpoint`` lists as kept for ``f``."""
+  """Returns the bytes of the residuals of ``f``, by ``jax.ad_checkpoint``."""
   listing = io.StringIO()
   with contextlib.redirect_stdout(listing):
     jax.ad_checkpoint.print_saved_residuals(f, *args)
@@ -59,7 +59,7 @@ def kept_bytes(f: Callable, *args: Any) -> int:
 
 
 def compiled_bytes(f: Callable, *args: Any) -> int:
-  """Returns what forward and backward pass need beside inputs and outputs."""
+  """Returns the temporary bytes of a compiled forward and backward pass."""
 
   def step(*args):
     y, vjp = jax.vjp(f, *args)

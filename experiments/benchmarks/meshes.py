@@ -1,4 +1,4 @@
-"""The suite of training steps on all devices there are."""
+"""Benchmark suite of training steps on all devices."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from benchmarks.training import config_step
 CONFIG = "pydoc_decoder:B"
 SIZES = {
   "data.tokenizer": "bytes",
-  "data.vocab_size": 264,  # One more than there are, for all axes to divide.
+  "data.vocab_size": 264,  # One more than there are: every axis divides it.
   "data.batch_size": 16,
   "data.seq_len": 128,
 }

@@ -1,4 +1,4 @@
-"""The suite of frozen models: packed products, and decoding with them."""
+"""Benchmark suite of frozen models: packed products, and generation."""
 
 import functools
 from collections.abc import Iterator

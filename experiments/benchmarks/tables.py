@@ -1,4 +1,4 @@
-"""Tables in Markdown of what benchmarks recorded."""
+"""Markdown tables of benchmark records."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ def table(suite: str, files: Sequence[pathlib.Path]) -> str:
 
   Args:
     suite: which records to show.
-    files: of JSON lines, one for each run; times are those of the first. Of a
-      case that was recorded twice the later one counts.
+    files: JSON lines, one file per run; times are those of the first file. If a
+      case was recorded twice, the later record counts.
 
   Raises:
-    ValueError: if nothing of the suite was timed, or a file lacks a case or
-      a ratio of the first one.
+    ValueError: if no record is of the suite, or a file lacks a case or a ratio
+      of the first file.
   """
   first, *others = runs = [_cases(suite, file) for file in files]
   if not first:

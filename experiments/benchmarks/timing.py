@@ -1,4 +1,4 @@
-"""Times functions in turn, so that noise hits all of them alike."""
+"""Times functions in turn, so that noise affects all of them equally."""
 
 import dataclasses
 import math
@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-# What one measurement takes at least, in seconds: several calls if need be.
+# Minimum seconds of one measurement, which repeats short calls.
 _SLICE = 0.02
 _MAX_CALLS = 1000
 
-# Makes so many calls, one after the other, and returns the seconds they took.
+# Makes this many calls one after the other and returns their seconds.
 Run = Callable[[int], float]
 
 
@@ -34,17 +34,17 @@ class Quartiles:
 
   @classmethod
   def of(cls, values: Sequence[float] | np.ndarray) -> "Quartiles":
-    """Returns those of a list of measurements."""
+    """Returns the quartiles of a list of measurements."""
     return cls(*(float(q) for q in np.percentile(values, (25, 50, 75))))
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """What is to be compared.
+  """Functions to time and compare.
 
   Attributes:
-    name: of the case.
-    runs: what is timed, by name.
+    name: name of the case.
+    runs: the timed functions, by name.
     ratios: pairs of names; the time of the first over that of the second.
   """
 
@@ -55,7 +55,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Timings:
-  """What came out of a case.
+  """The measurements of a case.
 
   Attributes:
     milliseconds: of one call, by name.
@@ -67,12 +67,12 @@ class Timings:
 
 
 def jitted(f: Callable[..., Any], *args: Any) -> Run:
-  """Compiles ``f`` for ``args`` and returns what times it."""
+  """Compiles ``f`` for ``args`` and returns a timer of it."""
   return timed(jax.jit(f).lower(*args).compile(), *args)
 
 
 def timed(f: Callable[..., Any], *args: Any) -> Run:
-  """Returns what times ``f(*args)``, waiting for each result."""
+  """Returns a timer of ``f(*args)``, which waits for each result."""
 
   def run(calls: int) -> float:
     start = time.perf_counter()
@@ -84,10 +84,10 @@ def timed(f: Callable[..., Any], *args: Any) -> Run:
 
 
 def measure(case: Case, rounds: int) -> Timings:
-  """Times what is in a case in turn, ``rounds`` times over.
+  """Times the functions of a case in turn, for ``rounds`` rounds.
 
-  Each round has an order of its own, since what was timed before may leave
-  memory or threads that slow the next one down.
+  Each round has a new order, since a function may leave memory or threads that
+  slow down the next one.
   """
   order = list(case.runs)
   draw = random.Random(0)
@@ -108,7 +108,7 @@ def measure(case: Case, rounds: int) -> Timings:
 
 
 def _calls(run: Run) -> int:
-  """Warms up, and says how many calls fill a measurement."""
+  """Warms up, and returns how many calls fill a measurement."""
   run(1)
   seconds = min(run(1) for _ in range(3))
   return min(math.ceil(_SLICE / max(seconds, 1e-9)), _MAX_CALLS)

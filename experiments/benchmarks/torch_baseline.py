@@ -1,4 +1,4 @@
-"""PyTorch's times, from another Python, between our own."""
+"""Times PyTorch in another Python process."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from benchmarks.timing import Run
 from bitnet_jax.train.devices.allocation import tunables
 
 WORKER = pathlib.Path(__file__).with_name("torch_worker.py")
-# Seconds for which PyTorch's threads may wait for more work at full speed,
-# which would slow down whatever is timed next.
+# Seconds for which PyTorch's threads spin for more work; spinning slows down
+# the function that is timed next.
 SPINNING = 0.3
 
 
 class Torch:
-  """A process that has PyTorch and runs what it is asked to.
+  """A process with PyTorch that times functions on request.
 
   Attributes:
     version: of PyTorch.
@@ -28,11 +28,11 @@ class Torch:
 
     Args:
       python: the interpreter.
-      threads: how many PyTorch gets.
-      keeps_memory: whether memory is kept as ``keep_memory`` does.
+      threads: number of PyTorch's threads.
+      keeps_memory: whether freed memory is retained, see ``keep_memory``.
 
     Raises:
-      RuntimeError: if it does not start, with what it said.
+      RuntimeError: if it does not start, with its output.
     """
     kept = {"GLIBC_TUNABLES": tunables()} if keeps_memory else {}
     self._process = subprocess.Popen(
@@ -46,7 +46,7 @@ class Torch:
     self.version = self._answer()["torch"]
 
   def make(self, **function: Any) -> Run:
-    """Has a function built, see ``torch_worker``, and returns what times it."""
+    """Builds a function, see ``torch_worker``, and returns a timer of it."""
     number = self._ask({"make": function})["number"]
 
     def run(calls: int) -> float:

@@ -1,6 +1,6 @@
 """Times PyTorch layers and networks; runs where PyTorch is installed.
 
-Not imported by the rest: ``torch_baseline`` starts it with another Python. Each
+``torch_baseline`` starts it with another Python; nothing imports it. Each
 line of its input is a JSON object: {"make": {...}} builds a function and
 answers with its number, {"run": number, "calls": n} calls it n times and
 answers with the seconds. Kinds of functions:

@@ -1,4 +1,4 @@
-"""Suite of what the TPU compiler makes of a layer; needs libtpu, and no TPU."""
+"""Benchmark suite of layers compiled for TPU; needs libtpu, but no TPU."""
 
 import contextlib
 import re
@@ -59,7 +59,7 @@ def frozen(rows: int, topology: str) -> Any:
 
 
 def rows() -> Iterator[tuple[str, dict[str, Any]]]:
-  """Yields names of cases with what their programs multiply and need."""
+  """Yields names of cases with the products and memory of their programs."""
   for topology in TOPOLOGIES:
     for dtype in (jnp.float32, jnp.bfloat16):
       for recipe in ("b158", "b158_median"):

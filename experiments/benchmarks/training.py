@@ -1,4 +1,4 @@
-"""Suites of whole runs: step, start."""
+"""Benchmark suites of whole training steps and of program starts."""
 
 import dataclasses
 import os
@@ -56,7 +56,7 @@ HEADS, VOCABULARY, SEQUENCES, LENGTH = 4, 1000, 8, 256
 
 
 def updating(step, state: Any, *args: Any) -> Run:
-  """Returns what times ``state = step(state, *args)``; the state is taken."""
+  """Returns a timer of ``state = step(state, *args)``; donates the state."""
   kept = [state]
 
   def run(calls: int) -> float:
@@ -71,7 +71,7 @@ def updating(step, state: Any, *args: Any) -> Run:
 
 
 def images(folder: pathlib.Path) -> pathlib.Path:
-  """Writes a file of random images as large as those of MNIST."""
+  """Writes a file of random images with the size of MNIST's."""
   rng = np.random.default_rng(0)
   path = folder / "images.npz"
   arrays: dict[str, Any] = {}
@@ -83,10 +83,10 @@ def images(folder: pathlib.Path) -> pathlib.Path:
 
 
 def config_step(name: str, overrides: Mapping[str, Any]) -> Run:
-  """Returns what times the training step of a config.
+  """Returns a timer of the training step of a config.
 
   Args:
-    name: of the config, with a variant behind a colon.
+    name: name of the config, optionally with ":VARIANT".
     overrides: values by dotted key.
   """
   file, colon, variant = name.partition(":")
@@ -142,7 +142,7 @@ class Regression:
 
 
 def decoder_step(recipe: Recipe) -> Run:
-  """Returns what times a training step of a decoder."""
+  """Returns a timer of a training step of a decoder."""
   sizes = DecoderConfig(
     hidden=WIDTH,
     num_layers=BLOCKS,
@@ -181,7 +181,7 @@ def decoder_step(recipe: Recipe) -> Run:
 
 
 def stack_step(recipe: Recipe) -> Run:
-  """Returns what times a training step of a ``Stack``."""
+  """Returns a timer of a training step of a ``Stack``."""
   model = Stack(recipe)
   keys = jax.random.split(jax.random.key(0), 2)
   batch = {
@@ -192,7 +192,7 @@ def stack_step(recipe: Recipe) -> Run:
 
 
 def task_step(task: Any, layers: Any, batch: Any) -> Run:
-  """Returns what times a training step of a task, with AdamW."""
+  """Returns a timer of a training step of a task, with AdamW."""
   key = jax.random.key(1)
   params = nn.unbox(task.init(key))["params"]
   tx = optax.adamw(1e-3)

@@ -1,11 +1,11 @@
-"""Does every family learn, on two cores and in two minutes, float or ternary?
+"""Does every model family learn in two minutes, in float and ternary?
 
 python experiments/families/run.py --workdir=runs/families
 
-The configs of the README, all on data that comes with Python or the installed
-packages, in three recipes, each beside the best constant answer: the largest
-class, or the frequencies of the tokens, of the training split. Runs that are in
-results.jsonl are skipped; --table prints the table of the README only.
+Trains the configs of the README, whose data comes with Python or the installed
+packages, under three recipes, and compares them with the best constant answer:
+the largest class, or the token frequencies, of the training split. Runs in
+results.jsonl are skipped; --table only prints the table of the README.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -63,7 +63,7 @@ def cases() -> list[study.Case]:
 
 
 def run_constant(case: study.Case, root: pathlib.Path) -> None:
-  """Records how well the best constant answer does on the test split."""
+  """Records the test score of the best constant answer."""
   config = runner.load_config(case.config, dict(case.overrides))
   problem = build(config, root / case.name).problem
 
@@ -108,11 +108,11 @@ def table() -> str:
 
 
 def main(argv):
-  """Runs what is asked for, then prints the table."""
+  """Runs the missing runs, then prints the table."""
   del argv
   if not _TABLE.value:
     if _WORKDIR.value is None:
-      sys.exit("error: give --workdir, or --table")
+      sys.exit("error: --workdir is required without --table")
     root = pathlib.Path(_WORKDIR.value)
     study.run_missing(cases(), RESULTS, root)
     known = {record["case"] for record in records.load(CONSTANT)}

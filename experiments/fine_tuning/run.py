@@ -2,12 +2,12 @@
 
 python experiments/fine_tuning/run.py --data=DATA --workdir=runs/sst2
 
-DATA holds the folders wikitext2 and glue_small. In each of two recipes an
-encoder is pre-trained on WikiText-2 and fine-tuned on SST-2, and the same is
-trained on SST-2 from scratch with the same vocabulary; classes are read from
-the mean of the tokens, or from the first one. Beside them TF-IDF with logistic
-regression. Accuracy on the dev split, and on the test split. Runs that are in
-results.jsonl are skipped; --table prints the table of the README only.
+DATA holds the folders wikitext2 and glue_small. Under each of two recipes, an
+encoder is pre-trained on WikiText-2 and fine-tuned on SST-2, and the same
+encoder is trained on SST-2 from scratch with the same vocabulary. Classes are
+predicted from the mean of the tokens, or from the first token. The baseline is
+TF-IDF with logistic regression. Reports accuracy on the dev and test splits.
+Runs in results.jsonl are skipped; --table only prints the table of the README.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -29,7 +29,7 @@ from bitnet_jax.train.folder import records
 PRETRAINING = "configs/wikitext2_encoder.py"
 FINE_TUNING = "configs/glue_encoder.py:sst2"
 RECIPES = ("float", "b158")
-# How classes are read, and the rate of learning with it.
+# Pooling, and the learning rate with it.
 POOLINGS = {"mean": 1e-3, "first": 5e-4}
 HERE = pathlib.Path(__file__).parent
 RESULTS, BASELINE = HERE / "results.jsonl", HERE / "tfidf.jsonl"
@@ -41,7 +41,7 @@ _TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT
 
 
 def cases(data: pathlib.Path, root: pathlib.Path) -> list[study.Case]:
-  """Returns the runs, each pre-training before what starts from it."""
+  """Returns the runs; a pre-training precedes the runs that start from it."""
   found = []
   text = f"file:{data}/wikitext2/{{split}}.txt.xz"
   source = f"file:{data}/glue_small/sst2_{{split}}.tsv.gz"
@@ -75,7 +75,7 @@ def cases(data: pathlib.Path, root: pathlib.Path) -> list[study.Case]:
 
 
 def run_baseline(data: pathlib.Path) -> None:
-  """Records TF-IDF of words and pairs of words with logistic regression."""
+  """Records TF-IDF of words and word pairs with logistic regression."""
   from sklearn.feature_extraction.text import TfidfVectorizer
   from sklearn.linear_model import LogisticRegression
   from sklearn.pipeline import make_pipeline
@@ -125,11 +125,11 @@ def table() -> str:
 
 
 def main(argv):
-  """Runs what is asked for, then prints the table."""
+  """Runs the missing runs, then prints the table."""
   del argv
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
-      sys.exit("error: give --data and --workdir, or --table")
+      sys.exit("error: --data and --workdir are required without --table")
     keep_memory()
     data, root = pathlib.Path(_DATA.value), pathlib.Path(_WORKDIR.value)
     if not records.load(BASELINE):

@@ -1,11 +1,11 @@
-"""Do ternary convolutions and transformers learn CIFAR-10 as float ones do?
+"""Do ternary networks match float networks on CIFAR-10?
 
 python experiments/images/run.py \
   --data=DATA/cifar10_subset/cifar10_subset.npz --workdir=runs/cifar10
 
-A CNN and a vision transformer, each in two recipes, with crops and flips.
-Runs that are in results.jsonl are skipped; --table prints the table of the
-README only.
+A CNN and a vision transformer, each under two recipes, with random crops and
+flips. Runs in results.jsonl are skipped; --table only prints the table of the
+README.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -34,7 +34,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.")
 _NETWORKS = flags.DEFINE_list("networks", list(NETWORKS), "Which networks.")
 _RECIPES = flags.DEFINE_list("recipes", list(RECIPES), "Which recipes.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Which seeds.")
-_RATES = flags.DEFINE_list("learning_rates", ["0.001"], "Which, at their peak.")
+_RATES = flags.DEFINE_list("learning_rates", ["0.001"], "Peak learning rates.")
 _TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT003
 
 
@@ -80,11 +80,11 @@ def table() -> str:
 
 
 def main(argv):
-  """Runs what is asked for, then prints the table."""
+  """Runs the missing runs, then prints the table."""
   del argv
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
-      sys.exit("error: give --data and --workdir, or --table")
+      sys.exit("error: --data and --workdir are required without --table")
     study.run_missing(cases(_DATA.value), RESULTS, pathlib.Path(_WORKDIR.value))
   print(table())
 

@@ -1,13 +1,13 @@
-"""What does a decoder of a million parameters lose on WikiText-2 by ternary?
+"""What do ternary weights cost a small decoder on WikiText-2?
 
 python experiments/language_model/run.py --data=DATA/wikitext2 \
   --workdir=runs/wikitext2
 
-Three recipes under one budget, and ``b158`` with gradients rounded to bfloat16
-before they are multiplied, beside two baselines of the same pieces: their
-frequencies, and a bigram model interpolated with them (weights by expectation
-maximization on the last tenth of the training text). Runs that are in
-results.jsonl are skipped; --table prints the table of the README only.
+Compares three recipes with the same number of steps, ``b158`` with gradients
+rounded to bfloat16 before they are multiplied, and two baselines over the same
+tokens: their frequencies, and a bigram model interpolated with them (weights by
+expectation maximization on the last tenth of the training text). Runs in
+results.jsonl are skipped; --table only prints the table of the README.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -39,7 +39,9 @@ _DATA = flags.DEFINE_string("data", None, "Folder of train.txt.xz and so on.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.")
 _KINDS = flags.DEFINE_multi_enum("kind", [*KINDS], [*KINDS], "Which runs.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Which seeds.")
-_STEPS = flags.DEFINE_integer("steps", None, "Length, if not the config's.")
+_STEPS = flags.DEFINE_integer(
+  "steps", None, "Number of steps, if not the config's."
+)
 _TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT003
 
 
@@ -75,15 +77,15 @@ def bigram_likelihood(
   weights = np.full(3, 1 / 3)
   parts = _probabilities(train[:-held_out], train[-held_out:], vocab_size)
   for _ in range(50):
-    shares = weights * parts
-    weights = np.mean(shares / shares.sum(1, keepdims=True), axis=0)
+    joint = weights * parts
+    weights = np.mean(joint / joint.sum(1, keepdims=True), axis=0)
   parts = _probabilities(train, valid, vocab_size)
   unigram = parts[:, :2] @ np.array([1e-6, 1 - 1e-6])
   return -np.log(unigram).sum(), -np.log(parts @ weights).sum()
 
 
 def _probabilities(train, text, vocab_size):
-  """Returns [len(text) - 1, 3]: uniform, by frequency, after the id before."""
+  """Returns uniform, unigram and bigram probabilities [len(text) - 1, 3]."""
   single = np.bincount(train, minlength=vocab_size)
   pairs, counts = np.unique(
     train[:-1].astype(np.int64) * vocab_size + train[1:], return_counts=True
@@ -98,7 +100,7 @@ def _probabilities(train, text, vocab_size):
 
 
 def run_baselines(case: study.Case, root: pathlib.Path) -> None:
-  """Records the baselines, with the vocabulary of a run that is there."""
+  """Records the baselines, with the vocabulary of an existing run."""
   config = runner.load_config(case.config, dict(case.overrides))
   problem = build(config, root / case.name).problem
   assert problem.tokenizer is not None
@@ -120,7 +122,7 @@ def run_baselines(case: study.Case, root: pathlib.Path) -> None:
 
 
 def place(case: str) -> tuple[int, str]:
-  """Returns where a run stands in the table: by its kind, then by its seed."""
+  """Returns the sort key of a run in the table: recipe, then seed."""
   kind, _, seed = case.rpartition("-")
   return list(KINDS).index(kind), seed
 
@@ -128,7 +130,7 @@ def place(case: str) -> tuple[int, str]:
 def table() -> str:
   """Returns the results as Markdown."""
   rows = [
-    "| model | parameters | perplexity per word | bits per byte | per piece |"
+    "| model | parameters | perplexity per word | bits per byte | per token |"
     " minutes |",
     "|---|---:|---:|---:|---:|---:|",
   ]
@@ -149,11 +151,11 @@ def table() -> str:
 
 
 def main(argv):
-  """Runs what is asked for, then prints the table."""
+  """Runs the missing runs, then prints the table."""
   del argv
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
-      sys.exit("error: give --data and --workdir, or --table")
+      sys.exit("error: --data and --workdir are required without --table")
     keep_memory()
     root = pathlib.Path(_WORKDIR.value)
     study.run_missing(cases(_DATA.value), RESULTS, root)

@@ -4,9 +4,9 @@
 #   NODES=4 GPUS=8 experiments/launch/slurm.sh \
 #     --config=configs/bitnet_decoder.py:700M --workdir=$HOME/runs/700M
 #
-# JAX finds the other processes by SLURM's variables. SLURM's notice before the
-# end of the time, SIGTERM, saves a checkpoint; the job is then put in the queue
-# again and goes on. DRY_RUN=1 prints the job instead.
+# JAX finds the other processes by SLURM's variables. SLURM sends SIGTERM before
+# the time limit, which saves a checkpoint; the job is then requeued and resumes.
+# DRY_RUN=1 prints the job instead.
 set -euo pipefail
 
 printf -v arguments '%q ' "$@"

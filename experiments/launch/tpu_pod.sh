@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Trains on all hosts of a Cloud TPU slice; again, it goes on where it stopped.
+# Trains on all hosts of a Cloud TPU slice; starting again resumes the run.
 #
 #   TPU=NAME ZONE=us-west4-a experiments/launch/tpu_pod.sh \
 #     --config=configs/bitnet_decoder.py:700M --workdir=gs://BUCKET/700M
 #
-# The repository lies in ~/bitnet_jax on every host (docs/cloud.md), and the
-# workdir in a bucket, or on a disk that all hosts see. DRY_RUN=1 prints the
+# The repository is in ~/bitnet_jax on every host (docs/cloud.md), and the
+# workdir in a bucket, or on a disk that all hosts share. DRY_RUN=1 prints the
 # command instead.
 set -euo pipefail
 

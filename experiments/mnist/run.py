@@ -1,14 +1,14 @@
-"""Do 100 thousand ternary parameters read MNIST as well as float ones?
+"""Do 100 thousand ternary parameters match float parameters on MNIST?
 
 python experiments/mnist/run.py --data=DATA/mnist/mnist.npz --workdir=runs/mnist
 python experiments/mnist/run.py --data=DATA/mnist/mnist.npz \
   --workdir=runs/mnist-times --timing
 
-Each of two networks, three recipes and three seeds, ten epochs each. Runs that
-are in results.jsonl are skipped, so a stopped study goes on where it was. The
-second command times a few hundred steps of each network and recipe in turn, on
-a machine with nothing else to do, into times.jsonl. Both print the table of the
-README; --table does nothing else.
+Two networks, three recipes and three seeds, ten epochs each. Runs in
+results.jsonl are skipped, so a stopped study resumes. The second command times
+a few hundred steps of each network and recipe in turn, on an otherwise idle
+machine, into times.jsonl. Both print the table of the README; --table only
+prints it.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -31,7 +31,7 @@ SEEDS = ("0", "1", "2")
 HERE = pathlib.Path(__file__).parent
 RESULTS, TIMES = HERE / "results.jsonl", HERE / "times.jsonl"
 STEPS_AN_EPOCH = 57_000 / 128
-# Steps between which the clock runs: compilation is over before the first.
+# Steps between which time is measured; compilation is over before the first.
 TIMED = (50, 250)
 ROUNDS = 3
 
@@ -65,7 +65,7 @@ def table() -> str:
 
 
 def run_study(data: str, root: pathlib.Path) -> None:
-  """Runs what is not in the results."""
+  """Runs every case that has no record yet."""
   done = {record["run_id"] for record in records.load(RESULTS)}
   for seed in map(int, _SEEDS.value):
     for network in _NETWORKS.value:
@@ -78,7 +78,7 @@ def run_study(data: str, root: pathlib.Path) -> None:
 
 
 def run_timing(data: str, root: pathlib.Path) -> None:
-  """Times the training steps of every case in turn, several times over."""
+  """Times the training steps of every case in turn, ``ROUNDS`` times."""
   for i in range(ROUNDS):
     for network in _NETWORKS.value:
       for recipe in RECIPES:
@@ -105,11 +105,11 @@ def _run(network, data, folder, overrides):
 
 
 def main(argv):
-  """Runs what is asked for, then prints the table."""
+  """Runs the missing runs, then prints the table."""
   del argv
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
-      sys.exit("error: give --data and --workdir, or --table")
+      sys.exit("error: --data and --workdir are required without --table")
     run = run_timing if _TIMING.value else run_study
     run(_DATA.value, pathlib.Path(_WORKDIR.value))
   print(table())

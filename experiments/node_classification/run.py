@@ -1,14 +1,13 @@
-"""Are 1.58 bits enough to tell the topic of a paper from who cites whom?
+"""Are 1.58 bits enough to classify papers in a citation graph?
 
 python experiments/node_classification/run.py --data=DATA/planetoid \
   --workdir=runs/nodes
 
 SGC on Cora, CiteSeer and PubMed, as in "When are 1.58 bits enough?" (arXiv
 2411.05882), 10 seeds in float and 20 in each ternary recipe; GCN, GraphSAGE and
-GAT on Cora, 10 seeds each. Runs that are in results.jsonl are skipped, so a
-stopped study goes on where it was. --table does nothing but print the tables of
-README.md; the rows of the authors' PyTorch layer in it are from torch.jsonl,
-which torch_reference.py writes.
+GAT on Cora, 10 seeds each. Runs in results.jsonl are skipped, so a stopped
+study resumes. --table only prints the tables of README.md; their results of the
+authors' PyTorch layer are from torch.jsonl, which torch_reference.py writes.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -31,7 +30,7 @@ from bitnet_jax.train.folder import records
 CONFIG = "configs/planetoid_gnn.py"
 SETS = ("cora", "citeseer", "pubmed")
 CONVOLUTIONS = ("gcn", "sage", "gat")
-# Recipes by their name in the tables: overrides, and the authors' layer.
+# Overrides and the authors' layer, by the recipe's name in the tables.
 RECIPES = {
   "float": ({"quant.recipe": "float"}, "Linear"),
   "mean": ({"quant.recipe": "b158"}, "AbsMean"),
@@ -119,7 +118,7 @@ def _mean(percents):
 
 
 def run_study(data: str, root: pathlib.Path) -> None:
-  """Runs what is not in the results."""
+  """Runs every case that has no record yet."""
   done = {
     (r["config"]["model"]["kind"], r["set"], r["recipe"], r["config"]["seed"])
     for r in records.load(RESULTS)
@@ -142,11 +141,11 @@ def run_study(data: str, root: pathlib.Path) -> None:
 
 
 def main(argv):
-  """Runs what is asked for, then prints the tables."""
+  """Runs the missing runs, then prints the tables."""
   del argv
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
-      sys.exit("error: give --data and --workdir, or --table")
+      sys.exit("error: --data and --workdir are required without --table")
     run_study(_DATA.value, pathlib.Path(_WORKDIR.value))
   print(tables())
 

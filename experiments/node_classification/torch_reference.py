@@ -1,11 +1,11 @@
-"""Measures the authors' PyTorch layer in the study of node classification.
+"""Measures the authors' PyTorch layer in the node classification study.
 
 python experiments/node_classification/torch_reference.py --data=DATA/planetoid
 
-Optional: needs PyTorch and bitlinear (2.4.6 was used), and nothing of this
-package. The model is SGC: features propagated twice, then one linear layer,
-trained as run.py trains it. One JSON line a run is added to torch.jsonl, which
-run.py's table reads; runs that are there are skipped.
+Optional: needs PyTorch and bitlinear (2.4.6 was used), but not this package.
+The model is SGC: features propagated twice, then one linear layer, trained with
+the settings of run.py. Each run appends a JSON line to torch.jsonl, which the
+table of run.py reads; recorded runs are skipped.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def train(x, labels, splits, kind, seed):
 
 
 def main():
-  """Runs what is not in the results."""
+  """Runs every case that has no record yet."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--seeds", type=int, default=20)

@@ -1,14 +1,14 @@
-"""Does a network in full precision become ternary without a loss?
+"""Can a full-precision network become ternary without losing accuracy?
 
 python experiments/switch/run.py --data=DATA/mnist/mnist.npz \
   --workdir=runs/switch
 
-A CNN is trained on MNIST in full precision for four epochs. From its checkpoint
-it goes on for two as a ternary one, by the labels alone, with quantization
-phased in, or taught by its own full precision. With the first seed the switch
-is also made within one run of six epochs; the optimizer is kept, or reset.
-Runs that are in results.jsonl are skipped; --table prints the table of the
-README only.
+A CNN is trained on MNIST in full precision for four epochs. From its
+checkpoint, training continues for two epochs with ternary weights: on the
+labels only, with quantization phased in, or distilled from the full-precision
+network. With the first seed the switch is also made within one run of six
+epochs, with the optimizer state kept or reset. Runs in results.jsonl are
+skipped; --table only prints the table of the README.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -31,7 +31,7 @@ SHARED = {
   "log_every": 10,
   "eval_every": 0,
   "checkpoint.keep_best": 0,
-  # Ternary layers without a norm of their own, as the network had none.
+  # No norm in ternary layers, since the full-precision network has none.
   "quant.norm": "none",
 }
 RESULTS = pathlib.Path(__file__).parent / "results.jsonl"
@@ -43,7 +43,7 @@ _TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT
 
 
 def cases(data: str, root: pathlib.Path) -> list[study.Case]:
-  """Returns the runs, each in full precision before what starts from it."""
+  """Returns the runs, each full-precision run before those started from it."""
   found = []
   for i, seed in enumerate(_SEEDS.value):
     shared = SHARED | {"data.source": f"file:{data}", "seed": int(seed)}
@@ -80,8 +80,7 @@ def cases(data: str, root: pathlib.Path) -> list[study.Case]:
 def table() -> str:
   """Returns the results as Markdown."""
   rows = [
-    "| run | runs | test accuracy | leap of the loss | steps until it is back"
-    " |",
+    "| run | runs | test accuracy | spike of the loss | steps until recovery |",
     "|---|---:|---:|---:|---:|",
   ]
   groups: dict[str, list] = {}
@@ -90,23 +89,26 @@ def table() -> str:
   for name, found in groups.items():
     metrics = [record["metrics"] for record in found]
     accuracy = study.percent(m["test/accuracy"] for m in metrics)
-    leap, back = (
+    spike, recovery = (
       ", ".join(form.format(m[key]) for m in metrics if key in m)
       for key, form in (
         ("switch/spike", "{:.2f}"),
         ("switch/recovery_steps", "{:.0f}"),
       )
     )
-    rows.append(f"| {name} | {len(found)} | {accuracy} | {leap} | {back} |")
+    shown = {"taught": "distilled"}.get(name, name)
+    rows.append(
+      f"| {shown} | {len(found)} | {accuracy} | {spike} | {recovery} |"
+    )
   return "\n".join(rows)
 
 
 def main(argv):
-  """Runs what is asked for, then prints the table."""
+  """Runs the missing runs, then prints the table."""
   del argv
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
-      sys.exit("error: give --data and --workdir, or --table")
+      sys.exit("error: --data and --workdir are required without --table")
     root = pathlib.Path(_WORKDIR.value)
     study.run_missing(cases(_DATA.value, root), RESULTS, root)
   print(table())

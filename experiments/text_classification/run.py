@@ -1,13 +1,13 @@
-"""Does a wide perceptron over sub-words lose by a ternary head?
+"""What does a ternary head cost a wide MLP over subword tokens?
 
 python experiments/text_classification/run.py --data=DATA --workdir=runs/text
 
 DATA holds the folders text_gcn and tokenizers. Five data sets, three recipes,
 three seeds (one for 20ng), one run a core. The settings are those of the
-authors, but for 20 epochs at five times the learning rate; --epochs=100 has
-theirs. Runs that are in results.jsonl are skipped, so a stopped study goes on
-where it was; checkpoints of those that are done are deleted. Prints the table
-of the README; --table does nothing else.
+authors, except 20 epochs at five times the learning rate; --epochs=100 uses
+theirs. Runs in results.jsonl are skipped, so a stopped study resumes;
+checkpoints of finished runs are deleted. Prints the table of the README;
+--table only prints it.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -45,9 +45,9 @@ FILES = {
   "20ng": "20ng.clean",
 }
 RECIPES = ("float", "b158", "b158_median")
-# With the first seed only: it takes as long as three of the others together.
+# With the first seed only, since it takes as long as three others together.
 ONCE = ("20ng",)
-# The authors' settings; in fewer epochs Adam takes as much longer steps.
+# The authors' settings; with fewer epochs the rate is larger in proportion.
 EPOCHS, RATE = 100, 1e-3
 RESULTS = pathlib.Path(__file__).parent / "results.jsonl"
 
@@ -57,8 +57,10 @@ _SETS = flags.DEFINE_list("sets", list(FILES), "Which data sets.")
 _RECIPES = flags.DEFINE_list("recipes", list(RECIPES), "Which recipes.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Which seeds.")
 _EPOCHS = flags.DEFINE_integer("epochs", 20, "Length of a run.")
-_JOBS = flags.DEFINE_integer("jobs", os.cpu_count() or 1, "Runs at a time.")
-_JOB = flags.DEFINE_integer("job", None, "Only the part of this job.")
+_JOBS = flags.DEFINE_integer(
+  "jobs", os.cpu_count() or 1, "Number of parallel jobs."
+)
+_JOB = flags.DEFINE_integer("job", None, "Only the runs of this job.")
 _TABLE = flags.DEFINE_bool("table", False, "Only print the table.")  # noqa: FBT003
 
 
@@ -90,7 +92,7 @@ def table() -> str:
 
 
 def run_study(data: pathlib.Path, root: pathlib.Path) -> None:
-  """Runs what is not in the results, or the part of it that is this job's."""
+  """Runs every case that has no record yet, or this job's part of them."""
   done = {
     (r["set"], r["config"]["quant"]["recipe"], r["config"]["seed"], r["epochs"])
     for r in records.load(RESULTS)
@@ -131,7 +133,7 @@ def _run(data, folder, name, recipe, seed, epochs):
 
 
 def run_jobs(argv: list[str]) -> None:
-  """Runs the study in as many processes as there are jobs, a core for each.
+  """Runs the study in one process per job, each on one core.
 
   A step is too small to gain much from a second core.
   """
@@ -141,22 +143,22 @@ def run_jobs(argv: list[str]) -> None:
   ]
   codes = [job.wait() for job in jobs]
   if any(codes):
-    sys.exit(f"error: jobs ended with {codes}; the same command goes on")
+    sys.exit(f"error: jobs ended with {codes}; the same command resumes")
 
 
 def _keep_to_one_core(job):
-  """Puts this process, and the threads it will start, on one core."""
+  """Pins this process and its future threads to one core."""
   if hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[job % len(cores)]})
 
 
 def main(argv):
-  """Runs what is asked for, then prints the table."""
+  """Runs the missing runs, then prints the table."""
   del argv
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
-      sys.exit("error: give --data and --workdir, or --table")
+      sys.exit("error: --data and --workdir are required without --table")
     paths = pathlib.Path(_DATA.value), pathlib.Path(_WORKDIR.value)
     if _JOB.value is not None:
       _keep_to_one_core(_JOB.value)

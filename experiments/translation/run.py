@@ -3,9 +3,9 @@
 python experiments/translation/run.py --data=DATA/multi30k \
   --workdir=runs/multi30k
 
-Two recipes on Multi30k, scored on test_2016_flickr beside the trivial
-translation, a copy of the source. Runs that are in results.jsonl are skipped;
---table prints the table of the README only.
+Two recipes on Multi30k, scored on test_2016_flickr and compared with the
+trivial translation, a copy of the source. Runs in results.jsonl are skipped;
+--table only prints the table of the README.
 """
 
 # First, so that Ctrl-C ends what follows with a line.
@@ -93,11 +93,11 @@ def table() -> str:
 
 
 def main(argv):
-  """Runs what is asked for, then prints the table."""
+  """Runs the missing runs, then prints the table."""
   del argv
   if not _TABLE.value:
     if _DATA.value is None or _WORKDIR.value is None:
-      sys.exit("error: give --data and --workdir, or --table")
+      sys.exit("error: --data and --workdir are required without --table")
     keep_memory()
     if not records.load(COPY):
       score_copy(pathlib.Path(_DATA.value))
