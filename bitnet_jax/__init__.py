@@ -1,4 +1,4 @@
-"""Ternary ("1.58-bit", BitNet) networks in JAX and Flax, in integers."""
+"""Ternary ("1.58-bit", BitNet) neural networks in JAX and Flax."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,9 @@ _MODULES = ("backend", "choices", "layers", "ops", "quantizers", "types")
 
 
 def __getattr__(name: str) -> Any:
-  """Imports JAX and Flax no sooner than a name is asked for.
+  """Imports a public name on first use.
 
-  Programs answer to Ctrl-C before they take the seconds that this takes.
+  JAX and Flax take seconds to import. Programs handle Ctrl-C before that.
   """
   if name in __all__:
     return getattr(importlib.import_module("bitnet_jax.public"), name)

@@ -1,4 +1,4 @@
-"""For which kind of device programs are traced."""
+"""The backend that programs are traced for."""
 
 import contextlib
 import contextvars
@@ -17,16 +17,16 @@ def current() -> str:
 
 
 def is_one_cpu() -> bool:
-  """Whether that is a CPU, and no other device shares axes with it."""
+  """Whether the backend is a single CPU device."""
   return current() == "cpu" and jax.device_count() == 1
 
 
 @contextlib.contextmanager
 def compiling_for(name: str) -> Iterator[None]:
-  """Traces for another backend than the default one.
+  """Traces for a backend other than the default one.
 
-  For programs that are compiled here and run elsewhere. What JAX has traced
-  before is not traced again.
+  This is for programs that are compiled here and run elsewhere. Functions that
+  JAX has already traced are not traced again.
   """
   token = _TARGET.set(name)
   try:

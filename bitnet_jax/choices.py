@@ -1,4 +1,4 @@
-"""Look-ups by name whose errors say the key, the value and the choices."""
+"""Look-ups by name whose errors name the key, the value and the choices."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -11,12 +11,13 @@ def pick(table: Mapping[str, _T], value: str, *, key: str) -> _T:
   """Returns ``table[value]``.
 
   Args:
-    table: what there is, by name.
-    value: the name asked for.
-    key: what the name is the value of, for the error ("quant.recipe").
+    table: the choices, by name.
+    value: the requested name.
+    key: the config key or flag with this value, for the error ("quant.recipe").
 
   Raises:
-    ValueError: naming key, value, choices and, if there is one, the nearest.
+    ValueError: for an unknown name; names the key, the value, the choices and
+      the closest choice.
   """
   check(value, table, key=key)
   return table[value]

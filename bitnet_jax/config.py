@@ -1,12 +1,12 @@
-"""Every key of a config, with its default, by task and model.
+"""Every config key with its default, by task and model.
 
-A config file calls ``base`` and then says what is its own. The classes that
-take the groups say what each key means: ``train.settings``, ``train.optim``,
-``train.quant_options``, the tasks in ``train.tasks``, the models in ``models``.
+A config file calls ``base`` and then sets the keys that differ. The classes
+that the groups construct document the keys: those in ``train.config``,
+``train.optimizer`` and ``train.tasks``, and the models in ``models``.
 
 To add a key, add it here as ``Later`` and as a field of its class. It is then a
-key of all configs and a flag; runs from before it are read with its default,
-and the identity of a run has it only if it has another value.
+key of all configs and a flag. Older runs are read with its default, and it is
+part of a run's identity only if its value differs from the default.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ from bitnet_jax import choices
 
 
 class Later(NamedTuple):
-  """A key that came after the first runs.
+  """The default of a key that older runs do not have.
 
   Attributes:
-    default: its value in them, or a type if it is left open.
+    default: the value in older runs; a type if the key is unset by default.
   """
 
   default: Any
 
 
-# Here and below, a type stands for a key that is left open.
+# Here and below, a type stands for a key that is unset by default.
 _SOURCE = {
   "source": str,
   "batch_size": int,
@@ -50,7 +50,7 @@ _STREAM = _TEXT | {
 }
 _PREDICTION = {"label_smoothing": 0.0, "z_loss": 0.0}
 
-# By the name of a task: its own keys, and those of its data.
+# By the name of a task: the keys of the groups "task" and "data".
 TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   "classification": (
     {"label_smoothing": 0.0},
@@ -171,7 +171,7 @@ _TRANSFORMER = _MODEL | {
   "remat": "none",
 }
 
-# By the name of a model: its keys.
+# By the name of a model: the keys of the group "model".
 MODELS: dict[str, dict[str, Any]] = {
   "mlp": {**_MODEL, "width": int, "depth": int},
   "wide_mlp": {**_MODEL, "width": int},
@@ -219,25 +219,27 @@ _TRANSFORMER_RULES = (
   ("mlp", "tensor"),
   ("vocab", "tensor"),
 )
-# Its head is as wide as there are classes, which no tensor axis may divide.
+# A tensor axis may not divide the classes, and so the head, of a ViT.
 _VIT_RULES = (*_TRANSFORMER_RULES[:-1], ("vocab", None))
 
 
 def base(task: str, model: str) -> ConfigDict:
-  """Returns a config with every key, those left open as placeholders.
+  """Returns a config with every key and its default.
+
+  Keys without a default are placeholders.
 
   Args:
     task: a name in ``TASKS``.
     model: a name in ``MODELS``.
 
   Raises:
-    ValueError: for another task or model.
+    ValueError: for an unknown task or model.
   """
   return _filled(_keys(task, model))
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a config with the defaults of all keys that it lacks.
+  """Returns a config completed with the defaults of missing keys.
 
   Args:
     config: nested dict with the names of a task and a model.
@@ -255,9 +257,10 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_later(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a config without keys that came later and have their default.
+  """Returns a config without the ``Later`` keys that have their default.
 
-  Imported parameters, and abridged records, have no task: they are left alone.
+  Configs without a task, of imported models and abridged records, are returned
+  unchanged.
   """
   if "task" not in config or "model" not in config:
     return dict(config)
@@ -277,10 +280,10 @@ def without_later(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pick_variant(variants: Mapping[str, Any], variant: str) -> Any:
-  """Returns what a config file's table has for the variant asked for.
+  """Returns the entry of a variant in a config file's table.
 
   Raises:
-    ValueError: naming the variants there are.
+    ValueError: for an unknown variant; lists the choices.
   """
   if variant not in variants:
     raise ValueError(f"variant is {variant!r}, not one of {list(variants)}")
@@ -304,11 +307,11 @@ def _default(key: Later) -> Any:
 
 
 def _keys(task: str, model: str) -> dict[str, Any]:
-  """Returns all keys in groups, as the tables above have them."""
+  """Returns all keys with their defaults, in groups."""
   task_keys, data_keys = choices.pick(TASKS, task, key="task.name")
   model_keys = choices.pick(MODELS, model, key="model.name")
   best = {"metric": "valid/accuracy", "mode": "max"}
-  if "z_loss" in task_keys:  # It predicts tokens.
+  if "z_loss" in task_keys:  # The task predicts tokens.
     best = {"metric": "valid/loss", "mode": "min"}
   rules = _TRANSFORMER_RULES if "num_heads" in model_keys else _RULES
   return {

@@ -1,4 +1,4 @@
-"""From a group of config keys to a dataclass, with errors that say the key."""
+"""Constructs dataclasses from config groups, with errors that name the key."""
 
 import types
 import typing
@@ -11,17 +11,17 @@ _T = TypeVar("_T")
 
 
 def construct(cls: type[_T], values: Any, *, group: str, **derived: Any) -> _T:
-  """Calls a dataclass with the keys of a config group, checked.
+  """Constructs a dataclass from the checked keys of a config group.
 
   Args:
     cls: the dataclass; each field is a key.
     values: the group.
     group: its name, "" for the whole config.
-    **derived: fields that are not keys, with their values.
+    **derived: values of the fields that are not keys.
 
   Raises:
-    ValueError: for a group that is not one, an unknown or missing key, or a
-      value of another type, naming key, value and what there is.
+    ValueError: if the group is no mapping, for an unknown or missing key, or
+      for a value of another type; names the key, the value and the choices.
   """
   if not isinstance(values, Mapping):
     raise ValueError(f"{group} is {values!r}; it must be a group of keys")
@@ -49,7 +49,7 @@ def construct(cls: type[_T], values: Any, *, group: str, **derived: Any) -> _T:
 
 
 def _freeze(value: Any) -> Any:
-  """Turns lists, which is what JSON makes of tuples, into tuples again."""
+  """Converts lists to tuples, since JSON has lists only."""
   if isinstance(value, (tuple, list)):
     return tuple(_freeze(item) for item in value)
   return value

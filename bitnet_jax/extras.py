@@ -1,14 +1,14 @@
-"""Packages that come with an extra, ``pip install 'bitnet-jax[train]'``."""
+"""Checks for optional packages, ``pip install 'bitnet-jax[train]'``."""
 
 import importlib.util
 
 
 class MissingExtraError(ImportError):
-  """A package of an extra is not installed."""
+  """An optional package is not installed."""
 
 
 def missing(what: str, *packages: str, extra: str) -> MissingExtraError:
-  """Returns the error for packages that are missing; see ``need``."""
+  """Returns the error for missing packages; see ``need``."""
   return MissingExtraError(
     f"{what} needs {', '.join(packages)}: pip install 'bitnet-jax[{extra}]'"
   )
@@ -18,12 +18,12 @@ def need(what: str, *packages: str, extra: str) -> None:
   """Checks that packages are installed, without importing them.
 
   Args:
-    what: needs them.
-    *packages: names to import.
-    extra: of this library, has them.
+    what: the feature that needs them.
+    *packages: import names.
+    extra: the extra of this library that installs them.
 
   Raises:
-    MissingExtraError: naming the packages that are missing, and the extra.
+    MissingExtraError: if some are missing; names them and the extra.
   """
   absent = [name for name in packages if not importlib.util.find_spec(name)]
   if absent:

@@ -10,38 +10,38 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# Bytes of a JSON file, and values in it: each takes up to 100 bytes of memory.
-# Descriptions of models with a million parts stay below.
+# Limits of a JSON file: its bytes, and its values, each of which takes up to
+# 100 bytes of memory. Descriptions of models with a million parts are smaller.
 LARGEST_JSON = 2**26
 MOST_VALUES = 2**20
-_PART = 2**16  # bytes that are unpacked at a time
+_PART = 2**16  # bytes that are read at a time
 
 
 PathLike = str | os.PathLike[str]
 
 
 def local_path(path: PathLike) -> pathlib.Path:
-  """Returns a path; a leading ``~`` is the home folder.
+  """Returns a local path; a leading ``~`` is the home folder.
 
   Raises:
-    ValueError: for an address, which is no path of this machine.
+    ValueError: for an address such as ``gs://bucket/folder``.
   """
   if isinstance(path, str) and "://" in path:
-    raise ValueError(f"{path} is an address; give a path of this machine")
+    raise ValueError(f"{path} is an address; a local path is required")
   return pathlib.Path(path).expanduser()
 
 
 def cache_folder() -> pathlib.Path:
-  """Returns where things are kept that can be made again."""
+  """Returns the cache folder, ``~/.cache/bitnet_jax`` by default."""
   root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
   return pathlib.Path(root) / "bitnet_jax"
 
 
 def make_private(folder: pathlib.Path) -> None:
-  """Makes a folder of the cache that its owner alone may enter.
+  """Creates a cache folder that only its owner may enter.
 
   Raises:
-    PermissionError: see ``check_ours``.
+    PermissionError: if another user can write to it, see ``check_ours``.
   """
   for made in (cache_folder(), folder):
     made.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,20 +51,20 @@ def make_private(folder: pathlib.Path) -> None:
 
 
 def check_ours(path: pathlib.Path) -> pathlib.Path:
-  """Checks that no other user can have written a file before it is executed.
+  """Checks that no other user can write to a file that will be executed.
 
-  The file, and the folders above it, belong to this user or to root, and no
-  other may write to them. In a folder such as `/tmp`, where everyone may write
-  but only owners may rename, the folders below are safe.
+  The file and the folders above it must belong to this user or to root, and no
+  other user may write to them. Sticky folders such as `/tmp`, where only owners
+  may rename, are safe as parents.
 
   Args:
-    path: of a file or folder that is there.
+    path: an existing file or folder.
 
   Returns:
-    The path without symbolic links, which is the one that was checked.
+    The checked path, without symbolic links.
 
   Raises:
-    PermissionError: if it is not so; names what is to be mended.
+    PermissionError: if another user can write to it; names the part to fix.
   """
   path = path.resolve(strict=True)
   for part in (path, *path.parents):
@@ -90,7 +90,7 @@ def sync(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def naming(path: pathlib.Path) -> Iterator[None]:
-  """Names a file in errors of writing it; those of opening it do so already."""
+  """Adds the path to errors of writing a file; errors of opening have it."""
   try:
     yield
   except OSError as error:
@@ -100,10 +100,10 @@ def naming(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a file that is either not there or whole, whatever happens.
+  """Writes a file atomically: it is either complete or absent.
 
   Raises:
-    OSError: if it cannot be written, naming it; nothing is left of it.
+    OSError: if it cannot be written; names the file and leaves nothing of it.
   """
   partial = path.with_name(f"{path.name}.partial")
   try:
@@ -120,19 +120,20 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Gives a folder to fill, which takes its place when it is whole.
-
-  A failure leaves nothing.
+  """Creates a folder atomically: it appears when the block ends without errors.
 
   Args:
-    path: the place; empty, or not there.
+    path: the folder; empty or absent.
+
+  Yields:
+    A temporary folder to write into.
 
   Raises:
-    FileExistsError: if there is anything.
+    FileExistsError: if the folder exists and is not empty.
     ValueError: for an address in a bucket.
   """
   if is_address(path):
-    raise ValueError(f"--output={path} must be a folder of this machine")
+    raise ValueError(f"--output={path} must be a local folder")
   if path.exists() and (not path.is_dir() or any(path.iterdir())):
     raise FileExistsError(f"--output={path} exists; choose another folder")
   partial = path.with_name(f".{path.name}.partial")
@@ -154,14 +155,14 @@ def is_address(path: pathlib.Path) -> bool:
 def open_regular(
   path: pathlib.Path, *, most: int | None = None
 ) -> Iterator[io.BufferedReader]:
-  """Opens a file for reading, without waiting for what is no file.
+  """Opens a regular file for reading; never waits for a pipe.
 
   Args:
-    path: of the file, which messages name.
-    most: bytes that it may have; any number by default.
+    path: path of the file, which messages name.
+    most: most bytes that the file may have; any number by default.
 
   Raises:
-    FileNotFoundError: if there is none.
+    FileNotFoundError: if the file does not exist.
     ValueError: for a folder, a pipe, a device or a socket, or a larger file.
   """
   # Opening a pipe would wait for another process.
@@ -186,15 +187,15 @@ def read_bytes(path: pathlib.Path, *, most: int) -> bytes:
   """Returns the content of a file of at most ``most`` bytes.
 
   Raises:
-    FileNotFoundError: if there is none.
-    ValueError: if it is larger, or no file.
+    FileNotFoundError: if the file does not exist.
+    ValueError: if it is larger, or not a regular file.
   """
   with open_regular(path, most=most) as file:
     size = os.fstat(file.fileno()).st_size
     data = file.read(size + 1)
     if len(data) <= size:
       return data
-    # It grew meanwhile, or is one of those in which the system speaks.
+    # It grew meanwhile, or is a system file such as those in /proc.
     parts = [data]
     while part := file.read(_PART):
       parts.append(part)
@@ -205,14 +206,14 @@ def read_bytes(path: pathlib.Path, *, most: int) -> bytes:
 
 
 def read_unpacked(read: Callable[[int], bytes], *, most: int) -> bytearray:
-  """Reads what a packed file becomes.
+  """Returns the decompressed content of a file, up to a limit.
 
   Args:
-    read: gives the next bytes of it.
-    most: bytes that it may become.
+    read: returns the next decompressed bytes, at most as many as its argument.
+    most: most bytes of the content.
 
   Raises:
-    ValueError: if it becomes more.
+    ValueError: if there are more.
   """
   data = bytearray()
   while part := read(_PART):
@@ -222,24 +223,24 @@ def read_unpacked(read: Callable[[int], bytes], *, most: int) -> bytearray:
 
 
 def check_unpacked(size: int, *, most: int) -> None:
-  """Raises a ValueError for a packed file that grows as no data does."""
+  """Raises a ValueError if a compressed file expands beyond a limit."""
   if size > most:
     raise ValueError(
-      f"it becomes more than {most} bytes; unpack it by hand, if it is to be"
-      " read all the same"
+      f"it expands to more than {most} bytes; decompress it by hand to read it"
+      " all the same"
     )
 
 
 def parse_json(text: str | bytes, *, most: int | None = None) -> Any:
-  """Returns what a JSON text says.
+  """Parses untrusted JSON within limits.
 
   Args:
-    text: what is read.
-    most: values in it, ``MOST_VALUES`` by default; the signs between values are
-      counted, those in strings too.
+    text: the JSON text.
+    most: most values in it, ``MOST_VALUES`` by default. Separators are counted
+      instead of values, including those inside strings.
 
   Raises:
-    ValueError: if it is damaged, nested too deep, too large, or names a key
+    ValueError: if it is damaged, too deeply nested or too large, or has a key
       twice.
   """
   most = MOST_VALUES if most is None else most
@@ -249,25 +250,25 @@ def parse_json(text: str | bytes, *, most: int | None = None) -> Any:
   try:
     return json.loads(data, object_pairs_hook=_object)
   except RecursionError as error:
-    raise ValueError(f"its values are nested too deep: {error}") from error
+    raise ValueError(f"its values are nested too deeply: {error}") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """Returns an object of JSON, whose keys must differ."""
+  """Returns a JSON object; raises a ValueError for duplicate keys."""
   found: dict[str, Any] = {}
   for name, value in pairs:
     if name in found:
-      raise ValueError(f"the key {name[:40]!r} is there twice")
+      raise ValueError(f"the key {name[:40]!r} appears twice")
     found[name] = value
   return found
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Returns the object in a file of ``LARGEST_JSON`` bytes at most.
+  """Returns the object in a JSON file of at most ``LARGEST_JSON`` bytes.
 
   Raises:
-    FileNotFoundError: if there is none.
-    ValueError: if it is damaged, too large, or no object.
+    FileNotFoundError: if the file does not exist.
+    ValueError: if it is damaged, too large, or holds no object.
   """
   data = read_bytes(path, most=LARGEST_JSON)
   try:

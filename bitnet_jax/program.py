@@ -1,7 +1,7 @@
-"""How programs start and end: with one line for a mistake or a signal.
+"""Entry point of all programs: errors and signals end them with one line.
 
-Importing this before what takes seconds to import is enough for Ctrl-C to end
-the program with a line.
+Import it before slow imports, so that Ctrl-C during those ends the program with
+one line, too.
 """
 
 import collections
@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from bitnet_jax.extras import MissingExtraError
 
 LOG_FILE = "errors.log"
-# What a program may fail with that is no fault of its code.
+# Errors that users can cause; all others show a traceback.
 _EXPECTED = (
   ArithmeticError,
   ImportError,
@@ -32,16 +32,16 @@ _EXPECTED = (
   RuntimeError,
   ValueError,
 )
-_MOST_LINES = 10_000  # Of a log file.
-_RETRY_SECONDS = 0.1  # Until a signal that was ignored comes again.
+_MOST_LINES = 10_000  # in a log file
+_RETRY_SECONDS = 0.1  # until an ignored signal is sent again
 
 
 class _Details:
-  """What libraries say of errors beside raising them.
+  """Tracebacks that libraries log, collected for a log file.
 
   Attributes:
-    folder: where the log file is written; ``None`` for that of temporary files.
-    texts: what was said.
+    folder: folder of the log file; ``None`` for the temporary folder.
+    texts: the tracebacks.
   """
 
   def __init__(self):
@@ -49,14 +49,14 @@ class _Details:
     self.texts: collections.deque[str] = collections.deque(maxlen=_MOST_LINES)
 
   def write(self) -> str:
-    """Writes the log file, and returns its path."""
+    """Writes the log file and returns its path."""
     text = "\n".join(self.texts) + "\n"
     if self.folder is not None and self.folder.is_dir():
       try:
         with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
           file.write(text)
         return f"{self.folder / LOG_FILE}"
-      except OSError:  # A full disk may be what it is about.
+      except OSError:  # The disk may be full.
         (self.folder / LOG_FILE).unlink(missing_ok=True)
     try:
       with tempfile.NamedTemporaryFile(
@@ -72,20 +72,20 @@ _details = _Details()
 
 
 def keep_details_in(folder: pathlib.Path) -> None:
-  """Names the folder of the log file: that of a run."""
+  """Sets the folder of the log file, usually the run folder."""
   _details.folder = folder
 
 
 def run(main: Callable[[list[str]], Any]) -> NoReturn:
-  """Runs a program with absl's flags, and ends the process.
+  """Runs a program with absl's flags, and exits.
 
-  An expected error is told in one line that starts with "error:", with status
-  1; a signal in one line, with status 128 and its number. Tracebacks that
-  libraries print of errors in their threads are kept from the terminal; a file
-  has them, which a line names.
+  An expected error prints one line that starts with "error:" and exits with
+  status 1. A signal prints one line and exits with status 128 plus its number.
+  Tracebacks from libraries' threads go to a log file instead of the terminal,
+  and a line names this file.
 
   Args:
-    main: takes the program's name in a list.
+    main: the program; takes its name in a list.
   """
   try:
     from absl import app
@@ -106,7 +106,7 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
 
 
 def _fail(error: BaseException) -> NoReturn:
-  """Ends the process with a line that tells of an error."""
+  """Exits with one line about an error."""
   from bitnet_jax.train.folder import bucket
 
   text = " ".join(f"{error}".split("\n")).strip() or type(error).__name__
@@ -115,14 +115,14 @@ def _fail(error: BaseException) -> NoReturn:
     _details.texts.append("".join(traceback.format_exception(error)))
     text += f" (details: {_details.write()})"
   print(text, file=sys.stderr, flush=True)
-  # What libraries left undone need not be told of at the end.
+  # Warnings of libraries at exit would only distract from the error.
   warnings.simplefilter("ignore")
   sys.exit(1)
 
 
 def _stop(stop: BaseException) -> NoReturn:
-  """Ends the process with a line that tells of a signal."""
-  # Whoever does not want to wait for what follows gets no traceback.
+  """Exits with one line about a signal."""
+  # A second Ctrl-C ends the process at once, without a traceback.
   signal.signal(signal.SIGINT, signal.SIG_DFL)
   received = getattr(stop, "signal", None)
   text = f"{stop}" or "stopped by SIGINT"
@@ -133,12 +133,12 @@ def _stop(stop: BaseException) -> NoReturn:
   bucket = sys.modules.get("bitnet_jax.train.folder.bucket")
   if bucket is not None:
     bucket.leave()
-  # Threads of libraries may be at work; Python would wait for them.
+  # Python would wait for threads of libraries that are still running.
   os._exit(128 + (received or signal.SIGINT))
 
 
 def _collect_tracebacks() -> None:
-  """Keeps tracebacks of errors that do not end the program for a file."""
+  """Collects tracebacks of errors that do not end the program."""
   from absl import logging as absl_logging
 
   def collect(record: logging.LogRecord) -> bool:
@@ -156,23 +156,23 @@ def _collect_tracebacks() -> None:
   sys.unraisablehook = functools.partial(_interrupt_again, collect_error)
 
 
-def _interrupt_again(tell: Callable[[Any], None], ignored: Any) -> None:
-  """Lets Ctrl-C come again where Python ignores it: in callbacks of libraries.
+def _interrupt_again(report: Callable[[Any], None], ignored: Any) -> None:
+  """Repeats a Ctrl-C that Python ignored in a callback of a library.
 
   Args:
-    tell: takes any other error that Python ignores.
-    ignored: what ``sys.unraisablehook`` takes.
+    report: called with any other error that Python ignored.
+    ignored: the argument of ``sys.unraisablehook``.
   """
   if not issubclass(ignored.exc_type, KeyboardInterrupt):
-    tell(ignored)
+    report(ignored)
     return
-  threading.Thread(target=_interrupt_until_told, daemon=True).start()
+  threading.Thread(target=_interrupt_until_raised, daemon=True).start()
 
 
-def _interrupt_until_told() -> None:
-  """Sends Ctrl-C until it is not ignored.
+def _interrupt_until_raised() -> None:
+  """Sends Ctrl-C until it is no longer ignored.
 
-  A signal that is raised where one was ignored would be ignored as well.
+  A signal that is raised inside the same callback would be ignored as well.
   """
   main = threading.main_thread().ident
   assert main is not None
@@ -182,10 +182,10 @@ def _interrupt_until_told() -> None:
     time.sleep(_RETRY_SECONDS)
 
 
-def _tell_in_a_line(
+def _report_in_one_line(
   kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-  """Tells of Ctrl-C, and of missing packages, during imports."""
+  """Reports Ctrl-C and missing packages during imports in one line."""
   if isinstance(error, KeyboardInterrupt):
     _stop(error)
   if isinstance(error, MissingExtraError):
@@ -194,5 +194,5 @@ def _tell_in_a_line(
     sys.__excepthook__(kind, error, trace)
 
 
-sys.excepthook = _tell_in_a_line
+sys.excepthook = _report_in_one_line
 sys.unraisablehook = functools.partial(_interrupt_again, sys.__unraisablehook__)

@@ -1,4 +1,4 @@
-"""What ``bitnet_jax`` itself gives, imported when it is first asked for."""
+"""The public names of ``bitnet_jax``, which imports them on first use."""
 
 from bitnet_jax.layers import BitConv as BitConv
 from bitnet_jax.layers import BitDense as BitDense

@@ -2,8 +2,7 @@
 
 Shapes in signatures use these letters throughout: ``b`` batch, ``t`` time,
 ``d`` model width, ``f`` feed-forward width, ``h`` heads, ``k`` head size,
-``v`` vocabulary, ``n`` nodes, ``e`` edges; spelled-out names such as ``d_in``
-where a letter would not say enough.
+``v`` vocabulary, ``n`` nodes, ``e`` edges; or longer names such as ``d_in``.
 """
 
 import flax
@@ -13,14 +12,17 @@ import jax.numpy as jnp
 
 @flax.struct.dataclass
 class Packed:
-  """Ternary codes, several to a byte; see ``ops.packing``.
+  """Packed ternary codes, four or five to a byte.
+
+  ``ops.pack`` makes them and ``ops.unpack`` returns the int8 codes.
 
   Attributes:
-    data: uint8, like the codes but shorter along ``axis``.
+    data: uint8, shaped like the codes but shorter along ``axis``.
     length: number of codes along ``axis``.
-    axis: which axis is packed, counted from the last (negative) or from the
-      first: right for stacked codes and for one of the stack.
-    layout: how, a name in ``ops.packing.LAYOUTS``.
+    axis: the packed axis, counted from the end (negative) or from the start, so
+      that it holds both for stacked codes and for one element of the stack.
+    layout: a name in ``ops.packing.LAYOUTS``: "quad" (four to a byte) or
+      "base3" (five).
   """
 
   data: jax.Array
@@ -37,7 +39,7 @@ class Packed:
 
   @property
   def ndim(self) -> int:
-    """The number of their axes."""
+    """The number of axes of the codes."""
     return self.data.ndim
 
 
@@ -46,12 +48,12 @@ class QTensor:
   """Integer codes and the scale that maps them back to real values.
 
   Attributes:
-    qvalue: int8 codes, same shape as the array that was quantized; or these
-      ``Packed``, which products of weights take as well.
+    qvalue: int8 codes, same shape as the array that was quantized; for weights
+      also ``Packed``.
     scale: positive float32 multiplier, broadcastable to ``qvalue``; NaN where
       an element that shares the scale was NaN or infinite.
-    latent: the array that was quantized, for gradients to pass straight through
-      to; ``None`` where they should not. Never read by a product.
+    latent: the array that was quantized, which receives straight-through
+      gradients; ``None`` for no gradients. Products never read it.
   """
 
   qvalue: jax.Array | Packed
@@ -60,7 +62,7 @@ class QTensor:
 
   @property
   def codes(self) -> jax.Array:
-    """The codes, which must not be packed."""
+    """The int8 codes, which must not be packed."""
     assert not isinstance(self.qvalue, Packed)
     return self.qvalue
 
@@ -75,7 +77,7 @@ class QTensor:
 
   @property
   def ndim(self) -> int:
-    """The number of its axes."""
+    """The number of axes of the array that was quantized."""
     return self.qvalue.ndim
 
   @property

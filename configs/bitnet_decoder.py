@@ -1,10 +1,10 @@
 """Llama-like ternary decoders, 99 million to 3.9 billion parameters.
 
-Sizes: "99M" and "190M" as Spectra (2407.12327), "700M" to "3.9B" as BitNet
-b1.58 (2402.17764), "2B4T" as BitNet b1.58 2B4T (2504.12285), with recipe
-"bitnet_2b4t" and embeddings and output layer in full precision. Two stages of
-learning rate and weight decay (2402.17764, training tips). A corpus and a
-vocabulary are named by `--config.data.source` and `--config.data.tokenizer`.
+The sizes "99M" and "190M" follow Spectra (2407.12327), "700M" to "3.9B" BitNet
+b1.58 (2402.17764), and "2B4T" BitNet b1.58 2B4T (2504.12285), with the recipe
+"bitnet_2b4t" and embeddings and output layer in full precision. Learning rate
+and weight decay have two stages (2402.17764, training tips). Choose a corpus
+and a vocabulary by `--config.data.source` and `--config.data.tokenizer`.
 
 python experiments/train.py --config=configs/bitnet_decoder.py \
   --workdir=runs/bitnet-decoder

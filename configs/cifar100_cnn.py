@@ -1,6 +1,6 @@
 """Ternary CNN of about 2.2 million parameters on CIFAR-100.
 
-Reads the prepared TFDS set, or a file of arrays:
+Reads the prepared TFDS data set, or an .npz file:
 
 python experiments/train.py --config=configs/cifar100_cnn.py \
   --workdir=runs/cifar100-cnn \

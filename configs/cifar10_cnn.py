@@ -1,6 +1,6 @@
 """Ternary CNN of about 2.2 million parameters on CIFAR-10.
 
-Reads the prepared TFDS set, or a file of arrays:
+Reads the prepared TFDS data set, or an .npz file:
 
 python experiments/train.py --config=configs/cifar10_cnn.py \
   --workdir=runs/cifar10-cnn \

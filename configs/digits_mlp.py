@@ -1,4 +1,4 @@
-"""Ternary MLP on the embedded handwritten digits, the first run of a newcomer.
+"""Ternary MLP on the embedded handwritten digits, a first run.
 
 python experiments/train.py --config=configs/digits_mlp.py \
   --workdir=runs/digits

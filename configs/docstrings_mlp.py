@@ -1,6 +1,6 @@
-"""Wide MLP with a ternary head: which module is a docstring from?
+"""Wide MLP with a ternary head, which classifies docstrings by module.
 
-The documents are docstrings of eight modules of Python's library.
+The documents are docstrings of eight modules of Python's standard library.
 
 python experiments/train.py --config=configs/docstrings_mlp.py \
   --workdir=runs/docstrings

@@ -1,21 +1,21 @@
-"""Ternary encoder on tasks of GLUE: sentences, pairs of them, and scores.
+"""Ternary encoder on GLUE tasks: sentences, sentence pairs, and regression.
 
 python experiments/train.py --config=configs/glue_encoder.py:sst2 \
   --workdir=runs/sst2 --config.data.source=file:DATA/sst2_{split}.tsv.gz
 
-The test labels of GLUE are hidden: "test" is left out. MRPC and QQP are judged
-by the F1 of their positive class. Other files than those of GLUE may call the
-label of STS-B otherwise (`--config.data.label=score`).
+GLUE's test labels are not public, so there is no test split. MRPC and QQP are
+scored by the F1 of their positive class. Files from elsewhere may name the
+label of STS-B differently (`--config.data.label=score`).
 
-To start from a masked language model, give its folder, and its vocabulary:
+To start from a masked language model, give its run folder and its vocabulary:
 `--config.init_from=runs/wikitext2-encoder
 --config.data.tokenizer=tokenizers:runs/wikitext2-encoder/tokenizer.json`.
 """
 
 from bitnet_jax.config import ConfigDict, base, pick_variant
 
-# Names of the text columns, and what a task is judged by. Labels are numbers if
-# that is a correlation.
+# Text columns and metric of each task. Labels are numbers if the metric is a
+# correlation.
 VARIANTS = {
   "cola": (("sentence",), "accuracy"),
   "sst2": (("sentence",), "accuracy"),

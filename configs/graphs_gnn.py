@@ -1,12 +1,12 @@
-"""Graph networks that tell which random generator made a graph.
+"""Graph networks that classify graphs by their random generator.
 
-Four generators, all with about twice as many edges as nodes; nodes bring their
-degree, and whatever else there is to know is in the edges.
+All four generators make about twice as many edges as nodes. The node features
+are the degrees; all other information is in the edges.
 
 python experiments/train.py --config=configs/graphs_gnn.py:gcn \
   --workdir=runs/graphs-gcn
 
-The same with sgc, sage and gat; and with graphs of your own, one .npz file
+The other variants are sgc, sage and gat. To use your own graphs, one .npz file
 each: --config.data.source=file:FOLDER.
 """
 

@@ -1,12 +1,12 @@
-"""Graph networks on Zachary's karate club, the smallest of graphs.
+"""Graph networks on Zachary's karate club, a graph of 34 nodes.
 
-Which of its two clubs did each of 34 members join, told that of four members of
-each club? The network sees the friendships, and of a member nothing else.
+The task is to predict which of two clubs each member joined, given the club of
+four members of each. The graph of friendships is the only information.
 
 python experiments/train.py --config=configs/karate_gnn.py:gcn \
   --workdir=runs/karate-gcn
 
-The same with sgc, sage and gat.
+The other variants are sgc, sage and gat.
 """
 
 from bitnet_jax.config import ConfigDict, base, pick_variant

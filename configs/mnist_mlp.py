@@ -1,6 +1,6 @@
 """Ternary MLP of about 100 thousand parameters on MNIST.
 
-Reads the prepared TFDS set, or a file of arrays:
+Reads the prepared TFDS data set, or an .npz file:
 
 python experiments/train.py --config=configs/mnist_mlp.py \
   --workdir=runs/mnist-mlp \

@@ -1,22 +1,23 @@
 """Graph networks on the citation networks Cora, CiteSeer and PubMed.
 
-What is the topic of a paper, told those of 20 papers of each topic and who
-cites whom? The public split of Planetoid; from a file of arrays, or from the
-published files through TFDS (data.source "tfds:planetoid/cora"):
+The task is to predict the topic of a paper, given the citation graph and the
+topics of 20 papers of each topic: the public Planetoid split. The data come
+from an .npz file, or from the published files in the folder of TFDS
+(data.source "tfds:planetoid/cora"):
 
 python experiments/train.py --config=configs/planetoid_gnn.py:gcn \
   --workdir=runs/planetoid-gcn \
   --config.data.source=file:$DATA/planetoid/cora.npz
 
-The variant sgc has the settings of the study in "When are 1.58 bits enough?"
-(arXiv 2411.05882): its one layer is ternary, and PyTorch's initializer matters.
-The others, gcn, sage and gat, get features that add up to 1 and much dropout,
-as in their papers.
+The variant sgc has the settings of "When are 1.58 bits enough?" (arXiv
+2411.05882): its one layer is ternary, and PyTorch's initializer matters. The
+variants gcn, sage and gat use row-normalized features and strong dropout, as in
+their papers.
 """
 
 from bitnet_jax.config import ConfigDict, base, pick_variant
 
-# What GCN, GraphSAGE and GAT share; found on the validation nodes of Cora.
+# Shared by GCN, GraphSAGE and GAT; chosen on the validation nodes of Cora.
 _CONVOLUTIONS = dict(
   epochs=200,
   dispatch=1,

@@ -1,4 +1,4 @@
-"""Ternary decoder on the help texts of Python, in sub-word pieces.
+"""Ternary decoder on the help texts of Python, in subword tokens.
 
 python experiments/train.py --config=configs/pydoc_decoder.py \
   --workdir=runs/pydoc-decoder

@@ -1,7 +1,7 @@
 """Ternary masked language model on the help texts of Python, in bytes.
 
-A hidden byte shows in those beside it, so that a model soon learns to look
-there; for pieces of words that takes thousands of steps.
+The bytes around a masked byte reveal it, so a model soon learns to attend to
+them; with subword tokens that takes thousands of steps.
 
 python experiments/train.py --config=configs/pydoc_encoder.py \
   --workdir=runs/pydoc-encoder

@@ -1,8 +1,9 @@
 """The small language models of "BitNet b1.58 Reloaded" (2407.09527).
 
-Sizes 6M, 12M, 24M, 48M and 100M, as the authors' configs and counts say;
-every linear layer is ternary, the output layer too. `--config.data.source` and
-`--config.data.tokenizer` name a corpus and a vocabulary of 8,000 pieces.
+The sizes 6M, 12M, 24M, 48M and 100M follow the authors' configs and counts.
+Every linear layer is ternary, including the output layer. Choose a corpus and a
+vocabulary of 8,000 tokens by `--config.data.source` and
+`--config.data.tokenizer`.
 
 python experiments/train.py --config=configs/reloaded_decoder.py \
   --workdir=runs/reloaded-decoder

@@ -1,7 +1,7 @@
-"""T5 v1.1 sizes with ternary layers, by span corruption.
+"""Ternary encoder-decoders of T5 v1.1 sizes, trained by span corruption.
 
-"base" is that of "When are 1.58 bits enough?" (2411.05882) as the authors'
-training code has it, with rotary positions in place of relative biases.
+"base" follows the authors' training code of "When are 1.58 bits enough?"
+(2411.05882), with rotary positions in place of relative biases.
 
 python experiments/train.py --config=configs/t5_encoder_decoder.py \
   --workdir=runs/t5-encoder-decoder

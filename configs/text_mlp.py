@@ -1,9 +1,9 @@
-"""WideMLP with a ternary head on the text classification sets of TextGCN.
+"""Wide MLP with a ternary head on the document data sets of TextGCN.
 
-The set-up of "When are 1.58 bits enough?" (arXiv 2411.05882), whose authors
-train 100 epochs: sub-words of BERT, a mean of 1,024-wide embeddings, ReLU,
-dropout, and a linear layer, the only one that is ternary. DATA is a folder with
-the files of the sets, and the vocabulary of BERT:
+The network of "When are 1.58 bits enough?" (arXiv 2411.05882), whose authors
+train for 100 epochs: BERT's subword tokens, the mean of 1,024-wide embeddings,
+ReLU, dropout, and a linear layer, the only ternary layer. DATA is a folder with
+the data sets and BERT's vocabulary:
 
 python experiments/train.py --config=configs/text_mlp.py:r8 \
   --workdir=runs/text-r8 --config.data.source=textgcn:$DATA/text_gcn/R8.raw \
@@ -12,7 +12,7 @@ python experiments/train.py --config=configs/text_mlp.py:r8 \
 
 from bitnet_jax.config import ConfigDict, base, pick_variant
 
-# The names that the sets have in the files.
+# The names of the data sets in the files.
 VARIANTS = {
   "20ng": "20ng.clean",
   "mr": "mr.raw",

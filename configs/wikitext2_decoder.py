@@ -1,7 +1,7 @@
 """Ternary decoder of about 1 million parameters on WikiText-2.
 
-`word_perplexity` counts the 217,646 tokens of the validation split as they are
-in the file, the end of a line among them.
+`word_perplexity` counts the 217,646 words of the validation split as they are
+in the file, including line ends.
 
 python experiments/train.py --config=configs/wikitext2_decoder.py \
   --workdir=runs/wikitext2-decoder

@@ -1,4 +1,4 @@
-"""Ternary masked language model on WikiText-2, to be fine-tuned.
+"""Ternary masked language model on WikiText-2, for fine-tuning.
 
 python experiments/train.py --config=configs/wikitext2_encoder.py \
   --workdir=runs/wikitext2-encoder

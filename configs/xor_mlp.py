@@ -1,7 +1,7 @@
 """Ternary MLP on exclusive or, with two noise inputs.
 
-The set-up of "When are 1.58 bits enough?" (arXiv 2411.05882): both layers are
-ternary, with biases.
+The network of "When are 1.58 bits enough?" (arXiv 2411.05882): both layers are
+ternary and have biases.
 
 python experiments/train.py --config=configs/xor_mlp.py \
   --workdir=runs/xor-mlp

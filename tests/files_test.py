@@ -68,7 +68,7 @@ def test_what_is_no_file_of_json_is_named_at_once(tmp_path, make, message):
   [
     ("[" * 200_000, "recursion"),
     ('{"a": ' + "1" * 5000 + "}", "digits"),
-    ('{"a": 1, "a": 2}', "'a' is there twice"),
+    ('{"a": 1, "a": 2}', "'a' appears twice"),
     ("{" + ",".join(f'"{i}":[]' for i in range(90_000)) + "}", "more than 25"),
     ("[1]", "no object"),
     ("{", "damaged"),

@@ -129,5 +129,5 @@ def test_files_may_be_read_by_those_who_may_read_others(tmp_path, umask):
 
 def test_addresses_are_no_paths():
   for function in (metrics.read_metrics, frozen.evaluate_frozen, records.load):
-    with pytest.raises(ValueError, match="gs://b/f is an address; give a path"):
+    with pytest.raises(ValueError, match="gs://b/f is an address; a local"):
       function("gs://b/f")

@@ -1,1 +1,1 @@
-"""What can be said of programs and runs without running them."""
+"""Analysis of programs without running them: operations and communication."""

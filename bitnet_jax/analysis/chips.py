@@ -1,7 +1,7 @@
-"""What accelerators can do, by the name that JAX gives them.
+"""Peak operations and memory of accelerators, by JAX's device kind.
 
-Peaks are the makers' for dense products (Cloud TPU documentation, system
-architecture; NVIDIA's data sheets, without sparsity).
+Peaks are for dense products, from the Cloud TPU documentation (system
+architecture) and NVIDIA's data sheets (without sparsity).
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ class Chip:
   """One accelerator.
 
   Attributes:
-    memory: bytes of its own memory.
-    bfloat16: most operations a second of bfloat16 products.
-    int8: likewise of int8 products.
+    memory: bytes of device memory.
+    bfloat16: peak operations per second of bfloat16 products.
+    int8: peak operations per second of int8 products.
   """
 
   memory: int
@@ -24,7 +24,7 @@ class Chip:
   int8: float
 
 
-# By a part of ``jax.Device.device_kind``; the first that fits.
+# By a part of ``jax.Device.device_kind``; the first match wins.
 CHIPS = {
   "TPU v5 lite": Chip(16 * GIB, 197e12, 394e12),
   "TPU v5e": Chip(16 * GIB, 197e12, 394e12),
@@ -38,7 +38,7 @@ CHIPS = {
 
 
 def find(kind: str) -> Chip | None:
-  """Returns the chip of a device, if it is known."""
+  """Returns the chip of a device kind, or ``None`` if it is unknown."""
   for name, chip in CHIPS.items():
     if name.lower() in kind.lower():
       return chip
@@ -48,15 +48,15 @@ def find(kind: str) -> Chip | None:
 def utilization(
   flops: dict[str, float], seconds: float, devices: int, chip: Chip
 ) -> float:
-  """Returns the share of the peak that was reached.
+  """Returns the utilization: the fraction of the peak that was reached.
 
-  Products of each dtype are held against the peak of that dtype: it is the
-  least time that they could take, over the time they took.
+  It is the least time that the products could take, each dtype at its own peak,
+  divided by the time that they took.
 
   Args:
     flops: operations by dtype of the factors, over all devices, see
-      ``flops.count``; what is not int8 is held against bfloat16.
-    seconds: that they took.
+      ``flops.count``; all except int8 use the bfloat16 peak.
+    seconds: measured time.
     devices: number of chips.
     chip: their kind.
   """

@@ -1,4 +1,4 @@
-"""How much a program multiplies, counted before it is compiled."""
+"""Counts the operations of a program's products before it is compiled."""
 
 import collections
 import math
@@ -13,12 +13,12 @@ Flops = dict[str, float]
 def count(function: Callable[..., Any], *args: Any) -> Flops:
   """Counts the operations of all products of a function.
 
-  A multiplication and an addition are two operations. Loops are counted as
-  often as they run, where that is known, or else once; of branches the longest
-  is taken. What only rearranges or adds counts for nothing.
+  A multiplication and an addition are two operations. A loop counts as often as
+  it runs, or once if that is unknown; of branches, the largest counts. Only
+  products count.
 
   Args:
-    function: to be traced.
+    function: the function to trace.
     *args: arrays or ``jax.ShapeDtypeStruct``.
 
   Returns:

@@ -1,4 +1,4 @@
-"""What a compiled program multiplies and sends, read off its HLO."""
+"""Lists the products and collectives of a compiled program, from its HLO."""
 
 import collections
 import dataclasses
@@ -29,13 +29,13 @@ _OPERAND = re.compile(r"%([\w.-]+)")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """One exchange between devices.
+  """One collective operation between devices.
 
   Attributes:
     kind: a name in ``COLLECTIVES``.
-    shapes: (dtype, shape) of what each device has afterwards.
-    channel: equal for parts of one exchange; ``None`` if unnamed.
-    times: how often it happens.
+    shapes: (dtype, shape) of the results on each device.
+    channel: equal for parts of one collective; ``None`` if unnamed.
+    times: how often it runs.
   """
 
   kind: str
@@ -44,7 +44,7 @@ class Collective:
   times: int
 
   def bytes_by_dtype(self) -> dict[str, int]:
-    """Returns the bytes that a device has afterwards, of all times together."""
+    """Returns the bytes of the results on a device, over all its runs."""
     found: collections.Counter[str] = collections.Counter()
     for dtype, shape in self.shapes:
       found[dtype] += self.times * math.prod(shape) * _bits(dtype) // 8
@@ -52,7 +52,7 @@ class Collective:
 
 
 def collectives(hlo: str) -> list[Collective]:
-  """Lists the exchanges of a program, each channel once.
+  """Lists the collectives of a program, each channel once.
 
   Args:
     hlo: text of an optimized module.
@@ -72,11 +72,11 @@ def collectives(hlo: str) -> list[Collective]:
         (dtype, tuple(int(n) for n in sizes.split(",") if n))
         for dtype, sizes in _ARRAY.findall(match[2])
       ]
-      if match[3] != kind:  # Started: operands, results, and their state.
+      if match[3] != kind:  # The start op has operands, results and state.
         shapes = _results(kind, shapes)
       channel = _CHANNEL.search(line)
       number = int(channel[1]) if channel else None
-      # Channels of what is never sent to another are all 1.
+      # Collectives that send nothing to other devices all have channel 1.
       key = (kind, number, *shapes) if channel else (name, match[1])
       one = Collective(kind, tuple(shapes), number, times[name])
       if key not in found or found[key].times < one.times:
@@ -92,7 +92,7 @@ def _results(kind, shapes):
 
 
 def products(hlo: str) -> list[str]:
-  """Returns "left x right -> result" dtypes of all products of matrices."""
+  """Returns "left x right -> result" dtypes of all matrix products."""
   found = []
   for lines in _computations(hlo).values():
     dtypes, matches = {}, []
@@ -140,7 +140,7 @@ def _times(computations):
 
 
 def _trips(line, computations):
-  """Returns how often what a line calls runs: for loops that count up."""
+  """Returns the trip count of a loop that counts up, else 1."""
   if " while(" not in line:
     return 1
   known, condition = _TRIPS.search(line), _CONDITION.search(line)

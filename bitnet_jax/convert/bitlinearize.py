@@ -42,7 +42,7 @@ def bitlinearize(
 
   Raises:
     TypeError: for what is no module.
-    ValueError: for an unknown recipe, a rule that decides for no layer, or a
+    ValueError: for an unknown recipe, a rule that applies to no layer, or a
       recipe that needs random keys where there are none.
   """
   pairs = check_rules(rules)

@@ -1,4 +1,4 @@
-"""Scale measures: how large a group of values is.
+"""Scale measures: absmean, absmedian and absmax.
 
 AbsMean is equation 3 of Ma et al., The Era of 1-bit LLMs (arXiv 2402.17764);
 AbsMedian is the alternative of Nielsen and Schneider-Kamp, BitNet b1.58
@@ -6,8 +6,8 @@ Reloaded (arXiv 2407.09527); AbsMax scales 8-bit activations in both.
 
 Every measure maps a float array and the non-negative axes that share a scale
 to a float32 array with these axes kept as size 1. It is NaN where any element
-of the group is NaN or infinite, so that a bad value is never turned into a
-good-looking code. Empty groups measure 0 or NaN and are never multiplied.
+of the group is NaN or infinite, so a bad value never becomes a valid code. The
+measure of an empty group is 0 or NaN and is never used.
 """
 
 import math
@@ -32,7 +32,7 @@ def absmean(
 ) -> Float[Array, "..."]:
   """Returns the mean of ``|x|`` over ``axes``, summed in float32.
 
-  NaN also where the sum of finite values exceeds float32.
+  The result is NaN if the sum of finite values overflows float32.
   """
   m = jnp.mean(jnp.abs(x.astype(jnp.float32)), axes, keepdims=True)
   return _nan_unless_finite(m)
@@ -43,8 +43,8 @@ def absmax(
 ) -> Float[Array, "..."]:
   """Returns the largest ``|x|`` over ``axes``."""
   magnitudes = jnp.abs(x.astype(jnp.float32))
-  # XLA's CPU backend drops NaN from a maximum that it vectorizes. A maximum of
-  # bit patterns would keep it, but takes twice as long.
+  # XLA's CPU backend drops NaN from vectorized maxima. A maximum of bit
+  # patterns would keep NaN, but takes twice as long.
   magnitudes = jnp.where(jnp.isnan(magnitudes), jnp.inf, magnitudes)
   return _nan_unless_finite(
     jnp.max(magnitudes, axes, keepdims=True, initial=0.0)

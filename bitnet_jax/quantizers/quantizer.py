@@ -1,4 +1,4 @@
-"""One operand's rule: from real values to integer codes and a scale.
+"""The quantizer of one operand: float values to integer codes and a scale.
 
 Equations 1 to 3 of Ma et al., The Era of 1-bit LLMs (arXiv 2402.17764), with
 the mean or the median of BitNet b1.58 Reloaded (arXiv 2407.09527).
@@ -17,22 +17,21 @@ from bitnet_jax.quantizers.measures import MEASURES
 from bitnet_jax.types import QTensor
 
 TERNARY_RANGE = (-1, 1)
-_LARGEST_SCALE = 2.0**126  # of which float32 has a normal reciprocal
+_LARGEST_SCALE = 2.0**126  # Its reciprocal is a normal float32.
 TWN_THRESHOLD = 0.7  # Li et al., Ternary Weight Networks (1605.04711), eq. 6.
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantizer:
-  """How one operand becomes int8 codes and a scale.
+  """Quantizes one operand of a product to int8 codes and a scale.
 
   With ``m`` the measure of ``|x|`` over the elements that share a scale and
   ``Q = max(|low|, |high|)``, the codes are
   ``clip(round(x * (Q / max(m, eps))), low, high)`` and the scale is
-  ``max(m, eps) / Q``. Ties round to even. Everything is computed in float32,
-  whatever the dtype of ``x``, and the scale carries no gradient. An element
-  that is NaN or infinite makes the scale NaN, and so does a measure so large
-  (8.5e37 for ternary codes) that ``Q / m`` is subnormal: CPUs take that for
-  zero.
+  ``max(m, eps) / Q``. Ties round to even. All computations are in float32,
+  whatever the dtype of ``x``, and the scale carries no gradient. The scale is
+  NaN if an element is NaN or infinite, or if the measure is so large (8.5e37
+  for ternary codes) that ``Q / m`` is subnormal, which CPUs flush to zero.
 
   Attributes:
     measure: a name in ``MEASURES``: "absmean", "absmedian" or "absmax".
@@ -43,10 +42,11 @@ class Quantizer:
     eps: floor of the measure, so that all-zero inputs map to zeros.
     rounding: a name in ``ROUNDINGS``. "nearest" is the formula above.
       "stochastic" rounds ``|x / scale|`` up with the probability of its
-      fraction, else down, and needs a key; of ternary codes the sign is kept
-      with probability ``min(|x / scale|, 1)``. "sign" never gives 0 (binary
-      networks). "threshold" keeps what exceeds 0.7 of the measure and scales by
-      its mean magnitude (ternary weight networks). The last two are ternary.
+      fraction, else down, and needs a key; a ternary code is the sign with
+      probability ``min(|x / scale|, 1)``, else 0. "sign" never gives 0 (binary
+      networks). "threshold" zeroes values up to 0.7 of the measure, and its
+      scale is the mean magnitude of the others (ternary weight networks).
+      "sign" and "threshold" require the range (-1, 1).
 
   Raises:
     ValueError: on construction, naming the field, its value and the choices.
@@ -100,10 +100,10 @@ class Quantizer:
 
     Args:
       x: values, in any float dtype.
-      axes: the axes that share a scale, where ``x`` is not in canonical form;
-        by default those that ``axis`` says.
+      axes: the axes that share a scale, if ``x`` is not in canonical form; by
+        default those of ``axis``.
       key: random key, for stochastic rounding.
-      measured: what ``measured`` returns, if it is known.
+      measured: the result of ``measured``, if already computed.
 
     Returns:
       int8 codes shaped like ``x``, and a float32 scale with the shared axes
@@ -111,7 +111,7 @@ class Quantizer:
 
     Raises:
       TypeError: for complex values.
-      ValueError: if the rounding needs a key and there is none.
+      ValueError: if the rounding needs a key and none is given.
     """
     check_real(x=x)
     if self.needs_key and key is None:
@@ -124,7 +124,7 @@ class Quantizer:
   def in_range(
     self, x: Float[Array, "*shape"], *, axes: tuple[int, ...] | None = None
   ) -> Bool[Array, "*shape"]:
-    """Says where clipping leaves the rounded value as it is, NaN included."""
+    """Returns where clipping keeps the rounded value; true for NaN."""
     m = self.measured(x, axes=axes)
     rounded = jnp.round(x.astype(jnp.float32) * (self.largest_code / m))
     low, high = self.range
@@ -142,7 +142,7 @@ class Quantizer:
     shared = range(x.ndim) if axes is None else axes
     if axes is None and self.axis is not None:
       shared = (self.axis % x.ndim,)
-    if 0 in [x.shape[i] for i in shared]:  # A mean of nothing would be NaN.
+    if 0 in [x.shape[i] for i in shared]:  # An empty mean would be NaN.
       shape = [1 if i in shared else n for i, n in enumerate(x.shape)]
       return jnp.full(shape, self.eps, jnp.float32)
     m = jnp.maximum(MEASURES[self.measure](x, tuple(shared)), self.eps)
@@ -150,10 +150,10 @@ class Quantizer:
 
 
 def check_real(**operands: Any) -> None:
-  """Raises a TypeError that names a complex operand, which a cast would cut.
+  """Raises a TypeError that names a complex operand.
 
   Args:
-    **operands: arrays by name, or ``QTensor``; ``None`` is passed over.
+    **operands: arrays or ``QTensor`` by name; ``None`` is ignored.
   """
   for name, x in operands.items():
     if x is not None and jnp.issubdtype(x.dtype, jnp.complexfloating):

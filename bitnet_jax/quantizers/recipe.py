@@ -1,6 +1,6 @@
-"""What a layer does to its kernel and its input; the recipes that have names.
+"""Recipes: how a layer quantizes its kernel and its input.
 
-Sources beside each entry of ``RECIPES``.
+The comments in ``RECIPES`` name the source of each recipe.
 """
 
 import dataclasses
@@ -23,25 +23,25 @@ INT8_PER_TOKEN = Quantizer("absmax", (-128, 127), axis=-1)
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """What a layer does to its kernel and to its input before the product.
+  """How a layer quantizes its kernel and its input before the product.
 
   Attributes:
-    weights: quantizer of the kernel; ``None`` leaves it as it is. Its axis is
+    weights: quantizer of the kernel; ``None`` leaves it in float. Its axis is
       ``None`` (per tensor) or 0 (per output channel).
-    acts: quantizer of the input; ``None`` leaves it as it is. Its axis is -1
-      (per token; of a convolution, per example) or ``None`` (per tensor).
+    acts: quantizer of the input; ``None`` leaves it in float. Its axis is -1
+      (per token; in a convolution, per example) or ``None`` (per tensor).
     norm: parameter-free norm of the input, in float32, over the axes of one
       token: ``None``, "layer_norm" or "rms_norm".
-    ste: straight-through gradient of the rounding: "identity", or "clipped" to
-      zero where the rounded value lay outside the range.
-    bias_in_product: whether the bias is added to the integer product before it
-      is scaled, as the authors' PyTorch layer does, instead of after.
+    ste: straight-through gradient of the rounding: "identity", or "clipped",
+      which is zero where the rounded value lay outside the range.
+    bias_in_product: whether the bias is added to the integer product before
+      scaling, as in the authors' PyTorch layer, instead of after.
     compute: "int8" or "float" products, which give the same bits; "auto" takes
-      the faster one for backend and shape.
-    backward: products of the backward pass in "float", which is exact; in
-      "bfloat16", to which the cotangent is rounded, and in which codes are
-      exact; or in "int8": the cotangent is rounded stochastically to 8 bits,
-      with a scale a row, which adds noise and needs a key.
+      the faster one for the backend and shape.
+    backward: dtype of the products in the backward pass: "float", which is
+      exact; "bfloat16", which rounds the cotangent (codes stay exact); or
+      "int8", which rounds the cotangent stochastically to 8 bits with one scale
+      per row, adds noise and needs a key.
 
   Raises:
     ValueError: on construction, naming the field, its value and the choices.
@@ -69,13 +69,13 @@ class Recipe:
       value = getattr(self, field)
       if value != free and not self.is_integer:
         raise ValueError(
-          f"{field} is {value!r}, but the recipe leaves an operand in float;"
-          f" give both weights and acts, or {field}={free!r}"
+          f"{field} is {value!r}, but the recipe leaves an operand in float; it"
+          f" requires both weights and acts, or {field}={free!r}"
         )
 
   @property
   def is_integer(self) -> bool:
-    """Whether both operands become integers."""
+    """Whether both operands are quantized."""
     return self.weights is not None and self.acts is not None
 
   @property
@@ -92,7 +92,7 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-  # Full precision: nn.Dense and nn.Conv, bit for bit.
+  # Full precision; equals nn.Dense and nn.Conv bit for bit.
   "float": Recipe(None, None, None),
   # BitNet b1.58 Reloaded (2407.09527), mean and median.
   "b158": Recipe(TERNARY),
@@ -105,7 +105,7 @@ RECIPES: dict[str, Recipe] = {
   ),
   # Spectra (2407.12327): only the weights are ternary.
   "trilm": Recipe(TERNARY, None, None),
-  # BinaryConnect's descendants: sign times mean, as in XNOR-Net (1603.05279).
+  # Sign times mean magnitude, as in XNOR-Net (1603.05279).
   "binary": Recipe(Quantizer("absmean", TERNARY_RANGE, rounding="sign")),
   # Ternary Weight Networks (1605.04711).
   "twn": Recipe(Quantizer("absmean", TERNARY_RANGE, rounding="threshold")),
@@ -162,9 +162,9 @@ def recipe_at(rules: Rules, path: str) -> Recipe:
   """Returns the recipe of the layer at ``path``.
 
   Args:
-    rules: one recipe for all layers, or (pattern, recipe) pairs of which the
-      first match wins; a pattern must match the whole path (``re.fullmatch``).
-    path: slash-joined names from the top of the model: "blocks/query".
+    rules: one recipe for all layers, or (pattern, recipe) pairs; the first
+      pattern that matches the whole path (``re.fullmatch``) wins.
+    path: slash-joined module names from the top of the model: "blocks/query".
 
   Raises:
     ValueError: if no rule matches, naming path and patterns.
@@ -178,26 +178,26 @@ def recipe_at(rules: Rules, path: str) -> Recipe:
   patterns = [pattern for pattern, _ in pairs]
   raise ValueError(
     f"no recipe rule matches the layer {path!r}; the patterns are {patterns}"
-    " (a last rule ('.*', recipe) takes the rest)"
+    " (end the rules with ('.*', recipe) for all other layers)"
   )
 
 
 def check_used(rules: Rules, paths: Sequence[str]) -> None:
-  """Raises a ValueError for a rule that decides for none of ``paths``."""
+  """Raises a ValueError for a rule that applies to none of ``paths``."""
   unused = unused_patterns(rules, paths)
   if unused:
     raise ValueError(
-      f"the rule {unused[0]!r} decides for no layer; the layers are:"
+      f"the rule {unused[0]!r} applies to no layer; the layers are:"
       f" {', '.join(paths)} (the first rule that matches wins)"
     )
 
 
 def unused_patterns(rules: Rules, paths: Sequence[str]) -> list[str]:
-  """Returns the patterns that decide for none of ``paths``."""
+  """Returns the patterns that apply to none of ``paths``."""
   if isinstance(rules, (Recipe, str)):
     return []
   patterns = [pattern for pattern, _ in as_pairs(rules)]
-  deciding = {
+  used = {
     next((p for p in patterns if re.fullmatch(p, path)), None) for path in paths
   }
-  return [p for p in patterns if p not in deciding]
+  return [p for p in patterns if p not in used]

@@ -1,4 +1,4 @@
-"""Exact order statistics of absolute values, found by counting, not sorting."""
+"""Exact medians of absolute values, by counting instead of sorting."""
 
 import math
 from typing import NamedTuple
@@ -11,17 +11,18 @@ from bitnet_jax import backend
 
 _ORDERED = {32: jnp.int32, 16: jnp.int16}
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
-# Where the first cuts lie: the medians of common distributions are 0.7 to 1
-# times their means.
-_SHARES_OF_MEAN = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2)
-# Where the next ones lie about the guess, in widths of the bracket. A guess
-# among m elements misses by about sqrt(m) of them, a larger share the fewer.
+# The first thresholds, times the mean: the medians of common distributions are
+# 0.7 to 1 times their means.
+_FRACTIONS_OF_MEAN = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2)
+# The next thresholds around the estimate, in widths of the interval. With m
+# elements the estimate misses by about sqrt(m) of them, so relatively more if m
+# is small.
 _OFFSETS = (-1 / 8, -1 / 32, -1 / 128, 0.0, 1 / 128, 1 / 32, 1 / 8)
-_GUESSES = 3
+_ESTIMATES = 3
 
 
 def magnitude_bits(x: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
-  """Maps every float to an integer that orders as its absolute value does.
+  """Maps floats to integers in the order of their absolute values.
 
   With the sign bit cleared, the bit pattern of an IEEE float is an integer
   that grows with the magnitude, subnormals included (a comparison of floats
@@ -51,12 +52,12 @@ def kth_smallest_magnitude(
 ) -> Float[Array, "..."]:
   """Returns element ``k`` of the sorted ``|x|``, exactly one of the inputs.
 
-  Counting the elements below some cuts narrows a bracket of bit patterns that
-  holds the element. The first cuts lie around the mean, the next ones around
-  where the counts so far say that the element should be; where this was not
-  enough, which is rare, cuts divide the bracket evenly until it is. Each pass
-  reads ``x`` once; under a sharded ``x`` it is one all-reduce of a few scalars,
-  and nothing is gathered.
+  Counting the elements below several thresholds narrows an interval of bit
+  patterns that contains the element. The first thresholds lie around the mean,
+  the next ones around the position that the counts suggest. If this is not
+  enough, which is rare, thresholds divide the interval evenly until it is. Each
+  pass reads ``x`` once. If ``x`` is sharded, a pass is one all-reduce of a few
+  scalars, and nothing is gathered.
 
   Args:
     x: float32, bfloat16 or float16 array.
@@ -73,16 +74,16 @@ def kth_smallest_magnitude(
   bracket = _Bracket(
     *(jnp.full(mean.shape, v, jnp.int32) for v in (0, patterns.top, 0, n))
   )
-  first = jnp.stack([mean * share for share in _SHARES_OF_MEAN])
+  first = jnp.stack([mean * fraction for fraction in _FRACTIONS_OF_MEAN])
   first = magnitude_bits(first.astype(x.dtype)).astype(jnp.int32)
   bracket = patterns.narrow(bracket, k, first)
-  for _ in range(_GUESSES):
+  for _ in range(_ESTIMATES):
     bracket = patterns.narrow(bracket, k, bracket.cuts_around(k))
 
   def divide(bracket):
     return patterns.narrow(bracket, k, bracket.even_cuts())
 
-  # Under a condition, since a loop would copy ``x`` even if it never ran.
+  # The condition avoids a loop, which copies ``x`` even if it runs zero times.
   bracket = jax.lax.cond(
     jnp.all(bracket.is_closed(k)),
     lambda bracket: bracket,
@@ -95,13 +96,13 @@ def kth_smallest_magnitude(
 
 
 class _Bracket(NamedTuple):
-  """Bit patterns around element ``k``, for each group.
+  """An interval of bit patterns that contains element ``k``, for each group.
 
   Attributes:
-    low: a pattern that the element is not below.
-    high: a pattern that it is below.
-    below_low: how many elements are below ``low``: at most ``k``.
-    below_high: how many elements are below ``high``: more than ``k``.
+    low: lower end; the element is at least this.
+    high: upper end; the element is less than this.
+    below_low: number of elements below ``low``, at most ``k``.
+    below_high: number of elements below ``high``, more than ``k``.
   """
 
   low: Int[Array, "..."]
@@ -110,25 +111,25 @@ class _Bracket(NamedTuple):
   below_high: Int[Array, "..."]
 
   def is_closed(self, k):
-    """Whether the element is the only pattern, or the first or last there."""
+    """Whether the element is known: the only pattern, the first or the last."""
     only = self.high - self.low == 1
     return only | (self.below_low == k) | (self.below_high == k + 1)
 
   def cuts_around(self, k):
-    """Cuts about where the element is if elements are spread evenly."""
+    """Thresholds around the element's place among evenly spread elements."""
     inside = (self.below_high - self.below_low).astype(jnp.float32)
     place = (k + 0.5 - self.below_low.astype(jnp.float32)) / inside
     return self._at([place + offset for offset in _OFFSETS])
 
   def even_cuts(self):
-    """Cuts that divide the bracket into four."""
+    """Thresholds that divide the interval into four."""
     return self._at([jnp.full(self.low.shape, i / 4) for i in (1, 2, 3)])
 
   def _at(self, places):
-    """Patterns from 0, which is ``low``, to 1, which is ``high``."""
+    """Patterns at positions from 0 (``low``) to 1 (``high``)."""
     low, high = self.low[None], self.high[None]
     steps = jnp.clip(jnp.stack(places), 0, 1) * (high - low).astype(jnp.float32)
-    # Inside the bracket, or at its end where there is no pattern inside.
+    # Inside the interval, or at its end if no pattern is inside.
     last = jnp.maximum(high - 1, low + 1)
     return jnp.clip(low + steps.astype(jnp.int32), low + 1, last)
 
@@ -141,15 +142,15 @@ class _Patterns:
     self.top = 2 ** (jnp.finfo(x.dtype).bits - 1) - 1
 
   def _bits(self):
-    # From the array in each pass, for a pass to read nothing else.
+    # Computed again in each pass, so that a pass reads only the array.
     return magnitude_bits(self._x).astype(jnp.int32)
 
   def narrow(self, bracket, k, cuts):
-    """Counts what lies below each cut; returns the bracket between cuts."""
+    """Counts the elements below each threshold; returns the new interval."""
     below = tuple((self._bits() < cut).astype(jnp.int32) for cut in cuts)
     counts = jnp.stack(self._reduce(below, [(jnp.add, 0)] * len(below)))
     is_low = counts <= k
-    # Reductions, not chains of minima: XLA takes exponential time over those.
+    # Reductions instead of chains of minima, which take XLA exponential time.
     low, below_low = (
       jnp.maximum(jnp.max(jnp.where(is_low, new, 0), 0), old)
       for new, old in ((cuts, bracket.low), (counts, bracket.below_low))
@@ -161,7 +162,7 @@ class _Patterns:
     return _Bracket(low, high, below_low, below_high)
 
   def element(self, bracket, k):
-    """Returns the element of a closed bracket, NaN for a non-finite group."""
+    """Returns the element of a closed interval, NaN for a non-finite group."""
     bits = self._bits()
     first, last, largest = self._reduce(
       (
@@ -189,7 +190,7 @@ class _Patterns:
 
 
 def _reduce_one_by_one(operands, starts, functions, axes):
-  """What XLA can partition, and on GPU and TPU makes one pass of."""
+  """Reduces in a form that XLA partitions, and fuses on GPU and TPU."""
   return [
     jax.lax.reduce(operand, start, function, axes)
     for operand, start, function in zip(
@@ -199,7 +200,7 @@ def _reduce_one_by_one(operands, starts, functions, axes):
 
 
 def _reduce_in_one_pass(operands, starts, functions, axes):
-  """What XLA's CPU backend is fast with: ten times faster than one by one."""
+  """Reduces in one pass, ten times faster on CPU than one by one."""
 
   def combine(left, right):
     return tuple(
@@ -207,7 +208,7 @@ def _reduce_in_one_pass(operands, starts, functions, axes):
     )
 
   if len(axes) > 1:
-    # Rows first, which are spread over the cores.
+    # Rows first, since XLA spreads rows over the cores.
     operands = jax.lax.reduce(operands, starts, combine, axes[-1:])
     axes = axes[:-1]
   return jax.lax.reduce(operands, starts, combine, axes)

@@ -162,8 +162,8 @@ def test_layers_of_this_package_are_left_alone():
   [
     ("b185", r"recipe is 'b185'.*did you mean"),
     ([("(", "b158")], r"rule '\(' is no regular expression"),
-    ([("head", "b158")], r"'head' decides for no layer; .*Conv_0, Conv_1, Den"),
-    ([(".*", "b158"), ("out", "float")], "'out' decides for no layer"),
+    ([("head", "b158")], r"'head' applies to no layer; .*Conv_0, Conv_1, Den"),
+    ([(".*", "b158"), ("out", "float")], "'out' applies to no layer"),
   ],
 )
 def test_bad_rule_is_named(rules, message):
@@ -174,7 +174,7 @@ def test_bad_rule_is_named(rules, message):
 def test_bad_rule_without_example_is_named_at_init():
   ternary, report = bitlinearize(Cnn(), [("head", "b158")])
   assert report.layers == {}
-  with pytest.raises(ValueError, match="'head' decides for no layer"):
+  with pytest.raises(ValueError, match="'head' applies to no layer"):
     ternary.init(jax.random.key(0), IMAGES)
 
 

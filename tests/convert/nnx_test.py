@@ -90,7 +90,7 @@ def test_quantized_layers_keep_their_recipes():
 
 def test_mistakes_are_named():
   model = Transformer(nnx.Rngs(0))
-  with pytest.raises(ValueError, match=r"'head' decides for no layer; .*embed"):
+  with pytest.raises(ValueError, match=r"'head' applies to no layer; .*embed"):
     bitlinearize(model, [("head", "b158")])
   with pytest.raises(TypeError, match="needs no example"):
     bitlinearize(model, "b158", ROWS)

@@ -44,7 +44,7 @@ def test_rules_that_decide_are_fine(rules):
   ],
 )
 def test_rule_that_decides_for_no_layer_is_named(rules, pattern):
-  message = f"the rule '{pattern}' decides for no layer; .*: layer_0, head"
+  message = f"the rule '{pattern}' applies to no layer; .*: layer_0, head"
   with pytest.raises(ValueError, match=message):
     registry.check_rules(rules, LAYERS)
 

@@ -340,7 +340,7 @@ def test_file_that_grows_too_much_is_refused_before_it_is_unpacked(
   np.savez_compressed(
     file, **arrays(x_train=np.zeros((20, 256, 256), np.uint8))
   )
-  with pytest.raises(ValueError, match=r"set\.npz .* becomes more than"):
+  with pytest.raises(ValueError, match=r"set\.npz .* expands to more than"):
     load(file)
 
 

@@ -102,7 +102,7 @@ def test_file_that_grows_too_much_is_refused(tmp_path, monkeypatch, ending):
   assert textfiles.read(write(tmp_path / f"b{ending}", bytes(10_000)))
   file = write(tmp_path / f"a.txt{ending}", bytes(1_000_000))
   with pytest.raises(
-    ValueError, match=rf"a\.txt{ending}: .* becomes more than"
+    ValueError, match=rf"a\.txt{ending}: .* expands to more than"
   ):
     textfiles.read(file)
 

@@ -213,11 +213,11 @@ def test_mistake_names_key_value_and_choices(make_config, change, message):
   [
     (
       {"quant__rules": (("haed", "float"),)},
-      r"the rule 'haed' decides for no layer; the layers are: layer_0, head",
+      r"the rule 'haed' applies to no layer; the layers are: layer_0, head",
     ),
     (
       {"quant__rules": ((".*", "float"), ("head", "b158"))},
-      r"the rule 'head' decides for no layer; .*first rule that matches wins",
+      r"the rule 'head' applies to no layer; .*first rule that matches wins",
     ),
     ({"data__source": "embedded:iris"}, "unknown data source 'embedded:iris'"),
     ({"data__source": "digits"}, "unknown data source 'digits'"),

@@ -228,7 +228,7 @@ def test_label_smoothing_is_for_training_alone():
     ),
     (
       lambda: karate(quant__rules=(("layer_0", "float"),)),
-      r"the rule 'layer_0' decides for no layer.* layer_0/dense, head/dense",
+      r"the rule 'layer_0' applies to no layer.* layer_0/dense, head/dense",
     ),
     (
       lambda: karate(quant__rules=((".*", "float"),)),
