@@ -21,7 +21,7 @@ from bitnet_jax.train.config.settings import parse_settings
 from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.state import count_params
-from bitnet_jax.train.tasks.registry import KINDS
+from bitnet_jax.train.tasks.registry import TASKS
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 GOLDEN = pathlib.Path(__file__).parent / "testdata" / "configs"
@@ -97,7 +97,7 @@ def paths_of(config, prefix=()):
 
 
 def parse(config):
-  settings = parse_settings(config, KINDS)
+  settings = parse_settings(config, TASKS)
   settings.quant.make_rules()
   settings.quant.make_phase_in()
   settings.axis_rules()
@@ -292,7 +292,7 @@ def take_steps(config, steps):
     state, train_step = experiment.init(), experiment.train_step()
     before = jax.tree.map(np.asarray, state.params)
     for step in range(steps):
-      batch = place_batch(experiment.problem.train_batch(step), experiment.mesh)
+      batch = place_batch(experiment.data.train_batch(step), experiment.mesh)
       state, metrics = train_step(state, batch, experiment.train_key())
       losses.append(float(metrics["loss"]))
   return losses, before, jax.tree.map(np.asarray, state.params)
@@ -341,7 +341,7 @@ def test_number_of_parameters_is_what_the_docstring_says(
   name, variant, shape, expected
 ):
   config = flags.load_config(f"{FOLDER / name}.py:{variant}")
-  settings = parse_settings(config, KINDS)
+  settings = parse_settings(config, TASKS)
   model = registry.get_family(settings.model.name).module(
     settings.model.make(num_classes=10), "b158"
   )

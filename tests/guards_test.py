@@ -28,8 +28,8 @@ from tests.guarded_cases import CASES, REAL, SHARED
 from tests.train.conftest import losses_of
 
 
-def problem_of(config, process_index=0, process_count=1):
-  """Returns the data and the task of a config, as one of some processes.
+def experiment_of(config, process_index=0, process_count=1):
+  """Returns the experiment of a config, as one of some processes has it.
 
   To trace the model takes most of the time, and has no part in the data.
   """
@@ -38,7 +38,7 @@ def problem_of(config, process_index=0, process_count=1):
     mock.patch.object(experiments, "batch_part", lambda _: part),
     mock.patch.object(base, "find_layers", lambda *_, **__: ()),
   ):
-    return build(config).problem
+    return build(config)
 
 
 def fresh_metrics(experiment, split):
@@ -178,25 +178,26 @@ def digest(batches):
   return total.hexdigest()
 
 
-def describe(problem):
-  """Returns all of a problem that its data decide, as JSON has it."""
-  first = problem.train_batch(0)
+def describe(experiment):
+  """Returns all that the data of an experiment decide, as JSON has it."""
+  data, facts = experiment.data, experiment.data.facts
+  first = data.train_batch(0)
   found = {
     # Embedded data are named by the version of the library they come from.
-    "fingerprint": re.sub(r" \d+(\.\d+)+\b", " VERSION", problem.fingerprint),
-    "examples": problem.num_examples,
-    "batches_per_epoch": problem.batches_per_epoch,
-    "tokens": problem.tokens,
-    "metrics": sorted(problem.metric_names),
+    "fingerprint": re.sub(r" \d+(\.\d+)+\b", " VERSION", facts.fingerprint),
+    "examples": facts.num_examples,
+    "batches_per_epoch": facts.batches_per_epoch,
+    "tokens": data.tokens,
+    "metrics": sorted(experiment.task.metric_names),
     "arrays": {
       name: f"{array.dtype} {list(array.shape)}"
       for name, array in sorted(first.items())
     },
-    "train": {step: digest([problem.train_batch(step)]) for step in STEPS},
+    "train": {step: digest([data.train_batch(step)]) for step in STEPS},
     "evaluation": {},
   }
-  for split in problem.splits:
-    batches = list(problem.eval_batches(split))
+  for split in facts.splits:
+    batches = list(data.eval_batches(split))
     found["evaluation"][split] = [len(batches), digest(batches)]
   return json.loads(json.dumps(found))
 
@@ -205,7 +206,7 @@ def describe(problem):
 def test_batches_are_those_recorded(case):
   name, overrides = ALL[case]
   part = (1, 2) if case.endswith(" of two") else (0, 1)
-  found = describe(problem_of(load(name, overrides), *part))
+  found = describe(experiment_of(load(name, overrides), *part))
   assert found == check("batches", case, found)
 
 
@@ -219,7 +220,7 @@ def test_batches_of_published_data_are_those_recorded(case, data_dir):
     else value
     for key, value in overrides.items()
   }
-  found = describe(problem_of(load(name, placed)))
+  found = describe(experiment_of(load(name, placed)))
   assert found == check("published", case, found)
 
 
@@ -242,7 +243,7 @@ def short(name):
 )
 def test_losses_and_metrics_are_those_recorded(case):
   experiment = build(load(case, short(case)))
-  split = "valid" if "valid" in experiment.problem.splits else "test"
+  split = "valid" if "valid" in experiment.data.facts.splits else "test"
   found = {
     "losses": losses_of(experiment, 5),
     "metrics": fresh_metrics(experiment, split),

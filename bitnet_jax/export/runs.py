@@ -17,8 +17,8 @@ from bitnet_jax.inference.tensors import load_tensors, save_tensors
 from bitnet_jax.programs import frozen
 from bitnet_jax.train import runner
 from bitnet_jax.train.devices.compilation import keep_compiled
+from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.folder import bucket, warm_start, workdir
-from bitnet_jax.train.tasks.base import Problem
 
 # The latent weights instead of the codes.
 LATENT = "latent"
@@ -81,12 +81,11 @@ def _write_hf(folder, output, checkpoint, variant):
   else:
     experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
     linear_class = variant
-  problem = experiment.problem
   hf.write_hf(
     output,
-    problem.task.model,
+    experiment.task.model,
     variables,
-    tokenizer=problem.tokenizer,
+    tokenizer=experiment.data.tokenizer,
     linear_class=linear_class,
   )
 
@@ -95,9 +94,9 @@ def _write_gguf(folder, output, checkpoint, variant):
   experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
   gguf.write_gguf(
     output / f"model-{variant}.gguf",
-    experiment.problem.task.model,
+    experiment.task.model,
     variables,
-    tokenizer=experiment.problem.tokenizer,
+    tokenizer=experiment.data.tokenizer,
     kind=variant,
     name=folder.name,
   )
@@ -106,13 +105,13 @@ def _write_gguf(folder, output, checkpoint, variant):
 def _write_stablehlo(folder, output, checkpoint, variant):
   del variant
   experiment, state = _load(folder, checkpoint)
-  layers = experiment.problem.layers
+  layers = experiment.layers
   variables: Mapping[str, Any] = {"params": state.params, **state.variables}
   if any(layer.recipe.weights is not None for layer in layers):
     variables = frozen.freeze_state(experiment, state, checkpoint).variables
   with experiment.activate():
-    inputs, options = _model_inputs(experiment.problem, variables)
-  model = experiment.problem.task.model
+    inputs, options = _model_inputs(experiment, variables)
+  model = experiment.task.model
   stablehlo.write_stablehlo(output, model, variables, inputs, **options)
 
 
@@ -149,7 +148,7 @@ def _load(folder, checkpoint):
 
 
 def _model_inputs(
-  problem: Problem, variables: Mapping[str, Any]
+  experiment: Experiment, variables: Mapping[str, Any]
 ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
   """Returns what the task gives to its model for a batch, by name.
 
@@ -167,7 +166,7 @@ def _model_inputs(
 
   def given(batch):
     with nn.intercept_methods(note):
-      problem.task.totals(
+      experiment.task.totals(
         params,
         rest,
         batch,
@@ -179,6 +178,6 @@ def _model_inputs(
     found.pop("places", None)
     return {n: x for n, x in found.items() if isinstance(x, jax.Array)}
 
-  arrays = jax.jit(given)(problem.train_batch(0))
+  arrays = jax.jit(given)(experiment.data.train_batch(0))
   own = {*arrays, "self", "deterministic", "strength"}
   return arrays, {n: x for n, x in found.items() if n not in own}

@@ -182,8 +182,7 @@ def _report(experiment: Experiment, compiled, arguments, counted) -> Report:
       sum(p.startswith("s8 x s8") for p in products),
       len(products),
     ),
-    tokens=experiment.settings.data.batch_size
-    * max(experiment.problem.tokens, 1),
+    tokens=experiment.settings.data.batch_size * max(experiment.data.tokens, 1),
   )
 
 

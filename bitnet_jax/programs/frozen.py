@@ -15,7 +15,6 @@ from bitnet_jax.files import PathLike, local_path, new_folder
 from bitnet_jax.inference.freeze import freeze_kernels
 from bitnet_jax.inference.size import Size, measure_size
 from bitnet_jax.inference.storage import load_frozen, save_frozen
-from bitnet_jax.programs.writing import start_id_of
 from bitnet_jax.train import runner
 from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.devices.mesh import replicate
@@ -63,7 +62,7 @@ def freeze_state(
   phase_in = experiment.settings.quant.make_phase_in()
   phase_in.check_active(step, f"--checkpoint={checkpoint}")
   with experiment.activate():
-    params = freeze_kernels(experiment.problem.layers, state.params)
+    params = freeze_kernels(experiment.layers, state.params)
   return FrozenRun(experiment, {"params": params, **state.variables}, step)
 
 
@@ -92,23 +91,23 @@ def freeze_run(
     run_id = workdir.read_run_id(folder)
     record = {"run_id": run_id, "step": step}
     record |= _text_of(experiment, folder, partial)
-    save_frozen(partial, variables, experiment.problem.task.model, record)
+    save_frozen(partial, variables, experiment.task.model, record)
   return measure_size(variables)
 
 
 def _text_of(experiment: Experiment, folder, output) -> dict[str, Any]:
   """Keeps the vocabulary, if there is one, and says what writing needs."""
-  problem, data = experiment.problem, experiment.settings.data
-  if problem.tokenizer is None:
+  tokenizer, data = experiment.data.tokenizer, experiment.settings.data
+  if tokenizer is None:
     return {}
   kept = save_vocabulary(
-    problem.tokenizer,
+    tokenizer,
     data.tokenizer,
     output,
     cache=folder,
     lowercase=data.lowercase,
   )
-  return {"tokenizer": kept, "start_id": start_id_of(problem)}
+  return {"tokenizer": kept, "start_id": experiment.task.facts.start_id or 0}
 
 
 def evaluate_frozen(folder: PathLike) -> dict[str, Any]:
@@ -135,7 +134,7 @@ def evaluate_frozen(folder: PathLike) -> dict[str, Any]:
     params = variables.pop("params")
     step = jnp.int32(found.record["step"])
     state = TrainState(step, params, (), variables)
-    measure = make_measure(experiment, experiment.problem.splits)
+    measure = make_measure(experiment, experiment.data.facts.splits)
     metrics = measure(state)
   named = {key: found.record[key] for key in ("run_id", "step")}
   evaluation = {**named, "metrics": metrics}

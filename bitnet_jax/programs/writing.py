@@ -19,7 +19,6 @@ from bitnet_jax.models.encoder_decoder import EncoderDecoder
 from bitnet_jax.train import runner
 from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.folder import bucket
-from bitnet_jax.train.tasks.base import Problem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,19 +106,11 @@ def writer_of_run(folder: PathLike, checkpoint: str = "last") -> Writer:
   folder = bucket.place(folder)
   keep_compiled()
   experiment, state = runner.load_run(folder, checkpoint)
-  problem = experiment.problem
-  _check_writes(problem.task.model, problem.tokenizer, f"--workdir={folder}")
-  assert problem.tokenizer is not None
+  task, tokenizer = experiment.task, experiment.data.tokenizer
+  _check_writes(task.model, tokenizer, f"--workdir={folder}")
+  assert tokenizer is not None
   variables = {"params": state.params, **state.variables}
-  start_id = start_id_of(problem)
-  return Writer(problem.task.model, variables, problem.tokenizer, start_id)
-
-
-def start_id_of(problem: Problem) -> int:
-  """Returns what an encoder-decoder is to write after; 0 for others."""
-  if not isinstance(problem.task.model, EncoderDecoder):
-    return 0
-  return int(problem.train_batch(0)["tokens"][0, 0])
+  return Writer(task.model, variables, tokenizer, task.facts.start_id or 0)
 
 
 def writer_of_frozen(folder: PathLike) -> Writer:

@@ -18,7 +18,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops
 from bitnet_jax.files import PathLike
-from bitnet_jax.train.config.settings import Settings, Site, parse_settings
+from bitnet_jax.layers.introspection import BitLayer
+from bitnet_jax.train.config.settings import (
+  RunContext,
+  Settings,
+  parse_settings,
+)
 from bitnet_jax.train.devices.gathering import GATHERED_AXIS
 from bitnet_jax.train.devices.mesh import (
   batch_part,
@@ -50,13 +55,13 @@ from bitnet_jax.train.step import (
   make_train_step,
   make_train_steps,
 )
-from bitnet_jax.train.tasks.base import Problem, Task
+from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.distillation import (
   Distillation,
-  distill,
   find_teacher,
+  make_distillation,
 )
-from bitnet_jax.train.tasks.registry import KINDS
+from bitnet_jax.train.tasks.registry import TASKS, load_data, make_task
 
 _INIT, _TRAIN, _EVALUATE = range(3)  # What a key is folded with, by purpose.
 
@@ -68,7 +73,10 @@ class Experiment:
   Attributes:
     settings: the checked config.
     config: the resolved config: its length is in ``total_steps``.
-    problem: data, model and loss.
+    data: the batches.
+    task: the model, its loss and its metrics.
+    layers: the quantizable layers of the model.
+    distillation: the task of training where there is a teacher.
     earlier: the run whose parameters this one starts with, if any.
     teacher: the run that this one learns from, if any.
     mesh: the devices.
@@ -78,7 +86,10 @@ class Experiment:
 
   settings: Settings
   config: dict[str, Any]
-  problem: Problem
+  data: base.TaskData
+  task: base.Supervised
+  layers: Sequence[BitLayer]
+  distillation: Distillation | None
   earlier: EarlierRun | None
   teacher: EarlierRun | None
   mesh: Mesh
@@ -92,12 +103,17 @@ class Experiment:
   @property
   def fingerprint(self) -> str:
     """Names data, vocabulary and the parameters of earlier runs."""
-    return with_earlier(self.problem.fingerprint, self.earlier, self.teacher)
+    return with_earlier(self.task.facts.fingerprint, self.earlier, self.teacher)
 
   @property
   def full_graph(self) -> bool:
-    """Whether a batch is one graph, see ``Kind``."""
-    return KINDS[self.settings.task.name].full_graph
+    """Whether a batch is one graph, see ``TaskSpec``."""
+    return TASKS[self.settings.task.name].full_graph
+
+  @property
+  def train_task(self) -> base.Task:
+    """The task whose loss is minimized."""
+    return self.distillation or self.task
 
   @property
   def run_id(self) -> str:
@@ -132,7 +148,7 @@ class Experiment:
     """
     batch = {
       name: jax.ShapeDtypeStruct(array.shape, array.dtype)
-      for name, array in self.problem.train_batch(0).items()
+      for name, array in self.data.train_batch(0).items()
     }
     split = batch_sharding(self.mesh, full_graph=self.full_graph)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -189,12 +205,15 @@ class Experiment:
     where the optimizer is reset, which is for all rows at once.
     """
     resets_at = self.settings.quant.make_phase_in().resets_at
-    name = self.problem.sparse_param
-    if name is None or self.mesh.size > 1 or resets_at is not None:
+    name = self.task.sparse_param
+    # A teacher with an embedding of its own reads other rows.
+    if name is None or self.distillation is not None:
+      return None
+    if self.mesh.size > 1 or resets_at is not None:
       return None
     return SparseAdam.make(name, self.settings.optim, self.total_steps)
 
-  def _step(self, task: Task):
+  def _step(self, task: base.Task):
     options = self.settings.optim
     return make_train_step(
       task,
@@ -214,22 +233,22 @@ class Experiment:
     shardings = None
     if self.mesh.shape[GATHERED_AXIS] > 1:
       shardings = self._made_init[1].params
-    return {"layers": self.problem.layers, "shardings": shardings}
+    return {"layers": self.layers, "shardings": shardings}
 
-  def _jit_step(self, make: Callable[[Task], TrainStep]) -> TrainStep:
+  def _jit_step(self, make: Callable[[base.Task], TrainStep]) -> TrainStep:
     """Jits what is made of the task.
 
-    What a teacher knows is an argument of the program: constants would be
-    copied into it.
+    The variables of a teacher are an argument of the program: constants would
+    be copied into it.
     """
     _, shardings = self._made_init
     out = (shardings, self._everywhere)
-    task = self.problem.task
-    if not isinstance(task, Distillation):
-      return jax.jit(make(task), donate_argnums=0, out_shardings=out)
+    distillation = self.distillation
+    if distillation is None:
+      return jax.jit(make(self.task), donate_argnums=0, out_shardings=out)
 
     def step(variables, *args):
-      return make(dataclasses.replace(task, variables=variables))(*args)
+      return make(dataclasses.replace(distillation, variables=variables))(*args)
 
     jitted = jax.jit(step, donate_argnums=1, out_shardings=out)
     return functools.partial(jitted, self._placed_teacher)
@@ -237,40 +256,37 @@ class Experiment:
   @functools.cached_property
   def _placed_teacher(self):
     """The variables of the teacher, on every device."""
-    task: Any = self.problem.task
-    variables = task.variables
-    return jax.tree.map(lambda a: replicate(a, self.mesh), variables)
+    assert self.distillation is not None
+    return jax.tree.map(
+      lambda array: replicate(array, self.mesh), self.distillation.variables
+    )
 
   @property
   def _everywhere(self):
     return NamedSharding(self.mesh, PartitionSpec())
 
   def _convolves(self):
-    step = self._step(self.problem.task)
+    step = self._step(self.train_task)
     with self.activate():
       key = self.train_key()
       state = jax.eval_shape(self._made_init[0], key)
-      jaxpr = jax.make_jaxpr(step)(state, self.problem.train_batch(0), key)
+      jaxpr = jax.make_jaxpr(step)(state, self.data.train_batch(0), key)
     return "conv_general_dilated" in str(jaxpr)
 
   @functools.cached_property
   def _made_init(self):
     """What creates a state, and its shardings; traces the model, so once."""
-    return make_init(
-      self.problem.task.init, self.optimizer(), self.mesh, self.rules
-    )
+    return make_init(self.task.init, self.optimizer(), self.mesh, self.rules)
 
   def speed(self) -> Speed:
     """Returns what measures a run; operations are counted for known chips."""
     counted = None
     if chips.find(self.mesh.devices.flat[0].device_kind) is not None:
       with self.activate():
-        step = self._step(self.problem.task)
+        step = self._step(self.train_task)
         counted = flops.count(step, *self.step_arguments())
     rows = self.settings.data.batch_size
-    return Speed(
-      examples=rows, tokens=rows * self.problem.tokens, flops=counted
-    )
+    return Speed(examples=rows, tokens=rows * self.data.tokens, flops=counted)
 
   def train_key(self) -> jax.Array:
     """Returns the key of dropout and stochastic rounding."""
@@ -287,7 +303,7 @@ class Experiment:
     key = self.key(_EVALUATE)
     phase_in = self.settings.quant.make_phase_in()
     eval_step = jax.jit(
-      make_eval_step(self.problem.task, **self.kernels()),
+      make_eval_step(self.task, **self.kernels()),
       out_shardings=self._everywhere,
     )
 
@@ -296,23 +312,23 @@ class Experiment:
       sums = evaluate(
         eval_step,
         state,
-        self.problem.eval_batches(split),
+        self.data.eval_batches(split),
         mesh=self.mesh,
         key=key,
         strength=place_strength(strength, self.mesh),
         full_graph=self.full_graph,
         between=between,
       )
-      return self.problem.finish(split, sums)
+      return self.task.finish(split, sums)
 
     return run
 
   def score(self, split: str, state: TrainState) -> dict[str, float]:
     """Returns the scores of what the model writes for a split but "train"."""
-    if self.problem.score is None or split == "train":
+    if self.data.score is None or split == "train":
       return {}
     variables = {"params": state.params, **state.variables}
-    return self.problem.score(split, variables, self.mesh)
+    return self.data.score(self.task.model, split, variables, self.mesh)
 
   @contextlib.contextmanager
   def activate(self) -> Iterator[None]:
@@ -339,11 +355,11 @@ def build(
   """
   if folder is not None:
     folder = bucket.place(folder)
-  settings = parse_settings(config, KINDS)
+  settings = parse_settings(config, TASKS)
   rules = settings.axis_rules()
   mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
-  kind = KINDS[settings.task.name]
-  settings.check_batch(1 if kind.full_graph else batch_shards(mesh))
+  full_graph = TASKS[settings.task.name].full_graph
+  settings.check_batch(1 if full_graph else batch_shards(mesh))
   settings.quant.make_rules()
   settings.quant.make_phase_in()
   # Devices that are not here belong to no process of ours.
@@ -354,7 +370,7 @@ def build(
   if settings.distill.teacher is not None:
     found = find_teacher(bucket.place(settings.distill.teacher))
   recorded = workdir.recorded_data(folder)
-  site = Site(
+  context = RunContext(
     folder=folder,
     shards=batch_shards(mesh),
     process_index=process_index,
@@ -364,22 +380,26 @@ def build(
       recorded, earlier, None if found is None else found.run
     ),
   )
-  problem = kind.build(settings, site)
-  settings.check_evaluation(problem.metric_names, problem.splits)
-  if settings.data.batch_size > problem.num_examples:
+  data = load_data(settings, context)
+  facts = data.facts
+  task = make_task(settings, facts)
+  layers = base.find_layers(settings, task)
+  settings.check_evaluation(task.metric_names, facts.splits)
+  if settings.data.batch_size > facts.num_examples:
     logging.warning(
       "data.batch_size is %d, more than the %d training examples of %s: a batch"
       " repeats examples, or has padding",
       settings.data.batch_size,
-      problem.num_examples,
+      facts.num_examples,
       settings.data.source,
     )
   if earlier is not None:
-    check_vocabulary(earlier, problem.fingerprint)
+    check_vocabulary(earlier, facts.fingerprint)
+  distillation = None
   if found is not None:
-    problem = distill(problem, found, settings)
+    distillation = make_distillation(task, found, settings)
   total_steps = settings.count_steps(
-    examples=problem.num_examples, batches_per_epoch=problem.batches_per_epoch
+    examples=facts.num_examples, batches_per_epoch=facts.batches_per_epoch
   )
   if settings.optim.warmup_steps >= total_steps:
     raise ValueError(
@@ -391,7 +411,10 @@ def build(
   return Experiment(
     settings=settings,
     config=resolved,
-    problem=problem,
+    data=data,
+    task=task,
+    layers=layers,
+    distillation=distillation,
     earlier=earlier,
     teacher=None if found is None else found.run,
     mesh=mesh,

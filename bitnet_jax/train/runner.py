@@ -169,7 +169,7 @@ def _from_step(
     settings = experiment.settings
     total = experiment.total_steps
     if step < total:
-      layers = experiment.problem.layers
+      layers = experiment.layers
       warn_of_rarely_meant(settings, layers, step=step, total_steps=total)
     lengths.warn_of_restart(settings.optim, config, step)
   return experiment
@@ -189,7 +189,7 @@ def _run(
   )
   interrupt.outcome = evaluation_goes_on(int(state.step))
   interrupt.check()
-  splits = [s for s in ("valid", "test") if s in experiment.problem.splits]
+  splits = [s for s in ("valid", "test") if s in experiment.data.facts.splits]
   measure = make_measure(experiment, splits, evaluate)
   last = {"step": int(state.step), "metrics": measure(state)}
   result = describe(experiment, state, seconds) | last
@@ -244,7 +244,7 @@ def _train(
     restored_step=step,
   )
   code_statistics = CodeStatistics(
-    experiment.problem.layers,
+    experiment.layers,
     train_metrics,
     statistics_every=settings.statistics_every,
   )
@@ -264,7 +264,7 @@ def _train(
 
   def batch_at(step: int) -> Mapping[str, Any]:
     with speed.losing("data"):
-      return experiment.problem.train_batch(step)
+      return experiment.data.train_batch(step)
 
   with (
     interrupt.deferred(),

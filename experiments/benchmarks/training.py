@@ -27,10 +27,10 @@ from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_train_step
+from bitnet_jax.train.tasks.facts import DataFacts, specs_of
 from bitnet_jax.train.tasks.token_prediction import (
   TokenOptions,
   TokenPrediction,
-  shapes_of,
 )
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def config_step(name: str, overrides: Mapping[str, Any]) -> Run:
   config = runner.load_config(path, dict(overrides))
   experiment = build(config)
   with experiment.activate():
-    batch = place_batch(experiment.problem.train_batch(0), experiment.mesh)
+    batch = place_batch(experiment.data.train_batch(0), experiment.mesh)
     state, key = experiment.init(), experiment.train_key()
     jitted: Any = experiment.train_step()
     compiled = jitted.lower(state, batch, key).compile()
@@ -176,7 +176,7 @@ def decoder_step(recipe: Recipe) -> Run:
   }
   options = TokenOptions(label_smoothing=0.0, z_loss=0.0)
   model = Decoder(sizes, recipe)
-  task = TokenPrediction(model, shapes_of(batch), options)
+  task = TokenPrediction(model, DataFacts(example=specs_of(batch)), options)
   return task_step(task, bit_layers(model, batch["tokens"]), batch)
 
 

@@ -65,11 +65,11 @@ def cases() -> list[study.Case]:
 def run_constant(case: study.Case, root: pathlib.Path) -> None:
   """Records the test score of the best constant answer."""
   config = runner.load_config(case.config, dict(case.overrides))
-  problem = build(config, root / case.name).problem
+  experiment = build(config, root / case.name)
 
   def answers(split: str) -> np.ndarray:
     found = []
-    for batch in problem.eval_batches(split):
+    for batch in experiment.data.eval_batches(split):
       answer = batch["targets" if "targets" in batch else "labels"]
       mask = batch.get("mask", np.ones(answer.shape))
       found.append(answer[mask > 0])

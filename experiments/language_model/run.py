@@ -102,21 +102,21 @@ def _probabilities(train, text, vocab_size):
 def run_baselines(case: study.Case, root: pathlib.Path) -> None:
   """Records the baselines, with the vocabulary of an existing run."""
   config = runner.load_config(case.config, dict(case.overrides))
-  problem = build(config, root / case.name).problem
-  assert problem.tokenizer is not None
+  experiment = build(config, root / case.name)
+  assert experiment.data.tokenizer is not None
   tokens = {}
   for split in ("train", "valid"):
     found = [
       batch["targets"][batch["mask"] > 0]
-      for batch in problem.eval_batches(split)
+      for batch in experiment.data.eval_batches(split)
     ]
     tokens[split] = np.concatenate(found)
   likelihoods = bigram_likelihood(
-    tokens["train"], tokens["valid"], problem.tokenizer.vocab_size
+    tokens["train"], tokens["valid"], experiment.data.tokenizer.vocab_size
   )
   for name, nll in zip(("unigram", "bigram"), likelihoods, strict=True):
     sums = {"loss": nll, "accuracy": 0.0, "weight": len(tokens["valid"]) - 1}
-    metrics = problem.finish("valid", sums)
+    metrics = experiment.task.finish("valid", sums)
     found = {f"valid/{key}": metrics[key] for key in metrics}
     records.append(BASELINES, {"case": name, "metrics": found})
 

@@ -32,7 +32,7 @@ def run(request, tmp_path_factory):
 def compare(path, run):
   """Returns how often the argmax agrees, and the mean divergence in nats."""
   tokens = trained.prompts(run)
-  model = run.experiment.problem.task.model
+  model = run.experiment.task.model
   ours = log_softmax(jax.jit(model.apply)(run.variables, tokens))
   found = library.Llama(
     str(path), n_ctx=tokens.shape[1], logits_all=True, verbose=False
@@ -52,13 +52,12 @@ def compare(path, run):
 
 @pytest.mark.parametrize("kind", ["tq2_0", "tq1_0", "f16"])
 def test_trained_decoder_agrees(tmp_path, run, kind):
-  problem = run.experiment.problem
   path = tmp_path / f"{kind}.gguf"
   write_gguf(
     path,
-    problem.task.model,
+    run.experiment.task.model,
     run.variables,
-    tokenizer=problem.tokenizer,
+    tokenizer=run.experiment.data.tokenizer,
     kind=kind,
   )
   agreement, divergence = compare(path, run)
@@ -66,7 +65,10 @@ def test_trained_decoder_agrees(tmp_path, run, kind):
   assert divergence <= 0.02
   found = library.Llama(str(path), vocab_only=True, verbose=False)
   text = "Größe: x + 1\n"
-  expected = [problem.tokenizer.eos_id, *problem.tokenizer.encode(text)]
+  expected = [
+    run.experiment.data.tokenizer.eos_id,
+    *run.experiment.data.tokenizer.encode(text),
+  ]
   assert found.tokenize(text.encode()) == expected
   assert found.detokenize(expected[1:]).decode() == text
   found.close()
@@ -94,7 +96,7 @@ def test_vocabulary_reads_texts_as_ours_does(tmp_path, spec):
 
 def test_negated_codes_of_one_layer_do_not_pass(tmp_path, run):
   """The bounds above would notice."""
-  model = run.experiment.problem.task.model
+  model = run.experiment.task.model
   wrong = jax.tree_util.tree_map_with_path(
     lambda path, leaf: _negated(leaf) if _is_one_layer(path) else leaf,
     run.variables,

@@ -44,6 +44,6 @@ def train(folder, **sizes):
 
 def prompts(run):
   """Returns rows of the text that it was evaluated on, [20, 64]."""
-  (batch, *_) = run.experiment.problem.eval_batches("valid")
+  (batch, *_) = run.experiment.data.eval_batches("valid")
   count, length = PROMPTS
   return batch["tokens"][:count, :length]

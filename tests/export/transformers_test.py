@@ -95,7 +95,7 @@ def test_trained_decoder_agrees(tmp_path):
   run = trained.train(
     tmp_path / "run", feed_forward="relu2_gated", tie_embeddings=False
   )
-  model = run.experiment.problem.task.model
+  model = run.experiment.task.model
   tokens = trained.prompts(run)
   difference, ulp, agreement = compare(
     tmp_path / "hf", model, run.variables, tokens

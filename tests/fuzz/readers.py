@@ -371,14 +371,14 @@ def _write_run(folder):
 
 def _read_run(folder):
   from bitnet_jax.train.config.settings import parse_settings
-  from bitnet_jax.train.experiment import KINDS
+  from bitnet_jax.train.experiment import TASKS
   from bitnet_jax.train.folder import warm_start, workdir
 
   config, fingerprint = workdir.read_run(folder)
   workdir.check_is_run(folder)
   workdir.read_run_id(folder)
   try:
-    parse_settings(config, KINDS)
+    parse_settings(config, TASKS)
   except ValueError as error:  # It names the key, as for one of a flag.
     raise ValueError(f"config: {error}") from error
   warm_start.vocabulary_of(fingerprint)

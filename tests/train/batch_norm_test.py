@@ -76,8 +76,8 @@ def test_teacher_is_evaluated_with_its_statistics(earlier, make_config):
   """What a step learns from is what the teacher says when it is evaluated."""
   _, folder, _, learned = earlier
   experiment = build(make_config(**OPTIONS, distill__teacher=str(folder)))
-  task = experiment.problem.task
-  batch = jax.tree.map(jnp.asarray, experiment.problem.train_batch(0))
+  task = experiment.distillation
+  batch = jax.tree.map(jnp.asarray, experiment.data.train_batch(0))
 
   @jax.jit
   def diverge(learned, params, variables):
@@ -89,9 +89,9 @@ def test_teacher_is_evaluated_with_its_statistics(earlier, make_config):
       deterministic=False,
       strength=None,
     )
-    inputs = (batch["inputs"] - task.task.mean) / task.task.std
-    teacher = task.model.apply(learned, inputs)
-    student, _ = task.model.apply(
+    (inputs,), _ = task.student.inputs(batch)
+    teacher = task.student.model.apply(learned, inputs)
+    student, _ = task.student.model.apply(
       {"params": params, **variables},
       inputs,
       deterministic=False,

@@ -79,7 +79,7 @@ def losses_of(experiment, steps):
   losses = []
   with experiment.activate():
     state, step_fn = experiment.init(), experiment.train_step()
-    batch_at, key = experiment.problem.train_batch, experiment.train_key()
+    batch_at, key = experiment.data.train_batch, experiment.train_key()
     for step in range(steps):
       batch = place_batch(batch_at(step), experiment.mesh)
       placed = place_strength(strength(step), experiment.mesh)

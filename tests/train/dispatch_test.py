@@ -124,7 +124,7 @@ def same_bits_when_optimized():
         state = train(
           experiment.init(),
           experiment.train_step(),
-          experiment.problem.train_batch,
+          experiment.data.train_batch,
           mesh=experiment.mesh,
           key=experiment.train_key(),
           strength=lambda step: None,
@@ -152,7 +152,7 @@ def roundings(config, shape):
     step = experiment.train_step()
     state = jax.eval_shape(experiment.init)
     jaxpr = jax.make_jaxpr(step)(
-      state, experiment.problem.train_batch(0), experiment.train_key()
+      state, experiment.data.train_batch(0), experiment.train_key()
     )
   loops = list(equations(jaxpr.jaxpr, "scan"))
   inside = [

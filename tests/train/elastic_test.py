@@ -39,7 +39,7 @@ def test_state_is_restored_exactly_on_another_mesh(
 ):
   first = on(make_config, before)
   with first.activate():
-    batch = place_batch(first.problem.train_batch(0), first.mesh)
+    batch = place_batch(first.data.train_batch(0), first.mesh)
     state, _ = first.train_step()(first.init(), batch, first.train_key())
     kept = Checkpoints(tmp_path, first.settings.checkpoint)
     kept.save(1, state, progress=Progress(), metrics={})

@@ -129,7 +129,7 @@ def test_accumulation_runs_smaller_batches(make_config):
   experiment = build(make_config(optim__accumulate_steps=4))
   with experiment.activate():
     state = experiment.init()
-    batch = jax.tree.map(jnp.asarray, experiment.problem.train_batch(0))
+    batch = jax.tree.map(jnp.asarray, experiment.data.train_batch(0))
     jaxpr = str(
       jax.make_jaxpr(experiment.train_step())(
         state, batch, experiment.train_key()
@@ -154,7 +154,7 @@ def test_latent_weights_have_their_dtype_in_the_checkpoint(
 def test_activations_have_the_dtype_of_the_model(make_config, recipe):
   config = make_config(model__dtype="bfloat16", quant__recipe=recipe)
   experiment = build(config)
-  model = experiment.problem.task.model
+  model = experiment.task.model
   x = jnp.zeros((2, 8, 8, 1))
   y, _ = model.init_with_output(jax.random.key(0), x)
   assert y.dtype == jnp.bfloat16

@@ -126,7 +126,7 @@ def steps_of(config, steps, strengths=None):
     state, train_step = experiment.init(), experiment.train_step()
     start = state
     for step in range(steps):
-      batch = place_batch(experiment.problem.train_batch(step), experiment.mesh)
+      batch = place_batch(experiment.data.train_batch(step), experiment.mesh)
       strength = strengths[step] if strengths else None
       state, _ = train_step(state, batch, experiment.train_key(), strength)
   return start, state, train_step

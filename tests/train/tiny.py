@@ -151,9 +151,10 @@ class Stub(nn.Module):
 def use_stubs(monkeypatch):
   """Has every experiment on texts take a ``Stub`` for its model."""
 
-  def make_model(settings, *, vocab_size, num_classes=None):
+  def make_model(settings, facts):
     del settings
-    return Stub(num_classes or vocab_size, pooled=num_classes is not None)
+    features = facts.num_classes or facts.vocab_size
+    return Stub(features, pooled=facts.num_classes is not None)
 
   monkeypatch.setattr(base, "make_model", make_model)
   monkeypatch.setattr(base, "find_layers", lambda *_, **__: ())
@@ -163,9 +164,9 @@ def sums_of(experiment, split="valid"):
   """Returns the sums over a split, for fresh parameters."""
   with experiment.activate():
     return evaluation.evaluate(
-      jax.jit(make_eval_step(experiment.problem.task)),
+      jax.jit(make_eval_step(experiment.task)),
       experiment.init(),
-      experiment.problem.eval_batches(split),
+      experiment.data.eval_batches(split),
       mesh=experiment.mesh,
       key=jax.random.key(0),
     )
@@ -173,12 +174,12 @@ def sums_of(experiment, split="valid"):
 
 def evaluate(experiment, split="valid"):
   """Returns the metrics of a split, for fresh parameters."""
-  return experiment.problem.finish(split, sums_of(experiment, split))
+  return experiment.task.finish(split, sums_of(experiment, split))
 
 
 def training_totals(experiment, step=0):
   """Returns what a training step sums up, for fresh parameters."""
-  task, batch = experiment.problem.task, experiment.problem.train_batch(step)
+  task, batch = experiment.task, experiment.data.train_batch(step)
   totals = functools.partial(
     task.totals, key=jax.random.key(0), deterministic=False, strength=None
   )

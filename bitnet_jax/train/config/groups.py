@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bitnet_jax.construct import construct
+from bitnet_jax.data.splits import Cuts
 from bitnet_jax.models import registry
 
 # Fields of a model's sizes that the data decides, with stand-ins of their type.
@@ -36,19 +37,30 @@ class DataOptions:
     source: where the examples come from; each task says what it takes.
     batch_size: examples of one update, over all devices and processes.
     eval_batch_size: examples of one evaluation step; ``None``: as batch_size.
+    valid_fraction: see ``Cuts``, like the next one, and like "test_fraction",
+      "split_names" and "data_dir", where a task has these keys.
+    split_seed: of the cuts.
   """
 
   source: str
   batch_size: int
   eval_batch_size: int | None
+  valid_fraction: float
+  split_seed: int
 
   def __post_init__(self):
-    check_least("data", self, batch_size=1, eval_batch_size=1)
+    check_least("data", self, batch_size=1, eval_batch_size=1, split_seed=0)
 
   @property
   def rows_of_evaluation(self) -> int:
     """Examples of one evaluation step."""
     return self.eval_batch_size or self.batch_size
+
+  def cuts(self) -> Cuts:
+    """Returns where the splits come from, as far as the keys say it."""
+    names = [field.name for field in dataclasses.fields(Cuts)]
+    own = {n: getattr(self, n) for n in names if hasattr(self, n)}
+    return Cuts(**own)
 
 
 @dataclasses.dataclass(frozen=True)

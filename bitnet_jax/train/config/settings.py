@@ -34,7 +34,7 @@ _LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Site:
+class RunContext:
   """Placement of this process. Never affects results.
 
   Attributes:
@@ -63,20 +63,22 @@ class Site:
     }
 
 
-class Kind(NamedTuple):
-  """A type of task, chosen by ``task.name``.
+class TaskSpec(NamedTuple):
+  """What ``task.name`` selects.
 
   Attributes:
-    data: class of the group ``data``, of ``DataOptions``.
-    task: class of the other keys of the group ``task``.
-    build: from ``Settings`` and a ``Site`` to a ``Problem``.
+    data_options: class of the group ``data``, a subclass of ``DataOptions``.
+    task_options: class of the other keys of the group ``task``.
+    load: from ``Settings`` and a ``RunContext`` to a ``TaskData``.
+    task: class of the task, a subclass of ``Supervised``.
     full_graph: whether a batch is one graph, which every process holds, and
       which devices split by its nodes and edges.
   """
 
-  data: type[DataOptions]
-  task: type
-  build: Callable[..., Any]
+  data_options: type[DataOptions]
+  task_options: type
+  load: Callable[..., Any]
+  task: Callable[..., Any]
   full_graph: bool = False
 
 
@@ -148,7 +150,7 @@ class Settings:
 
     Args:
       examples: of the training split.
-      batches_per_epoch: see ``Problem``.
+      batches_per_epoch: see ``DataFacts``.
     """
     if self.total_epochs is None:
       assert self.total_steps is not None
@@ -299,14 +301,14 @@ _GROUPS = {
 
 
 def parse_settings(
-  config: Mapping[str, Any], kinds: Mapping[str, Kind]
+  config: Mapping[str, Any], tasks: Mapping[str, TaskSpec]
 ) -> Settings:
   """Checks a config and returns it as options.
 
   Args:
     config: nested dict, as ``ConfigDict.to_dict()`` returns it, or as it is
       recorded of a run.
-    kinds: the types of task by name.
+    tasks: the tasks by name.
 
   Raises:
     ValueError: naming key, value and choices of the first mistake.
@@ -321,14 +323,14 @@ def parse_settings(
   if not isinstance(task, Mapping) or "name" not in task:
     raise ValueError(
       f"task is {task!r}; it must be a group with a name, one of:"
-      f" {', '.join(kinds)}"
+      f" {', '.join(tasks)}"
     )
-  kind = choices.pick(kinds, task["name"], key="task.name")
+  spec = choices.pick(tasks, task["name"], key="task.name")
   options = {key: value for key, value in task.items() if key != "name"}
-  options = construct(kind.task, options, group="task")
+  options = construct(spec.task_options, options, group="task")
   config["task"] = TaskOptions(task["name"], options)
   if "data" in config:
-    config["data"] = construct(kind.data, config["data"], group="data")
+    config["data"] = construct(spec.data_options, config["data"], group="data")
   if "model" in config:
     config["model"] = ModelOptions.parse(config["model"], task=task["name"])
   return construct(Settings, config, group="")

@@ -1,7 +1,7 @@
 """What is recorded of a trained network: its last checkpoint and its best."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 from bitnet_jax.train.devices import multihost
@@ -18,7 +18,7 @@ Measure = Callable[[TrainState], dict[str, float]]
 
 def make_measure(
   experiment: Experiment,
-  splits: Sequence[str],
+  splits: Collection[str],
   evaluate: Evaluate | None = None,
 ) -> Measure:
   """Returns a function from a state to metrics and scores, by "split/name".

@@ -30,7 +30,7 @@ def evaluate_run(folder: PathLike, checkpoint: str = "last") -> dict[str, Any]:
   keep_compiled()
   experiment, state = load_run(folder, checkpoint)
   checkpoints = experiment.checkpoints(folder)
-  measure = make_measure(experiment, experiment.problem.splits)
+  measure = make_measure(experiment, experiment.data.facts.splits)
   with experiment.activate():
     found = {"step": int(state.step), "metrics": measure(state)}
     del state

@@ -1,4 +1,8 @@
-"""What every kind of task gives to the step, the loop and the runner."""
+"""What a task is: the loss and metrics of a model, and the data it learns from.
+
+A task (``Supervised``) needs a config and the facts of its data, not the data
+themselves; ``TaskData`` holds what does need them, the batches.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +18,7 @@ from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.layers.introspection import BitLayer, bit_layers
 from bitnet_jax.models import registry
 from bitnet_jax.train.config.settings import Settings
+from bitnet_jax.train.tasks.facts import DataFacts
 
 Batch = Mapping[str, jax.Array]
 # Sums over examples or tokens; "weight" is the sum of their weights. A sum may
@@ -22,16 +27,7 @@ Totals = dict[str, jax.Array]
 
 
 class Task(Protocol):
-  """What the step and the loop need to know of an experiment."""
-
-  @property
-  def model(self) -> nn.Module:
-    """The module whose parameters are trained."""
-    ...
-
-  def init(self, key: jax.Array) -> Mapping[str, Any]:
-    """Returns the variables of the model."""
-    ...
+  """What a training step needs to know of a task."""
 
   def weight(self, batch: Batch) -> jax.Array:
     """Returns the sum of the weights of what the loss is averaged over."""
@@ -53,78 +49,138 @@ class Task(Protocol):
     ...
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Problem:
-  """Data, model and loss of one experiment.
+@dataclasses.dataclass(frozen=True)
+class Supervised:
+  """A model, and the loss and metrics of its outputs against known targets.
+
+  A subclass says what its model is called with (``inputs``) and what is summed
+  over a batch (``sums``).
 
   Attributes:
-    task: loss and metrics of a batch.
-    layers: the quantizable layers of the model.
-    splits: names, among "train", "valid" and "test".
-    num_examples: of the training split.
-    fingerprint: names the data by content or version, never by its place.
-    metric_names: of one split.
+    model: the module whose parameters are trained.
+    facts: what the data decided.
+    options: the group ``task`` of the config.
+  """
+
+  model: nn.Module
+  facts: DataFacts
+  options: Any
+
+  def inputs(
+    self, batch: Mapping[str, Any]
+  ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns the arguments of the model for a batch."""
+    raise NotImplementedError
+
+  def sums(self, outputs: Any, batch: Batch, *, deterministic: bool) -> Totals:
+    """Returns sums of metrics over a batch, "loss" among them."""
+    raise NotImplementedError
+
+  @property
+  def metric_names(self) -> tuple[str, ...]:
+    """Names of what ``finish`` returns."""
+    return ("accuracy", "loss")
+
+  @property
+  def sparse_param(self) -> str | None:
+    """Name of a parameter of which a batch reads only the rows in "rows".
+
+    See ``SparseAdam``; ``None`` for none.
+    """
+    return None
+
+  def finish(self, split: str, sums: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the metrics of a split, from the sums over all of it."""
+    del split
+    return {name: float(value) for name, value in averages(sums).items()}
+
+  def init(self, key: jax.Array) -> Mapping[str, Any]:
+    """Returns fresh variables of the model."""
+    args, kwargs = self.inputs(self.facts.zeros(jnp))
+    return self.model.init(key, *args, **kwargs)
+
+  def weight(self, batch: Batch) -> jax.Array:
+    """Returns how many targets count; 1 for none, so that no loss is NaN."""
+    return jnp.maximum(jnp.sum(target_mask(batch)), 1)
+
+  def select(self, params: Any, batch: Batch) -> tuple[nn.Module, Any]:
+    """Returns the model and the parameters that a batch needs."""
+    del batch
+    return self.model, params
+
+  def totals(
+    self,
+    params: Any,
+    variables: Any,
+    batch: Batch,
+    *,
+    key: jax.Array,
+    deterministic: bool,
+    strength: jax.Array | None,
+  ) -> tuple[Totals, Any]:
+    """See ``Task``."""
+    model, params = self.select(params, batch)
+    args, kwargs = self.inputs(batch)
+    dropout_key, quantize_key = jax.random.split(key)
+    outputs, updated = model.apply(
+      {"params": params, **variables},
+      *args,
+      deterministic=deterministic,
+      strength=strength,
+      rngs={"dropout": dropout_key, "quantize": quantize_key},
+      mutable=[] if deterministic else list(variables),
+      **kwargs,
+    )
+    totals = self.sums(outputs, batch, deterministic=deterministic)
+    count = jnp.sum(target_mask(batch)) if deterministic else self.weight(batch)
+    totals["weight"] = count
+    return totals, variables if deterministic else dict(updated)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskData:
+  """The batches of a task, and the facts of its data.
+
+  Attributes:
+    facts: what the data decided.
     train_batch: from a step to this process's part of its batch.
     eval_batches: from a split to the batches that go through it once.
-    finish: from a split and the sums over all of it to its metrics.
-    sparse_param: name of a parameter of which a batch reads only the rows in
-      "rows", see ``SparseAdam``; ``None`` for none.
-    tokenizer: of text, if it is text.
-    tokens: of one example, filling included; 0 where examples have none.
-    score: from a split, the variables of the model and the mesh to the scores
-      of what the model writes for all of the split, which takes long: at the
-      end of a run only. Called by all processes, with one result.
-    batches_per_epoch: how many go once through the training split, where they
-      end with it; ``None`` where batches run on from one pass to the next.
+    tokenizer: of text, if the data are text.
+    tokens: tokens of one example, padding included; 0 where there are none.
+    score: from model, split, variables and mesh to the scores of what the model
+      writes for all of the split, which takes long: at the end of a run only.
+      Called by all processes, with one result.
   """
 
-  task: Task
-  layers: Sequence[BitLayer]
-  splits: tuple[str, ...]
-  num_examples: int
-  fingerprint: str
-  metric_names: tuple[str, ...]
+  facts: DataFacts
   train_batch: Callable[[int], Mapping[str, np.ndarray]]
   eval_batches: Callable[[str], Iterable[Mapping[str, np.ndarray]]]
-  finish: Callable[[str, Mapping[str, Any]], dict[str, float]]
-  sparse_param: str | None = None
   tokenizer: Tokenizer | None = None
   tokens: int = 0
-  score: Callable[[str, Any, Mesh], dict[str, float]] | None = None
-  batches_per_epoch: int | None = None
+  score: Callable[[nn.Module, str, Any, Mesh], dict[str, float]] | None = None
 
 
-def make_model(settings: Settings, **from_data: Any) -> nn.Module:
-  """Returns the model of a config.
-
-  Args:
-    settings: the config.
-    **from_data: what the data decides, see ``ModelOptions.make``.
-  """
-  config = settings.model.make(**from_data)
+def make_model(settings: Settings, facts: DataFacts) -> nn.Module:
+  """Returns the model of a config, with the sizes that the data decided."""
+  config = settings.model.make(
+    vocab_size=facts.vocab_size, num_classes=facts.num_classes
+  )
   family = registry.get_family(settings.model.name)
   return family.module(config, settings.quant.make_rules())
 
 
-def find_layers(
-  settings: Settings, model: nn.Module, *inputs: Any, **more: Any
-) -> Sequence[BitLayer]:
+def find_layers(settings: Settings, task: Supervised) -> Sequence[BitLayer]:
   """Returns the quantizable layers of a model, all rules checked against them.
-
-  Args:
-    settings: the config.
-    model: made from it.
-    *inputs: of one call, arrays or ``jax.ShapeDtypeStruct``.
-    **more: likewise, by keyword.
 
   Raises:
     ValueError: for inputs that the model does not take, an unused rule, or no
       layer for the recipe.
   """
+  args, kwargs = task.inputs(task.facts.zeros())
   try:
-    layers = bit_layers(model, *inputs, **more)
+    layers = bit_layers(task.model, *args, **kwargs)
   except (TypeError, ValueError) as error:
-    shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(inputs))
+    shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(args))
     raise ValueError(
       f"model.name is {settings.model.name!r}, which does not take inputs of"
       f" the shape {shapes} that {settings.data.source} has: {error}"
@@ -141,39 +197,14 @@ def find_layers(
   return layers
 
 
-def apply(
-  model: nn.Module,
-  params: Any,
-  variables: Any,
-  *inputs: Any,
-  key: jax.Array,
-  deterministic: bool,
-  strength: jax.Array | None,
-  **kwargs: Any,
-) -> tuple[Any, Any]:
-  """Calls a model, and returns its output and the variables after the call."""
-  dropout_key, quantize_key = jax.random.split(key)
-  output, new_variables = model.apply(
-    {"params": params, **variables},
-    *inputs,
-    deterministic=deterministic,
-    strength=strength,
-    rngs={"dropout": dropout_key, "quantize": quantize_key},
-    mutable=[] if deterministic else list(variables),
-    **kwargs,
-  )
-  return output, variables if deterministic else dict(new_variables)
+def target_mask(batch: Batch) -> jax.Array:
+  """Returns "mask": 1 for targets that count, 0 for others and for padding.
 
-
-def with_vocabulary(fingerprint: str, tokenizer: Tokenizer) -> str:
-  """Returns what names texts and the ids that they become."""
-  return f"{fingerprint} vocabulary {tokenizer.fingerprint}"
-
-
-def example_mask(batch: Batch) -> jax.Array:
-  """Returns [batch], one for an example and zero for filling."""
-  ones = jnp.ones(batch["labels"].shape, jnp.float32)
-  return batch.get("mask", ones)
+  Without one, all "labels" count.
+  """
+  if "mask" in batch:
+    return batch["mask"]
+  return jnp.ones(batch["labels"].shape, jnp.float32)
 
 
 def averages(totals: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,9 +214,3 @@ def averages(totals: Mapping[str, Any]) -> dict[str, Any]:
     for name, total in totals.items()
     if name != "weight" and jnp.ndim(total) == 0
   }
-
-
-def finish_averages(split: str, sums: Mapping[str, Any]) -> dict[str, float]:
-  """Returns the averages of sums over a split; see ``Problem.finish``."""
-  del split
-  return {name: float(value) for name, value in averages(sums).items()}

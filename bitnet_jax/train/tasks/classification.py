@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,16 +11,18 @@ from bitnet_jax.data import standardization
 from bitnet_jax.data.batches import order
 from bitnet_jax.data.batches.images import Arrays
 from bitnet_jax.data.sources import registry
-from bitnet_jax.data.splits import Cuts, Dataset
+from bitnet_jax.data.splits import Dataset
 from bitnet_jax.train.config.settings import (
   DataOptions,
-  Kind,
+  RunContext,
   Settings,
-  Site,
+  TaskSpec,
   check_least,
 )
 from bitnet_jax.train.tasks import base
-from bitnet_jax.train.tasks.losses import check_smoothing, cross_entropy
+from bitnet_jax.train.tasks.classifier import Classifier
+from bitnet_jax.train.tasks.facts import DataFacts, sizes_of, specs_of
+from bitnet_jax.train.tasks.losses import LossOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,21 +32,15 @@ class ArrayOptions(DataOptions):
   Attributes:
     source: "embedded:digits", "embedded:xor", "tfds:NAME" or "file:PATH.npz".
     num_classes: checked against the labels; ``None``: as the source says.
-    valid_fraction: share of the training split, for a source without "valid".
-    test_fraction: share of the training split, for a source without "test".
-    split_seed: seed of these cuts.
     standardize: whether inputs get mean 0 and deviation 1, per channel (or
       feature) of the training split; else uint8 pixels are divided by 255.
     random_crop: padding of random crops, in pixels; 0 for none.
     random_flip: whether images are mirrored at random.
-    data_dir: where TFDS looks.
     image_size: side to which TFDS images are resized and cropped.
   """
 
   num_classes: int | None
-  valid_fraction: float
   test_fraction: float
-  split_seed: int
   standardize: bool
   random_crop: int
   random_flip: bool
@@ -55,108 +49,37 @@ class ArrayOptions(DataOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_least(
-      "data", self, num_classes=1, image_size=1, random_crop=0, split_seed=0
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassificationOptions:
-  """The group ``task``.
-
-  Attributes:
-    label_smoothing: see ``losses.cross_entropy``; in training only.
-  """
-
-  label_smoothing: float
-
-  def __post_init__(self):
-    check_smoothing(self.label_smoothing)
+    check_least("data", self, num_classes=1, image_size=1, random_crop=0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
-  """Softmax classification; metrics "loss" and "accuracy".
+class Classification(Classifier):
+  """Softmax classification of standardized inputs; see ``Classifier``."""
 
-  Attributes:
-    model: maps standardized inputs to logits.
-    example: one example's shape without the batch axis.
-    mean: subtracted from the inputs, per channel (or feature), of their rank.
-    std: divides them, likewise.
-    label_smoothing: see ``cross_entropy``; in training only.
-  """
-
-  model: nn.Module
-  example: tuple[int, ...]
-  mean: np.ndarray
-  std: np.ndarray
-  label_smoothing: float = 0.0
-
-  def init(self, key: jax.Array) -> Mapping[str, Any]:
-    """See ``base.Task``."""
-    return self.model.init(key, jnp.zeros((1, *self.example), jnp.float32))
-
-  def weight(self, batch: base.Batch) -> jax.Array:
-    """Returns the number of examples that are not padding."""
-    return jnp.sum(base.example_mask(batch))
-
-  def totals(
-    self,
-    params: Any,
-    variables: Any,
-    batch: base.Batch,
-    *,
-    key: jax.Array,
-    deterministic: bool,
-    strength: jax.Array | None,
-  ) -> tuple[base.Totals, Any]:
-    """See ``base.Task``."""
-    inputs = (batch["inputs"].astype(jnp.float32) - self.mean) / self.std
-    logits, variables = base.apply(
-      self.model,
-      params,
-      variables,
-      inputs,
-      key=key,
-      deterministic=deterministic,
-      strength=strength,
+  def inputs(
+    self, batch: Mapping[str, Any]
+  ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """See ``Supervised``."""
+    inputs = batch["inputs"].astype(jnp.float32)
+    shape = (1,) * (inputs.ndim - 1) + (-1,)
+    mean, std = (
+      np.array(values, np.float32).reshape(shape)
+      for values in (self.facts.mean, self.facts.std)
     )
-    losses = cross_entropy(
-      logits,
-      batch["labels"],
-      label_smoothing=0.0 if deterministic else self.label_smoothing,
-    )
-    hits = jnp.argmax(logits, -1) == batch["labels"]
-    mask = base.example_mask(batch)
-    totals = {
-      "loss": jnp.sum(losses * mask),
-      "accuracy": jnp.sum(hits * mask),
-      "weight": jnp.sum(mask),
-    }
-    return totals, variables
+    return ((inputs - mean) / std,), {}
 
 
-def build(settings: Settings, site: Site) -> base.Problem:
-  """Builds data, model and task; see ``base.Problem``."""
+def load(settings: Settings, context: RunContext) -> base.TaskData:
+  """Loads the data set; see ``TaskSpec``."""
   data: ArrayOptions = settings.data
   registry.check_name(data.source)
   dataset = registry.load(
     data.source,
-    Cuts(
-      valid_fraction=data.valid_fraction,
-      test_fraction=data.test_fraction,
-      split_seed=data.split_seed,
-      data_dir=data.data_dir,
-    ),
+    data.cuts(),
     num_classes=data.num_classes,
     image_size=data.image_size,
   )
   train = dataset.splits["train"]
-  model = base.make_model(settings, num_classes=dataset.num_classes)
-  shape = train.inputs.shape[1:]
-  layers = base.find_layers(
-    settings, model, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-  )
   mean, std = _standardization(dataset, data)
   train_batch = order.train_batches(
     Arrays(
@@ -164,33 +87,34 @@ def build(settings: Settings, site: Site) -> base.Problem:
     ),
     batch_size=data.batch_size,
     seed=settings.seed,
-    **site.part,
+    **context.part,
   )
 
   def eval_batches(split: str):
     return order.eval_batches(
       Arrays(split=dataset.splits[split]),
       batch_size=data.rows_of_evaluation,
-      **site.part,
+      **context.part,
     )
 
-  return base.Problem(
-    task=Classification(
-      model, shape, mean, std, settings.task.options.label_smoothing
+  return base.TaskData(
+    facts=DataFacts(
+      fingerprint=dataset.fingerprint,
+      splits=sizes_of(dataset.splits),
+      example=specs_of({"inputs": train.inputs, "labels": train.labels}),
+      num_classes=dataset.num_classes,
+      mean=mean,
+      std=std,
     ),
-    layers=layers,
-    splits=tuple(dataset.splits),
-    num_examples=len(train.inputs),
-    fingerprint=dataset.fingerprint,
-    metric_names=("accuracy", "loss"),
     train_batch=train_batch,
     eval_batches=eval_batches,
-    finish=base.finish_averages,
   )
 
 
-def _standardization(dataset: Dataset, data: ArrayOptions):
-  """Returns what is subtracted and what divides, of the rank of the inputs.
+def _standardization(
+  dataset: Dataset, data: ArrayOptions
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Returns what is subtracted from the inputs, and what divides them.
 
   Raises:
     ValueError: values are not finite, or all the same, after that.
@@ -208,8 +132,7 @@ def _standardization(dataset: Dataset, data: ArrayOptions):
     standardization.check_standardized(
       split.inputs, mean, std, where=f"{data.source}: {name}"
     )
-  shape = (1,) * (inputs.ndim - 1) + (-1,)
-  return mean.reshape(shape), std.reshape(shape)
+  return tuple(mean.tolist()), tuple(std.tolist())
 
 
-KIND = Kind(ArrayOptions, ClassificationOptions, build)
+SPEC = TaskSpec(ArrayOptions, LossOptions, load, Classification)

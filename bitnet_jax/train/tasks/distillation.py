@@ -1,4 +1,4 @@
-"""Learning from a trained network beside the labels.
+"""Distillation: a student network learns from a trained teacher.
 
 Hinton et al., Distilling the Knowledge in a Neural Network (1503.02531).
 """
@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bitnet_jax.files import PathLike
-from bitnet_jax.train.config.groups import FROM_DATA
+from bitnet_jax.train.config.groups import DistillOptions
 from bitnet_jax.train.config.settings import Settings, parse_settings
 from bitnet_jax.train.folder import bucket, warm_start, workdir
 from bitnet_jax.train.tasks import base
-from bitnet_jax.train.tasks.registry import KINDS
+from bitnet_jax.train.tasks.registry import TASKS
 
 KEY = "distill.teacher"
 LOGITS = ""  # The path of a model itself.
@@ -43,39 +43,27 @@ def divergence(
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-  """A task whose network learns from another one as well.
+  """The training task of a network that has a teacher; see ``base.Task``.
 
   The loss is ``(1 - weight) * loss + weight * divergence``, and with features
-  the mean squared difference of these is added. Evaluation is that of the task.
+  the mean squared difference of these is added. Evaluation is that of the
+  student.
 
   Attributes:
-    task: of the student.
-    teacher: the same, of the teacher.
+    student: its task.
+    teacher: the same task, with the teacher's model.
     variables: of the teacher, by collection, NumPy arrays or others.
-    weight_of_teacher: its share in the loss.
-    temperature: of both distributions.
-    features: paths of modules whose outputs are compared too.
+    options: weight, temperature and features.
   """
 
-  task: base.Task
-  teacher: base.Task
+  student: base.Supervised
+  teacher: base.Supervised
   variables: Mapping[str, Any]
-  weight_of_teacher: float
-  temperature: float
-  features: tuple[str, ...] = ()
-
-  @property
-  def model(self) -> nn.Module:
-    """The student."""
-    return self.task.model
-
-  def init(self, key: jax.Array) -> Mapping[str, Any]:
-    """See ``base.Task``."""
-    return self.task.init(key)
+  options: DistillOptions
 
   def weight(self, batch: base.Batch) -> jax.Array:
     """See ``base.Task``."""
-    return self.task.weight(batch)
+    return self.student.weight(batch)
 
   def totals(
     self,
@@ -88,31 +76,27 @@ class Distillation:
     strength: jax.Array | None,
   ) -> tuple[base.Totals, Any]:
     """See ``base.Task``."""
-    own = {"key": key, "strength": strength}
-    if deterministic:
-      return self.task.totals(
-        params, variables, batch, deterministic=True, **own
-      )
-    (totals, variables), found = self._watch(
-      lambda: self.task.totals(
-        params, variables, batch, deterministic=False, **own
-      )
+    (totals, variables), found = self.watch(
+      self.student,
+      params,
+      variables,
+      batch,
+      key=key,
+      deterministic=deterministic,
+      strength=strength,
     )
-    known = dict(jax.tree.map(jnp.asarray, self.variables))
-    learned = known.pop("params")
-    _, expected = self._watch(
-      lambda: self.teacher.totals(
-        learned, known, batch, key=key, deterministic=True, strength=None
-      )
+    teacher = dict(jax.tree.map(jnp.asarray, self.variables))
+    _, expected = self.watch(
+      self.teacher, teacher.pop("params"), teacher, batch, key=key
     )
     expected = jax.lax.stop_gradient(expected)
-    student, teacher = found.pop(LOGITS), expected.pop(LOGITS)
-    losses = divergence(student, teacher, self.temperature)
-    mask = _items(batch)
-    taught = jnp.sum(losses * mask)
-    share = self.weight_of_teacher
-    loss = (1 - share) * totals["loss"] + share * taught
-    totals = totals | {"divergence": taught}
+    mask = base.target_mask(batch)
+    losses = divergence(
+      found.pop(LOGITS), expected.pop(LOGITS), self.options.temperature
+    )
+    distilled = jnp.sum(losses * mask)
+    weight = self.options.weight
+    loss = (1 - weight) * totals["loss"] + weight * distilled
     for path, features in found.items():
       squares = jnp.square(
         features.astype(jnp.float32) - expected[path].astype(jnp.float32)
@@ -120,27 +104,40 @@ class Distillation:
       # One number for each example, or token, that counts.
       squares = jnp.mean(squares, axis=tuple(range(mask.ndim, squares.ndim)))
       loss = loss + jnp.sum(squares * mask)
-    return totals | {"loss": loss}, variables
+    return totals | {"divergence": distilled, "loss": loss}, variables
 
-  def _watch(self, run) -> tuple[Any, Outputs]:
-    """Returns what a function returns, and what modules in it put out."""
+  def watch(
+    self,
+    task: base.Supervised,
+    params: Any,
+    variables: Any,
+    batch: base.Batch,
+    *,
+    key: jax.Array,
+    deterministic: bool = True,
+    strength: jax.Array | None = None,
+  ) -> tuple[tuple[base.Totals, Any], Outputs]:
+    """Returns the totals of a task, and the outputs of the watched modules."""
     found: Outputs = {}
-    wanted = (LOGITS, *self.features)
+    paths = (LOGITS, *self.options.features)
 
     def note(next_fun, args, kwargs, context):
       y = next_fun(*args, **kwargs)
       path = "/".join(context.module.path)
-      if context.method_name == "__call__" and path in wanted:
+      if context.method_name == "__call__" and path in paths:
         found[path] = y
       return y
 
     with nn.intercept_methods(note):
-      return run(), found
-
-
-def _items(batch: base.Batch) -> jax.Array:
-  """Returns which of the examples, or tokens, count."""
-  return batch["mask"] if "mask" in batch else base.example_mask(batch)
+      totals = task.totals(
+        params,
+        variables,
+        batch,
+        key=key,
+        deterministic=deterministic,
+        strength=strength,
+      )
+    return totals, found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,17 +165,19 @@ def find_teacher(folder: PathLike) -> Teacher:
     config, _ = workdir.read_run(folder)
   except workdir.WorkdirError as error:
     raise ValueError(f"{KEY}: {error}") from error
-  settings = parse_settings(config, KINDS)
+  settings = parse_settings(config, TASKS)
   settings.quant.make_phase_in().check_active(run.step, f"{KEY} {folder}")
   return Teacher(run=run, settings=settings)
 
 
-def distill(problem: base.Problem, teacher: Teacher, settings: Settings) -> Any:
-  """Returns a problem in which the network learns from another one as well.
+def make_distillation(
+  task: base.Supervised, teacher: Teacher, settings: Settings
+) -> Distillation:
+  """Returns the training task of a student with a teacher.
 
   Args:
-    problem: of the student.
-    teacher: the other.
+    task: of the student.
+    teacher: the run that it learns from.
     settings: of the student.
 
   Raises:
@@ -191,41 +190,35 @@ def distill(problem: base.Problem, teacher: Teacher, settings: Settings) -> Any:
       f"{key}, which was trained for task.name {teacher.settings.task.name!r},"
       f" not {settings.task.name!r}"
     )
-  warm_start.check_vocabulary(teacher.run, problem.fingerprint)
-  task: Any = problem.task
-  cfg = task.model.cfg
-  from_data = {n: getattr(cfg, n) for n in FROM_DATA if hasattr(cfg, n)}
-  model = base.make_model(teacher.settings, **from_data)
-  taught = Distillation(
+  facts, features = task.facts, settings.distill.features
+  warm_start.check_vocabulary(teacher.run, facts.fingerprint)
+  if "places" in facts.example and features:
+    raise ValueError(
+      f"distill.features is {features}, which needs all tokens of a row, but"
+      f" task.predictions is {facts.example['places'].shape[1]}; make one of"
+      " them empty, () or None"
+    )
+  model = base.make_model(teacher.settings, facts)
+  made = Distillation(
     task,
     dataclasses.replace(task, model=model),
     warm_start.load_variables(teacher.run),
-    settings.distill.weight,
-    settings.distill.temperature,
-    settings.distill.features,
+    settings.distill,
   )
-  batch = problem.train_batch(0)
-  if "places" in batch and taught.features:
-    raise ValueError(
-      f"distill.features is {taught.features}, which needs all tokens of a row,"
-      f" but task.predictions is {batch['places'].shape[1]}; make one of them"
-      " empty, () or None"
-    )
-  _check(taught, key, batch)
-  # A teacher with an embedding of its own reads other rows.
-  return dataclasses.replace(problem, task=taught, sparse_param=None)
+  _check(made, key)
+  return made
 
 
-def _check(taught: Distillation, key: str, batch: Mapping[str, Any]) -> None:
+def _check(made: Distillation, key: str) -> None:
   """Raises a ValueError for a teacher that does not fit."""
   random = jax.eval_shape(lambda: jax.random.key(0))
   try:
-    fresh = nn.unbox(jax.eval_shape(taught.teacher.init, random))
+    fresh = nn.unbox(jax.eval_shape(made.teacher.init, random))
   except (IndexError, TypeError, ValueError) as error:
     raise ValueError(
       f"{key}, which does not take this data: {error}"
     ) from error
-  expected, found = map(_shapes, (fresh, taught.variables))
+  expected, found = map(_shapes, (fresh, made.variables))
   if expected != found:
     other = sorted(expected.items() ^ found.items())[0][0]
     raise ValueError(
@@ -233,8 +226,10 @@ def _check(taught: Distillation, key: str, batch: Mapping[str, Any]) -> None:
       f" {warm_start.name_of(other)} has the shape {found.get(other)}, not"
       f" {expected.get(other)}"
     )
-  own, theirs, items = _outputs(taught, random, batch)
-  for path in taught.features:
+  batch = made.student.facts.zeros()
+  mask = jax.eval_shape(base.target_mask, batch).shape
+  own, theirs = _outputs(made, random, batch)
+  for path in made.options.features:
     for seen, whose in ((own, "student"), (theirs, "teacher")):
       if path not in seen:
         raise ValueError(
@@ -248,41 +243,36 @@ def _check(taught: Distillation, key: str, batch: Mapping[str, Any]) -> None:
       raise ValueError(
         f"{key}; {what} has the shape {shapes[0]}, the student's {shapes[1]}"
       )
-    if shapes[0] is None or shapes[0][: items.ndim] != items.shape:
+    if shapes[0] is None or shapes[0][: len(mask)] != mask:
       raise ValueError(
         f"{key}; {what} is {shapes[0] or 'no array'}, which does not begin with"
-        f" the shape {items.shape} of what is learned"
+        f" the shape {mask} of the targets"
       )
   if own[LOGITS].shape[-1] < 2:
     raise ValueError(f"{key}, but a regression has no distribution to learn")
 
 
 def _outputs(
-  taught: Distillation, random: Any, batch: Mapping[str, Any]
-) -> Any:
-  """Returns, as shapes, what student and teacher put out, and the mask."""
+  made: Distillation, random: Any, batch: Mapping[str, Any]
+) -> tuple[Outputs, Outputs]:
+  """Returns, as shapes, the outputs of student and teacher."""
 
   def outputs(task, key, batch):
     variables = nn.unbox(task.init(key))
     params = variables.pop("params")
-    _, seen = taught._watch(
-      lambda: task.totals(
-        params, variables, batch, key=key, deterministic=True, strength=None
-      )
-    )
-    return seen
+    return made.watch(task, params, variables, batch, key=key)[1]
 
   try:
     own, theirs = (
       jax.eval_shape(lambda k, b, t=task: outputs(t, k, b), random, batch)
-      for task in (taught.task, taught.teacher)
+      for task in (made.student, made.teacher)
     )
   except jax.errors.UnexpectedTracerError as error:
     raise ValueError(
-      f"distill.features is {taught.features}; those inside of blocks that are"
-      " scanned cannot be seen (model.scan_layers=False)"
+      f"distill.features is {made.options.features}; those inside of blocks"
+      " that are scanned cannot be seen (model.scan_layers=False)"
     ) from error
-  return own, theirs, jax.eval_shape(_items, batch)
+  return own, theirs
 
 
 def _shapes(variables: Any) -> dict[tuple[str, ...], tuple[int, ...]]:

@@ -1,32 +1,32 @@
-"""Classification of documents from the pieces that are in them."""
+"""Classification of documents as bags of subword tokens."""
 
 import dataclasses
 import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax import choices
 from bitnet_jax.data.batches import bag_of_words
-from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.text.tokenizers import Ragged, load_tokenizer
 from bitnet_jax.data.views.labelled import load_labelled
 from bitnet_jax.models.wide_mlp import WideMlp
 from bitnet_jax.train.config.settings import (
   DataOptions,
-  Kind,
+  RunContext,
   Settings,
-  Site,
+  TaskSpec,
   check_least,
 )
 from bitnet_jax.train.tasks import base, scores
-from bitnet_jax.train.tasks.losses import check_smoothing, cross_entropy
+from bitnet_jax.train.tasks.classifier import Classifier
+from bitnet_jax.train.tasks.facts import ArraySpec, DataFacts, sizes_of
+from bitnet_jax.train.tasks.losses import LossOptions
 
 WEIGHTINGS = ("mean", "tfidf")
-TABLE = "embedding"  # The parameter of the model with a row a piece.
+EMBEDDING = "embedding"  # The model's parameter with a row per subword token.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,7 @@ class DocumentOptions(DataOptions):
     vocab_size: to which a tokenizer is trained; ``None`` for those of files.
     special_tokens: whether a document begins with the token "cls" and ends with
       "sep".
-    weighting: what a piece counts for: "mean" or "tfidf", see ``make_bags``.
-    valid_fraction: share of the training split, for a source without "valid".
-    test_fraction: share of the training split, for a source without "test".
-    split_seed: seed of these cuts.
-    data_dir: where TFDS looks.
+    weighting: weight of a subword token: "mean" or "tfidf", see ``make_bags``.
   """
 
   column: str | None
@@ -55,105 +51,61 @@ class DocumentOptions(DataOptions):
   vocab_size: int | None
   special_tokens: bool
   weighting: str
-  valid_fraction: float
   test_fraction: float
-  split_seed: int
   data_dir: str | None
 
   def __post_init__(self):
     super().__post_init__()
     choices.check(self.weighting, WEIGHTINGS, key="data.weighting")
-    check_least("data", self, vocab_size=1, split_seed=0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DocumentsTaskOptions:
-  """The group ``task``.
-
-  Attributes:
-    label_smoothing: see ``losses.cross_entropy``; in training only.
-  """
-
-  label_smoothing: float
-
-  def __post_init__(self):
-    check_smoothing(self.label_smoothing)
+    check_least("data", self, vocab_size=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Documents:
-  """Softmax classification; sums "loss", "accuracy" and "confusion".
+class Documents(Classifier):
+  """Softmax classification of bags of subword tokens; see ``Classifier``."""
 
-  Attributes:
-    model: maps bags of pieces to logits.
-    num_classes: number of classes.
-    label_smoothing: see ``cross_entropy``; in training only.
-  """
+  @property
+  def scores(self) -> Mapping[str, Any]:
+    """See ``Classifier``."""
+    return {"macro_f1": scores.macro_f1}
 
-  model: WideMlp
-  num_classes: int
-  label_smoothing: float = 0.0
+  def inputs(
+    self, batch: Mapping[str, Any]
+  ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """See ``Supervised``."""
+    args = tuple(batch[name] for name in ("columns", "segments", "weights"))
+    return args, {"num_documents": len(batch["labels"])}
 
-  def init(self, key: jax.Array) -> Mapping[str, Any]:
-    """See ``base.Task``."""
-    return self.model.init(key, *_example(), num_documents=1)
+  def select(self, params: Any, batch: base.Batch) -> tuple[WideMlp, Any]:
+    """Returns the model for the rows of the embedding that are in the batch.
 
-  def weight(self, batch: base.Batch) -> jax.Array:
-    """Returns the number of documents that are not padding."""
-    return jnp.sum(base.example_mask(batch))
-
-  def totals(
-    self,
-    params: Any,
-    variables: Any,
-    batch: base.Batch,
-    *,
-    key: jax.Array,
-    deterministic: bool,
-    strength: jax.Array | None,
-  ) -> tuple[base.Totals, Any]:
-    """See ``base.Task``.
-
-    Only the rows of the table that are in the batch are used. Without "rows" in
-    it, the table has no others.
+    Without "rows" in the batch, the embedding has no others.
     """
-    labels, table = batch["labels"], params[TABLE]
+    model: Any = self.model
+    embedding = params[EMBEDDING]
     if "rows" in batch:
-      table = jnp.take(table, batch["rows"], axis=0, mode="clip")
-    params = {**params, TABLE: table}
-    cfg = dataclasses.replace(self.model.cfg, vocab_size=len(table))
-    logits, variables = base.apply(
-      self.model.clone(cfg=cfg),
-      params,
-      variables,
-      batch["columns"],
-      batch["segments"],
-      batch["weights"],
-      key=key,
-      deterministic=deterministic,
-      strength=strength,
-      num_documents=len(labels),
-    )
-    smoothing = 0.0 if deterministic else self.label_smoothing
-    losses = cross_entropy(logits, labels, label_smoothing=smoothing)
-    predicted, mask = jnp.argmax(logits, -1), base.example_mask(batch)
-    confusion = jnp.zeros((self.num_classes, self.num_classes))
-    totals = {
-      "loss": jnp.sum(losses * mask),
-      "accuracy": jnp.sum((predicted == labels) * mask),
-      "confusion": confusion.at[labels, predicted].add(mask),
-      "weight": jnp.sum(mask),
-    }
-    return totals, variables
+      embedding = jnp.take(embedding, batch["rows"], axis=0, mode="clip")
+    cfg = dataclasses.replace(model.cfg, vocab_size=len(embedding))
+    return model.clone(cfg=cfg), {**params, EMBEDDING: embedding}
+
+  @property
+  def sparse_param(self) -> str | None:
+    """See ``Supervised``."""
+    model: Any = self.model
+    return EMBEDDING if model.cfg.param_dtype == "float32" else None
 
 
-def _example():
-  """Returns columns, segments and weights of one piece in one document."""
-  return jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.int32), jnp.ones(1)
+# A bag of one subword token.
+EXAMPLE = {
+  "columns": ArraySpec(shape=(1,), dtype="int32"),
+  "segments": ArraySpec(shape=(1,), dtype="int32"),
+  "weights": ArraySpec(shape=(1,), dtype="float32"),
+  "labels": ArraySpec(shape=(1,), dtype="int32"),
+}
 
 
-def build(settings: Settings, site: Site) -> base.Problem:
-  """Builds data, model and task; see ``base.Problem``."""
+def load(settings: Settings, context: RunContext) -> base.TaskData:
+  """Loads the documents; see ``TaskSpec``."""
   data: DocumentOptions = settings.data
   if settings.optim.accumulate_steps > 1:
     raise ValueError(
@@ -162,12 +114,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
     )
   found = load_labelled(
     data.source,
-    Cuts(
-      valid_fraction=data.valid_fraction,
-      test_fraction=data.test_fraction,
-      split_seed=data.split_seed,
-      data_dir=data.data_dir,
-    ),
+    data.cuts(),
     columns=(data.column,) if data.column else (),
     label=data.label,
   )
@@ -175,38 +122,35 @@ def build(settings: Settings, site: Site) -> base.Problem:
     data.tokenizer,
     texts=lambda: found.splits["train"].texts[0],
     vocab_size=data.vocab_size,
-    cache=site.folder,
+    cache=context.folder,
   )
   ids = _encode(data, found, tokenizer)
   vocabulary = bag_of_words.occurring(list(ids.values()))
   digest = _digest(tokenizer, vocabulary)
   splits = _bags(data, found, ids, vocabulary)
-  num_classes, train = len(found.class_names), splits["train"]
-  model = base.make_model(
-    settings, num_classes=num_classes, vocab_size=train.vocab_size
-  )
-  assert isinstance(model, WideMlp)
-  layers = base.find_layers(settings, model, *_example(), num_documents=1)
   train_batch = bag_of_words.train_batches(
-    train, batch_size=data.batch_size, seed=settings.seed, **site.part
+    splits["train"],
+    batch_size=data.batch_size,
+    seed=settings.seed,
+    **context.part,
   )
 
   def eval_batches(split: str):
     return bag_of_words.eval_batches(
-      splits[split], batch_size=data.rows_of_evaluation, **site.part
+      splits[split], batch_size=data.rows_of_evaluation, **context.part
     )
 
-  return base.Problem(
-    task=Documents(model, num_classes, settings.task.options.label_smoothing),
-    layers=layers,
-    splits=tuple(splits),
-    num_examples=len(train.labels),
-    fingerprint=f"{found.fingerprint} vocabulary {digest}",
-    metric_names=("accuracy", "loss", "macro_f1"),
+  return base.TaskData(
+    facts=DataFacts(
+      fingerprint=f"{found.fingerprint} vocabulary {digest}",
+      splits=sizes_of(found.splits),
+      example=EXAMPLE,
+      num_classes=len(found.class_names),
+      class_names=found.class_names,
+      vocab_size=splits["train"].vocab_size,
+    ),
     train_batch=train_batch,
     eval_batches=eval_batches,
-    finish=_finish,
-    sparse_param=TABLE if model.cfg.param_dtype == "float32" else None,
   )
 
 
@@ -231,7 +175,7 @@ def _encode(data, found, tokenizer):
 
 
 def _digest(tokenizer, vocabulary):
-  """Names the pieces that the rows of the table stand for."""
+  """Names the subword tokens that the rows of the embedding stand for."""
   digest = hashlib.sha256(tokenizer.fingerprint.encode())
   digest.update(vocabulary.tobytes())
   return f"sha256:{digest.hexdigest()}"
@@ -250,9 +194,4 @@ def _bags(data, found, ids, vocabulary):
   }
 
 
-def _finish(split, sums):
-  metrics = base.finish_averages(split, sums)
-  return metrics | {"macro_f1": scores.macro_f1(sums["confusion"])}
-
-
-KIND = Kind(DocumentOptions, DocumentsTaskOptions, build)
+SPEC = TaskSpec(DocumentOptions, LossOptions, load, Documents)

@@ -2,23 +2,30 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from bitnet_jax import choices
-from bitnet_jax.data.batches import masking, order, packing, spans
+from bitnet_jax.data.batches import masking, packing, spans
 from bitnet_jax.data.batches.order import Examples
 from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
 from bitnet_jax.data.views import documents as text
-from bitnet_jax.train.config.settings import Kind, Settings, Site, check_least
+from bitnet_jax.train.config.settings import (
+  RunContext,
+  Settings,
+  TaskSpec,
+  check_least,
+)
 from bitnet_jax.train.tasks import base, scores
+from bitnet_jax.train.tasks.facts import SplitFacts
 from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
   TokenOptions,
   TokenPrediction,
-  arguments,
-  shapes_of,
+  eval_batches_of,
+  token_data,
 )
 
 PACKING = ("stream", "documents")
@@ -140,94 +147,90 @@ class SpanOptions(TokenOptions):
     check_least("task", self, mean_span=1, num_sentinels=1)
 
 
-def _build(
+@dataclasses.dataclass(frozen=True)
+class CausalPrediction(TokenPrediction):
+  """Prediction of each token once: the text as a whole has a likelihood."""
+
+  @property
+  def metric_names(self) -> tuple[str, ...]:
+    """See ``Supervised``."""
+    return (*super().metric_names, "bits_per_byte", "word_perplexity")
+
+  def finish(self, split: str, sums: Mapping[str, Any]) -> dict[str, float]:
+    """See ``Supervised``."""
+    size, nll = self.facts.splits[split], float(sums["loss"])
+    # Finite, so that no run ends for it: where nothing separates words, a word
+    # is a line, and a perplexity of those exceeds what a float holds.
+    perplexity = min(scores.perplexity(nll, size.words), sys.float_info.max)
+    return super().finish(split, sums) | {
+      "word_perplexity": perplexity,
+      "bits_per_byte": scores.bits_per_byte(nll, size.bytes),
+    }
+
+
+def _load(
   settings: Settings,
-  site: Site,
+  context: RunContext,
+  make_examples: Callable[[Ragged, Tokenizer], Examples],
   *,
-  examples: Callable[[Ragged, Tokenizer], Examples],
-  evaluated: Callable[[Any], Examples] = lambda examples: examples,
   num_sentinels: int = 0,
-  likelihood: bool = False,
-) -> base.Problem:
-  """Builds data, model and task.
+  eval_stride: int | None = None,
+  counts_words: bool = False,
+) -> base.TaskData:
+  """Loads documents as rows of tokens.
 
   Args:
     settings: the config.
-    site: where.
-    examples: makes them of documents and a tokenizer.
-    evaluated: turns examples into those that are evaluated.
+    context: see ``RunContext``.
+    make_examples: from documents and a tokenizer to rows.
     num_sentinels: of the vocabulary.
-    likelihood: whether each token is predicted once, so that there is a
-      likelihood of the whole text.
+    eval_stride: of the rows that are evaluated; ``None`` as in training.
+    counts_words: whether to count words and bytes.
   """
   data: DocumentOptions = settings.data
   data.check_fits(settings.model, "seq_len")
-  corpus = _load_corpus(data, site)
+  corpus = _load_corpus(data, context)
   tokenizer = data.load_tokenizer(
-    lambda: corpus.splits["train"].texts,
-    site,
-    num_sentinels=num_sentinels,
+    lambda: corpus.splits["train"].texts, context, num_sentinels=num_sentinels
   )
 
   def make(split: str) -> Examples:
     texts = corpus.splits[split].texts
     tokens = tokenizer.encode_ragged(texts, where="document")
-    return examples(tokens, tokenizer)
+    return make_examples(tokens, tokenizer)
 
   # Of all splits, so that a mistake is found before training.
-  made = data.by_split(corpus.splits, make)
-  batch_at = order.train_batches(
-    made["train"],
-    batch_size=data.batch_size,
-    seed=settings.seed,
-    **site.part,
-  )
-  example = shapes_of(batch_at(0))
-  model = base.make_model(
-    settings, vocab_size=tokenizer.vocab_size, num_classes=None
-  )
-  args, kwargs = arguments(example)
-  layers = base.find_layers(settings, model, *args, **kwargs)
+  examples = data.by_split(corpus.splits, make)
 
   def eval_batches(split: str):
-    return order.eval_batches(
-      evaluated(made[split]), batch_size=data.rows_of_evaluation, **site.part
-    )
+    found: Any = examples[split]
+    if eval_stride is not None:
+      found = dataclasses.replace(found, stride=eval_stride)
+    return eval_batches_of(settings, context, found)
 
-  def finish(split: str, sums: Mapping[str, Any]) -> dict[str, float]:
-    metrics = base.averages(sums)
-    nll = float(sums["loss"])
-    metrics["perplexity"] = scores.perplexity(nll, float(sums["weight"]))
-    if likelihood:
-      documents = corpus.splits[split]
-      # The end of a line counts as a word, as is the custom ("<eos>").
-      words = documents.num_words + documents.num_lines
-      # Finite, so that no run ends for it: where nothing separates words, a
-      # word is a line, and a perplexity of those exceeds what a float holds.
-      perplexity = scores.perplexity(nll, words)
-      metrics["word_perplexity"] = min(perplexity, sys.float_info.max)
-      metrics["bits_per_byte"] = scores.bits_per_byte(nll, documents.num_bytes)
-    return {name: float(value) for name, value in metrics.items()}
-
-  names = ("accuracy", "loss", "perplexity")
-  if likelihood:
-    names += ("bits_per_byte", "word_perplexity")
-  return base.Problem(
-    task=TokenPrediction(model, example, settings.task.options),
-    layers=layers,
-    splits=tuple(corpus.splits),
-    num_examples=len(made["train"]),
-    fingerprint=base.with_vocabulary(corpus.fingerprint, tokenizer),
-    metric_names=names,
-    train_batch=batch_at,
+  facts: dict[str, Any] = {"fingerprint": corpus.fingerprint}
+  if counts_words:
+    facts["splits"] = {
+      split: SplitFacts(
+        examples=len(examples[split]),
+        # The end of a line counts as a word, as is the custom ("<eos>").
+        words=texts.num_words + texts.num_lines,
+        bytes=texts.num_bytes,
+      )
+      for split, texts in corpus.splits.items()
+    }
+  return token_data(
+    settings,
+    context,
+    examples,
+    tokenizer,
     eval_batches=eval_batches,
-    finish=finish,
-    tokenizer=tokenizer,
-    tokens=data.seq_len,
+    length=data.seq_len,
+    **facts,
   )
 
 
-def _load_corpus(data: DocumentOptions, site: Site) -> text.Corpus:
+def _load_corpus(data: DocumentOptions, context: RunContext) -> text.Corpus:
   """Loads the documents, as the run in the folder did.
 
   Lines were the documents of a ".txt" before the whole file was.
@@ -244,41 +247,32 @@ def _load_corpus(data: DocumentOptions, site: Site) -> text.Corpus:
     )
 
   corpus = load(data.documents)
-  if not site.recorded or site.recorded == corpus.fingerprint:
+  if not context.recorded or context.recorded == corpus.fingerprint:
     return corpus
   if data.documents is None and text.holds_plain_text(data.source):
     with contextlib.suppress(ValueError):  # Of blank lines, for instance.
       by_line = load("lines")
-      if by_line.fingerprint == site.recorded:
+      if by_line.fingerprint == context.recorded:
         return by_line
   return corpus
 
 
-def build_causal(settings: Settings, site: Site) -> base.Problem:
-  """Builds a causal language model; see ``base.Problem``."""
+def load_causal(settings: Settings, context: RunContext) -> base.TaskData:
+  """Loads the data of a causal language model; see ``TaskSpec``."""
   data: CausalOptions = settings.data
-
-  def examples(documents: Ragged, tokenizer: Tokenizer) -> Examples:
-    if data.packing == "documents":
-      return packing.packed(documents, tokenizer, seq_len=data.seq_len)
-    return packing.chunks(documents, tokenizer, seq_len=data.seq_len)
-
-  def evaluated(examples: Any) -> Examples:
-    if data.eval_stride is None:
-      return examples
-    return dataclasses.replace(examples, stride=data.eval_stride)
-
-  return _build(
+  whole = data.packing == "documents"
+  pack = packing.packed if whole else packing.chunks
+  return _load(
     settings,
-    site,
-    examples=examples,
-    evaluated=evaluated,
-    likelihood=True,
+    context,
+    functools.partial(pack, seq_len=data.seq_len),
+    eval_stride=data.eval_stride,
+    counts_words=True,
   )
 
 
-def build_masked(settings: Settings, site: Site) -> base.Problem:
-  """Builds a masked language model; see ``base.Problem``."""
+def load_masked(settings: Settings, context: RunContext) -> base.TaskData:
+  """Loads the data of a masked language model; see ``TaskSpec``."""
   data: DocumentOptions = settings.data
   options: MaskingOptions = settings.task.options
   check_least("data", data, seq_len=3)
@@ -288,7 +282,7 @@ def build_masked(settings: Settings, site: Site) -> base.Problem:
       f" {data.seq_len} tokens (data.seq_len)"
     )
 
-  def examples(documents: Ragged, tokenizer: Tokenizer) -> Examples:
+  def make_examples(documents: Ragged, tokenizer: Tokenizer) -> Examples:
     rows = packing.encoder_rows(
       documents,
       tokenizer,
@@ -304,15 +298,11 @@ def build_masked(settings: Settings, site: Site) -> base.Problem:
       predictions=options.predictions,
     )
 
-  return _build(
-    settings,
-    site,
-    examples=examples,
-  )
+  return _load(settings, context, make_examples)
 
 
-def build_spans(settings: Settings, site: Site) -> base.Problem:
-  """Builds span corruption; see ``base.Problem``."""
+def load_spans(settings: Settings, context: RunContext) -> base.TaskData:
+  """Loads the data of span corruption; see ``TaskSpec``."""
   data: DocumentOptions = settings.data
   options: SpanOptions = settings.task.options
   if data.packing != "stream":
@@ -320,24 +310,17 @@ def build_spans(settings: Settings, site: Site) -> base.Problem:
       f"data.packing is {data.packing!r}; span corruption takes 'stream' only"
     )
   check_least("data", data, seq_len=4)
-
-  def examples(documents: Ragged, tokenizer: Tokenizer) -> Examples:
-    return spans.span_corruption(
-      documents,
-      tokenizer,
-      input_len=data.seq_len,
-      noise_density=options.noise_density,
-      mean_span=options.mean_span,
-    )
-
-  return _build(
-    settings,
-    site,
-    examples=examples,
-    num_sentinels=options.num_sentinels,
+  make_examples = functools.partial(
+    spans.span_corruption,
+    input_len=data.seq_len,
+    noise_density=options.noise_density,
+    mean_span=options.mean_span,
+  )
+  return _load(
+    settings, context, make_examples, num_sentinels=options.num_sentinels
   )
 
 
-CAUSAL = Kind(CausalOptions, TokenOptions, build_causal)
-MASKED = Kind(DocumentOptions, MaskingOptions, build_masked)
-SPANS = Kind(DocumentOptions, SpanOptions, build_spans)
+CAUSAL = TaskSpec(CausalOptions, TokenOptions, load_causal, CausalPrediction)
+MASKED = TaskSpec(DocumentOptions, MaskingOptions, load_masked, TokenPrediction)
+SPANS = TaskSpec(DocumentOptions, SpanOptions, load_spans, TokenPrediction)

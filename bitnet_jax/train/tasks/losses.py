@@ -1,4 +1,6 @@
-"""Losses, in float32."""
+"""Losses, in float32, and the options that all tasks have for theirs."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +8,21 @@ import optax
 from jaxtyping import Array, Float, Int
 
 
-def check_smoothing(label_smoothing: float) -> None:
-  """Raises a ValueError for a share outside [0, 1)."""
-  if not 0 <= label_smoothing < 1:
-    raise ValueError(
-      f"task.label_smoothing is {label_smoothing}; it must lie in [0, 1)"
-    )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossOptions:
+  """The keys of the group ``task`` that every task has.
+
+  Attributes:
+    label_smoothing: see ``cross_entropy``; in training only.
+  """
+
+  label_smoothing: float
+
+  def __post_init__(self):
+    if not 0 <= self.label_smoothing < 1:
+      raise ValueError(
+        f"task.label_smoothing is {self.label_smoothing}; it must lie in [0, 1)"
+      )
 
 
 def cross_entropy(
@@ -26,8 +37,8 @@ def cross_entropy(
   Args:
     logits: of any float dtype.
     labels: class of each.
-    label_smoothing: share of the target that is spread over all classes
-      evenly.
+    label_smoothing: fraction of the target that is spread evenly over all
+      classes.
     z_loss: weight of the squared log of the partition function, which keeps
       logits from drifting (PaLM, 2204.02311).
   """

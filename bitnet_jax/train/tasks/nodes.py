@@ -4,23 +4,21 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax.data import graphs
-from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.views import nodes
 from bitnet_jax.train.config.settings import (
   DataOptions,
-  Kind,
+  RunContext,
   Settings,
-  Site,
+  TaskSpec,
   check_least,
 )
 from bitnet_jax.train.tasks import base
-from bitnet_jax.train.tasks.losses import check_smoothing, cross_entropy
+from bitnet_jax.train.tasks.classifier import Classifier
+from bitnet_jax.train.tasks.facts import DataFacts, SplitFacts, specs_of
+from bitnet_jax.train.tasks.losses import LossOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,29 +26,24 @@ class NodeOptions(DataOptions):
   """The group ``data`` of the task "node_classification".
 
   The example of a batch is the whole graph, so that ``batch_size`` is 1 and an
-  epoch is one update.
+  epoch is one update. For a source without splits ``valid_fraction`` is that of
+  the nodes that are not for training; the rest are for testing.
 
   Attributes:
     source: "embedded:karate", "file:PATH.npz" or "tfds:planetoid/NAME".
     num_classes: checked against the labels; ``None``: as the source says.
     train_per_class: training nodes of a class, for a source without splits.
-    valid_fraction: share of the other nodes, for a source without splits; what
-      is left is for testing.
-    split_seed: seed of this draw.
     row_normalize: whether the features of a node are divided by their sum.
-    data_dir: where TFDS looks.
   """
 
   num_classes: int | None
   train_per_class: int | None
-  valid_fraction: float
-  split_seed: int
   row_normalize: bool
   data_dir: str | None
 
   def __post_init__(self):
     super().__post_init__()
-    check_least("data", self, num_classes=1, train_per_class=1, split_seed=0)
+    check_least("data", self, num_classes=1, train_per_class=1)
     for field in ("batch_size", "eval_batch_size"):
       value = getattr(self, field)
       if value not in (1, None):
@@ -60,93 +53,20 @@ class NodeOptions(DataOptions):
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GnnOptions:
-  """The group ``task`` of graphs and their nodes.
-
-  Attributes:
-    label_smoothing: see ``losses.cross_entropy``; in training only.
-  """
-
-  label_smoothing: float
-
-  def __post_init__(self):
-    check_smoothing(self.label_smoothing)
-
-
 @dataclasses.dataclass(frozen=True)
-class GnnClassification:
-  """Softmax classification of nodes or graphs; metrics "loss", "accuracy".
+class GnnClassification(Classifier):
+  """Softmax classification of nodes or graphs; see ``Classifier``.
 
   A batch has "nodes", mostly "senders" and "receivers", of graphs "n_node",
   see ``Gnn``; and "labels" and "mask" [batch, outputs].
-
-  Attributes:
-    model: a ``Gnn``.
-    example: a batch, or the shapes and dtypes of one.
-    label_smoothing: see ``losses.cross_entropy``; in training only.
   """
 
-  model: nn.Module
-  example: Mapping[str, Any]
-  label_smoothing: float
-
-  def init(self, key: jax.Array) -> Mapping[str, Any]:
-    """See ``base.Task``."""
-    zeros = [
-      None if leaf is None else jnp.zeros(leaf.shape, leaf.dtype)
-      for leaf in inputs_of(self.example)
-    ]
-    return self.model.init(key, *zeros)
-
-  def weight(self, batch: base.Batch) -> jax.Array:
-    """Returns the number of labels that count."""
-    return jnp.sum(base.example_mask(batch))
-
-  def totals(
-    self,
-    params: Any,
-    variables: Any,
-    batch: base.Batch,
-    *,
-    key: jax.Array,
-    deterministic: bool,
-    strength: jax.Array | None,
-  ) -> tuple[base.Totals, Any]:
-    """See ``base.Task``."""
-    logits, variables = base.apply(
-      self.model,
-      params,
-      variables,
-      *inputs_of(batch),
-      key=key,
-      deterministic=deterministic,
-      strength=strength,
-    )
-    losses = cross_entropy(
-      logits,
-      batch["labels"],
-      label_smoothing=0.0 if deterministic else self.label_smoothing,
-    )
-    hits = jnp.argmax(logits, -1) == batch["labels"]
-    mask = base.example_mask(batch)
-    totals = {
-      "loss": jnp.sum(losses * mask),
-      "accuracy": jnp.sum(hits * mask),
-      "weight": jnp.sum(mask),
-    }
-    return totals, variables
-
-
-def inputs_of(batch: Mapping[str, Any]) -> tuple[Any, ...]:
-  """Returns the arguments of a ``Gnn``."""
-  names = ("nodes", "senders", "receivers", "n_node")
-  return tuple(batch.get(name) for name in names)
-
-
-def shapes_of(batch: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-  """Returns shapes and dtypes of a batch."""
-  return {k: jax.ShapeDtypeStruct(a.shape, a.dtype) for k, a in batch.items()}
+  def inputs(
+    self, batch: Mapping[str, Any]
+  ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """See ``Supervised``."""
+    names = ("nodes", "senders", "receivers", "n_node")
+    return tuple(batch.get(name) for name in names), {}
 
 
 def check_pooling(settings: Settings, *, of_graphs: bool) -> None:
@@ -159,46 +79,37 @@ def check_pooling(settings: Settings, *, of_graphs: bool) -> None:
     )
 
 
-def build(settings: Settings, site: Site) -> base.Problem:
-  """Builds data, model and task; see ``base.Problem``.
+def load(settings: Settings, context: RunContext) -> base.TaskData:
+  """Loads the graph; see ``TaskSpec``.
 
-  Nodes and edges are filled up for the devices to have equally many.
+  Nodes and edges are padded, so that all devices have equally many.
   """
   data: NodeOptions = settings.data
   check_pooling(settings, of_graphs=False)
   dataset = nodes.load(
     data.source,
-    Cuts(
-      valid_fraction=data.valid_fraction,
-      split_seed=data.split_seed,
-      data_dir=data.data_dir,
-    ),
+    data.cuts(),
     train_per_class=data.train_per_class,
     num_classes=data.num_classes,
     row_normalize=data.row_normalize,
   )
-  model = base.make_model(settings, num_classes=dataset.num_classes)
   sizes = settings.model.sizes
   if sizes["kind"] == "sgc":
     batches = _batches_of_nodes(dataset, steps=sizes["steps"])
   else:
     batches = _batches_of_the_graph(dataset)
   batches = {
-    split: _filled(batch, site.shards) for split, batch in batches.items()
+    split: _padded(batch, context.shards) for split, batch in batches.items()
   }
-  example = shapes_of(batches["train"])
-  return base.Problem(
-    task=GnnClassification(
-      model, example, settings.task.options.label_smoothing
+  return base.TaskData(
+    facts=DataFacts(
+      fingerprint=dataset.fingerprint,
+      splits={split: SplitFacts(examples=1) for split in batches},
+      example=specs_of(batches["train"], rows=None),
+      num_classes=dataset.num_classes,
     ),
-    layers=base.find_layers(settings, model, *inputs_of(example)),
-    splits=tuple(batches),
-    num_examples=1,
-    fingerprint=dataset.fingerprint,
-    metric_names=("accuracy", "loss"),
     train_batch=lambda step: batches["train"],
     eval_batches=lambda split: [batches[split]],
-    finish=base.finish_averages,
   )
 
 
@@ -234,24 +145,26 @@ def _batches_of_the_graph(dataset: nodes.NodeDataset):
   }
 
 
-def _filled(batch: Mapping[str, np.ndarray], shards: int):
-  """Fills nodes and edges up to multiples of ``shards``.
+def _padded(batch: Mapping[str, np.ndarray], shards: int):
+  """Pads nodes and edges to multiples of ``shards``.
 
-  Edges of filling go from the last node, which is filling too, to itself.
+  Padding edges go from the last node, which is padding too, to itself.
   """
   nodes = batch["nodes"].shape[1]
   edges = batch["senders"].shape[1] if "senders" in batch else 0
   more_nodes, more_edges = -nodes % shards, -edges % shards
   if more_edges and not more_nodes:
     more_nodes = shards
-  filled = {}
+  padded = {}
   for name, array in batch.items():
     of_edges = name in ("senders", "receivers")
-    fill = [(0, 0)] * array.ndim
-    fill[1] = (0, more_edges if of_edges else more_nodes)
+    width = [(0, 0)] * array.ndim
+    width[1] = (0, more_edges if of_edges else more_nodes)
     last = nodes + more_nodes - 1
-    filled[name] = np.pad(array, fill, constant_values=last if of_edges else 0)
-  return filled
+    padded[name] = np.pad(array, width, constant_values=last * of_edges)
+  return padded
 
 
-KIND = Kind(NodeOptions, GnnOptions, build, full_graph=True)
+SPEC = TaskSpec(
+  NodeOptions, LossOptions, load, GnnClassification, full_graph=True
+)

@@ -1,7 +1,8 @@
-"""Kinds of tasks by name."""
+"""Tasks by name."""
 
-from bitnet_jax.train.config.settings import Kind
+from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.tasks import (
+  base,
   classification,
   documents,
   graph_classification,
@@ -10,15 +11,32 @@ from bitnet_jax.train.tasks import (
   text_classification,
   translation,
 )
+from bitnet_jax.train.tasks.facts import DataFacts
 
-KINDS: dict[str, Kind] = {
+TASKS: dict[str, TaskSpec] = {
   "causal_lm": language.CAUSAL,
-  "classification": classification.KIND,
-  "documents": documents.KIND,
-  "graph_classification": graph_classification.KIND,
+  "classification": classification.SPEC,
+  "documents": documents.SPEC,
+  "graph_classification": graph_classification.SPEC,
   "masked_lm": language.MASKED,
-  "node_classification": nodes.KIND,
+  "node_classification": nodes.SPEC,
   "span_corruption": language.SPANS,
-  "text_classification": text_classification.KIND,
-  "translation": translation.KIND,
+  "text_classification": text_classification.SPEC,
+  "translation": translation.SPEC,
 }
+
+
+def load_data(settings: Settings, context: RunContext) -> base.TaskData:
+  """Loads the data of a config.
+
+  Raises:
+    ValueError: for a mistake in the config or the data, naming it.
+    FileNotFoundError: if the data is not there.
+  """
+  return TASKS[settings.task.name].load(settings, context)
+
+
+def make_task(settings: Settings, facts: DataFacts) -> base.Supervised:
+  """Returns the task of a config, with its model; needs no data."""
+  cls = TASKS[settings.task.name].task
+  return cls(base.make_model(settings, facts), facts, settings.task.options)

@@ -4,12 +4,11 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.text.tokenizers import ROLES, Tokenizer, load_tokenizer
 from bitnet_jax.train.config.settings import (
   DataOptions,
   ModelOptions,
-  Site,
+  RunContext,
   check_least,
 )
 
@@ -22,12 +21,6 @@ class TextOptions(DataOptions):
 
   Attributes:
     source: where the texts come from; each task says what it takes.
-    split_names: (our name, its name) pairs of splits, where a source calls them
-      otherwise than is usual.
-    valid_fraction: share of the training split, for a source without "valid".
-    test_fraction: share of the training split, for a source without "test".
-    split_seed: seed of these cuts.
-    data_dir: where TFDS looks.
     tokenizer: "bytes", "bpe", "wordpiece" and "unigram", which are trained on
       the training split and kept in the folder of the run, or a file, see
       ``load_tokenizer``.
@@ -37,9 +30,7 @@ class TextOptions(DataOptions):
   """
 
   split_names: tuple[tuple[str, str], ...]
-  valid_fraction: float
   test_fraction: float
-  split_seed: int
   data_dir: str | None
   tokenizer: str
   vocab_size: int | None
@@ -47,17 +38,7 @@ class TextOptions(DataOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_least("data", self, vocab_size=1, split_seed=0)
-
-  def cuts(self) -> Cuts:
-    """Returns where the splits come from."""
-    return Cuts(
-      valid_fraction=self.valid_fraction,
-      test_fraction=self.test_fraction,
-      split_seed=self.split_seed,
-      split_names=self.split_names,
-      data_dir=self.data_dir,
-    )
+    check_least("data", self, vocab_size=1)
 
   def by_split(
     self, splits: Iterable[str], make: Callable[[str], _T]
@@ -89,7 +70,7 @@ class TextOptions(DataOptions):
   def load_tokenizer(
     self,
     texts: Callable[[], Iterable[str]],
-    site: Site,
+    context: RunContext,
     *,
     num_sentinels: int = 0,
   ) -> Tokenizer:
@@ -106,6 +87,6 @@ class TextOptions(DataOptions):
       num_sentinels=num_sentinels,
       lowercase=self.lowercase,
       needs=ROLES,
-      known=site.vocabularies,
-      cache=site.folder,
+      known=context.vocabularies,
+      cache=context.folder,
     )

@@ -1,33 +1,38 @@
-"""Predicting tokens: the loss and the metrics of all language models."""
+"""Predicting tokens: loss, metrics and batches of all language models."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from bitnet_jax.train.config.settings import check_least
-from bitnet_jax.train.tasks import base
-from bitnet_jax.train.tasks.losses import check_smoothing, cross_entropy
+from bitnet_jax.data.batches import order
+from bitnet_jax.data.text.tokenizers import Tokenizer
+from bitnet_jax.train.config.settings import (
+  RunContext,
+  Settings,
+  check_least,
+)
+from bitnet_jax.train.tasks import base, scores
+from bitnet_jax.train.tasks.facts import DataFacts, sizes_of, specs_of
+from bitnet_jax.train.tasks.losses import LossOptions, cross_entropy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenOptions:
+class TokenOptions(LossOptions):
   """The keys of the group ``task`` that all language models have.
 
   Attributes:
-    label_smoothing: see ``losses.cross_entropy``; in training only.
     z_loss: see ``losses.cross_entropy``; in training only.
   """
 
-  label_smoothing: float
   z_loss: float
 
   def __post_init__(self):
-    check_smoothing(self.label_smoothing)
+    super().__post_init__()
     check_least("task", self, z_loss=0)
 
 
@@ -62,85 +67,100 @@ def arguments(
   return (batch["tokens"],), {n: batch[n] for n in known if n in batch}
 
 
-def shapes_of(
-  batch: Mapping[str, Any],
-) -> dict[str, jax.ShapeDtypeStruct]:
-  """Returns shapes and dtypes of one row of a batch."""
-  return {
-    name: jax.ShapeDtypeStruct((1, *array.shape[1:]), array.dtype)
-    for name, array in batch.items()
-  }
-
-
 @dataclasses.dataclass(frozen=True)
-class TokenTask:
-  """What all tasks on tokens have.
+class TokenPrediction(base.Supervised):
+  """Cross-entropy of "targets", weighted by "mask"."""
 
-  Attributes:
-    model: maps tokens to logits.
-    example: one row of a batch, as shapes; see ``shapes_of``.
-  """
+  def inputs(
+    self, batch: Mapping[str, Any]
+  ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """See ``Supervised``."""
+    return arguments(batch)
 
-  model: nn.Module
-  example: Mapping[str, jax.ShapeDtypeStruct]
+  @property
+  def metric_names(self) -> tuple[str, ...]:
+    """See ``Supervised``."""
+    return ("accuracy", "loss", "perplexity")
 
-  def init(self, key: jax.Array) -> Mapping[str, Any]:
-    """See ``base.Task``."""
-    zeros = {n: jnp.zeros(s.shape, s.dtype) for n, s in self.example.items()}
-    args, kwargs = arguments(zeros)
-    return self.model.init(key, *args, **kwargs)
-
-  def weight(self, batch: base.Batch) -> jax.Array:
-    """Returns the number of targets, or rows, that count; 1 for none.
-
-    A small batch may have nothing masked: its loss is then 0, not NaN.
-    """
-    return jnp.maximum(jnp.sum(batch["mask"]), 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenPrediction(TokenTask):
-  """Cross-entropy of "targets", weighted by "mask"; "loss" and "accuracy".
-
-  Attributes:
-    options: of the loss.
-  """
-
-  options: TokenOptions
-
-  def totals(
-    self,
-    params: Any,
-    variables: Any,
-    batch: base.Batch,
-    *,
-    key: jax.Array,
-    deterministic: bool,
-    strength: jax.Array | None,
-  ) -> tuple[base.Totals, Any]:
-    """See ``base.Task``."""
-    args, kwargs = arguments(batch)
-    logits, variables = base.apply(
-      self.model,
-      params,
-      variables,
-      *args,
-      key=key,
-      deterministic=deterministic,
-      strength=strength,
-      **kwargs,
-    )
+  def sums(
+    self, outputs: Any, batch: base.Batch, *, deterministic: bool
+  ) -> base.Totals:
+    """See ``Supervised``."""
     extras = {}
     if not deterministic:
       extras = {
         "label_smoothing": self.options.label_smoothing,
         "z_loss": self.options.z_loss,
       }
-    losses = cross_entropy(logits, batch["targets"], **extras)
-    hits = most_likely(logits) == batch["targets"]
-    totals = {
+    losses = cross_entropy(outputs, batch["targets"], **extras)
+    hits = most_likely(outputs) == batch["targets"]
+    return {
       "loss": jnp.sum(losses * batch["mask"]),
       "accuracy": jnp.sum(hits * batch["mask"]),
-      "weight": jnp.sum(batch["mask"]) if deterministic else self.weight(batch),
     }
-    return totals, variables
+
+  def finish(self, split: str, sums: Mapping[str, Any]) -> dict[str, float]:
+    """See ``Supervised``."""
+    nll, count = float(sums["loss"]), float(sums["weight"])
+    perplexity = scores.perplexity(nll, count)
+    return super().finish(split, sums) | {"perplexity": perplexity}
+
+
+def token_data(
+  settings: Settings,
+  context: RunContext,
+  examples: Mapping[str, order.Examples],
+  tokenizer: Tokenizer,
+  *,
+  eval_batches: Callable[[str], Iterable[Mapping[str, np.ndarray]]]
+  | None = None,
+  length: int,
+  score: Any = None,
+  **facts: Any,
+) -> base.TaskData:
+  """Returns batches and facts of rows of tokens.
+
+  Args:
+    settings: the config.
+    context: which part of a batch is this process's.
+    examples: by split.
+    tokenizer: of the texts.
+    eval_batches: see ``TaskData``; by default the examples in order.
+    length: tokens of one example, padding included.
+    score: see ``TaskData``.
+    **facts: fields of ``DataFacts`` but for those that follow from the above;
+      "fingerprint" is that of the texts.
+  """
+  data = settings.data
+  train_batch = order.train_batches(
+    examples["train"],
+    batch_size=data.batch_size,
+    seed=settings.seed,
+    **context.part,
+  )
+  first = train_batch(0)
+  own: dict[str, Any] = {
+    "splits": sizes_of(examples),
+    "example": specs_of(first),
+    "vocab_size": tokenizer.vocab_size,
+  }
+  if "inputs" in first:
+    own["start_id"] = int(first["tokens"][0, 0])
+  facts["fingerprint"] += f" vocabulary {tokenizer.fingerprint}"
+  return base.TaskData(
+    facts=DataFacts(**own | facts),
+    train_batch=train_batch,
+    eval_batches=eval_batches
+    or (lambda split: eval_batches_of(settings, context, examples[split])),
+    tokenizer=tokenizer,
+    tokens=length,
+    score=score,
+  )
+
+
+def eval_batches_of(
+  settings: Settings, context: RunContext, examples: order.Examples
+) -> Iterable[Mapping[str, np.ndarray]]:
+  """Returns the batches that go through examples once."""
+  size = settings.data.rows_of_evaluation
+  return order.eval_batches(examples, batch_size=size, **context.part)

@@ -8,11 +8,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bitnet_jax import choices
-from bitnet_jax.data.batches import order, rows
+from bitnet_jax.data.batches import rows
 from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.data.views import parallel
 from bitnet_jax.inference import beam_search
-from bitnet_jax.train.config.settings import Kind, Settings, Site, check_least
+from bitnet_jax.train.config.settings import (
+  RunContext,
+  Settings,
+  TaskSpec,
+  check_least,
+)
 from bitnet_jax.train.devices import multihost
 from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.tasks import base, scores
@@ -20,8 +25,8 @@ from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
   TokenOptions,
   TokenPrediction,
-  arguments,
-  shapes_of,
+  eval_batches_of,
+  token_data,
 )
 
 SCORES = {
@@ -75,8 +80,8 @@ class TranslationOptions(TokenOptions):
     check_least("task", self, num_beams=1)
 
 
-def build(settings: Settings, site: Site) -> base.Problem:
-  """Builds data, model and task; see ``base.Problem``."""
+def load(settings: Settings, context: RunContext) -> base.TaskData:
+  """Loads the pairs of texts; see ``TaskSpec``."""
   data: PairOptions = settings.data
   options: TranslationOptions = settings.task.options
   data.check_fits(settings.model, "input_len", "target_len")
@@ -85,7 +90,7 @@ def build(settings: Settings, site: Site) -> base.Problem:
   )
   train = corpus.splits["train"]
   tokenizer = data.load_tokenizer(
-    lambda: [*train.sources, *train.targets], site
+    lambda: [*train.sources, *train.targets], context
   )
   if options.num_beams > tokenizer.vocab_size:
     raise ValueError(
@@ -105,28 +110,14 @@ def build(settings: Settings, site: Site) -> base.Problem:
     )
 
   examples = data.by_split(corpus.splits, make)
-  batch_at = order.train_batches(
-    examples["train"],
-    batch_size=data.batch_size,
-    seed=settings.seed,
-    **site.part,
-  )
-  example = shapes_of(batch_at(0))
-  model: Any = base.make_model(settings, vocab_size=tokenizer.vocab_size)
-  args, kwargs = arguments(example)
-
-  def eval_batches(split: str):
-    return order.eval_batches(
-      examples[split], batch_size=data.rows_of_evaluation, **site.part
-    )
 
   def score(
-    split: str, variables: Mapping[str, Any], mesh: Mesh
+    model: Any, split: str, variables: Mapping[str, Any], mesh: Mesh
   ) -> dict[str, float]:
     wanted = corpus.splits[split].targets
     rows_written = [
       row
-      for batch in eval_batches(split)
+      for batch in eval_batches_of(settings, context, examples[split])
       for row in _translate(
         model, variables, batch, tokenizer, data, options, mesh
       )
@@ -139,19 +130,14 @@ def build(settings: Settings, site: Site) -> base.Problem:
       for name, value in SCORES[key](written, wanted).items()
     }
 
-  return base.Problem(
-    task=TokenPrediction(model, example, options),
-    layers=base.find_layers(settings, model, *args, **kwargs),
-    splits=tuple(corpus.splits),
-    num_examples=len(examples["train"]),
-    fingerprint=base.with_vocabulary(corpus.fingerprint, tokenizer),
-    metric_names=("accuracy", "loss", "perplexity"),
-    train_batch=batch_at,
-    eval_batches=eval_batches,
-    finish=_finish,
-    tokenizer=tokenizer,
-    tokens=data.input_len + data.target_len,
+  return token_data(
+    settings,
+    context,
+    examples,
+    tokenizer,
+    length=data.input_len + data.target_len,
     score=score,
+    fingerprint=corpus.fingerprint,
   )
 
 
@@ -201,10 +187,4 @@ def _decode(row: np.ndarray, tokenizer: Tokenizer) -> str:
   return tokenizer.decode(row[: ended[0]] if ended.size else row)
 
 
-def _finish(split, sums):
-  metrics = base.finish_averages(split, sums)
-  nll, weight = float(sums["loss"]), float(sums["weight"])
-  return metrics | {"perplexity": scores.perplexity(nll, weight)}
-
-
-KIND = Kind(PairOptions, TranslationOptions, build)
+SPEC = TaskSpec(PairOptions, TranslationOptions, load, TokenPrediction)

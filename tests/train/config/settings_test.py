@@ -7,7 +7,7 @@ from bitnet_jax.quantizers.recipe import RECIPES
 from bitnet_jax.train.config.quant_options import PhaseIn
 from bitnet_jax.train.config.settings import parse_settings
 from bitnet_jax.train.experiment import build
-from bitnet_jax.train.tasks.registry import KINDS
+from bitnet_jax.train.tasks.registry import TASKS
 
 GROUPS = (
   "",
@@ -33,7 +33,7 @@ def group_of(config, path):
 
 def parse_all(config):
   """Parses a config, with the parts of ``quant`` that are parsed on use."""
-  settings = parse_settings(config, KINDS)
+  settings = parse_settings(config, TASKS)
   settings.quant.make_rules()
   settings.quant.make_phase_in()
   return settings
@@ -280,7 +280,7 @@ def test_metric_names_are_those_of_an_evaluation(make_config):
   experiment = build(make_config())
   with experiment.activate():
     metrics = experiment.evaluator()("test", experiment.init())
-  assert sorted(metrics) == sorted(experiment.problem.metric_names)
+  assert sorted(metrics) == sorted(experiment.task.metric_names)
 
 
 def test_model_of_another_family_says_whose_keys_do_not_fit(make_config):
@@ -294,14 +294,20 @@ def test_number_of_classes_is_no_key_of_the_model(make_config):
   with pytest.raises(
     ValueError, match=r"model.num_classes is not a key"
   ) as error:
-    parse_settings(config, KINDS)
+    parse_settings(config, TASKS)
   assert "num_classes" not in str(error.value).split("keys are: ")[1]
 
 
 def test_mlp_takes_images_and_features(make_config):
-  assert build(make_config()).problem.task.example == (8, 8, 1)
+  assert build(make_config()).data.facts.example["inputs"].shape[1:] == (
+    8,
+    8,
+    1,
+  )
   xor = {"data__source": "embedded:xor", "data__num_classes": 2}
-  assert build(make_config(**xor)).problem.task.example == (4,)
+  assert build(make_config(**xor)).data.facts.example["inputs"].shape[1:] == (
+    4,
+  )
 
 
 def test_numbers_of_the_config_reach_the_recipe(make_config):
@@ -318,7 +324,7 @@ def test_numbers_of_the_config_reach_the_recipe(make_config):
     quant__rules=(("head", "float"),),
   )["quant"]
   rules = parse_settings(
-    make_config() | {"quant": quant}, KINDS
+    make_config() | {"quant": quant}, TASKS
   ).quant.make_rules()
   assert rules[0] == ("head", "float")
   pattern, recipe = rules[1]
@@ -333,7 +339,7 @@ def test_numbers_of_the_config_reach_the_recipe(make_config):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_without_overrides_is_the_one_of_that_name(make_config, name):
-  settings = parse_settings(make_config(quant__recipe=name), KINDS)
+  settings = parse_settings(make_config(quant__recipe=name), TASKS)
   assert settings.quant.make_recipe() == RECIPES[name]
 
 
@@ -345,7 +351,7 @@ def test_lists_of_json_are_taken_for_tuples(make_config):
   config = make_config()
   config["quant"]["rules"] = rules["quant__rules"]
   config["sharding_rules"] = rules["sharding_rules"]
-  settings = parse_settings(config, KINDS)
+  settings = parse_settings(config, TASKS)
   assert settings.quant.rules == (("head", "float"),)
   assert settings.axis_rules() == (("a", ("b",)),)
 
@@ -378,6 +384,6 @@ def test_strength_by_step(phase_in, expected):
 )
 def test_epochs_are_rounded_up(make_config, epochs, examples, steps):
   settings = parse_settings(
-    make_config(total_steps=None, total_epochs=epochs), KINDS
+    make_config(total_steps=None, total_epochs=epochs), TASKS
   )
   assert settings.count_steps(examples=examples) == steps

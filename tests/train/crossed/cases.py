@@ -14,7 +14,7 @@ import pytest
 
 from bitnet_jax.train import runner
 from bitnet_jax.train.config.settings import parse_settings
-from bitnet_jax.train.tasks.registry import KINDS
+from bitnet_jax.train.tasks.registry import TASKS
 from tests.train import tiny
 from tests.train.conftest import CONFIGS
 
@@ -325,7 +325,7 @@ def make_config(
     before = copy.deepcopy(config)
     tiny.override(config, changes)
     assert config != before, f"{option} changes nothing"
-    parse_settings(config, KINDS)  # Every key is one of this kind of run.
+    parse_settings(config, TASKS)  # Every key is one of this kind of run.
   return config
 
 

@@ -87,12 +87,12 @@ class Finished(NamedTuple):
 def result_is_complete(run: Finished) -> None:
   """``result.json`` has every metric, of the last step and of the best."""
   assert json.loads((run.folder / "result.json").read_text()) == run.result
-  problem = run.experiment.problem
+  experiment = run.experiment
   wanted = {
     f"{split}/{name}"
-    for split in problem.splits
+    for split in experiment.data.facts.splits
     if split != "train"
-    for name in problem.metric_names
+    for name in experiment.task.metric_names
   }
   logged = {line["step"]: line for line in lines_without_time(run.folder)}
   assert [*logged] == [*range(1, run.result["step"] + 1)]
@@ -178,7 +178,7 @@ def accumulation_is_exact(run: Finished) -> None:
   strength = experiment.settings.quant.make_phase_in().strength(0)
   with experiment.activate():
     batch = place_batch(
-      experiment.problem.train_batch(0),
+      experiment.data.train_batch(0),
       experiment.mesh,
       full_graph=experiment.full_graph,
     )

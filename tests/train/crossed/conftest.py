@@ -29,11 +29,11 @@ def programs():
     return built[key]
 
   def once(method):
-    # Of a problem, which an experiment shares with those that replace it.
+    # Of a task, which an experiment shares with those that replace it.
     def wrapped(self):
-      key = (method.__name__, id(self.problem))
+      key = (method.__name__, id(self.train_task))
       if key not in kept:
-        kept[key] = self.problem, method(self)
+        kept[key] = self.train_task, method(self)
       return kept[key][1]
 
     return wrapped

@@ -52,7 +52,7 @@ def one_step(config):
     state = experiment.init()
     codes = jax.jit(lambda p: codes_of(experiment, p))(state.params)
     batch = place_batch(
-      experiment.problem.train_batch(0),
+      experiment.data.train_batch(0),
       experiment.mesh,
       full_graph=experiment.full_graph,
     )
@@ -69,7 +69,7 @@ def one_step(config):
 
 def codes_of(experiment, params):
   codes = shared_codes(params=params, **experiment.kernels())
-  layers = {layer.path: layer for layer in experiment.problem.layers}
+  layers = {layer.path: layer for layer in experiment.layers}
   return {
     path: unpacked(q).replace(latent=layers[path].kernel(params))
     for path, q in codes.items()

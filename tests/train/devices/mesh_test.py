@@ -134,7 +134,7 @@ def test_step_constrains_activations(make_config):
   experiment = build(make_config(**on((2, 2, 2))))
   with experiment.activate():
     state = experiment.init()
-    batch = place_batch(experiment.problem.train_batch(0), experiment.mesh)
+    batch = place_batch(experiment.data.train_batch(0), experiment.mesh)
     jaxpr = str(
       jax.make_jaxpr(experiment.train_step())(
         state, batch, experiment.train_key()
@@ -189,7 +189,7 @@ def test_parameters_and_moments_are_split_as_the_rules_say(
   experiment = build(make_config(config_name, **on((2, 2, 2)), **options))
   with experiment.activate():
     state = experiment.init()
-    batch = place_batch(experiment.problem.train_batch(0), experiment.mesh)
+    batch = place_batch(experiment.data.train_batch(0), experiment.mesh)
     after, _ = experiment.train_step()(state, batch, experiment.train_key())
   for params in (state.params, after.params):
     for path, spec in expected.items():

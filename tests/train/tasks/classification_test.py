@@ -9,6 +9,8 @@ import pytest
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.tasks.base import averages
 from bitnet_jax.train.tasks.classification import Classification
+from bitnet_jax.train.tasks.facts import DataFacts
+from bitnet_jax.train.tasks.losses import LossOptions
 
 # Losses are computed in float32.
 FLOAT32 = 1e-6
@@ -29,9 +31,8 @@ class Passing(nn.Module):
 
 
 def make_task(dtype=jnp.float32, mean=0.0, std=1.0):
-  return Classification(
-    Passing(dtype), (3,), np.full((1, 1), mean), np.full((1, 1), std)
-  )
+  facts = DataFacts(mean=(mean,), std=(std,))
+  return Classification(Passing(dtype), facts, LossOptions(label_smoothing=0.0))
 
 
 LOGITS = np.array([[2, 0, 0], [0, 1, 0], [0, 0, 3], [1, 0, 0]], np.float32)

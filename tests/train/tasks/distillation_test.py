@@ -30,10 +30,10 @@ def taught(make_config, teacher, **overrides):
 
 
 def totals_of(experiment, *, deterministic=False):
-  task = experiment.problem.task
+  task = experiment.task if deterministic else experiment.train_task
   with experiment.activate():
     state = experiment.init()
-    batch = experiment.problem.train_batch(0)
+    batch = experiment.data.train_batch(0)
     found, _ = jax.jit(
       lambda p, b: task.totals(
         p,
@@ -91,9 +91,9 @@ def test_teacher_that_is_the_student_teaches_nothing(make_config, teacher):
     optim__weight_decay=0.0,
   )
   experiment = build(config)
-  task = experiment.problem.task
+  task = experiment.train_task
   params = experiment.start().params
-  batch = jax.tree.map(jnp.asarray, experiment.problem.train_batch(0))
+  batch = jax.tree.map(jnp.asarray, experiment.data.train_batch(0))
 
   def loss(params):
     found, _ = task.totals(
@@ -145,9 +145,8 @@ def test_features_are_compared(make_config, teacher):
   )
   experiment = build(config)
   found, state, batch = totals_of(experiment)
-  task = experiment.problem.task
-  inputs = batch["inputs"].astype(np.float32)
-  inputs = jnp.asarray((inputs - task.task.mean) / task.task.std)
+  task = experiment.distillation
+  (inputs,), _ = task.student.inputs(jax.tree.map(jnp.asarray, batch))
 
   def layer(model, params):
     _, seen = model.apply(
@@ -158,7 +157,7 @@ def test_features_are_compared(make_config, teacher):
     return seen["intermediates"]["layer_0"]["__call__"][0]
 
   own, theirs = (
-    layer(task.model, state.params),
+    layer(task.student.model, state.params),
     layer(task.teacher.model, task.variables["params"]),
   )
   expected = np.square(np.asarray(own) - np.asarray(theirs)).mean(-1).sum()
@@ -171,7 +170,7 @@ def test_features_are_compared(make_config, teacher):
     (dict(distill__weight=1.5), r"distill.weight is 1.5; it must lie"),
     (dict(distill__temperature=0.0), r"distill.temperature is 0.0; it must"),
     (dict(distill__features=("nose",)), "'nose', which the student has not"),
-    (dict(distill__features=("layer_0",)), r"layer_0 has the shape \(32, 32\)"),
+    (dict(distill__features=("layer_0",)), r"layer_0 has the shape \(1, 32\)"),
     (
       dict(
         config_name="karate_gnn",

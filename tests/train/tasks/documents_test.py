@@ -14,7 +14,9 @@ from bitnet_jax.train.experiment import build
 from bitnet_jax.train.folder.metrics import read_metrics
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_eval_step, make_train_step
-from bitnet_jax.train.tasks.documents import Documents
+from bitnet_jax.train.tasks.documents import EXAMPLE, Documents
+from bitnet_jax.train.tasks.facts import DataFacts
+from bitnet_jax.train.tasks.losses import LossOptions
 from tests.train.conftest import lines_without_time
 
 DOCSTRINGS = {
@@ -89,15 +91,17 @@ def test_run_is_the_same_however_its_steps_are_dispatched(
 def test_batches_of_that_run_need_different_room(make_config, tsv, monkeypatch):
   monkeypatch.setattr(bag_of_words, "_ROUND", 8)
   monkeypatch.setattr(bag_of_words, "_FITTING", 0.5)
-  problem = build(make_config(**tsv)).problem
-  rooms = [len(problem.train_batch(step)["columns"]) for step in range(12)]
+  experiment = build(make_config(**tsv))
+  rooms = [
+    len(experiment.data.train_batch(step)["columns"]) for step in range(12)
+  ]
   assert len(set(rooms)) == 2
 
 
 def test_weights_are_a_mean_or_tfidf(make_config, tsv):
   for weighting, power in (("mean", 1), ("tfidf", 2)):
     config = make_config(**tsv, data__weighting=weighting)
-    batch = build(config).problem.train_batch(0)
+    batch = build(config).data.train_batch(0)
     sums = np.zeros(17)
     np.add.at(sums, batch["segments"], batch["weights"] ** power)
     np.testing.assert_allclose(sums[:16], 1, rtol=1e-5)
@@ -107,7 +111,7 @@ def test_weights_are_a_mean_or_tfidf(make_config, tsv):
 def test_special_tokens_frame_each_document(make_config, tsv):
   def pieces(*, special):
     config = make_config(**tsv, data__special_tokens=special)
-    batches = build(config).problem.eval_batches("train")
+    batches = build(config).data.eval_batches("train")
     return sum(int((batch["weights"] > 0).sum()) for batch in batches)
 
   # An evaluation batch has 100 documents, some of which fill it up.
@@ -123,7 +127,9 @@ def small_task(vocab_size):
     dtype="float32",
     param_dtype="float32",
   )
-  return Documents(WideMlp(cfg, "float"), CLASSES)
+  facts = DataFacts(example=EXAMPLE, num_classes=CLASSES)
+  options = LossOptions(label_smoothing=0.0)
+  return Documents(WideMlp(cfg, "float"), facts, options)
 
 
 def test_cut_vocabulary_gives_what_the_whole_one_gives():

@@ -42,7 +42,7 @@ def take_step(config):
   experiment = build(config)
   with experiment.activate():
     state, step = experiment.init(), experiment.train_step()
-    batch = place_batch(experiment.problem.train_batch(0), experiment.mesh)
+    batch = place_batch(experiment.data.train_batch(0), experiment.mesh)
     state, metrics = step(state, batch, experiment.train_key())
   return *jax.device_get((metrics, state.params)), experiment
 
@@ -88,8 +88,8 @@ def test_loss_is_that_of_training_nodes_and_metrics_those_of_a_split():
   )
   with experiment.activate():
     state = experiment.init()
-    batch = jax.tree.map(jnp.asarray, experiment.problem.train_batch(0))
-    logits = jax.jit(experiment.problem.task.model.apply)(
+    batch = jax.tree.map(jnp.asarray, experiment.data.train_batch(0))
+    logits = jax.jit(experiment.task.model.apply)(
       {"params": state.params},
       *(batch[name] for name in ("nodes", "senders", "receivers")),
     )
@@ -113,13 +113,13 @@ def test_sgc_trains_on_propagated_features_of_the_split_alone():
     "embedded:karate", Cuts(valid_fraction=0.3), train_per_class=4
   )
   expected = graphs.propagate(dataset.graph, steps=2)
-  first, second = map(experiment.problem.train_batch, (0, 7))
+  first, second = map(experiment.data.train_batch, (0, 7))
   assert first["nodes"] is second["nodes"]  # Computed once.
   assert "senders" not in first
   np.testing.assert_array_equal(
     first["nodes"][0], expected[dataset.splits["train"]]
   )
-  (batch,) = experiment.problem.eval_batches("test")
+  (batch,) = experiment.data.eval_batches("test")
   np.testing.assert_array_equal(
     batch["labels"][0], dataset.labels[dataset.splits["test"]]
   )
@@ -161,7 +161,7 @@ def test_graphs_spread_over_devices_give_the_step_of_one(recipe, overrides):
 
 def test_evaluation_of_graphs_counts_each_once():
   experiment = build(random_graphs(data__eval_batch_size=64))
-  batches = list(experiment.problem.eval_batches("test"))
+  batches = list(experiment.data.eval_batches("test"))
   assert len(batches) == 8
   assert sum(batch["mask"].sum() for batch in batches) == 500
   with experiment.activate():

@@ -12,6 +12,7 @@ from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.quantizers.recipe import RECIPES
 from bitnet_jax.train import runner
 from bitnet_jax.train.experiment import build
+from bitnet_jax.train.tasks.facts import DataFacts
 from bitnet_jax.train.tasks.losses import cross_entropy
 from bitnet_jax.train.tasks.token_prediction import (
   TokenOptions,
@@ -44,7 +45,7 @@ def stubs(monkeypatch):
 
 def texts_of(config, split):
   """The documents of a split, found by what its batches must say."""
-  (rows,) = [build(config).problem.eval_batches(split)]
+  (rows,) = [build(config).data.eval_batches(split)]
   targets = [
     token
     for batch in rows
@@ -72,7 +73,7 @@ def test_metrics_are_those_of_the_models_own_logits(source):
   with experiment.activate():
     state = experiment.init()
     metrics = experiment.evaluator()("valid", state)
-    logits = jax.jit(experiment.problem.task.model.apply)
+    logits = jax.jit(experiment.task.model.apply)
     nll, hits = [], 0
     for start in range(0, len(sequence) - 1, 16):
       window = sequence[start : start + 17]
@@ -93,7 +94,7 @@ def test_metrics_are_those_of_the_models_own_logits(source):
     "word_perplexity": np.exp(sum(nll) / words),
   }
   assert metrics.keys() == expected.keys()
-  assert {*metrics} == {*experiment.problem.metric_names}
+  assert {*metrics} == {*experiment.task.metric_names}
   for name, value in expected.items():
     # An exponential multiplies the error of its argument, here up to 50.
     np.testing.assert_allclose(metrics[name], value, 50 * FLOAT32, err_msg=name)
@@ -112,10 +113,10 @@ def test_metrics_are_those_of_the_models_own_logits(source):
   ids=str,
 )
 def test_every_token_and_every_end_is_predicted_once(source, stubs, rows):
-  problem = build(tiny.make("decoder", source, **rows)).problem
+  experiment = build(tiny.make("decoder", source, **rows))
   found = collections.Counter()
-  for split in problem.splits:
-    for batch in problem.eval_batches(split):
+  for split in experiment.data.facts.splits:
+    for batch in experiment.data.eval_batches(split):
       assert {*np.unique(batch["mask"])} <= {0, 1}
       found.update(batch["targets"][batch["mask"] > 0].tolist())
   content = "".join(LINES).encode()
@@ -141,7 +142,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(source, stubs, packing):
 def test_stride_gives_context_and_counts_the_same_tokens(source, stubs):
   def evaluated(stride):
     experiment = build(tiny.make("decoder", source, data__eval_stride=stride))
-    batches = experiment.problem.eval_batches("valid")
+    batches = experiment.data.eval_batches("valid")
     weight = sum(batch["mask"].sum() for batch in batches)
     return tiny.evaluate(experiment)["loss"], weight
 
@@ -163,7 +164,7 @@ def totals_of(options, *, deterministic, mask):
     "targets": np.array([[0, 1, 2], [3, 4, 0]], np.int32),
     "mask": np.asarray(mask, np.float32),
   }
-  task = TokenPrediction(Constant(5), {}, TokenOptions(**options))
+  task = TokenPrediction(Constant(5), DataFacts(), TokenOptions(**options))
   totals = functools.partial(
     task.totals,
     key=jax.random.key(0),
@@ -244,7 +245,7 @@ def test_document_is_predicted_whatever_stands_beside_it(source, family):
   experiment = build(config)
   batch = next(
     batch
-    for batch in experiment.problem.eval_batches("train")
+    for batch in experiment.data.eval_batches("train")
     if batch["segment_ids"].max() >= 2
   )
   with experiment.activate():
@@ -253,7 +254,7 @@ def test_document_is_predicted_whatever_stands_beside_it(source, family):
     @jax.jit
     def losses(batch):
       args, kwargs = arguments(batch)
-      model = experiment.problem.task.model
+      model = experiment.task.model
       logits = model.apply({"params": state.params}, *args, **kwargs)
       return cross_entropy(logits, batch["targets"])
 
@@ -268,9 +269,9 @@ def test_document_is_predicted_whatever_stands_beside_it(source, family):
 
 def test_chosen_tokens_are_what_counts_and_the_same_each_time(source, stubs):
   experiment = build(tiny.make("encoder", source, task__mask_rate=0.3))
-  task, problem = experiment.problem.task, experiment.problem
+  task = experiment.task
   weight = 0
-  for batch in problem.eval_batches("train"):
+  for batch in experiment.data.eval_batches("train"):
     chosen = batch["mask"] > 0
     fills = ~chosen.any(1, keepdims=True)
     assert (chosen | fills | (batch["tokens"] == batch["targets"])).all()
@@ -279,8 +280,8 @@ def test_chosen_tokens_are_what_counts_and_the_same_each_time(source, stubs):
   letters = len("".join(LINES).encode())
   assert 0.2 * letters < weight < 0.3 * letters  # Of 80 % of the lines.
   assert tiny.evaluate(experiment) == tiny.evaluate(experiment)
-  first, later = (problem.train_batch(step) for step in (0, 20))
-  again = problem.train_batch(0)
+  first, later = (experiment.data.train_batch(step) for step in (0, 20))
+  again = experiment.data.train_batch(0)
   jax.tree.map(np.testing.assert_array_equal, first, again)
   assert (first["mask"] != later["mask"]).any()
 
@@ -296,8 +297,8 @@ def test_logits_of_the_chosen_tokens_alone_give_the_same_loss(source):
     state = few.init()
 
     def totals(experiment):
-      batch = experiment.problem.train_batch(0)
-      task = experiment.problem.task
+      batch = experiment.data.train_batch(0)
+      task = experiment.task
       run = functools.partial(
         task.totals, key=jax.random.key(0), deterministic=True, strength=None
       )
@@ -312,11 +313,11 @@ def test_logits_of_the_chosen_tokens_alone_give_the_same_loss(source):
 
 
 def test_spans_are_only_scored_per_token(source, stubs):
-  problem = build(tiny.make("encoder_decoder", source)).problem
-  assert problem.metric_names == ("accuracy", "loss", "perplexity")
-  batch = problem.train_batch(0)
+  experiment = build(tiny.make("encoder_decoder", source))
+  assert experiment.task.metric_names == ("accuracy", "loss", "perplexity")
+  batch = experiment.data.train_batch(0)
   assert batch["inputs"].shape[1] == 16
-  assert problem.tokenizer.vocab_size == BYTES.vocab_size + 16
+  assert experiment.data.tokenizer.vocab_size == BYTES.vocab_size + 16
 
 
 def test_perplexity_of_a_word_stays_finite(tmp_path, stubs):
@@ -368,7 +369,7 @@ def test_run_goes_on_where_it_stopped(source, stubs, tmp_path, name, options):
   result = assert_resumes_and_dispatches_alike(
     name, source, tmp_path, **options
   )
-  metrics = build(result["config"], tmp_path / "once").problem.metric_names
+  metrics = build(result["config"], tmp_path / "once").task.metric_names
   assert {*result["metrics"]} == {
     f"{split}/{metric}" for split in ("valid", "test") for metric in metrics
   }
@@ -410,7 +411,7 @@ def test_bytes_are_predicted_better_than_by_their_frequencies(tmp_path):
     model__num_layers=2,
   )
   result = runner.run(config, tmp_path / "run")
-  batches = build(config).problem.eval_batches("valid")
+  batches = build(config).data.eval_batches("valid")
   targets = np.concatenate([b["targets"][b["mask"] > 0] for b in batches])
   shares = np.bincount(targets) / len(targets)
   shares = shares[shares > 0]

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from bitnet_jax.train.tasks.losses import check_smoothing, cross_entropy
+from bitnet_jax.train.tasks.losses import LossOptions, cross_entropy
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (4, 3, 7)).astype(np.float32)
 LABELS = np.arange(12).reshape(4, 3) % 7
@@ -38,4 +38,4 @@ def test_half_precision_logits_are_raised_first():
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_bad_share_of_smoothing_is_refused(share):
   with pytest.raises(ValueError, match=f"label_smoothing is {share}"):
-    check_smoothing(share)
+    LossOptions(label_smoothing=share)

@@ -12,7 +12,8 @@ import pytest
 from bitnet_jax.train.experiment import build
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_train_step
-from bitnet_jax.train.tasks.registry import KINDS
+from bitnet_jax.train.tasks.facts import ArraySpec, DataFacts
+from bitnet_jax.train.tasks.registry import TASKS
 from bitnet_jax.train.tasks.token_prediction import (
   TokenOptions,
   TokenPrediction,
@@ -92,22 +93,24 @@ SLOW = ("causal_lm", "graph_classification", "span_corruption", "translation")
 
 def evaluation_of(config):
   """Returns the program that evaluates a batch, as text, and a batch."""
-  problem = build(config).problem
-  (batch, *_) = problem.eval_batches("valid")
+  experiment = build(config)
+  (batch, *_) = experiment.data.eval_batches("valid")
   key = jax.eval_shape(lambda: jax.random.key(0))
-  variables = nn.unbox(jax.eval_shape(problem.task.init, key))
+  variables = nn.unbox(jax.eval_shape(experiment.task.init, key))
   params = variables.pop("params")
 
   def totals(params, variables, batch, key):
     options = {"deterministic": True, "strength": None}
-    return problem.task.totals(params, variables, batch, key=key, **options)[0]
+    return experiment.task.totals(params, variables, batch, key=key, **options)[
+      0
+    ]
 
   program = str(jax.make_jaxpr(totals)(params, variables, batch, key))
   return re.sub("0x[0-9a-f]+", "", program), batch  # Without addresses.
 
 
 def test_every_kind_has_a_case():
-  assert CASES.keys() == KINDS.keys()
+  assert CASES.keys() == TASKS.keys()
 
 
 @pytest.mark.parametrize(
@@ -136,11 +139,12 @@ def test_epochs_go_so_often_through_the_training_split(
   make, _ = CASES[name]
   config = make(make_config, tmp_path, total_steps=None, total_epochs=3)
   experiment = build(config)
-  problem, size = experiment.problem, config["data"]["batch_size"]
+  size = config["data"]["batch_size"]
   read = sum(
-    rows_of(problem.train_batch(i)) for i in range(experiment.total_steps)
+    rows_of(experiment.data.train_batch(i))
+    for i in range(experiment.total_steps)
   )
-  assert 0 <= read - 3 * problem.num_examples < size
+  assert 0 <= read - 3 * experiment.data.facts.num_examples < size
 
 
 def rows_of(batch):
@@ -175,9 +179,9 @@ def test_metrics_do_not_depend_on_accumulation(targets):
   }
   counts = jnp.array(targets, jnp.float32)[:, None]
   batch["mask"] = (jnp.arange(4.0)[None] < counts).astype(jnp.float32)
-  shape = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+  facts = DataFacts(example={"tokens": ArraySpec(shape=(1, 4), dtype="int32")})
   options = TokenOptions(label_smoothing=0.1, z_loss=0.01)
-  task = TokenPrediction(Table(), {"tokens": shape}, options)
+  task = TokenPrediction(Table(), facts, options)
   params, tx = task.init(jax.random.key(0))["params"], optax.sgd(1.0)
   state = TrainState(jnp.int32(0), params, tx.init(params), {})
   found = {}

@@ -52,12 +52,11 @@ REGRESSION = {
 
 def collect(experiment, split):
   """Logits and labels of all examples of a split, one after the other."""
-  problem = experiment.problem
   with experiment.activate():
     params = experiment.init().params
-    model = jax.jit(problem.task.model.apply)
+    model = jax.jit(experiment.task.model.apply)
     logits, labels = [], []
-    for batch in problem.eval_batches(split):
+    for batch in experiment.data.eval_batches(split):
       args, kwargs = arguments(batch)
       real = batch["mask"] > 0
       logits.append(
@@ -81,12 +80,12 @@ def test_scores_are_those_of_all_predictions(source, stubs):
     }
     assert len({*found.tolist()}) > 1
     sums = tiny.sums_of(experiment, split)
-    metrics = experiment.problem.finish(split, sums)
+    metrics = experiment.task.finish(split, sums)
     assert metrics == pytest.approx(expected, rel=FLOAT32)
     confusion = sklearn.metrics.confusion_matrix(labels, found, labels=range(3))
     np.testing.assert_array_equal(sums["confusion"], confusion)
     assert confusion.sum() == len(labels)
-  assert {*metrics} == {*experiment.problem.metric_names}
+  assert {*metrics} == {*experiment.task.metric_names}
 
 
 def test_two_classes_have_the_f1_of_the_second(tmp_path, stubs):
@@ -102,7 +101,7 @@ def test_two_classes_have_the_f1_of_the_second(tmp_path, stubs):
     < metrics["f1"]
     == pytest.approx(sklearn.metrics.f1_score(labels, found, pos_label=1))
   )
-  assert {*metrics} == {*experiment.problem.metric_names}
+  assert {*metrics} == {*experiment.task.metric_names}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_filling_does_not_count(source, stubs, options):
     )
     experiment = build(config)
     sums = tiny.sums_of(experiment, "train")
-    by_size.append(experiment.problem.finish("train", sums))
+    by_size.append(experiment.task.finish("train", sums))
     assert sums["weight"] == 41  # Of 50, without valid and test.
     if not options:
       assert sums["confusion"].sum() == 41
@@ -136,7 +135,7 @@ def test_numbers_are_correlated_over_the_whole_split(source, stubs):
     }
     metrics = tiny.evaluate(experiment, split)
     assert metrics == pytest.approx(expected, rel=10 * FLOAT32)
-  assert {*metrics} == {*experiment.problem.metric_names}
+  assert {*metrics} == {*experiment.task.metric_names}
 
 
 def test_numbers_over_several_devices_keep_their_places(source, stubs):
@@ -189,7 +188,7 @@ def test_pairs_are_told_apart(tmp_path):
     model__num_types=2,
   )
   experiment = build(config)
-  batch = experiment.problem.train_batch(0)
+  batch = experiment.data.train_batch(0)
   for row, tokens in enumerate(batch["tokens"]):
     (end, last) = np.flatnonzero(tokens == BYTES.sep_id)
     assert tokens[0] == BYTES.cls_id
@@ -201,7 +200,7 @@ def test_pairs_are_told_apart(tmp_path):
     assert batch["segment_ids"][row].tolist() == segments
   _, kwargs = arguments(batch)
   assert {*kwargs} == {"segment_ids", "type_ids"}
-  init = jax.eval_shape(experiment.problem.task.init, jax.random.key(0))
+  init = jax.eval_shape(experiment.task.init, jax.random.key(0))
   types = nn.unbox(init)["params"]["types"]["embedding"]
   assert types.shape == (2, 16)
 
@@ -209,10 +208,10 @@ def test_pairs_are_told_apart(tmp_path):
 def test_classes_have_the_order_of_their_names(source, stubs):
   for names in ((), ("warm", "cold", "mild")):
     config = tiny.make("classification", source, data__class_names=names)
-    problem = build(config).problem
+    experiment = build(config)
     order = names or tuple(sorted(NAMES))
     by_text = {text: name for text, name, _ in ROWS}
-    batch = problem.train_batch(0)
+    batch = experiment.data.train_batch(0)
     for tokens, label in zip(batch["tokens"], batch["labels"], strict=True):
       assert order[label] == by_text[BYTES.decode(tokens)]
 

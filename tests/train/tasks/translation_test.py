@@ -38,11 +38,11 @@ def stubs(monkeypatch):
   tiny.use_stubs(monkeypatch)
 
 
-def targets_of(problem, split):
+def targets_of(experiment, split):
   """The texts that a split wants, in order."""
   return [
     BYTES.decode(row[mask > 0])
-    for batch in problem.eval_batches(split)
+    for batch in experiment.data.eval_batches(split)
     for row, mask in zip(batch["targets"], batch["mask"], strict=True)
     if mask.any()
   ]
@@ -50,13 +50,12 @@ def targets_of(problem, split):
 
 def test_loss_is_over_the_tokens_that_are_written(source, stubs):
   experiment = build(tiny.make("translation", source, data__eval_batch_size=2))
-  problem = experiment.problem
   metrics = tiny.evaluate(experiment)
-  texts = targets_of(problem, "valid")
+  texts = targets_of(experiment, "valid")
   assert len(texts) == 3 and {*texts} <= {*TARGETS}
   with experiment.activate():
     params = experiment.init().params
-  model, nll, hits, count = jax.jit(problem.task.model.apply), 0.0, 0, 0
+  model, nll, hits, count = jax.jit(experiment.task.model.apply), 0.0, 0, 0
   for target in texts:
     read = SOURCES[TARGETS.index(target)].encode()
     ids = [*target.encode(), BYTES.eos_id]
@@ -81,9 +80,9 @@ def test_loss_is_over_the_tokens_that_are_written(source, stubs):
 
 def test_scores_are_of_all_texts_in_their_order(source, stubs, monkeypatch):
   experiment = build(tiny.make("translation", source, data__eval_batch_size=4))
-  problem, mesh = experiment.problem, experiment.mesh
+  model, mesh = experiment.task.model, experiment.mesh
   wanted, calls = {}, []
-  for batch in problem.eval_batches("train"):
+  for batch in experiment.data.eval_batches("train"):
     for read, row in zip(batch["inputs"], batch["targets"], strict=True):
       wanted[read.tobytes()] = row
 
@@ -96,17 +95,18 @@ def test_scores_are_of_all_texts_in_their_order(source, stubs, monkeypatch):
 
   monkeypatch.setattr(translation, "beam_search", write)
   perfect = dict.fromkeys(("bleu", "chrf", "rouge1", "rouge2", "rougeL"), 100.0)
-  assert problem.score("train", {}, mesh) == pytest.approx(perfect)
+  assert experiment.data.score(model, "train", {}, mesh) == pytest.approx(
+    perfect
+  )
   assert calls == [4] * 6  # Of 24 pairs.
   first, second = [*wanted][:2]
   wanted[first], wanted[second] = wanted[second], wanted[first]
-  assert problem.score("train", {}, mesh)["bleu"] < 99
+  assert experiment.data.score(model, "train", {}, mesh)["bleu"] < 99
 
 
 def test_texts_end_where_they_say_and_filling_writes_none(source, stubs):
   experiment = build(tiny.make("translation", source, data__eval_batch_size=2))
-  problem = experiment.problem
-  batches = list(problem.eval_batches("valid"))
+  batches = list(experiment.data.eval_batches("valid"))
   assert [batch["mask"].any(1).tolist() for batch in batches] == [
     [True, True],
     [True, False],
@@ -128,10 +128,10 @@ def test_texts_end_where_they_say_and_filling_writes_none(source, stubs):
       "bleu",
       lambda written, wanted: seen.append((written, wanted)) or {"bleu": 0.0},
     )
-    problem.score("valid", {}, experiment.mesh)
+    experiment.data.score(experiment.task.model, "valid", {}, experiment.mesh)
   ((written, wanted),) = seen
   assert written == ["a b ", "y" * data["target_len"], "a b "]
-  assert wanted == targets_of(problem, "valid")
+  assert wanted == targets_of(experiment, "valid")
 
 
 def check_records(source, folder, **options):
@@ -305,10 +305,10 @@ def test_mistake_is_named(source, options, message):
 
 
 def test_long_texts_may_be_cut(source, stubs, caplog):
-  problem = build(
+  experiment = build(
     tiny.make("translation", source, data__input_len=8, data__too_long="cut")
-  ).problem
-  batch = problem.train_batch(0)
+  )
+  batch = experiment.data.train_batch(0)
   assert batch["inputs"].shape[1] == 8
   assert (batch["inputs"][:, -1] == BYTES.eos_id).all()
   assert "examples to input_len=8 tokens" in caplog.text

@@ -97,7 +97,7 @@ def test_one_task_goes_on_to_another(tmp_path, spec, first, then):
   earlier = finish(config_of(first, tmp_path, spec), tmp_path / "earlier")
   config = config_of(then, tmp_path, spec, init_from=str(tmp_path / "earlier"))
   built = build(config, tmp_path / "later")
-  one, other = (e.problem.tokenizer for e in (earlier, built))
+  one, other = (e.data.tokenizer for e in (earlier, built))
   assert one.fingerprint == other.fingerprint
   assert one.vocab_size == other.vocab_size
   for role in ROLES:
@@ -108,16 +108,16 @@ def test_run_of_before_keeps_its_vocabulary(tmp_path, spec):
   folder, config = tmp_path / "run", config_of("decoder", tmp_path, spec)
   before = load(spec, needs=("eos",))
   today = build(config)
-  assert before.vocab_size < today.problem.tokenizer.vocab_size
-  name = today.problem.tokenizer.fingerprint
+  assert before.vocab_size < today.data.tokenizer.vocab_size
+  name = today.data.tokenizer.fingerprint
   recorded = today.fingerprint.replace(name, before.fingerprint)
   finish(config, folder, recorded)
   for built in (build(config, folder), runner.load_experiment(folder)):
     assert built.fingerprint == recorded
-    assert built.problem.tokenizer.vocab_size == before.vocab_size
+    assert built.data.tokenizer.vocab_size == before.vocab_size
   # So does a run that starts with its parameters.
   later = build({**config, "init_from": str(folder)}, tmp_path / "later")
-  assert later.problem.tokenizer.fingerprint == before.fingerprint
+  assert later.data.tokenizer.fingerprint == before.fingerprint
   # And one that was built beside it has every role.
   assert build(config, tmp_path / "other").fingerprint == today.fingerprint
 

@@ -1,0 +1,58 @@
+"""Softmax classification: what all tasks with classes share."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from bitnet_jax.train.tasks import base
+from bitnet_jax.train.tasks.losses import cross_entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier(base.Supervised):
+  """Softmax classification; metrics "loss" and "accuracy".
+
+  A batch has "labels", and "mask" where some of them do not count.
+  """
+
+  @property
+  def scores(self) -> Mapping[str, Callable[[np.ndarray], float]]:
+    """Further metrics by name, from the confusion matrix of a split."""
+    return {}
+
+  @property
+  def metric_names(self) -> tuple[str, ...]:
+    """See ``Supervised``."""
+    return tuple(sorted(("accuracy", "loss", *self.scores)))
+
+  def sums(
+    self, outputs: Any, batch: base.Batch, *, deterministic: bool
+  ) -> base.Totals:
+    """See ``Supervised``.
+
+    In evaluation "confusion" [truth, prediction] is summed too, where there are
+    scores of it.
+    """
+    labels, mask = batch["labels"], base.target_mask(batch)
+    smoothing = 0.0 if deterministic else self.options.label_smoothing
+    losses = cross_entropy(outputs, labels, label_smoothing=smoothing)
+    predicted = jnp.argmax(outputs, -1)
+    totals = {
+      "loss": jnp.sum(losses * mask),
+      "accuracy": jnp.sum((predicted == labels) * mask),
+    }
+    if deterministic and self.scores:
+      n = self.facts.num_classes
+      confusion = jnp.zeros((n, n), jnp.float32)
+      totals["confusion"] = confusion.at[labels, predicted].add(mask)
+    return totals
+
+  def finish(self, split: str, sums: Mapping[str, Any]) -> dict[str, float]:
+    """See ``Supervised``."""
+    metrics = super().finish(split, sums)
+    for name, score in self.scores.items():
+      metrics[name] = score(sums["confusion"])
+    return metrics
