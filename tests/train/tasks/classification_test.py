@@ -155,5 +155,5 @@ def test_odd_data_are_told_of(make_config, tmp_path, caplog):
     f"{source}: 7 of 10 classes never occur in train: 0, 4, 5, 6, 7, 8, 9;"
     " labels begin at 1, but classes are numbered from 0",
     f"data.batch_size is 32, more than the 30 training examples of {source}: a"
-    " batch repeats examples, or has empty places",
+    " batch repeats examples, or has padding",
   }
