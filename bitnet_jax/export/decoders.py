@@ -20,7 +20,7 @@ from flax import traverse_util
 from bitnet_jax.layers.feed_forward import KINDS
 from bitnet_jax.layers.introspection import bit_layers
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
-from bitnet_jax.models.examples import example_call
+from bitnet_jax.models.registry import example_call
 from bitnet_jax.ops.packing import pack_kernel, unpacked
 from bitnet_jax.quantizers.quantizer import TERNARY_RANGE
 from bitnet_jax.quantizers.recipe import Recipe

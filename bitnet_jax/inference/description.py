@@ -10,8 +10,7 @@ import flax.linen as nn
 
 from bitnet_jax import choices
 from bitnet_jax.layers.introspection import bit_layers
-from bitnet_jax.models.examples import example_call
-from bitnet_jax.models.registry import MODELS
+from bitnet_jax.models.registry import MODELS, example_call
 from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.quantizers.recipe import Recipe
 

@@ -12,7 +12,7 @@ from bitnet_jax.layers.introspection import (
   find_layers,
   replace_kernels,
 )
-from bitnet_jax.models.examples import example_call
+from bitnet_jax.models.registry import example_call
 from bitnet_jax.ops.packing import pack_kernel
 from bitnet_jax.quantizers.quantizer import TERNARY_RANGE
 from bitnet_jax.types import Packed, QTensor

@@ -29,7 +29,7 @@ from bitnet_jax.inference.tensors import (
   save_tensors,
   to_tensors,
 )
-from bitnet_jax.models.examples import example_call
+from bitnet_jax.models.registry import example_call
 from bitnet_jax.types import Packed, QTensor
 
 DESCRIPTION, TENSORS = "model.json", "model.safetensors"

@@ -1,27 +1,29 @@
-"""What a decoder remembers while it writes."""
+"""Key-value cache of a decoder, for generating token by token."""
+
+from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from bitnet_jax.layers.attention import AttentionCache, make_mask
-from bitnet_jax.models import sizes
 from bitnet_jax.models.transformer import (
   BlockCache,
   Context,
   TransformerConfig,
   check_length,
+  run_blocks,
 )
 
 
 class Cache(flax.struct.PyTreeNode):
-  """What a decoder remembers of the tokens before.
+  """Keys and values of a decoder for the tokens so far.
 
   Attributes:
     blocks: of all blocks, stacked along a leading axis.
-    positions: of the tokens kept, [b, s]; -1 for filling, and for room.
-    index: how many places are taken, int32 scalar.
+    positions: of the cached tokens, [b, s]; -1 for padding and free places.
+    index: number of places taken, int32 scalar.
   """
 
   blocks: BlockCache
@@ -59,7 +61,7 @@ def make_cache(
   def room(length):
     shape = (cfg.num_layers, batch, length)
     shape += (cfg.num_kv_heads, cfg.features_of_head)
-    empty = jnp.zeros(shape, sizes.DTYPES[cfg.dtype])
+    empty = jnp.zeros(shape, cfg.dtypes["dtype"])
     return AttentionCache(empty, empty)
 
   memory = None if memory_length is None else room(memory_length)
@@ -67,24 +69,35 @@ def make_cache(
   return Cache(BlockCache(room(length), memory), positions, jnp.int32(0))
 
 
-def extend(cache: Cache, positions: Int[Array, "b t"]) -> tuple[Cache, Context]:
-  """Takes tokens into a cache: its places, and the context of their call.
+def run_with_cache(
+  blocks: Any,
+  x: Float[Array, "b t d"],
+  positions: Int[Array, "b t"],
+  cache: Cache,
+  **context: Any,
+) -> tuple[Float[Array, "b t d"], Cache]:
+  """Runs the blocks of a decoder on the next tokens.
 
   Args:
-    cache: before the call.
+    blocks: of the decoder.
+    x: embedded tokens.
     positions: of the tokens; -1 for padding, which is masked.
+    cache: of the tokens before, with room for these.
+    **context: other fields of ``Context``.
 
   Returns:
-    The cache with the positions noted, and what the blocks are to be given.
+    The output, and the cache after these tokens.
   """
-  # Places are all of one dtype.
-  row = jnp.zeros_like(cache.index)
-  kept = jax.lax.dynamic_update_slice(
+  row = jnp.zeros_like(cache.index)  # All parts of a place have one dtype.
+  seen = jax.lax.dynamic_update_slice(
     cache.positions, positions, (row, cache.index)
   )
-  context = Context(
-    mask=make_mask(positions=(positions, kept)),
+  shared = Context(
+    mask=make_mask(positions=(positions, seen)),
     positions=positions,
     index=cache.index,
+    **context,
   )
-  return cache.replace(positions=kept), context
+  x, of_blocks = run_blocks(blocks, x, shared, cache.blocks)
+  assert of_blocks is not None  # As a cache was given.
+  return x, Cache(of_blocks, seen, cache.index + x.shape[1])

@@ -1,18 +1,20 @@
 """Small vision network of the kind that the papers train."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Num
 
-from bitnet_jax.layers import BitConv, BitDense, norms
-from bitnet_jax.models import sizes
-from bitnet_jax.quantizers.recipe import Rules, recipe_at
+from bitnet_jax.layers import BitConv, norms
+from bitnet_jax.layers.projections import default_kernel_init
+from bitnet_jax.models.base import Call, Model, ModelConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CnnConfig:
+class CnnConfig(ModelConfig):
   """Sizes of a ``Cnn``.
 
   Attributes:
@@ -27,23 +29,10 @@ class CnnConfig:
   """
 
   channels: tuple[int, ...]
-  convs_per_block: int
+  convs_per_block: int = 1
   dense_width: int
-  batch_norm: bool
-  dropout: float
+  batch_norm: bool = False
   num_classes: int
-  dtype: str
-  param_dtype: str
-
-  def __post_init__(self):
-    sizes.check_positive(
-      channels=min(self.channels, default=0),
-      convs_per_block=self.convs_per_block,
-      dense_width=self.dense_width,
-    )
-    sizes.check_rate(dropout=self.dropout)
-    sizes.get_dtype(self.dtype, key="model.dtype")
-    sizes.get_dtype(self.param_dtype, key="model.param_dtype")
 
 
 def max_pool_by_two(
@@ -69,17 +58,16 @@ def _larger(a, b):
   return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
-class Cnn(nn.Module):
+class Cnn(Model):
   """Blocks of ``conv_<block>_<i>`` with pooling, then ``dense`` and ``head``.
 
   Attributes:
     cfg: sizes.
     recipe: one recipe for all layers, or (pattern, recipe) rules on their
-      names.
+      paths.
   """
 
   cfg: CnnConfig
-  recipe: Rules
 
   @nn.compact
   def __call__(
@@ -107,7 +95,7 @@ class Cnn(nn.Module):
         if cfg.batch_norm:
           x = norms.BatchNorm(
             use_running_average=deterministic,
-            dtype=self._dtype("dtype"),
+            dtype=cfg.dtypes["dtype"],
             name=f"norm_{block}_{i}",
           )(x)
         if i == cfg.convs_per_block - 1:
@@ -115,28 +103,30 @@ class Cnn(nn.Module):
         axes = ("batch", None, None, "mlp")
         x = nn.with_logical_constraint(nn.relu(x), axes)
     x = x.reshape(x.shape[0], -1)
-    dense = self._dense(cfg.dense_width, ("embed", "mlp"), "dense")
+    dense = self.dense("dense", cfg.dense_width, ("embed", "mlp"))
     x = nn.relu(dense(x, strength=strength))
     x = nn.with_logical_constraint(x, ("batch", "mlp"))
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
-    head = self._dense(cfg.num_classes, ("embed", None), "head")
+    head = self.dense("head", cfg.num_classes, ("embed", None))
     return head(x, strength=strength)
-
-  def _dtype(self, field):
-    return sizes.get_dtype(getattr(self.cfg, field), key=f"model.{field}")
 
   def _conv(self, features, first, name):
     axes = (None, None, None if first else "embed", "mlp")
-    return BitConv(features, (3, 3), **self._options(axes, name), name=name)
+    return BitConv(
+      features,
+      (3, 3),
+      kernel_init=nn.with_logical_partitioning(default_kernel_init, axes),
+      recipe=self.recipe,
+      name=name,
+      **self.cfg.dtypes,
+    )
 
-  def _dense(self, features, axes, name):
-    return BitDense(features, **self._options(axes, name), name=name)
-
-  def _options(self, axes, name):
-    init = nn.initializers.lecun_normal()
-    return {
-      "dtype": self._dtype("dtype"),
-      "param_dtype": self._dtype("param_dtype"),
-      "kernel_init": nn.with_logical_partitioning(init, axes),
-      "recipe": recipe_at(self.recipe, name),
-    }
+  @nn.nowrap
+  def example_call(self, params: Any) -> Call:
+    """Returns an image, as shapes, that is one pixel high before ``dense``."""
+    channels = self.cfg.channels
+    width = params["dense"]["kernel"].shape[0] // channels[-1]
+    side = 2 ** len(channels)
+    c_in = params["conv_0_0"]["kernel"].shape[-2]
+    shape = (1, side, side * width, c_in)
+    return (jax.ShapeDtypeStruct(shape, jnp.float32),), {}

@@ -2,15 +2,14 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from bitnet_jax.layers.attention import make_mask
-from bitnet_jax.models import embedding, sizes, transformer
-from bitnet_jax.models.cache import Cache, extend
+from bitnet_jax.models import embedding, transformer
+from bitnet_jax.models.base import Model
+from bitnet_jax.models.cache import Cache, run_with_cache
 from bitnet_jax.models.transformer import Context
-from bitnet_jax.quantizers.recipe import Rules
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,15 +22,11 @@ class DecoderConfig(transformer.TransformerConfig):
     vocab_size: number of tokens.
   """
 
-  tie_embeddings: bool
+  tie_embeddings: bool = False
   vocab_size: int
 
-  def __post_init__(self):
-    super().__post_init__()
-    sizes.check_positive(vocab_size=self.vocab_size)
 
-
-class Decoder(nn.Module):
+class Decoder(Model):
   """A stack of causal blocks between embeddings and logits.
 
   Attributes:
@@ -41,15 +36,17 @@ class Decoder(nn.Module):
   """
 
   cfg: DecoderConfig
-  recipe: Rules
 
   def setup(self):  # noqa: D102
     self.embed = embedding.TokenEmbedding(self.cfg, self.cfg.vocab_size)
     self.blocks = transformer.make_blocks(self.cfg, self.recipe, is_causal=True)
     self.final_norm = transformer.make_norm(self.cfg)
     if not self.cfg.tie_embeddings:
-      self.head = embedding.make_head(
-        self.cfg, self.cfg.vocab_size, self.recipe
+      self.head = self.dense(
+        None,
+        self.cfg.vocab_size,
+        ("embed", "vocab"),
+        use_bias=self.cfg.use_bias,
       )
 
   def __call__(
@@ -69,7 +66,7 @@ class Decoder(nn.Module):
         sees its own document only. ``None`` for one document.
       positions: of the tokens in their documents; by default 0, 1, ...
       deterministic: whether dropout is off.
-      strength: share of quantization in force, see ``BitDense``.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
 
     Raises:
       ValueError: for sequences longer than the model.
@@ -103,27 +100,20 @@ class Decoder(nn.Module):
 
     Args:
       tokens: the next ones, ids.
-      positions: theirs; -1 for filling, in front of shorter prompts.
-      cache: of the tokens before, see ``make_cache``; there must be room.
-      strength: share of quantization in force, see ``BitDense``.
+      positions: theirs; -1 for padding, in front of shorter prompts.
+      cache: of the tokens before, from ``make_cache``, with room for these.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
 
     Returns:
       Logits, and the cache after these tokens.
     """
-    cache, context = extend(cache, positions)
-    x, blocks = transformer.run_blocks(
-      self.blocks,
-      self.embed(tokens, positions),
-      context.replace(strength=strength),
-      cache.blocks,
+    x = self.embed(tokens, positions)
+    x, cache = run_with_cache(
+      self.blocks, x, positions, cache, strength=strength
     )
-    cache = cache.replace(blocks=blocks, index=cache.index + tokens.shape[1])
     return self._logits(x, strength), cache
 
   def _logits(self, x, strength):
+    head = None if self.cfg.tie_embeddings else self.head
     x = self.final_norm(x)
-    if self.cfg.tie_embeddings:
-      logits = self.embed.attend(x)
-    else:
-      logits = self.head(x, strength=strength)
-    return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
+    return embedding.vocabulary_logits(self.embed, head, x, strength)

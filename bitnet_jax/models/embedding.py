@@ -1,14 +1,11 @@
-"""Where tokens enter a transformer, and where logits leave it."""
-
-from typing import Any
+"""Token embeddings and output heads of transformers."""
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from bitnet_jax.layers import BitDense
 from bitnet_jax.models.transformer import TransformerConfig
-from bitnet_jax.quantizers.recipe import Rules, recipe_at
 
 
 class TokenEmbedding(nn.Module):
@@ -40,7 +37,6 @@ class TokenEmbedding(nn.Module):
         embedding_init=nn.with_logical_partitioning(init, (None, "embed")),
         **options,
       )
-
     self.drop = nn.Dropout(self.cfg.dropout)
 
   def __call__(
@@ -63,23 +59,12 @@ class TokenEmbedding(nn.Module):
     return self.tokens.attend(x)
 
 
-def make_head(
-  cfg: TransformerConfig, features: int, recipe: Rules, **name: Any
-) -> BitDense:
-  """Returns the layer ``head``, from the width of a model to logits.
-
-  Args:
-    cfg: sizes.
-    features: number of logits.
-    recipe: rules on the paths of all layers, or one recipe.
-    **name: "head", unless made in a ``setup``.
-  """
-  init = nn.initializers.lecun_normal()
-  return BitDense(
-    features,
-    use_bias=cfg.use_bias,
-    kernel_init=nn.with_logical_partitioning(init, ("embed", "vocab")),
-    recipe=recipe_at(recipe, "head"),
-    **cfg.dtypes,
-    **name,
-  )
+def vocabulary_logits(
+  embed: TokenEmbedding,
+  head: BitDense | None,
+  x: Float[Array, "b t d"],
+  strength: ArrayLike | None,
+) -> Float[Array, "b t v"]:
+  """Returns logits of tokens by a head; without one by the embeddings."""
+  logits = embed.attend(x) if head is None else head(x, strength=strength)
+  return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))

@@ -1,24 +1,23 @@
 """Bidirectional encoders of text, as BERT."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from bitnet_jax import choices
-from bitnet_jax.layers import BitDense
 from bitnet_jax.layers.attention import make_mask
-from bitnet_jax.models import embedding, sizes, transformer
-from bitnet_jax.models.transformer import Context
-from bitnet_jax.quantizers.recipe import Rules, recipe_at
+from bitnet_jax.models import embedding, transformer
+from bitnet_jax.models.base import Model
+from bitnet_jax.models.transformer import Context, TransformerConfig
 
 POOLINGS = ("first", "mean")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EncoderConfig(transformer.TransformerConfig):
+class EncoderConfig(TransformerConfig):
   """Sizes of an ``Encoder``.
 
   Attributes:
@@ -31,27 +30,22 @@ class EncoderConfig(transformer.TransformerConfig):
       logits of every token, as masked language models have.
   """
 
-  num_types: int
-  pooling: str = "first"  # Which earlier descriptions of models lack.
+  num_types: int = dataclasses.field(default=2, metadata={"least": 0})
+  pooling: str = "first"
   vocab_size: int
   num_classes: int | None
 
   def __post_init__(self):
     super().__post_init__()
-    choices.check(self.pooling, POOLINGS, key="model.pooling")
-    sizes.check_positive(vocab_size=self.vocab_size)
+    self.check_choices(pooling=POOLINGS)
     if self.num_classes is None and self.pooling != "first":
       raise ValueError(
         f"model.pooling is {self.pooling!r}, but nothing is pooled where every"
         " token has logits; it must be 'first' there"
       )
-    if self.num_types < 0:
-      raise ValueError(
-        f"model.num_types is {self.num_types}; it must not be negative"
-      )
 
 
-class Encoder(nn.Module):
+class Encoder(Model):
   """A stack of blocks with attention both ways, and a head.
 
   The head of a masked language model is ``transform`` and then the embeddings
@@ -65,7 +59,6 @@ class Encoder(nn.Module):
   """
 
   cfg: EncoderConfig
-  recipe: Rules
 
   @nn.compact
   def __call__(
@@ -90,7 +83,7 @@ class Encoder(nn.Module):
       places: indices of the tokens whose logits a masked language model is to
         return, each below t; by default all.
       deterministic: whether dropout is off.
-      strength: share of quantization in force, see ``BitDense``.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
 
     Raises:
       ValueError: for sequences longer than the model, and for places if there
@@ -126,10 +119,13 @@ class Encoder(nn.Module):
     blocks = transformer.make_blocks(cfg, self.recipe, name="blocks")
     x, _ = transformer.run_blocks(blocks, x, context)
     x = transformer.make_norm(cfg, "final_norm")(x)
+    dense = functools.partial(
+      self.dense, features=cfg.hidden, axes=("embed", "mlp")
+    )
     if cfg.num_classes is None:
       if places is not None:
         x = jnp.take_along_axis(x, places[..., None], axis=1)
-      x = nn.gelu(self._dense("transform")(x, strength=strength))
+      x = nn.gelu(dense("transform")(x, strength=strength))
       logits = embed.attend(transformer.make_norm(cfg, "transform_norm")(x))
       bias: Any = self.param(
         "bias",
@@ -140,20 +136,11 @@ class Encoder(nn.Module):
       logits = logits + bias.astype(logits.dtype)[None, None]
       return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
     x = x[:, 0] if cfg.pooling == "first" else _mean(x, segment_ids)
-    x = jnp.tanh(self._dense("pooler")(x, strength=strength))
+    x = jnp.tanh(dense("pooler")(x, strength=strength))
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
-    head = embedding.make_head(cfg, cfg.num_classes, self.recipe, name="head")
+    axes = ("embed", "vocab")
+    head = self.dense("head", cfg.num_classes, axes, use_bias=cfg.use_bias)
     return head(x, strength=strength)
-
-  def _dense(self, name):
-    init = nn.initializers.lecun_normal()
-    return BitDense(
-      self.cfg.hidden,
-      kernel_init=nn.with_logical_partitioning(init, ("embed", "mlp")),
-      recipe=recipe_at(self.recipe, name),
-      name=name,
-      **self.cfg.dtypes,
-    )
 
 
 def _mean(x, segment_ids):

@@ -1,15 +1,18 @@
 """Encoder-decoders of text, as T5."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from bitnet_jax.layers.attention import make_mask
-from bitnet_jax.models import embedding, sizes, transformer
-from bitnet_jax.models.cache import Cache, extend
+from bitnet_jax.models import embedding, transformer
+from bitnet_jax.models.base import Call, Model
+from bitnet_jax.models.cache import Cache, run_with_cache
 from bitnet_jax.models.transformer import Context
-from bitnet_jax.quantizers.recipe import Rules
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,14 +27,8 @@ class EncoderDecoderConfig(transformer.TransformerConfig):
   """
 
   num_decoder_layers: int
-  tie_embeddings: bool
+  tie_embeddings: bool = False
   vocab_size: int
-
-  def __post_init__(self):
-    super().__post_init__()
-    sizes.check_positive(
-      num_decoder_layers=self.num_decoder_layers, vocab_size=self.vocab_size
-    )
 
   @property
   def decoder(self) -> "EncoderDecoderConfig":
@@ -39,7 +36,7 @@ class EncoderDecoderConfig(transformer.TransformerConfig):
     return dataclasses.replace(self, num_layers=self.num_decoder_layers)
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Model):
   """An encoder, and a decoder that attends to what it returns.
 
   Both share the embeddings.
@@ -52,7 +49,6 @@ class EncoderDecoder(nn.Module):
   """
 
   cfg: EncoderDecoderConfig
-  recipe: Rules
 
   def setup(self):  # noqa: D102
     cfg = self.cfg
@@ -64,7 +60,9 @@ class EncoderDecoder(nn.Module):
     )
     self.decoder_norm = transformer.make_norm(cfg)
     if not cfg.tie_embeddings:
-      self.head = embedding.make_head(cfg, cfg.vocab_size, self.recipe)
+      self.head = self.dense(
+        None, cfg.vocab_size, ("embed", "vocab"), use_bias=cfg.use_bias
+      )
 
   def __call__(
     self,
@@ -82,7 +80,7 @@ class EncoderDecoder(nn.Module):
       tokens: what is decoded, ids, starting with a start token.
       input_mask: 1 for inputs, 0 for padding, which is masked.
       deterministic: whether dropout is off.
-      strength: share of quantization in force, see ``BitDense``.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
 
     Raises:
       ValueError: for sequences longer than the model.
@@ -112,7 +110,14 @@ class EncoderDecoder(nn.Module):
     deterministic: bool = True,
     strength: ArrayLike | None = None,
   ) -> Float[Array, "b s d"]:
-    """Returns the memory that the decoder attends to; see ``__call__``."""
+    """Returns the memory that the decoder attends to.
+
+    Args:
+      inputs: ids.
+      input_mask: 1 for inputs, 0 for padding, which is masked.
+      deterministic: whether dropout is off.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
+    """
     transformer.check_length(self.cfg, inputs.shape[1])
     mask = None
     if input_mask is not None:
@@ -137,30 +142,36 @@ class EncoderDecoder(nn.Module):
     Args:
       tokens: the next ones, ids.
       positions: theirs.
-      cache: of the tokens before, see ``make_cache``; there must be room.
-      memory: of ``encode``; needed in the first call, remembered after it.
+      cache: of the tokens before, from ``make_cache``, with room for these.
+      memory: of ``encode``; needed in the first call, and cached by it.
       input_mask: that of ``encode``, in every call.
-      strength: share of quantization in force, see ``BitDense``.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
 
     Returns:
       Logits, and the cache after these tokens.
     """
-    cache, context = extend(cache, positions)
-    context = context.replace(
-      memory=memory, memory_mask=_memory_mask(input_mask), strength=strength
+    x, cache = run_with_cache(
+      self.decoder,
+      self.embed(tokens, positions),
+      positions,
+      cache,
+      memory=memory,
+      memory_mask=_memory_mask(input_mask),
+      strength=strength,
     )
-    x = self.embed(tokens, positions)
-    x, blocks = transformer.run_blocks(self.decoder, x, context, cache.blocks)
-    cache = cache.replace(blocks=blocks, index=cache.index + tokens.shape[1])
     return self._logits(x, strength), cache
 
   def _logits(self, x, strength):
+    head = None if self.cfg.tie_embeddings else self.head
     x = self.decoder_norm(x)
-    if self.cfg.tie_embeddings:
-      logits = self.embed.attend(x)
-    else:
-      logits = self.head(x, strength=strength)
-    return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
+    return embedding.vocabulary_logits(self.embed, head, x, strength)
+
+  @nn.nowrap
+  def example_call(self, params: Any) -> Call:
+    """Returns arguments of a call, as shapes: one token each."""
+    del params
+    token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    return (token, token), {}
 
 
 def _memory_mask(input_mask):

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Int, Num
 
-from bitnet_jax import choices
-from bitnet_jax.layers import BitDense, graph, message_passing
-from bitnet_jax.models import sizes
+from bitnet_jax.layers import graph, message_passing
+from bitnet_jax.layers.introspection import kernel_at
+from bitnet_jax.models.base import Call, Model, ModelConfig
 from bitnet_jax.ops.operands import as_floats
 from bitnet_jax.quantizers.quantizer import check_real
-from bitnet_jax.quantizers.recipe import Rules, recipe_at
 
 CONVOLUTIONS: dict[str, type[graph.GraphConv]] = {
   "gcn": graph.GcnConv,
@@ -51,7 +50,7 @@ INITS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GnnConfig:
+class GnnConfig(ModelConfig):
   """Sizes of a ``Gnn``.
 
   Attributes:
@@ -74,34 +73,24 @@ class GnnConfig:
 
   kind: str
   width: int
-  depth: int
-  heads: int
-  steps: int
-  dropout: float
-  pooling: str
-  init: str
+  depth: int = 1
+  heads: int = 1
+  steps: int = dataclasses.field(default=2, metadata={"least": 0})
+  pooling: str = "none"
+  init: str = "glorot_uniform"
   num_classes: int
-  dtype: str
-  param_dtype: str
 
   def __post_init__(self):
-    choices.check(self.kind, KINDS, key="model.kind")
-    choices.check(self.pooling, POOLINGS, key="model.pooling")
-    choices.check(self.init, INITS, key="model.init")
-    sizes.check_positive(width=self.width, depth=self.depth, heads=self.heads)
-    if self.steps < 0:
-      raise ValueError(f"model.steps is {self.steps}; it must not be negative")
+    super().__post_init__()
+    self.check_choices(kind=KINDS, pooling=POOLINGS, init=INITS)
     if self.kind == "gat" and self.width % self.heads:
       raise ValueError(
         f"model.width is {self.width}, which model.heads={self.heads} does not"
         " divide"
       )
-    sizes.check_rate(dropout=self.dropout)
-    sizes.get_dtype(self.dtype, key="model.dtype")
-    sizes.get_dtype(self.param_dtype, key="model.param_dtype")
 
 
-class Gnn(nn.Module):
+class Gnn(Model):
   """Convolutions ``layer_0``, ``layer_1``, ... with ReLU (ELU in "gat"), then
   ``head``.
 
@@ -111,11 +100,10 @@ class Gnn(nn.Module):
   Attributes:
     cfg: sizes.
     recipe: one recipe for all layers, or (pattern, recipe) rules on their
-      names ("layer_0/dense").
+      paths ("layer_0/dense").
   """
 
   cfg: GnnConfig
-  recipe: Rules
 
   @nn.compact
   def __call__(
@@ -139,7 +127,7 @@ class Gnn(nn.Module):
       n_node: how many nodes each graph has, for pooling; the graphs of an
         element of the batch stand one behind the other.
       deterministic: whether dropout is off.
-      strength: share of quantization in force.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
     """
     check_real(nodes=nodes)
     cfg, x = self.cfg, as_floats(nodes)
@@ -159,11 +147,13 @@ class Gnn(nn.Module):
         conv = self._conv(x, "head", ("embed", None))
         return conv(drop(x), senders, receivers, **modes)
     x = self._pool(x, n_node)
-    head = BitDense(
+    kernel_init, bias_init = INITS[cfg.init](x.shape[-1])
+    head = self.dense(
+      "head",
       cfg.num_classes,
-      **self._options(x, (None if cfg.kind == "sgc" else "embed", None)),
-      recipe=recipe_at(self.recipe, "head"),
-      name="head",
+      (None if cfg.kind == "sgc" else "embed", None),
+      kernel_init=kernel_init,
+      bias_init=bias_init,
     )
     return head(drop(x), strength=strength)
 
@@ -182,8 +172,14 @@ class Gnn(nn.Module):
     """Makes a convolution; that of the head gives the classes."""
     cfg, is_head = self.cfg, name == "head"
     features = cfg.num_classes if is_head else cfg.width
-    options = self._options(x, axes)
-    options |= {"recipe": self.recipe, "name": name}
+    kernel_init, bias_init = INITS[cfg.init](x.shape[-1])
+    options: dict[str, Any] = {
+      "kernel_init": nn.with_logical_partitioning(kernel_init, axes),
+      "bias_init": bias_init,
+      "recipe": self.recipe,
+      "name": name,
+      **cfg.dtypes,
+    }
     if cfg.kind != "gat":
       return CONVOLUTIONS[cfg.kind](features, **options)
     heads = 1 if is_head else cfg.heads
@@ -191,14 +187,13 @@ class Gnn(nn.Module):
       features // heads, heads=heads, dropout=cfg.dropout, **options
     )
 
-  def _options(self, x, axes) -> dict[str, Any]:
-    """Dtypes and initializers of a layer with the input ``x``."""
-    kernel_init, bias_init = INITS[self.cfg.init](x.shape[-1])
-    return {
-      "dtype": sizes.get_dtype(self.cfg.dtype, key="model.dtype"),
-      "param_dtype": sizes.get_dtype(
-        self.cfg.param_dtype, key="model.param_dtype"
-      ),
-      "kernel_init": nn.with_logical_partitioning(kernel_init, axes),
-      "bias_init": bias_init,
-    }
+  @nn.nowrap
+  def example_call(self, params: Any) -> Call:
+    """Returns one node of one graph, as shapes, with an edge to itself."""
+    inside = {"sgc": "head", "sage": "layer_0/self"}
+    first = inside.get(self.cfg.kind, "layer_0/dense")
+    d_in = kernel_at(params, first).shape[0]
+    number = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    graphs = None if self.cfg.pooling == "none" else number
+    nodes = jax.ShapeDtypeStruct((1, 1, d_in), jnp.float32)
+    return (nodes, number, number, graphs), {}

@@ -1,17 +1,18 @@
 """Multi-layer perceptron."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Num
 
-from bitnet_jax.layers import BitDense
-from bitnet_jax.models import sizes
-from bitnet_jax.quantizers.recipe import Rules, recipe_at
+from bitnet_jax.models.base import Call, Model, ModelConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MlpConfig:
+class MlpConfig(ModelConfig):
   """Sizes of an ``Mlp``.
 
   Attributes:
@@ -25,29 +26,19 @@ class MlpConfig:
 
   width: int
   depth: int
-  dropout: float
   num_classes: int
-  dtype: str
-  param_dtype: str
-
-  def __post_init__(self):
-    sizes.check_positive(width=self.width, depth=self.depth)
-    sizes.check_rate(dropout=self.dropout)
-    sizes.get_dtype(self.dtype, key="model.dtype")
-    sizes.get_dtype(self.param_dtype, key="model.param_dtype")
 
 
-class Mlp(nn.Module):
+class Mlp(Model):
   """Hidden layers ``layer_0``, ``layer_1``, ... with ReLU, then ``head``.
 
   Attributes:
     cfg: sizes.
     recipe: one recipe for all layers, or (pattern, recipe) rules on their
-      names.
+      paths.
   """
 
   cfg: MlpConfig
-  recipe: Rules
 
   @nn.compact
   def __call__(
@@ -61,21 +52,15 @@ class Mlp(nn.Module):
     x = x.reshape(x.shape[0], -1)
     for i in range(self.cfg.depth):
       axes = (None if i == 0 else "embed", "mlp")
-      x = self._dense(self.cfg.width, axes, f"layer_{i}")(x, strength=strength)
-      x = nn.with_logical_constraint(nn.relu(x), ("batch", "mlp"))
+      layer = self.dense(f"layer_{i}", self.cfg.width, axes)
+      x = nn.relu(layer(x, strength=strength))
+      x = nn.with_logical_constraint(x, ("batch", "mlp"))
       x = nn.Dropout(self.cfg.dropout, deterministic=deterministic)(x)
-    head = self._dense(self.cfg.num_classes, ("embed", None), "head")
+    head = self.dense("head", self.cfg.num_classes, ("embed", None))
     return head(x, strength=strength)
 
-  def _dense(self, features, axes, name):
-    init = nn.initializers.lecun_normal()
-    return BitDense(
-      features,
-      dtype=sizes.get_dtype(self.cfg.dtype, key="model.dtype"),
-      param_dtype=sizes.get_dtype(
-        self.cfg.param_dtype, key="model.param_dtype"
-      ),
-      kernel_init=nn.with_logical_partitioning(init, axes),
-      recipe=recipe_at(self.recipe, name),
-      name=name,
-    )
+  @nn.nowrap
+  def example_call(self, params: Any) -> Call:
+    """Returns arguments of a call, as shapes: one example."""
+    d_in = params["layer_0"]["kernel"].shape[0]
+    return (jax.ShapeDtypeStruct((1, d_in), jnp.float32),), {}

@@ -1,12 +1,13 @@
 """Models by name."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
 from bitnet_jax import choices
 from bitnet_jax.layers.introspection import BitLayer
+from bitnet_jax.models.base import Call, Model
 from bitnet_jax.models.cnn import Cnn, CnnConfig
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
 from bitnet_jax.models.encoder import Encoder, EncoderConfig
@@ -60,6 +61,28 @@ def check_task(name: str, task: str) -> None:
       f"model.name is {name!r}, which is not for task.name {task!r}; the models"
       f" for it are: {', '.join(fitting)}"
     )
+
+
+def example_call(model: nn.Module, params: Mapping[str, Any]) -> Call:
+  """Returns the smallest arguments of a call of a model of this package.
+
+  Args:
+    model: of one of the families in ``MODELS``.
+    params: its parameters, or their shapes; kernels may be frozen.
+
+  Returns:
+    Positional and keyword arguments, with shapes for arrays.
+
+  Raises:
+    ValueError: for any other model, whose inputs only its owner knows.
+  """
+  known = type(model) in [family.module for family in MODELS.values()]
+  if not isinstance(model, Model) or not known:
+    raise ValueError(
+      f"{type(model).__name__} is not a model of this package, so its inputs"
+      " are unknown; give an example of them, arrays or jax.ShapeDtypeStruct"
+    )
+  return model.example_call(params)
 
 
 def check_rules(rules: Rules, layers: Sequence[BitLayer]) -> None:

@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bitnet_jax import choices
 from bitnet_jax.layers import norms
 from bitnet_jax.layers.attention import Attention, AttentionCache
 from bitnet_jax.layers.feed_forward import KINDS, FeedForward
-from bitnet_jax.models import sizes
+from bitnet_jax.models.base import ModelConfig
 from bitnet_jax.ops.product import PRODUCT
 from bitnet_jax.quantizers.recipe import Rules
 
@@ -29,7 +28,7 @@ REMAT = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
+class TransformerConfig(ModelConfig):
   """Sizes that all transformers share.
 
   Attributes:
@@ -63,41 +62,24 @@ class TransformerConfig:
   num_layers: int
   num_heads: int
   num_kv_heads: int
-  head_dim: int | None
+  head_dim: int | None = None
   mlp_width: int
-  feed_forward: str
-  norm: str
-  norm_eps: float
-  sub_norm: bool
-  use_bias: bool
-  positions: str
-  rotary_base: float
+  feed_forward: str = "swiglu"
+  norm: str = "rms_norm"
+  norm_eps: float = 1e-5
+  sub_norm: bool = False
+  use_bias: bool = False
+  positions: str = "rotary"
+  rotary_base: float = 10_000.0
   max_length: int
-  dropout: float
-  scan_layers: bool
-  remat: str
-  dtype: str
-  param_dtype: str
+  scan_layers: bool = True
+  remat: str = "none"
 
   def __post_init__(self):
-    sizes.check_positive(
-      hidden=self.hidden,
-      num_layers=self.num_layers,
-      num_heads=self.num_heads,
-      num_kv_heads=self.num_kv_heads,
-      mlp_width=self.mlp_width,
-      max_length=self.max_length,
+    super().__post_init__()
+    self.check_choices(
+      feed_forward=KINDS, norm=NORMS, positions=POSITIONS, remat=REMAT
     )
-    sizes.check_rate(dropout=self.dropout)
-    for key, table in (
-      ("feed_forward", KINDS),
-      ("norm", NORMS),
-      ("positions", POSITIONS),
-      ("remat", REMAT),
-      ("dtype", sizes.DTYPES),
-      ("param_dtype", sizes.DTYPES),
-    ):
-      choices.check(getattr(self, key), table, key=f"model.{key}")
     if self.num_heads % self.num_kv_heads:
       raise ValueError(
         f"model.num_kv_heads is {self.num_kv_heads}; it must divide"
@@ -120,21 +102,13 @@ class TransformerConfig:
     return self.head_dim or self.hidden // self.num_heads
 
   @property
-  def layer_options(self) -> dict[str, Any]:
+  def block_options(self) -> dict[str, Any]:
     """What attention and feed-forward layers have in common."""
     return {
       "use_bias": self.use_bias,
       "norm": functools.partial(make_norm, self) if self.sub_norm else None,
       "partition": nn.with_logical_partitioning,
       **self.dtypes,
-    }
-
-  @property
-  def dtypes(self) -> dict[str, Any]:
-    """The two dtypes of a layer."""
-    return {
-      "dtype": sizes.DTYPES[self.dtype],
-      "param_dtype": sizes.DTYPES[self.param_dtype],
     }
 
 
@@ -151,15 +125,15 @@ def make_norm(cfg: TransformerConfig, name: str | None = None) -> nn.Module:
 
 
 class Context(flax.struct.PyTreeNode):
-  """What all blocks of a stack are given, beside their input.
+  """Inputs that all blocks of a stack share.
 
   Attributes:
-    memory: what is attended to beside the sequence itself, [b, s, d].
+    memory: sequence for cross-attention, [b, s, d].
     mask: which tokens each token sees, [b, 1, t, s]; ``None`` for all.
     memory_mask: which of the memory each token sees; ``None`` for all.
     positions: of the tokens, [b, t]; ``None`` for 0, 1, ...
     index: place of the first token in the cache.
-    strength: share of quantization in force, see ``BitDense``.
+    strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
     deterministic: whether dropout is off.
   """
 
@@ -173,11 +147,11 @@ class Context(flax.struct.PyTreeNode):
 
 
 class BlockCache(flax.struct.PyTreeNode):
-  """What the attentions of a block remember.
+  """Keys and values of the attentions of one block.
 
   Attributes:
-    own: of the sequence itself.
-    memory: of what else is attended to, if anything.
+    own: of self-attention.
+    memory: of cross-attention, if there is one.
   """
 
   own: AttentionCache
@@ -238,7 +212,7 @@ class Block(nn.Module):
       kind=cfg.feed_forward,
       recipe=self.recipe,
       name="feed_forward",
-      **cfg.layer_options,
+      **cfg.block_options,
     )
     y = feed_forward(make_norm(cfg, "feed_forward_norm")(x), strength=strength)
     x = _constrain(x + drop(y))
@@ -252,7 +226,7 @@ class Block(nn.Module):
       rotary_base=rotary_base,
       recipe=self.recipe,
       name=name,
-      **self.cfg.layer_options,
+      **self.cfg.block_options,
     )
 
 
@@ -307,7 +281,7 @@ def run_blocks(
   Args:
     blocks: of the model.
     x: embedded tokens.
-    context: see ``Context``.
+    context: inputs that all blocks share.
     cache: of all blocks, stacked along a leading axis.
 
   Returns:

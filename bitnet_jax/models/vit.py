@@ -4,18 +4,18 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from bitnet_jax.layers import BitDense
-from bitnet_jax.models import embedding, sizes, transformer
+from bitnet_jax.models import transformer
+from bitnet_jax.models.base import Call, Model
 from bitnet_jax.models.transformer import Context
-from bitnet_jax.quantizers.recipe import Rules, recipe_at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VitConfig(transformer.TransformerConfig):
-  """Sizes of a ``Vit``.
+  """Sizes of a ``Vit``, with other defaults than texts have.
 
   Attributes:
     patch: side of a patch, in pixels; divides height and width of the images.
@@ -24,13 +24,14 @@ class VitConfig(transformer.TransformerConfig):
 
   patch: int
   num_classes: int
+  feed_forward: str = "gelu"
+  norm: str = "layer_norm"
+  norm_eps: float = 1e-6
+  use_bias: bool = True
+  positions: str = "learned"
 
-  def __post_init__(self):
-    super().__post_init__()
-    sizes.check_positive(patch=self.patch)
 
-
-class Vit(nn.Module):
+class Vit(Model):
   """``patches``, a stack of blocks with attention both ways, mean, ``head``.
 
   Attributes:
@@ -40,7 +41,6 @@ class Vit(nn.Module):
   """
 
   cfg: VitConfig
-  recipe: Rules
 
   @nn.compact
   def __call__(
@@ -58,14 +58,7 @@ class Vit(nn.Module):
     cfg = self.cfg
     x = split_patches(x, cfg.patch)
     transformer.check_length(cfg, x.shape[1])
-    init = nn.initializers.lecun_normal()
-    patches = BitDense(
-      cfg.hidden,
-      kernel_init=nn.with_logical_partitioning(init, (None, "embed")),
-      recipe=recipe_at(self.recipe, "patches"),
-      name="patches",
-      **cfg.dtypes,
-    )
+    patches = self.dense("patches", cfg.hidden, (None, "embed"))
     x = patches(x, strength=strength)
     if cfg.positions == "learned":
       positions: Any = self.param(
@@ -82,8 +75,18 @@ class Vit(nn.Module):
     blocks = transformer.make_blocks(cfg, self.recipe, name="blocks")
     x, _ = transformer.run_blocks(blocks, x, context)
     x = jnp.mean(transformer.make_norm(cfg, "final_norm")(x), axis=1)
-    head = embedding.make_head(cfg, cfg.num_classes, self.recipe, name="head")
+    axes = ("embed", "vocab")
+    head = self.dense("head", cfg.num_classes, axes, use_bias=cfg.use_bias)
     return head(x, strength=strength)
+
+  @nn.nowrap
+  def example_call(self, params: Any) -> Call:
+    """Returns an image, as shapes, with a row of all patches it can have."""
+    patch = self.cfg.patch
+    count = params["positions"].shape[0] if "positions" in params else 1
+    c_in = params["patches"]["kernel"].shape[0] // patch**2
+    shape = (1, patch, patch * count, c_in)
+    return (jax.ShapeDtypeStruct(shape, jnp.float32),), {}
 
 
 def split_patches(
@@ -97,7 +100,7 @@ def split_patches(
   b, height, width, channels = x.shape
   if height % patch or width % patch:
     raise ValueError(
-      f"model.patch is {patch}, which divides not both sides of the images,"
+      f"model.patch is {patch}, which must divide both sides of the images,"
       f" {height} x {width}"
     )
   x = x.reshape(b, height // patch, patch, width // patch, patch, channels)

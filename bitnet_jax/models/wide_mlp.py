@@ -1,50 +1,40 @@
-"""Wide multi-layer perceptron over bags of pieces of text."""
+"""Wide multi-layer perceptron over bags of tokens."""
 
 import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, Num
 
-from bitnet_jax.layers import BitDense
-from bitnet_jax.models import sizes
-from bitnet_jax.quantizers.recipe import Rules, recipe_at
+from bitnet_jax.models.base import Call, Model, ModelConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WideMlpConfig:
+class WideMlpConfig(ModelConfig):
   """Sizes of a ``WideMlp``.
 
   Attributes:
     width: units of the hidden layer.
     dropout: rate after it, in [0, 1).
-    vocab_size: number of pieces.
+    vocab_size: number of tokens.
     num_classes: number of outputs.
     dtype: dtype of activations, a name in ``DTYPES``.
     param_dtype: dtype of the latent weights, a name in ``DTYPES``.
   """
 
   width: int
-  dropout: float
   vocab_size: int
   num_classes: int
-  dtype: str
-  param_dtype: str
-
-  def __post_init__(self):
-    sizes.check_positive(width=self.width, vocab_size=self.vocab_size)
-    sizes.check_rate(dropout=self.dropout)
-    sizes.get_dtype(self.dtype, key="model.dtype")
-    sizes.get_dtype(self.param_dtype, key="model.param_dtype")
 
 
-class WideMlp(nn.Module):
+class WideMlp(Model):
   """A weighted sum of embeddings, ReLU, dropout, and a linear ``head``.
 
   The table ``embedding`` [vocab_size, width] is drawn from the standard normal
   distribution and stays in float; it is the first layer of a perceptron whose
-  input is a bag of pieces.
+  input is a bag of tokens.
 
   Attributes:
     cfg: sizes.
@@ -56,12 +46,11 @@ class WideMlp(nn.Module):
   """
 
   cfg: WideMlpConfig
-  recipe: Rules
 
   @nn.compact
   def __call__(
     self,
-    pieces: Int[Array, "entries"],
+    tokens: Int[Array, "entries"],
     segments: Int[Array, "entries"],
     weights: Num[Array, "entries"],
     *,
@@ -71,39 +60,38 @@ class WideMlp(nn.Module):
   ) -> Float[Array, "num_documents num_classes"]:
     """Returns logits.
 
-    An entry says that a piece occurs in a document; several may say so.
+    An entry says that a token occurs in a document; several may say so.
 
     Args:
-      pieces: the piece of each entry, in [0, vocab_size).
+      tokens: the token of each entry, in [0, vocab_size).
       segments: the document of each entry, not negative; entries of documents
         from ``num_documents`` on are left out.
       weights: what each entry counts for; for a mean of embeddings, one by the
         length of the document.
       num_documents: number of documents.
       deterministic: whether nothing is dropped.
-      strength: share of quantization in force, see ``bit_dot``.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
     """
-    cfg = self.cfg
-    dtype = sizes.get_dtype(cfg.dtype, key="model.dtype")
-    param_dtype = sizes.get_dtype(cfg.param_dtype, key="model.param_dtype")
+    cfg, dtype = self.cfg, self.cfg.dtypes["dtype"]
     table: Any = self.param(
       "embedding",
       nn.with_logical_partitioning(nn.initializers.normal(1.0), (None, "mlp")),
       (cfg.vocab_size, cfg.width),
-      param_dtype,
+      cfg.dtypes["param_dtype"],
     )
     # Each row is read once, and the sums over documents are one product.
     bags = jnp.zeros((num_documents, cfg.vocab_size), dtype)
-    bags = bags.at[segments, pieces].add(weights.astype(dtype), mode="drop")
+    bags = bags.at[segments, tokens].add(weights.astype(dtype), mode="drop")
     x = nn.relu(bags @ table.astype(dtype))
     x = nn.with_logical_constraint(x, ("batch", "mlp"))
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
-    init = nn.initializers.lecun_normal()
-    return BitDense(
-      cfg.num_classes,
-      dtype=dtype,
-      param_dtype=param_dtype,
-      kernel_init=nn.with_logical_partitioning(init, ("embed", None)),
-      recipe=recipe_at(self.recipe, "head"),
-      name="head",
-    )(x, strength=strength)
+    head = self.dense("head", cfg.num_classes, ("embed", None))
+    return head(x, strength=strength)
+
+  @nn.nowrap
+  def example_call(self, params: Any) -> Call:
+    """Returns arguments of a call, as shapes: one token in one document."""
+    del params
+    number = jax.ShapeDtypeStruct((1,), jnp.int32)
+    weight = jax.ShapeDtypeStruct((1,), jnp.float32)
+    return (number, number, weight), {"num_documents": 1}

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from bitnet_jax import config
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.models import registry
 from bitnet_jax.quantizers.recipe import RECIPES
@@ -19,6 +20,17 @@ def test_families_take_sizes_and_a_recipe(name):
   assert {"num_classes", "vocab_size"} & set(fields)
   attributes = [f.name for f in dataclasses.fields(family.module)]
   assert attributes[:2] == ["cfg", "recipe"]
+
+
+@pytest.mark.parametrize("name", registry.MODELS)
+def test_defaults_are_those_of_configs(name):
+  keys = {
+    key: value.default if isinstance(value, config.Later) else value
+    for key, value in config.MODELS[name].items()
+  }
+  for field in dataclasses.fields(registry.get_family(name).config):
+    if field.default is not dataclasses.MISSING and field.name != "head_dim":
+      assert field.default == keys[field.name], field.name
 
 
 def test_unknown_family_lists_the_names():
