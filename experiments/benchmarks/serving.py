@@ -21,26 +21,12 @@ ROWS = (1, 2, 3, 4, 8, 16, 32, 64)
 # configs/reloaded_decoder.py.
 DECODER = DecoderConfig(
   vocab_size=8000,
-  tie_embeddings=False,
   hidden=256,
   num_layers=4,
   num_heads=4,
   num_kv_heads=4,
-  head_dim=None,
   mlp_width=14336,
-  feed_forward="swiglu",
-  norm="rms_norm",
-  norm_eps=1e-5,
-  sub_norm=False,
-  use_bias=False,
-  positions="rotary",
-  rotary_base=10_000.0,
   max_length=1024,
-  dropout=0.0,
-  scan_layers=True,
-  remat="none",
-  dtype="float32",
-  param_dtype="float32",
 )
 PROMPT, WRITTEN = 8, 32
 
