@@ -1,4 +1,4 @@
-"""Trained models in other people's formats, checked after writing."""
+"""Export and import: transformers, GGUF, StableHLO. Every export is checked."""
 
 from bitnet_jax.export.gguf import write_gguf as write_gguf
 from bitnet_jax.export.hf import write_hf as write_hf

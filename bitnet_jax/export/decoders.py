@@ -1,10 +1,9 @@
-"""Decoders as other formats hold them: block by block, named and packed.
+"""Decoders in the layout of other formats, block by block.
 
-In the files of Hugging Face's transformers (names that begin with HF here)
-kernels are [d_out, d_in]. Four ternary codes share a byte, a quarter of the
-rows apart, the first in the lowest bits. ``weight_scale`` is stored beside
-them: the factor of the codes where ``linear_class`` is "autobitlinear", its
-reciprocal where it is "bitlinear".
+In files of Hugging Face transformers (names that start with HF here) kernels
+are [d_out, d_in]. A byte holds four ternary codes, a quarter of the rows apart,
+the first in the lowest bits. ``weight_scale`` is stored beside them: the scale
+if ``linear_class`` is "autobitlinear", its reciprocal if it is "bitlinear".
 """
 
 import dataclasses
@@ -26,7 +25,7 @@ from bitnet_jax.quantizers.quantizer import TERNARY_RANGE
 from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
 
-# The parts of a block that are quantized, and those with a scale only.
+# The quantized parts of a block, and the norms, which only have a scale.
 PROJECTIONS = (
   "attention/query",
   "attention/key",
@@ -40,12 +39,12 @@ NORMS = ("attention_norm", "feed_forward_norm")
 SUB_NORMS = ("attention/sub_norm", "feed_forward/sub_norm")
 
 HF_CONFIG, HF_TENSORS = "config.json", "model.safetensors"
-# How texts begin and end; it takes precedence over HF_CONFIG.
+# Ids that begin and end texts; takes precedence over HF_CONFIG.
 HF_GENERATION = "generation_config.json"
 HF_INDEX = f"{HF_TENSORS}.index.json"
-# What weight_scale is: the scale, or one over it.
+# weight_scale is the scale in the first, its reciprocal in the second.
 LINEAR_CLASSES = ("autobitlinear", "bitlinear")
-# The metadata key of the scales whose reciprocals are stored.
+# The metadata key of exact scales, where their reciprocals are stored.
 EXACT_SCALES = "scales"
 HF_EMBEDDING, HF_FINAL_NORM = "model.embed_tokens.weight", "model.norm.weight"
 HF_HEAD = "lm_head.weight"
@@ -74,11 +73,11 @@ Block = dict[str, Any]
 
 
 def refuse(target: str, needs: Iterable[Need]) -> None:
-  """Raises a ValueError that lists the needs of a format that are not met.
+  """Raises a ValueError that lists the unmet needs of a format.
 
   Args:
     target: name of the format.
-    needs: pairs of whether one is met, and what to say if not.
+    needs: pairs of whether a need is met, and the message if it is not.
   """
   problems = [problem for met, problem in needs if not met]
   if problems:
@@ -88,11 +87,13 @@ def refuse(target: str, needs: Iterable[Need]) -> None:
 def check_decoder(target: str, model: Any) -> None:
   """Raises a ValueError unless the model is a decoder."""
   name = type(model).__name__
-  refuse(target, [(isinstance(model, Decoder), f"it is a {name}, no Decoder")])
+  refuse(
+    target, [(isinstance(model, Decoder), f"it is a {name}, not a Decoder")]
+  )
 
 
 def architecture_needs(cfg: DecoderConfig) -> list[Need]:
-  """Returns what every format of Llama-like decoders needs."""
+  """Returns the needs of all formats of Llama-like decoders."""
   gated = [name for name, kind in KINDS.items() if kind.gated]
   return [
     (cfg.norm == "rms_norm", f"model.norm is {cfg.norm!r}, not 'rms_norm'"),
@@ -115,11 +116,11 @@ def architecture_needs(cfg: DecoderConfig) -> list[Need]:
 def recipe_needs(
   model: Decoder, variables: Mapping[str, Any]
 ) -> tuple[Recipe, list[Need]]:
-  """Returns the recipe of the projections, and what every format needs of it.
+  """Returns the recipe of the projections, and the needs of all formats for it.
 
   Args:
     model: a decoder.
-    variables: of it, frozen or not.
+    variables: its variables, frozen or not.
   """
   args, kwargs = example_call(model, variables["params"])
   recipes = {
@@ -141,7 +142,7 @@ def recipe_needs(
       and weights.range == TERNARY_RANGE
       and weights.axis is None,
       "its kernels are not ternary with one scale each; quant.recipe"
-      " 'bitnet_2b4t' makes such",
+      " 'bitnet_2b4t' works",
     ),
   ]
 
@@ -171,7 +172,7 @@ def part_shapes(cfg: DecoderConfig) -> dict[str, tuple[int, ...]]:
 
 
 def hf_names(cfg: DecoderConfig, layer: int) -> dict[str, str]:
-  """Returns the names that transformers gives the parts of a block, by ours."""
+  """Returns the names of a block's parts in transformers, by our names."""
   return {
     part: f"model.layers.{layer}.{_HF_NAMES[part]}" for part in parts(cfg)
   }
@@ -185,7 +186,7 @@ def hf_pack(codes: np.ndarray) -> np.ndarray:
 
 
 def hf_unpack(data: np.ndarray) -> np.ndarray:
-  """Returns the codes of packed bytes; two set bits give 2, no code."""
+  """Unpacks codes from bytes; two set bits give 2, which is no valid code."""
   digits = np.concatenate([data >> np.uint8(2 * i) & 3 for i in range(4)])
   return digits.astype(np.int8) - np.int8(1)
 
@@ -197,7 +198,7 @@ def split(params: Mapping[str, Any], cfg: DecoderConfig) -> list[Block]:
   arrays where they are not quantized.
 
   Args:
-    params: of a decoder, its blocks stacked or one by one.
+    params: parameters of a decoder, with stacked or single blocks.
     cfg: its sizes.
   """
   layers = range(cfg.num_layers)
@@ -212,7 +213,7 @@ def join(blocks: Sequence[Block], rest: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the parameters of a scanned decoder; see ``split``.
 
   Args:
-    blocks: leaves by path; kernels with int8 codes become packed ones.
+    blocks: leaves of each block by path; int8 kernels are packed.
     rest: the other parameters, a tree.
   """
   stacked = {}
@@ -226,7 +227,7 @@ def join(blocks: Sequence[Block], rest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scanned_model(cfg: DecoderConfig, recipe: Recipe) -> Decoder:
-  """Returns the decoder of these sizes for stacked parameters."""
+  """Returns a decoder of these sizes that takes stacked parameters."""
   cfg = dataclasses.replace(
     cfg, scan_layers=True, remat="none", head_dim=cfg.features_of_head
   )
@@ -234,7 +235,7 @@ def scanned_model(cfg: DecoderConfig, recipe: Recipe) -> Decoder:
 
 
 def scanned(params: Mapping[str, Any], cfg: DecoderConfig) -> dict[str, Any]:
-  """Returns the parameters with blocks that are stacked."""
+  """Returns the parameters with stacked blocks."""
   rest = {n: leaf for n, leaf in params.items() if not n.startswith("blocks")}
   return join(split(params, cfg), rest)
 
@@ -256,12 +257,12 @@ def check_read_back(
   own: tuple[Decoder, Mapping[str, Any]],
   found: tuple[Decoder, Mapping[str, Any]],
 ) -> None:
-  """Raises an OSError unless two decoders compute the same, to the bit.
+  """Raises an OSError unless two decoders have the same logits, bit for bit.
 
   Args:
-    what: file or folder, for the message.
-    own: what was written, a scanned model and its parameters.
-    found: what was read.
+    what: the file or folder, for the message.
+    own: the written scanned model and its parameters.
+    found: the model and parameters that were read.
   """
   ours, theirs = (
     _example_logits(model, {"params": params}) for model, params in (own, found)
@@ -269,7 +270,7 @@ def check_read_back(
   if not np.array_equal(ours, theirs):
     difference = np.abs(ours - theirs).max()
     raise OSError(
-      f"{what} was written, but reads as another model: logits differ by up to"
+      f"{what} does not reproduce the model's outputs: logits differ by up to"
       f" {difference}"
     )
 
@@ -277,7 +278,7 @@ def check_read_back(
 def _example_logits(
   model: Decoder, variables: Mapping[str, Any], length: int = 64
 ) -> np.ndarray:
-  """Returns logits of a row of different tokens, [1, t, v] in float32."""
+  """Returns logits of a row of random tokens, float32 [1, t, v]."""
   length = min(length, model.cfg.max_length)
   rng = np.random.default_rng(0)
   tokens = rng.integers(0, model.cfg.vocab_size, (1, length), np.int32)

@@ -1,10 +1,10 @@
-"""Decoders in a file of llama.cpp.
+"""Exports decoders to GGUF files for llama.cpp.
 
-With norms in front of the output projections it is of the architecture
-"bitnet", without them of "llama". Rows of ternary kernels are in blocks of 256
-codes with a scale each, in half precision: 1.69 bits a weight as "tq1_0", 2.06
-as "tq2_0". "bitnet" has a scale in float32 beside each kernel instead, and
-blocks of scale 1; "llama" does not.
+With norms before the output projections the architecture is "bitnet", without
+them "llama". Rows of ternary kernels are stored in blocks of 256 codes, each
+with a scale in half precision: 1.69 bits a weight as "tq1_0", 2.06 as "tq2_0".
+"bitnet" stores a float32 scale beside each kernel instead, and its blocks have
+scale 1.
 """
 
 import dataclasses
@@ -53,22 +53,22 @@ def write_gguf(
   kind: str = "tq2_0",
   name: str = "bitnet_jax",
 ) -> None:
-  """Writes a frozen decoder, reads it back, and compares.
+  """Writes a frozen decoder to a GGUF file, reads it back, and compares.
 
   Args:
-    path: of the file; one that is there is not overwritten.
+    path: path of the file, which must not exist.
     model: a decoder.
-    variables: of it, frozen.
-    tokenizer: of its texts; without, the file takes and gives ids alone.
-    kind: of the kernels, one of ``TYPES``. Embeddings, and an output layer of
-      their own, are in half precision.
-    name: of the model.
+    variables: its frozen variables.
+    tokenizer: its vocabulary; without one, the file takes and returns ids only.
+    kind: type of the kernels, one of ``TYPES``. Embeddings and an untied output
+      layer are in half precision.
+    name: name of the model.
 
   Raises:
-    FileExistsError: if there is such a file.
+    FileExistsError: if the file exists.
     ImportError: if ``gguf`` is not installed.
-    OSError: if what was written reads differently.
-    ValueError: for a model that the format cannot hold, saying why.
+    OSError: if the file reads back differently.
+    ValueError: for a model that the format cannot hold, with the reasons.
   """
   path = local_path(path)
   choices.check(kind, TYPES, key="type")
@@ -137,12 +137,12 @@ def _needs(cfg: DecoderConfig, recipe, kind) -> Iterator[Need]:
   )
   yield (
     not cfg.sub_norm or cfg.tie_embeddings,
-    "model.sub_norm is True and model.tie_embeddings False; with such norms,"
-    " llama.cpp ties them",
+    "model.sub_norm is True and model.tie_embeddings False; with these norms,"
+    " llama.cpp ties embeddings",
   )
   yield (
     recipe.norm is None,
-    f"its recipe has the norm {recipe.norm!r} in front of each product, where"
+    f"its recipe has the norm {recipe.norm!r} before each product, where"
     " llama.cpp has none; the recipe 'bitnet_2b4t' works, or quant.norm='none'",
   )
   acts = recipe.acts
@@ -166,7 +166,7 @@ def _needs(cfg: DecoderConfig, recipe, kind) -> Iterator[Need]:
 
 
 def _rounded(cfg: DecoderConfig, params: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the parameters as the file holds them, stacked."""
+  """Returns stacked parameters, rounded to the precision of the file."""
   params = decoders.scanned(params, cfg)
 
   def half(leaf):
@@ -229,10 +229,10 @@ def _tensors(
 def _paired(
   cfg: DecoderConfig, part: str, rows: np.ndarray, *, back: bool = False
 ) -> np.ndarray:
-  """Puts the rows that are rotated together next to each other, or back.
+  """Reorders rows for llama.cpp's rotary positions, or back.
 
-  Of "llama", llama.cpp rotates pairs of neighbours; we, the first half of a
-  head's features with the second.
+  For "llama", llama.cpp rotates pairs of neighbours; this library rotates the
+  first half of a head's features with the second half.
   """
   heads = {
     "attention/query": cfg.num_heads,

@@ -1,4 +1,4 @@
-"""Vocabularies in a file of llama.cpp."""
+"""Writes vocabularies to GGUF files for llama.cpp."""
 
 import collections
 import itertools
@@ -12,10 +12,10 @@ from bitnet_jax.export.decoders import Need
 
 # Kinds of tokens, by llama.cpp's numbers.
 _NORMAL, _UNKNOWN, _CONTROL, _ADDED, _UNUSED = 1, 2, 3, 4, 5
-# A merge of what no text has: llama.cpp reads no vocabulary without merges.
+# A merge that applies to no text; llama.cpp requires at least one merge.
 _NO_MERGE = "\u2042 \u2042"
-# llama.cpp goes by the names of some tokens, whatever the file says of them.
-# These are special to it; most of them end a text.
+# llama.cpp treats some tokens by their names, whatever the file says. It treats
+# these as special; most of them end a text.
 _SPECIAL_BY_NAME = frozenset(
   "<|eot_id|> <|im_end|> <|end|> <end_of_turn> <|endoftext|> <|end_of_text|> "
   "<EOT> _<EOT> [EOT] <\uff5cend▁of▁sentence\uff5c> <end_of_utterance> "
@@ -28,29 +28,30 @@ _SPECIAL_BY_NAME = frozenset(
   "<fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> "
   "<REPO> <reponame> <|file_sep|>".split()
 )
-# These are not, ...
+# It treats these as text, ...
 _TEXT_BY_NAME = frozenset(
   "<|channel|> <|message|> <|start|> <|constrain|>".split()
 )
-# ... nor is the first of these, where one of the others is there.
+# ... and also the first token of each pair, if one of the others exists.
 _TEXT_BESIDE = (
   ("<|end|>", frozenset(("<|return|>", "<|flush|>"))),
   ("</s>", frozenset(("<|tool_response>", "<|plamo:eos|>"))),
 )
-# Parts of a model's name by which tokens take the spaces around them.
+# If a model's name contains one of these, its tokens take the spaces around
+# them.
 _MODELS_BY_NAME = ("phi-3", "phi3", "modern-bert")
 
 
 def write(
   writer: Any, tokenizer: Tokenizer | None, vocab_size: int, name: str
 ) -> None:
-  """Adds a vocabulary to what is written.
+  """Adds a vocabulary to a GGUF file.
 
   Args:
     writer: a ``gguf.GGUFWriter``.
     tokenizer: the vocabulary, or ``None``.
-    vocab_size: of the model, which may be more.
-    name: of the model.
+    vocab_size: number of ids of the model, which may exceed the vocabulary.
+    name: name of the model.
 
   Raises:
     ValueError: for a vocabulary that llama.cpp reads differently.
@@ -71,7 +72,7 @@ def write(
   writer.add_token_merges(merges or [_NO_MERGE])
   writer.add_token_list([names[i] for i in range(vocab_size)])
   writer.add_token_types([kinds.get(i, _UNUSED) for i in range(vocab_size)])
-  # A text starts after the token that ends another.
+  # A text starts after the token that ends the previous text.
   writer.add_bos_token_id(tokenizer.eos_id)
   writer.add_eos_token_id(tokenizer.eos_id)
   writer.add_add_bos_token(value=True)
@@ -90,7 +91,7 @@ def _check_kind(description) -> None:
   )
   if kind != "BPE" or not is_byte_level:
     raise ValueError(
-      f"gguf cannot hold a vocabulary {kind}, which llama.cpp reads"
+      f"gguf cannot hold a vocabulary of type {kind}, which llama.cpp reads"
       " differently; 'bytes', 'bpe' and 'gpt2:...' work"
     )
 
@@ -101,7 +102,7 @@ def _needs(
   names: Mapping[int, str],
   name: str,
 ) -> Iterator[Need]:
-  """Yields what llama.cpp needs of a byte-level BPE to read texts alike."""
+  """Yields the needs for llama.cpp to read texts as a byte-level BPE does."""
   model, rules = description["model"], description["pre_tokenizer"]
   yield (
     bool(rules.get("use_regex", True)) or not model["merges"],
@@ -130,13 +131,13 @@ def _needs(
   taken = [part for part in _MODELS_BY_NAME if part in name.lower()]
   yield (
     not taken,
-    f"its name is {name!r}, and llama.cpp reads the tokens of a model named"
-    f" {taken} in another way",
+    f"its name is {name!r}, and llama.cpp reads the tokens of models named"
+    f" {taken} differently",
   )
 
 
 def _added_needs(added) -> Iterator[Need]:
-  """Yields what is needed of added tokens that texts may hold."""
+  """Yields the needs of added tokens that may occur in texts."""
   texts = [token for token in added if not token["special"]]
   for token in texts:
     flags = [n for n in ("single_word", "lstrip", "rstrip") if token[n]]
@@ -145,8 +146,8 @@ def _added_needs(added) -> Iterator[Need]:
       f"its added token {token['content']!r} has {flags}, which llama.cpp"
       " lacks",
     )
-  # Of tokens that overlap in a text llama.cpp takes the longest, others the
-  # first, and one that is not normalized before one that is.
+  # If tokens overlap in a text, llama.cpp takes the longest. Other libraries
+  # take the first, and one that is not normalized before one that is.
   normalized = {token["content"]: token["normalized"] for token in texts}
   starts = collections.defaultdict(set)
   for name in normalized:
@@ -163,26 +164,26 @@ def _added_needs(added) -> Iterator[Need]:
     others = sorted((tied | inside) - {name})
     yield (
       not others,
-      f"its added tokens {name!r} and {others} may overlap in a text, of which"
-      " llama.cpp makes something else",
+      f"its added tokens {name!r} and {others} may overlap in a text, which"
+      " llama.cpp reads differently",
     )
 
 
 def _name_needs(added, names) -> Iterator[Need]:
-  """Yields what is needed of tokens whose names llama.cpp knows."""
+  """Yields the needs of tokens that llama.cpp treats by their names."""
   special = {token["content"] for token in added if token["special"]}
   by_name = sorted(_SPECIAL_BY_NAME & (names - special))
   yield (
     not by_name,
-    f"its tokens {by_name} are not special, but by their names they are to"
-    " llama.cpp",
+    f"its tokens {by_name} are not special, but llama.cpp treats these names as"
+    " special",
   )
   beside = {one for one, others in _TEXT_BESIDE if others & names}
   by_name = sorted((_TEXT_BY_NAME | beside) & special)
   yield (
     not by_name,
-    f"its tokens {by_name} are special, but by their names they are not to"
-    " llama.cpp",
+    f"its tokens {by_name} are special, but llama.cpp treats these names as"
+    " text",
   )
 
 
@@ -197,7 +198,7 @@ def _kinds(tokenizer, description, names) -> dict[int, int]:
 
 
 def _unused_names(names, vocab_size) -> dict[int, str]:
-  """Returns names that no token has, for ids that stand for nothing."""
+  """Returns unique names for ids without a token."""
   taken = set(names.values())
   start = next(
     text
@@ -212,11 +213,11 @@ def _unused_names(names, vocab_size) -> dict[int, str]:
 def check_read_back(path: Any, fields: Mapping[str, Any], tokenizer: Tokenizer):
   """Raises a ValueError unless llama.cpp reads texts as the vocabulary does.
 
-  What it does with the file is done here by the library tokenizers.
+  The tokenizers library simulates what llama.cpp does with the file.
 
   Args:
-    path: of the file, for the message.
-    fields: what it says, of a ``gguf.GGUFReader``.
+    path: path of the file, for the message.
+    fields: its fields, from a ``gguf.GGUFReader``.
     tokenizer: the vocabulary.
   """
   library = subwords.import_library()

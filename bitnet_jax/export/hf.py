@@ -1,9 +1,9 @@
-"""Decoders in the files of Hugging Face's transformers.
+"""Exports decoders to the files of Hugging Face transformers.
 
-A folder with ``config.json``, ``model.safetensors`` and the files of the
-vocabulary. With norms in front of the output projections it loads as
+The folder holds ``config.json``, ``model.safetensors`` and the vocabulary
+files. With norms before the output projections it loads as
 ``BitNetForCausalLM``, the architecture of BitNet b1.58 2B4T, without them as
-``LlamaForCausalLM``; either with the layers of ``quantization_config``.
+``LlamaForCausalLM``; both with the layers of ``quantization_config``.
 """
 
 import json
@@ -35,21 +35,20 @@ def write_hf(
   tokenizer: Tokenizer | None = None,
   linear_class: str = "autobitlinear",
 ) -> None:
-  """Writes a decoder, reads it back, and compares.
+  """Writes a decoder for transformers, reads it back, and compares.
 
   Args:
-    folder: made if it is not there; files in it are not looked at.
+    folder: output folder, created if needed; existing files are ignored.
     model: a decoder.
-    variables: of it: frozen, which writes packed codes; or as they are trained,
-      which writes the latent weights in bfloat16, to be rounded by transformers
-      each time they are used.
-    tokenizer: of its texts.
+    variables: its variables. Frozen ones are written as packed codes; others as
+      latent weights in bfloat16, which transformers rounds at each use.
+    tokenizer: its vocabulary.
     linear_class: one of ``LINEAR_CLASSES``, for packed codes.
 
   Raises:
     ImportError: if ``safetensors`` is not installed.
-    OSError: if what was written reads differently.
-    ValueError: for a model that the format cannot hold, saying why.
+    OSError: if the files read back differently.
+    ValueError: for a model that the format cannot hold, with the reasons.
   """
   folder = local_path(folder)
   choices.check(linear_class, decoders.LINEAR_CLASSES, key="linear_class")
@@ -95,7 +94,7 @@ def _is_frozen(variables) -> bool:
 
 def _check_read_back(folder, cfg, recipe, params) -> None:
   """Raises an OSError unless the files hold the model."""
-  # Scanned, as what is read: unrolled, it would add in another order.
+  # Scanned like the model that is read; unrolled, it sums in another order.
   own = decoders.scanned_model(cfg, recipe), decoders.scanned(params, cfg)
   found = read_hf(folder)
   decoders.check_read_back(
@@ -115,23 +114,23 @@ def _needs(cfg, recipe, is_frozen):
   acts = RECIPES["bitnet_2b4t"].acts
   yield (
     recipe.acts == acts,
-    "its inputs are not rounded to -127..127 with a scale a token, as the"
-    " recipe 'bitnet_2b4t' does",
+    "its inputs are not rounded to -127..127 with one scale per token, as in"
+    " the recipe 'bitnet_2b4t'",
   )
   yield (
     recipe.norm in (None, "rms_norm"),
-    f"its recipe has the norm {recipe.norm!r} in front of each product;"
+    f"its recipe has the norm {recipe.norm!r} before each product;"
     " quant.norm='rms_norm' or the recipe 'bitnet_2b4t' works",
   )
   yield (
     is_frozen or recipe.weights == RECIPES["bitnet_2b4t"].weights,
-    "its latent weights are not rounded by their mean, as the recipe"
-    " 'bitnet_2b4t' does",
+    "its latent weights are not rounded by their mean, as in the recipe"
+    " 'bitnet_2b4t'",
   )
 
 
 def _to_tensors(cfg, params, *, has_norm, is_reciprocal):
-  """Returns arrays by name, and the scales where the arrays lose them."""
+  """Returns arrays by name, and exact scales if reciprocals are stored."""
   tensors = {
     decoders.HF_EMBEDDING: params["embed"]["tokens"]["embedding"],
     decoders.HF_FINAL_NORM: params["final_norm"]["scale"],
@@ -203,9 +202,9 @@ def _config(cfg, recipe, linear_class, *, is_frozen) -> dict[str, Any]:
 def _write_vocabulary(
   folder, tokenizer, description, max_length
 ) -> dict[str, Any]:
-  """Writes the files of a vocabulary, and returns what the config says."""
+  """Writes the vocabulary files and returns their entries of the config."""
   names = saved.names_of(description)
-  # A text starts after the token that ends another.
+  # A text starts after the token that ends the previous text.
   ids = {
     "bos": tokenizer.eos_id,
     "eos": tokenizer.eos_id,
@@ -220,9 +219,9 @@ def _write_vocabulary(
   rules = description["pre_tokenizer"] or {}
   settings = {
     "tokenizer_class": "PreTrainedTokenizerFast",
-    # The name of a special token in a text is text, as in training.
+    # As in training, the name of a special token in a text is plain text.
     "split_special_tokens": True,
-    # Some versions go by this, not by what the vocabulary says.
+    # Some versions use this instead of the vocabulary's own setting.
     "add_prefix_space": bool(rules.get("add_prefix_space")),
     "model_max_length": max_length,
     "clean_up_tokenization_spaces": False,

@@ -1,4 +1,4 @@
-"""Decoders out of the files of Hugging Face's transformers."""
+"""Reads decoders from the files of Hugging Face transformers."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ from bitnet_jax.ops.norm import NORM_EPS
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe
 from bitnet_jax.types import QTensor
 
-# What values of another kind than expected make of the code that reads them.
+# Errors that values of an unexpected type cause in the code that reads them.
 _DAMAGE = (
   AttributeError,
   KeyError,
@@ -33,12 +33,12 @@ _DAMAGE = (
 
 
 class HfModel(NamedTuple):
-  """What ``read_hf`` returns.
+  """An imported decoder.
 
   Attributes:
     model: the decoder.
-    variables: of it: frozen, or of latent weights where the file has such.
-    is_frozen: which of the two.
+    variables: its variables, frozen or with latent weights.
+    is_frozen: whether they are frozen.
   """
 
   model: Decoder
@@ -54,13 +54,13 @@ def read_hf(folder: str | pathlib.Path) -> HfModel:
       parts.
 
   Returns:
-    A decoder: frozen if the files have packed codes; else with latent weights,
-    in float32, and the recipe that their layers say, "float" if none.
+    A decoder: frozen if the files have packed codes; else with latent weights
+    in float32 and the recipe of the file's layers, "float" if they have none.
 
   Raises:
-    FileNotFoundError: if a file is not there.
+    FileNotFoundError: if a file is missing.
     ImportError: if ``safetensors`` is not installed.
-    ValueError: for damaged files, and models that are others, saying how.
+    ValueError: for damaged files and unsupported models, with the reason.
   """
   folder = pathlib.Path(folder).expanduser()
   config = read_json(folder / decoders.HF_CONFIG)
@@ -144,8 +144,8 @@ def _read_quantization(found) -> tuple[Recipe, str]:
     norm = "rms_norm"
     if found.get("rms_norm_eps") != NORM_EPS:
       raise ValueError(
-        f"rms_norm_eps is {found.get('rms_norm_eps')}; in layers it is"
-        f" {NORM_EPS} here"
+        f"rms_norm_eps is {found.get('rms_norm_eps')}; only {NORM_EPS} is"
+        " supported in layers"
       )
   recipe = dataclasses.replace(RECIPES["bitnet_2b4t"], norm=norm)
   mode = found.get("quantization_mode", "offline")
@@ -154,7 +154,7 @@ def _read_quantization(found) -> tuple[Recipe, str]:
 
 
 def _read_files(folder):
-  """Returns all arrays, and what the file says beside them."""
+  """Returns all arrays and the metadata of the file."""
   if not (folder / decoders.HF_INDEX).exists():
     return load_tensors(folder / decoders.HF_TENSORS)
   names = read_json(folder / decoders.HF_INDEX).get("weight_map")
@@ -164,15 +164,15 @@ def _read_files(folder):
   for name in sorted({str(name) for name in names.values()}):
     if pathlib.PurePath(name).name != name or not name.isprintable():
       raise ValueError(
-        f"{folder / decoders.HF_INDEX} names {name!r}, which is no file beside"
-        " it"
+        f"{folder / decoders.HF_INDEX} names {name!r}, which is not a file in"
+        " the same folder"
       )
     tensors |= load_tensors(folder / name)[0]
   return tensors, {}
 
 
 class _Arrays:
-  """Arrays by name, each of which is to be taken once."""
+  """Arrays by name; each can be taken once."""
 
   def __init__(self, tensors: Mapping[str, jax.Array]):
     self.tensors = dict(tensors)
@@ -188,7 +188,7 @@ class _Arrays:
 
   def _take(self, name, shape, dtype):
     if name not in self.tensors:
-      raise ValueError(f"there is no {name}")
+      raise ValueError(f"the array {name} is missing")
     array = self.tensors.pop(name)
     if array.shape != shape or not jnp.issubdtype(array.dtype, dtype):
       raise ValueError(
@@ -227,10 +227,10 @@ def _from_tensors(cfg, recipe, kind, tensors, metadata) -> dict[str, Any]:
   }
   if not cfg.tie_embeddings:
     rest["head"] = {"kernel": arrays.floats(decoders.HF_HEAD, *table).T}
-  arrays.tensors.pop(decoders.HF_HEAD, None)  # Some write tied ones twice.
+  arrays.tensors.pop(decoders.HF_HEAD, None)  # Some files repeat a tied head.
   if arrays.tensors:
     others = sorted(arrays.tensors)[:5]
-    raise ValueError(f"there are arrays that the model has not: {others}")
+    raise ValueError(f"the model has no place for the arrays {others}")
   return jax.tree.map(jnp.asarray, decoders.join(blocks, rest))
 
 
@@ -241,13 +241,13 @@ def _kernel(arrays, name, shape, kind, exact) -> np.ndarray | QTensor:
   data = arrays.bytes(f"{name}.weight", -(-d_out // 4), d_in)
   codes = decoders.hf_unpack(data)[:d_out]
   if codes.max() > 1:
-    raise ValueError(f"{name}.weight holds a byte that is no codes")
+    raise ValueError(f"{name}.weight has a byte that is no valid code")
   scale = _scale(arrays, f"{name}.weight_scale", kind, exact)
   return QTensor(jnp.asarray(codes.T), jnp.asarray(scale).reshape(1, 1))
 
 
 def _scale(arrays, name, kind, exact) -> np.ndarray:
-  """Returns what the codes are multiplied by."""
+  """Returns the scale of the codes."""
   found = arrays.floats(name, 1)
   if not found[0] > 0:
     raise ValueError(f"{name} is {found[0]}, which is not positive")
@@ -255,14 +255,15 @@ def _scale(arrays, name, kind, exact) -> np.ndarray:
     return found
   if name not in exact:
     return 1 / found
-  # The reciprocal of a reciprocal may be off by a bit; the file says which.
+  # The reciprocal of a reciprocal may be off by a bit, so the file also has the
+  # exact scale.
   scale = np.full(1, exact[name], np.float32)
   if 1 / scale != found:
-    raise ValueError(f"{name} is not one over the scale beside it, {scale[0]}")
+    raise ValueError(f"{name} is not the reciprocal of its scale, {scale[0]}")
   return scale
 
 
 def _check_ones(arrays, name, d_in):
-  """Raises a ValueError for a norm in the layer that has weights."""
+  """Raises a ValueError if a layer's norm has weights other than one."""
   if np.any(arrays.floats(f"{name}.rms_norm.weight", d_in) != 1):
     raise ValueError(f"{name}.rms_norm has weights; only ones are read")

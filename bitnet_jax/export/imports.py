@@ -1,4 +1,4 @@
-"""Decoders of others as models of ours."""
+"""Imports decoders from Hugging Face transformers."""
 
 import dataclasses
 import hashlib
@@ -32,7 +32,7 @@ from bitnet_jax.train.folder.checkpoint import (
 )
 from bitnet_jax.train.state import TrainState
 
-# Files of vocabularies, and how they are loaded, in the order of preference.
+# Vocabulary files and their loaders, in order of preference.
 _VOCABULARIES = {
   "tokenizer.json": "tokenizers",
   "tokenizer.model": "sentencepiece",
@@ -40,26 +40,26 @@ _VOCABULARIES = {
 
 
 def import_hf(source: PathLike, output: PathLike) -> str:
-  """Reads a decoder of transformers, and writes it as one of ours.
+  """Converts a decoder of transformers to a model of this library.
 
   Packed codes become a frozen model, for generate.py and ``load_frozen``.
-  Latent weights, or those of a network in full precision, become a checkpoint
-  for ``init_from`` of a config, from which training goes on.
+  Latent or full-precision weights become a checkpoint for the config key
+  ``init_from``.
 
   Args:
-    source: folder with ``config.json`` and ``model.safetensors``, with
-      ``tokenizer.json`` or ``tokenizer.model`` if there is a vocabulary, and
-      with ``generation_config.json`` where texts end as that says.
-    output: a folder that is empty, or not there.
+    source: folder with ``config.json`` and ``model.safetensors``; optionally
+      with a vocabulary, ``tokenizer.json`` or ``tokenizer.model``, and with
+      ``generation_config.json``, which names the end tokens.
+    output: a folder that is empty or absent.
 
   Returns:
-    What to tell of it.
+    A summary of the model.
 
   Raises:
-    FileExistsError: if there is anything in ``output``.
-    FileNotFoundError: if a file is not there.
+    FileExistsError: if ``output`` is not empty.
+    FileNotFoundError: if a file is missing.
     ImportError: if a library is not installed.
-    ValueError: for damaged files, and models that are others, saying how.
+    ValueError: for damaged files and unsupported models, with the reason.
   """
   source = local_path(source)
   output = local_path(output)
@@ -90,10 +90,10 @@ def import_hf(source: PathLike, output: PathLike) -> str:
 
 
 def _ids(source: pathlib.Path, vocab_size: int) -> dict[str, Any]:
-  """Returns what the files say of how texts begin and end.
+  """Returns the ids that begin and end texts, from the configs.
 
-  Several tokens may end a text, of which the first comes first. As in
-  transformers, ``generation_config.json`` counts before ``config.json``.
+  Several tokens may end a text; their order is kept. As in transformers,
+  ``generation_config.json`` takes precedence over ``config.json``.
   """
   said = read_json(source / decoders.HF_CONFIG)
   if (source / decoders.HF_GENERATION).exists():
@@ -106,7 +106,7 @@ def _ids(source: pathlib.Path, vocab_size: int) -> dict[str, Any]:
     known = [i for i in several if _is_id(i, vocab_size)]
     if len(known) < len(several) and found is not None:
       logging.warning(
-        "%s: %s is %s; the model writes ids in 0..%d, so %s are left",
+        "%s: %s is %s; the model generates ids in 0..%d, so %s remain",
         *(source, key, found, vocab_size - 1, known or "none"),
       )
     if known:
@@ -121,7 +121,7 @@ def _is_id(token: Any, vocab_size: int) -> bool:
 
 
 def _find_vocabulary(source) -> tuple[str, Tokenizer | None]:
-  """Returns the vocabulary in a folder, and what it is loaded by."""
+  """Returns the tokenizer spec and the vocabulary in a folder."""
   for name, kind in _VOCABULARIES.items():
     if (source / name).exists():
       spec = f"{kind}:{source / name}"
@@ -130,7 +130,7 @@ def _find_vocabulary(source) -> tuple[str, Tokenizer | None]:
 
 
 def _digest(source: pathlib.Path) -> str:
-  """Names the arrays in a folder by content."""
+  """Returns a hash of the arrays in a folder."""
   digest = hashlib.sha256()
   for path in sorted(source.glob("*.safetensors")):
     with open_regular(path, most=LARGEST_TENSORS) as file:
@@ -145,7 +145,7 @@ def _save_checkpoint(
   spec: str,
   tokenizer: Tokenizer | None,
 ) -> None:
-  """Writes what ``init_from`` reads of a run."""
+  """Writes a run folder that ``init_from`` can read."""
   options = CheckpointOptions(
     keep_last=2, keep_best=0, metric="valid/loss", mode="min"
   )

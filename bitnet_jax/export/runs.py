@@ -1,4 +1,4 @@
-"""Checkpoints of runs in other people's formats."""
+"""Exports checkpoints of runs to other formats."""
 
 import inspect
 import shutil
@@ -20,7 +20,7 @@ from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.folder import bucket, warm_start, workdir
 
-# The latent weights instead of the codes.
+# The variant with latent weights instead of codes.
 LATENT = "latent"
 VARIANTS: dict[str, tuple[str, ...]] = {
   "packed": (),
@@ -37,23 +37,24 @@ def export_run(
   form: str,
   checkpoint: str = "last",
 ) -> str:
-  """Writes a checkpoint of a run in another form, and checks what was written.
+  """Exports a checkpoint of a run to another format and checks the export.
 
   Args:
-    folder: the workdir.
-    output: a folder that is empty, or not there.
-    form: a key of ``VARIANTS``, a variant of it behind a colon or the first.
+    folder: the run folder.
+    output: a folder that is empty or absent.
+    form: a key of ``VARIANTS``, optionally with a colon and a variant; the
+      first variant is the default.
     checkpoint: "last", "best", or a step.
 
   Returns:
-    What to tell of it.
+    A summary of the written files.
 
   Raises:
-    FileExistsError: if there is anything in ``output``.
+    FileExistsError: if ``output`` is not empty.
     ImportError: if a library is not installed.
-    OSError: if what was written reads differently.
-    ValueError: for an unknown form, a run or a checkpoint that is not there, or
-      a model that the form cannot hold, saying why.
+    OSError: if the export reads back differently.
+    ValueError: for an unknown format, a missing run or checkpoint, or a model
+      that the format cannot hold, with the reasons.
   """
   folder = bucket.place(folder)
   output = local_path(output)
@@ -130,7 +131,7 @@ def _write_safetensors(folder, output, checkpoint, variant):
   if found.keys() != tensors.keys() or not all(
     np.array_equal(found[name], tensors[name]) for name in tensors
   ):
-    raise OSError(f"{path} was written, but reads differently")
+    raise OSError(f"{path} reads back differently")
   shutil.copyfile(folder / workdir.CONFIG_FILE, output / workdir.CONFIG_FILE)
 
 
@@ -150,9 +151,11 @@ def _load(folder, checkpoint):
 def _model_inputs(
   experiment: Experiment, variables: Mapping[str, Any]
 ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
-  """Returns what the task gives to its model for a batch, by name.
+  """Returns the arguments that the task passes to its model for a batch.
 
-  Arrays, and options that are none; those of training are left out.
+  Returns:
+    The arrays by name, and the other arguments by name, without those that only
+    matter in training.
   """
   params = variables["params"]
   rest = {n: leaf for n, leaf in variables.items() if n != "params"}
@@ -174,7 +177,7 @@ def _model_inputs(
         deterministic=True,
         strength=None,
       )
-    # Which logits a training step needs is no concern of a program's.
+    # Only training computes a part of the logits.
     found.pop("places", None)
     return {n: x for n, x in found.items() if isinstance(x, jax.Array)}
 

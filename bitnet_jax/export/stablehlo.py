@@ -1,9 +1,9 @@
-"""Models as StableHLO, which runs without Flax and without us.
+"""Exports models as StableHLO programs, which run without Flax.
 
-A folder with ``model.jax``, for ``jax.export.deserialize``, ``model.mlirbc``,
-the same as portable bytecode for other runtimes, and ``model.json``, which says
-what goes in and comes out. Parameters are constants of the program, ternary
-ones packed; its one output is what the model returns.
+The folder holds ``model.jax`` for ``jax.export.deserialize``, ``model.mlirbc``,
+the same program as portable bytecode for other runtimes, and ``model.json``,
+which describes inputs and outputs. Parameters are constants of the program,
+ternary ones packed. The output is the model's return value.
 """
 
 import importlib.util
@@ -31,20 +31,20 @@ def write_stablehlo(
   platforms: Sequence[str] = PLATFORMS,
   **options: Any,
 ) -> None:
-  """Writes a model as a program, reads it back, and compares.
+  """Writes a model as a StableHLO program, reads it back, and compares.
 
   Args:
-    folder: made if it is not there; files in it are not looked at.
+    folder: output folder, created if needed; existing files are ignored.
     model: any Linen module.
-    variables: of it, frozen or not.
-    inputs: arrays of one call, by name. Their first axes may have any size in
-      the program; those of one size here must be of one size there too.
-    platforms: on which the program shall run.
-    **options: of the call, which become part of the program.
+    variables: its variables, frozen or not.
+    inputs: example arrays of one call, by name. Their first axes may have any
+      size in the program; axes of equal size here must be of equal size there.
+    platforms: platforms that the program supports.
+    **options: other arguments of the call, which become constants.
 
   Raises:
     ImportError: if ``flatbuffers`` is not installed.
-    OSError: if what was written computes something else.
+    OSError: if the written program does not reproduce the outputs.
     ValueError: for a model that does not take inputs of any size.
   """
   folder = local_path(folder)
@@ -74,7 +74,7 @@ def write_stablehlo(
 
 
 def _check_installed() -> None:
-  """Raises an ImportError without what JAX needs to write programs."""
+  """Raises an ImportError if JAX cannot write programs."""
   if importlib.util.find_spec("flatbuffers") is None:
     raise ImportError(
       "programs need flatbuffers: pip install 'bitnet-jax[export]'"
@@ -97,7 +97,7 @@ def _of_any_size(inputs) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _describe(exported, names) -> dict[str, Any]:
-  """Returns what goes into a program and comes out; names are in order."""
+  """Describes the inputs and outputs of a program, for ``model.json``."""
 
   def describe(aval):
     return {"shape": [str(n) for n in aval.shape], "dtype": str(aval.dtype)}
@@ -109,7 +109,7 @@ def _describe(exported, names) -> dict[str, Any]:
   return {
     "inputs": inputs,
     "arguments_of_bytecode": [
-      # Which of the platforms it is, by its place among them.
+      # The index of the platform in the list of platforms.
       *(["platform_index"] if len(exported.platforms) > 1 else []),
       *(inputs[i]["name"] for i in exported.module_kept_var_idx),
     ],
@@ -126,4 +126,4 @@ def _check(folder, jitted, inputs):
   theirs = jax.tree.map(np.asarray, jax.jit(found.call)(**inputs))
   same = jax.tree.map(np.array_equal, ours, theirs)
   if not all(jax.tree.leaves(same)):
-    raise OSError(f"{folder / PROGRAM} was written, but computes otherwise")
+    raise OSError(f"{folder / PROGRAM} does not reproduce the model's outputs")

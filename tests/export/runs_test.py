@@ -132,9 +132,9 @@ def test_first_token_of_another_config_stands_before_prompts(tmp_path):
     ),
     ({"eos_token_id": 3}, {"eos_token_id": None}, {"stop_id": 3}, ""),
     ({"eos_token_id": None}, None, {}, ""),
-    ({"eos_token_id": [3, 9]}, None, {"stop_id": 3}, "so [3] are left"),
+    ({"eos_token_id": [3, 9]}, None, {"stop_id": 3}, "so [3] remain"),
     ({"eos_token_id": "</s>"}, None, {}, "eos_token_id is </s>"),
-    ({"eos_token_id": [True]}, None, {}, "in 0..8, so none are left"),
+    ({"eos_token_id": [True]}, None, {}, "in 0..8, so none remain"),
   ],
 )
 def test_texts_end_where_the_files_say(
