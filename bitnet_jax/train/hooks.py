@@ -1,4 +1,4 @@
-"""What happens beside training: called as ``hook(step, state, metrics)``.
+"""Hooks of the training loop, called as ``hook(step, state, metrics)``.
 
 Steps count updates: a hook sees ``step`` 1 after the first one.
 """
@@ -23,41 +23,17 @@ from bitnet_jax.train.state import TrainState
 
 
 class Hook(Protocol):
-  """What the loop calls after steps."""
+  """What the training loop calls after each dispatch."""
 
   def due(self, step: int) -> bool:
     """Whether it needs the state as it is right after ``step``."""
     ...
 
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
-    """Takes the last step made, the state after it, and the metrics of all
-    steps since the last call.
+    """Takes the state after ``step``, and the metrics of all steps since the
+    last call.
     """
     ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Every:
-  """Calls something at multiples of ``n`` and at the end of a run.
-
-  Attributes:
-    n: the cadence; 0 or ``None`` never calls.
-    hook: what is called.
-    last: the last step of the run.
-  """
-
-  n: int | None
-  hook: Callable[[int, TrainState, Any], None]
-  last: int | None = None
-
-  def due(self, step: int) -> bool:
-    """See ``Hook``."""
-    return bool(self.n) and (step % self.n == 0 or step == self.last)
-
-  def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
-    """Calls, if it is time to."""
-    if self.due(step):
-      self.hook(step, state, metrics)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +41,12 @@ class Timed:
   """Counts the time of a hook as lost to training.
 
   Attributes:
-    speed: what counts it.
+    speed: the counter.
     hook: what is called.
   """
 
   speed: Speed
-  hook: "Hook"
+  hook: Hook
 
   def due(self, step: int) -> bool:
     """See ``Hook``."""
@@ -83,10 +59,10 @@ class Timed:
 
 
 class Evaluation:
-  """Evaluates the validation split and keeps score.
+  """Evaluates the validation split, and tracks the best value.
 
-  Only what is measured under all of quantization counts: a network that is
-  still in full precision would beat every one that is ternary.
+  Only evaluations under full quantization count: a network that is still in
+  full precision would beat every ternary one.
 
   Attributes:
     progress: the best value so far.
@@ -101,19 +77,28 @@ class Evaluation:
     options: CheckpointOptions,
     progress: Progress,
     *,
+    eval_every: int | None,
+    total_steps: int | None = None,
     counted_from: int = 0,
   ):
     self._evaluate, self._options = evaluate, options
     self._train_metrics, self._counted_from = train_metrics, counted_from
+    self._every, self._last = eval_every, total_steps
     self.progress, self.metrics, self.step = progress, {}, -1
 
+  def due(self, step: int) -> bool:
+    """See ``Hook``: at the cadence, if any, and then also at the last step."""
+    return bool(self._every) and (step % self._every == 0 or step == self._last)
+
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
-    """Evaluates; the metrics are named ``valid/...``.
+    """Evaluates if it is due; the metrics are named ``valid/...``.
 
     Raises:
       NonFiniteMetricError: naming step and metric.
     """
     del metrics
+    if not self.due(step):
+      return
     values = self._evaluate(state)
     self.metrics = {f"valid/{name}": value for name, value in values.items()}
     self.step = step
@@ -124,7 +109,7 @@ class Evaluation:
 
 
 class Saving:
-  """Saves checkpoints: at the cadence, and where a new best was reached."""
+  """Saves checkpoints, at the cadence and at each new best value."""
 
   def __init__(
     self,
@@ -144,7 +129,7 @@ class Saving:
     return step % self._every == 0
 
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
-    """Saves if it is time to."""
+    """Saves if it is due, or if this step is the new best."""
     del metrics
     keeps_best = self._checkpoints.options.keep_best > 0
     new_best = self._evaluation.progress.best_step == step and keeps_best
@@ -154,8 +139,8 @@ class Saving:
   def save(self, step: int, state: TrainState) -> None:
     """Saves, unless this step is saved already.
 
-    Metrics up to this step are written first, so that a run which resumes from
-    here has lost none of them, and so that no NaN is ever saved.
+    Writes the metrics up to this step first. So a run that resumes here has
+    them all, and no NaN is ever saved.
     """
     if step == self._saved:
       return
@@ -171,12 +156,12 @@ class Saving:
 
 
 class CodeStatistics:
-  """Writes what the codes of each ternary layer look like.
+  """Writes statistics of the codes of each ternary layer.
 
   ``weights/<layer>/``: ``negative_fraction``, ``zero_fraction``,
   ``positive_fraction``, the ``scale`` (mean, if there are several), and the
-  ``flip_rate``, the share of the codes that this very update changed: a
-  property of one step, so that a run that resumes writes the same numbers.
+  ``flip_rate``, the fraction of the codes that this update changed. It depends
+  on one step only, so that a resumed run writes the same numbers.
   """
 
   def __init__(
@@ -197,9 +182,9 @@ class CodeStatistics:
     def describe(before, params):
       described = {}
       for path, q in quantize(params).items():
-        shares = statistics.code_shares(q.codes)
         flips = statistics.flip_rate(before[path], q.codes)
-        values = shares | {"flip_rate": flips, "scale": q.scale.mean()}
+        values = {"flip_rate": flips, "scale": q.scale.mean()}
+        values |= statistics.code_shares(q.codes)
         described |= {f"weights/{path}/{n}": v for n, v in values.items()}
       return described
 
@@ -209,12 +194,12 @@ class CodeStatistics:
     self._describe = jax.jit(describe)
 
   def due(self, step: int) -> bool:
-    """See ``Hook``: before and after an update that is to be described."""
+    """See ``Hook``: before and after an update that is described."""
     every = self._every
     return bool(every) and (step % every == 0 or (step + 1) % every == 0)
 
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
-    """Remembers the codes before an update that is to be described."""
+    """Describes an update, or keeps the codes before one."""
     del metrics
     if not self._every:
       return
@@ -227,25 +212,21 @@ class CodeStatistics:
 
 
 class Profile:
-  """Traces some steps with the JAX profiler."""
+  """Traces some steps with the JAX profiler, from ``start`` on."""
 
   def __init__(self, folder: pathlib.Path, *, start: int | None, steps: int):
-    self._folder, self._first, self._steps = folder, start, steps
-    self._tracing = False
+    self._folder, self._tracing = folder, False
+    self._first = start
+    self._last = None if start is None else start + steps
 
   def due(self, step: int) -> bool:
     """See ``Hook``."""
-    return self._first is not None and step in (
-      self._first,
-      self._first + self._steps,
-    )
+    return self._first is not None and step in (self._first, self._last)
 
   def __call__(self, step: int, state: TrainState, metrics: Any) -> None:
-    """Starts or stops the trace if it is time to."""
+    """Starts or stops the trace if it is due."""
     del state
-    if self._first is None:
-      return
-    if self._tracing and step >= self._first + self._steps:
+    if self._tracing and self._last is not None and step >= self._last:
       jax.block_until_ready(metrics)
       self.close()
     if not self._tracing and step == self._first:
@@ -262,14 +243,14 @@ class Profile:
 
 @contextlib.contextmanager
 def closing(*parts: Any) -> Iterator[None]:
-  """Closes all parts in the end; of several errors, raises the first one.
+  """Closes all parts at the end, and raises the first of several errors.
 
-  After a signal that acts at once nothing is closed, which could wait.
+  Closing may wait, so a signal that acts at once closes nothing.
   """
   errors: list[BaseException] = []
   try:
     yield
-  except BaseException as error:  # Raised below, when all is closed.
+  except BaseException as error:  # Raised below, after closing.
     if isinstance(error, Interrupted) and error.at_once:
       raise
     errors.append(error)

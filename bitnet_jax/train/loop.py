@@ -70,12 +70,10 @@ def train(
       with jax.profiler.StepTraceAnnotation("train", step_num=step):
         if train_steps:
           stacked, padded = _stack(batches, strengths, room)
+          placed, used = place(stacked, stacked=True), np.int32(count)
+          padded = place_strength(padded, mesh)
           state, metrics = train_steps(
-            state,
-            place(stacked, stacked=True),
-            key,
-            replicate(np.int32(count), mesh),
-            place_strength(padded, mesh),
+            state, placed, key, replicate(used, mesh), padded
           )
         else:
           placed = place_strength(strengths[0], mesh)

@@ -1,4 +1,7 @@
-"""Runs an experiment in a folder: start, resume, stop, record."""
+"""Runs an experiment in a folder: start, resume, stop, record.
+
+The calls are ``run``, ``_Start.run``, ``_Start._train``, ``loop.train``.
+"""
 
 import contextlib
 import dataclasses
@@ -19,7 +22,6 @@ from bitnet_jax.train.devices import multihost
 from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment, build
 from bitnet_jax.train.folder import bucket, records, workdir
-from bitnet_jax.train.folder.checkpoint import Checkpoints
 from bitnet_jax.train.folder.metrics import (
   MetricsWriter,
   SilentWriter,
@@ -39,7 +41,7 @@ from bitnet_jax.train.folder.trained import load_run as load_run
 from bitnet_jax.train.hooks import (
   CodeStatistics,
   Evaluation,
-  Every,
+  Hook,
   Profile,
   Saving,
   Timed,
@@ -52,9 +54,9 @@ from bitnet_jax.train.state import TrainState
 
 
 def run(config: Mapping[str, Any], folder: PathLike) -> dict[str, Any]:
-  """Trains, or goes on where an earlier start in the same folder stopped.
+  """Trains, or resumes where an earlier start in the same folder stopped.
 
-  Compiled programs are kept for the next start, see ``keep_compiled``.
+  Caches compiled programs for the next start, see ``keep_compiled``.
 
   Args:
     config: nested dict; see ``settings`` for its keys.
@@ -84,63 +86,12 @@ def run(config: Mapping[str, Any], folder: PathLike) -> dict[str, Any]:
     claimed = multihost.on_primary(lambda: _claim(experiment, lock))
     experiment = dataclasses.replace(experiment, config=claimed)
     with experiment.activate():
-      return _run_in(experiment, folder, lock, interrupt)
-
-
-def _claim(experiment: Experiment, lock: workdir.Lock | None) -> dict[str, Any]:
-  """Returns the config, see ``workdir.claim``."""
-  assert lock is not None
-  steps = experiment.checkpoints(lock.folder).steps()
-  config = workdir.claim(
-    lock.folder,
-    experiment.config,
-    experiment.fingerprint,
-    step=steps[-1] if steps else 0,
-  )
-  lock.is_claimed = True
-  return config
-
-
-def _run_in(
-  experiment: Experiment,
-  folder: pathlib.Path,
-  lock: workdir.Lock | None,
-  interrupt: Interrupt,
-) -> dict[str, Any]:
-  """Restores what is there, and does what is left."""
-  checkpoints = experiment.checkpoints(folder)
-  if lock is not None:
-    checkpoints.check = lock.check
-  state, progress = experiment.init(), Progress()
-  restored = checkpoints.restore_latest(state)
-  if restored is None:
-    state = experiment.start()
-  else:
-    state, progress = restored
-    _say(f"resuming at step {int(state.step)}")
-  step = int(state.step)
-  interrupt.outcome = goes_on(step)
-  experiment = _from_step(experiment, folder, step)
-  finished = multihost.on_primary(lambda: _finished(experiment, folder, step))
-  if finished is not None:
-    _say(f"{folder} holds this run, finished")
-    return finished
-  return _run(experiment, folder, checkpoints, state, progress, interrupt)
-
-
-def _build_in(config: Mapping[str, Any], folder: pathlib.Path) -> Experiment:
-  """Builds with the vocabulary that the first process left for all."""
-  if multihost.is_primary():
-    experiment = build(config, folder)
-    bucket.send(folder)
-    return experiment
-  bucket.fetch(folder)
-  return build(config, folder)
+      return _Start(experiment, folder, lock, interrupt).run()
 
 
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[workdir.Lock | None]:
-  """Gives the lock of the folder, which the first process holds for all."""
+  """Locks the folder; the primary process holds the lock for all."""
   with contextlib.ExitStack() as stack:
 
     def lock():
@@ -153,165 +104,209 @@ def _locked(folder: pathlib.Path) -> Iterator[workdir.Lock | None]:
     multihost.barrier("end of the run")
 
 
-def _from_step(
-  experiment: Experiment, folder: pathlib.Path, step: int
-) -> Experiment:
-  """Returns the experiment, knowing where it goes on, and warns of its course.
-
-  That may be before the newest checkpoint, if it is damaged.
-  """
-  config = lengths.until(experiment.config, step)
-  if config != experiment.config:
-    experiment = dataclasses.replace(experiment, config=config)
-    if multihost.is_primary():
-      workdir.write_config(folder, config, experiment.fingerprint)
+def _build_in(config: Mapping[str, Any], folder: pathlib.Path) -> Experiment:
+  """Builds with the vocabulary that the primary process left for all."""
   if multihost.is_primary():
-    settings = experiment.settings
-    total = experiment.total_steps
-    if step < total:
-      layers = experiment.layers
-      warn_of_rarely_meant(settings, layers, step=step, total_steps=total)
-    lengths.warn_of_restart(settings.optim, config, step)
-  return experiment
+    experiment = build(config, folder)
+    bucket.send(folder)
+    return experiment
+  bucket.fetch(folder)
+  return build(config, folder)
 
 
-def _run(
-  experiment: Experiment,
-  folder: pathlib.Path,
-  checkpoints: Checkpoints,
-  state: TrainState,
-  progress: Progress,
-  interrupt: Interrupt,
-) -> dict[str, Any]:
-  """Trains, see ``_train``, measures and records."""
-  state, evaluate, seconds = _train(
-    experiment, folder, checkpoints, state, progress, interrupt
-  )
-  interrupt.outcome = evaluation_goes_on(int(state.step))
-  interrupt.check()
-  splits = [s for s in ("valid", "test") if s in experiment.data.facts.splits]
-  measure = make_measure(experiment, splits, evaluate)
-  last = {"step": int(state.step), "metrics": measure(state)}
-  result = describe(experiment, state, seconds) | last
-  del state  # Its memory is for the best one.
-  result["best"] = best_of(experiment, checkpoints, measure, last)
-  if multihost.is_primary():
-    result["metrics"] = last["metrics"] | switch_of(experiment, folder)
-    checkpoints.check()
-    workdir.write_json(folder / workdir.RESULT_FILE, result)
-  return result
+def _claim(experiment: Experiment, lock: workdir.Lock | None) -> dict[str, Any]:
+  """Returns the config, see ``workdir.claim``."""
+  assert lock is not None
+  config, fingerprint = experiment.config, experiment.fingerprint
+  step = max(experiment.checkpoints(lock.folder).steps(), default=0)
+  config = workdir.claim(lock.folder, config, fingerprint, step=step)
+  lock.is_claimed = True
+  return config
 
 
-def _train(
-  experiment: Experiment,
-  folder: pathlib.Path,
-  checkpoints: Checkpoints,
-  state: TrainState,
-  progress: Progress,
-  interrupt: Interrupt,
-) -> tuple[TrainState, Evaluate, float]:
-  """Trains to the end, or raises ``Interrupted``.
+class _Start:
+  """One start of a run in its folder, with mesh and rules active."""
 
-  Returns:
-    The last state, what evaluates states, and the seconds that it took.
-  """
-  settings, step = experiment.settings, int(state.step)
-  writer: MetricsWriter | SilentWriter = SilentWriter()
-  if multihost.is_primary():
-    writer = MetricsWriter(folder, restored_step=step)
-  speed = experiment.speed()
-  train_metrics = TrainMetrics(
-    writer,
-    log_every=settings.log_every,
-    batch_size=settings.data.batch_size,
-    step=step,
-    total_steps=experiment.total_steps,
-    speed=speed,
-  )
-  evaluate = experiment.evaluator(interrupt.check)
-  evaluation = Evaluation(
-    lambda state: evaluate("valid", state),
-    train_metrics,
-    settings.checkpoint,
-    progress,
-    counted_from=checkpoints.counted_from,
-  )
-  saving = Saving(
-    checkpoints,
-    evaluation,
-    train_metrics,
-    checkpoint_every=settings.checkpoint_every,
-    restored_step=step,
-  )
-  code_statistics = CodeStatistics(
-    experiment.layers,
-    train_metrics,
-    statistics_every=settings.statistics_every,
-  )
-  code_statistics(step, state, None)
-  profile = Profile(
-    folder / "profile",
-    start=settings.profile.start if multihost.is_primary() else None,
-    steps=settings.profile.steps,
-  )
-  patience = settings.early_stopping.patience
-
-  def stopped_early() -> bool:
-    return patience is not None and evaluation.progress.stale >= patience
-
-  def ended(step: int) -> bool:
-    return step == experiment.total_steps or stopped_early()
-
-  def batch_at(step: int) -> Mapping[str, Any]:
-    with speed.losing("data"):
-      return experiment.data.train_batch(step)
-
-  with (
-    interrupt.deferred(),
-    closing(checkpoints, profile, train_metrics, writer),
+  def __init__(
+    self,
+    experiment: Experiment,
+    folder: pathlib.Path,
+    lock: workdir.Lock | None,
+    interrupt: Interrupt,
   ):
-    state = train(
-      state,
-      experiment.train_step(),
-      batch_at,
-      mesh=experiment.mesh,
-      key=experiment.train_key(),
-      strength=settings.quant.make_phase_in().strength,
-      hooks=(
-        train_metrics,
-        Timed(speed, code_statistics),
-        Timed(
-          speed, Every(settings.eval_every, evaluation, experiment.total_steps)
-        ),
-        Timed(speed, saving),
-        profile,
-      ),
-      total_steps=experiment.total_steps,
-      should_stop=lambda: interrupt.asked() or stopped_early(),
-      train_steps=experiment.train_steps(),
-      steps_per_dispatch=settings.steps_per_dispatch,
-      full_graph=experiment.full_graph,
-    )
+    self.experiment, self.folder, self.interrupt = experiment, folder, interrupt
+    self.checkpoints = experiment.checkpoints(folder)
+    if lock is not None:
+      self.checkpoints.check = lock.check
+
+  def run(self) -> dict[str, Any]:
+    """Restores the last checkpoint, and does what is left."""
+    state, progress = self.experiment.init(), Progress()
+    restored = self.checkpoints.restore_latest(state)
+    if restored is None:
+      state = self.experiment.start()
+    else:
+      state, progress = restored
+      _say(f"resuming at step {int(state.step)}")
     step = int(state.step)
-    saving.save(step, state)
-    checkpoints.wait()
-    if interrupt.received and not ended(step):
-      raise Interrupted(interrupt.received, goes_on(step))
-    if stopped_early() and step < experiment.total_steps:
-      _say(f"stopped at step {step}: no new best in {patience} evaluations")
-  return state, evaluate, writer.seconds()
+    self.interrupt.outcome = goes_on(step)
+    self._go_on_from(step)
+    finished = multihost.on_primary(lambda: self._result_of(step))
+    if finished is not None:
+      _say(f"{self.folder} holds this run, finished")
+      return finished
+    return self._train_and_record(state, progress)
+
+  def _go_on_from(self, step: int) -> None:
+    """Updates the config by where the run goes on, and warns of its course.
+
+    That may be before the newest checkpoint, if it is damaged.
+    """
+    experiment = self.experiment
+    config = lengths.until(experiment.config, step)
+    if config != experiment.config:
+      self.experiment = dataclasses.replace(experiment, config=config)
+      if multihost.is_primary():
+        workdir.write_config(self.folder, config, self.experiment.fingerprint)
+    if multihost.is_primary():
+      settings, total = experiment.settings, experiment.total_steps
+      if step < total:
+        layers = experiment.problem.layers
+        warn_of_rarely_meant(settings, layers, step=step, total_steps=total)
+      lengths.warn_of_restart(settings.optim, config, step)
+
+  def _result_of(self, step: int) -> dict[str, Any] | None:
+    """Returns the result of a run that is finished at ``step``."""
+    result = workdir.read_result(self.folder)
+    if result is None or result["run_id"] != self.experiment.run_id:
+      return None
+    return result if result["step"] == step else None
+
+  def _train(
+    self, state: TrainState, progress: Progress
+  ) -> tuple[TrainState, Evaluate, float]:
+    """Trains to the end, or raises ``Interrupted``.
+
+    Returns:
+      The last state, what evaluates states, and the seconds that it took.
+    """
+    experiment, step = self.experiment, int(state.step)
+    settings, total_steps = experiment.settings, experiment.total_steps
+    patience = settings.early_stopping.patience
+    writer = SilentWriter()
+    if multihost.is_primary():
+      writer = MetricsWriter(self.folder, restored_step=step)
+    hooks = _Hooks(self, writer, progress, step)
+    hooks.statistics(step, state, None)
+
+    def stopped_early() -> bool:
+      stale = hooks.evaluation.progress.stale
+      return patience is not None and stale >= patience
+
+    with (
+      self.interrupt.deferred(),
+      closing(self.checkpoints, hooks.profile, hooks.train_metrics, writer),
+    ):
+      state = train(
+        state,
+        experiment.train_step(),
+        hooks.batch_at,
+        mesh=experiment.mesh,
+        key=experiment.train_key(),
+        strength=settings.quant.make_phase_in().strength,
+        hooks=hooks.all(),
+        total_steps=total_steps,
+        should_stop=lambda: self.interrupt.asked() or stopped_early(),
+        train_steps=experiment.train_steps(),
+        steps_per_dispatch=settings.steps_per_dispatch,
+        full_graph=experiment.full_graph,
+      )
+      step = int(state.step)
+      hooks.saving.save(step, state)
+      self.checkpoints.wait()
+      if step < total_steps and stopped_early():
+        _say(f"stopped at step {step}: no new best in {patience} evaluations")
+      elif step < total_steps and self.interrupt.received:
+        raise Interrupted(self.interrupt.received, goes_on(step))
+    return state, hooks.evaluate, writer.seconds()
+
+  def _train_and_record(
+    self, state: TrainState, progress: Progress
+  ) -> dict[str, Any]:
+    """Trains, measures the last and the best checkpoint, writes the result."""
+    state, evaluate, seconds = self._train(state, progress)
+    self.interrupt.outcome = evaluation_goes_on(int(state.step))
+    self.interrupt.check()
+    experiment = self.experiment
+    splits = [s for s in ("valid", "test") if s in experiment.problem.splits]
+    measure = make_measure(experiment, splits, evaluate)
+    last = {"step": int(state.step), "metrics": measure(state)}
+    result = describe(experiment, state, seconds) | last
+    del state  # Frees its memory for the best one.
+    result["best"] = best_of(experiment, self.checkpoints, measure, last)
+    if multihost.is_primary():
+      result["metrics"] = last["metrics"] | switch_of(experiment, self.folder)
+      self.checkpoints.check()
+      workdir.write_json(self.folder / workdir.RESULT_FILE, result)
+    return result
+
+
+class _Hooks:
+  """The hooks of a start, and what they share."""
+
+  def __init__(
+    self, start: _Start, writer: SilentWriter, progress: Progress, step: int
+  ):
+    experiment, settings = start.experiment, start.experiment.settings
+    total_steps, layers = experiment.total_steps, experiment.problem.layers
+    self.speed = experiment.speed()
+    self.train_metrics = TrainMetrics(
+      writer,
+      log_every=settings.log_every,
+      batch_size=settings.data.batch_size,
+      step=step,
+      total_steps=total_steps,
+      speed=self.speed,
+    )
+    self.evaluate = experiment.evaluator(start.interrupt.check)
+    self.evaluation = Evaluation(
+      lambda state: self.evaluate("valid", state),
+      self.train_metrics,
+      settings.checkpoint,
+      progress,
+      eval_every=settings.eval_every,
+      total_steps=total_steps,
+      counted_from=start.checkpoints.counted_from,
+    )
+    self.saving = Saving(
+      start.checkpoints,
+      self.evaluation,
+      self.train_metrics,
+      checkpoint_every=settings.checkpoint_every,
+      restored_step=step,
+    )
+    self.statistics = CodeStatistics(
+      layers, self.train_metrics, statistics_every=settings.statistics_every
+    )
+    self.profile = Profile(
+      start.folder / "profile",
+      start=settings.profile.start if multihost.is_primary() else None,
+      steps=settings.profile.steps,
+    )
+    self._train_batch = experiment.problem.train_batch
+
+  def all(self) -> tuple[Hook, ...]:
+    """Returns the hooks in the order in which they are called."""
+    timed = (self.statistics, self.evaluation, self.saving)
+    timed = (Timed(self.speed, hook) for hook in timed)
+    return (self.train_metrics, *timed, self.profile)
+
+  def batch_at(self, step: int) -> Mapping[str, Any]:
+    """Returns the batch of a step, and counts its time as lost to data."""
+    with self.speed.losing("data"):
+      return self._train_batch(step)
 
 
 def _say(message: str) -> None:
   if multihost.is_primary():
     tqdm.tqdm.write(bucket.with_addresses(message), file=sys.stderr)
-
-
-def _finished(
-  experiment: Experiment, folder: pathlib.Path, step: int
-) -> dict[str, Any] | None:
-  """Returns the result that is there, if nothing is left to be done."""
-  result = workdir.read_result(folder)
-  if result is None or result["run_id"] != experiment.run_id:
-    return None
-  return result if result["step"] == step else None

@@ -35,21 +35,35 @@ def make_options(mode="max", keep_best=1):
   )
 
 
-@pytest.mark.parametrize(
-  ("n", "expected"), [(None, []), (1, [1, 2, 3, 4]), (2, [2, 4]), (5, [])]
-)
-def test_every_calls_at_multiples_only(n, expected):
+def evaluate_at(every, **options):
+  """Returns the steps of 10 at which the validation split is evaluated."""
   called = []
-  hook = hooks.Every(n, lambda step, state, metrics: called.append(step))
-  for step in range(1, 5):
-    hook(step, None, None)
-  assert called == expected
+  evaluation = hooks.Evaluation(
+    lambda state: called.append(state) or {"accuracy": 0.0},
+    Recorder(),
+    make_options(),
+    Progress(),
+    eval_every=every,
+    **options,
+  )
+  for step in range(1, 11):
+    evaluation(step, step, None)
+  due = [step for step in range(1, 11) if evaluation.due(step)]
+  assert called == due
+  return called
 
 
-def test_every_calls_at_the_end_too():
-  for n, expected in ((4, [4, 8, 10]), (5, [5, 10]), (99, [10]), (0, [])):
-    hook = hooks.Every(n, lambda step, state, metrics: None, last=10)
-    assert [step for step in range(1, 12) if hook.due(step)] == expected, n
+@pytest.mark.parametrize(
+  ("every", "expected"),
+  [(None, []), (0, []), (1, [*range(1, 11)]), (3, [3, 6, 9]), (99, [])],
+)
+def test_evaluates_at_multiples_of_the_cadence(every, expected):
+  assert evaluate_at(every) == expected
+
+
+def test_evaluates_at_the_end_too():
+  for every, expected in ((4, [4, 8, 10]), (5, [5, 10]), (99, [10]), (0, [])):
+    assert evaluate_at(every, total_steps=10) == expected, every
 
 
 @pytest.mark.parametrize(
@@ -63,6 +77,7 @@ def test_evaluation_keeps_score_and_writes(mode, best):
     recorder,
     make_options(mode),
     Progress(),
+    eval_every=1,
   )
   for step in (1, 2, 3, 4):
     evaluation(step, step * 10, None)
@@ -78,6 +93,7 @@ def test_evaluation_goes_on_from_stored_progress():
     Recorder(),
     make_options(),
     Progress(0.5, 2),
+    eval_every=1,
   )
   evaluation(3, None, None)
   assert evaluation.progress == Progress(0.5, 2, 1)
@@ -90,6 +106,7 @@ def test_evaluation_counts_under_full_quantization_only():
     recorder,
     make_options(),
     Progress(),
+    eval_every=1,
     counted_from=6,
   )
   found = []
@@ -121,6 +138,7 @@ def save_at():
       recorder,
       checkpoints.options,
       Progress(),
+      eval_every=1,
     )
     saving = hooks.Saving(
       checkpoints,

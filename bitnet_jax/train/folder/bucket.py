@@ -1,21 +1,19 @@
-"""Folders of runs in Google Cloud Storage: ``gs://bucket/folder``.
+"""Run folders in Google Cloud Storage: ``gs://bucket/folder``.
 
-A process works in a folder of its machine with what is small: config, metrics,
-events, vocabulary. What of it a run needs is fetched when it starts, and what
-has changed is copied back whenever it is made durable. Checkpoints, which may
-lie on many machines in parts, are written to the bucket itself. No lock keeps a
-second run out of the same folder.
+A process keeps the small files of a run (config, metrics, events, vocabulary)
+in a local folder. It fetches what is in the bucket at the start, and sends what
+has changed whenever it makes files durable: a bucket cannot append to a file.
+orbax writes checkpoints to the bucket itself, from all machines. No lock keeps
+a second run out of the same folder.
 """
 
 import atexit
 import contextlib
 import dataclasses
-import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 from etils import epath
 
@@ -33,11 +31,11 @@ _PARTIAL = ".partial"
 
 @dataclasses.dataclass(frozen=True)
 class _Remote:
-  """Where a folder comes from, and what of it is there already.
+  """The folder in a bucket that a local folder stands for.
 
   Attributes:
     root: the folder in the bucket.
-    sent: size and time of change of each file, by its path.
+    sent: size and modification time of each file that is there, by its path.
   """
 
   root: epath.Path
@@ -50,30 +48,40 @@ _scratches: list[pathlib.Path] = []
 
 @atexit.register
 def leave() -> None:
-  """Removes the folders that stand for addresses on this machine."""
+  """Removes the local folders that stand for folders in buckets."""
   for scratch in _scratches:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
 def place(address: PathLike) -> pathlib.Path:
-  """Returns the folder to work in.
+  """Returns the local folder of a run.
 
   Args:
     address: a path, or an address in a bucket, whose files are fetched into a
       folder that lasts as long as this process.
 
   Raises:
-    ImportError: if what reads buckets is not installed.
+    ImportError: if gcsfs is not installed.
     OSError: if the bucket cannot be read.
-    ValueError: for an address of another kind, or one without a folder.
+    ValueError: for an address of another scheme, or one without a folder.
   """
-  if not isinstance(address, str) or not _is_address(address):
+  if not isinstance(address, str) or not (
+    "://" in address or address.startswith("gs:")
+  ):
     return local_path(address)
   bucket, _, name = address.removeprefix(SCHEME).strip("/").partition("/")
   inside = bool(bucket and name) and ".." not in name.split("/")
   if not address.startswith(SCHEME) or not inside:
     raise ValueError(f"{address!r} is neither a path nor gs://BUCKET/FOLDER")
-  _check_installed(address)
+  try:
+    import fsspec
+    import gcsfs  # noqa: F401
+  except ImportError as error:
+    raise ImportError(
+      f"{address} needs gcsfs: pip install 'bitnet_jax[gcs]'"
+    ) from error
+  # Shows at once what other writers, such as orbax, have written.
+  fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
   scratch = pathlib.Path(tempfile.mkdtemp(prefix="bitnet_jax-"))
   _scratches.append(scratch)
   folder = scratch / bucket / name
@@ -83,20 +91,21 @@ def place(address: PathLike) -> pathlib.Path:
   return folder
 
 
-def _is_address(name: str) -> bool:
-  return "://" in name or name.startswith("gs:")
+def _home(folder: pathlib.Path) -> epath.Path:
+  """Returns where the files of a run last: its bucket, or the folder itself."""
+  remote = _remotes.get(folder)
+  return remote.root if remote else epath.Path(folder)
 
 
 def checkpoint_folder(folder: pathlib.Path) -> epath.Path:
   """Returns where the checkpoints of a run are."""
-  remote = _remotes.get(folder)
-  return (remote.root if remote else epath.Path(folder)) / CHECKPOINTS
+  return _home(folder) / CHECKPOINTS
 
 
 def fetch(folder: pathlib.Path) -> None:
   """Copies the files of a run from its bucket, if it is in one.
 
-  Those of folders in it are events, which are only added to, and checkpoints.
+  Not those in subfolders: event files, which are only added, and checkpoints.
 
   Raises:
     OSError: if the bucket cannot be read, or if a file has the name.
@@ -104,7 +113,7 @@ def fetch(folder: pathlib.Path) -> None:
   remote = _remotes.get(folder)
   if remote is None:
     return
-  with speaking_of(remote.root):
+  with naming_address(remote.root):
     if not remote.root.exists():
       return
     if not remote.root.is_dir():
@@ -116,7 +125,7 @@ def fetch(folder: pathlib.Path) -> None:
 
 
 def send(folder: pathlib.Path) -> None:
-  """Copies what has changed in a run's folder to its bucket, if it is in one.
+  """Copies changed files of a run to its bucket, if it is in one.
 
   Raises:
     OSError: if the bucket cannot be written.
@@ -124,35 +133,31 @@ def send(folder: pathlib.Path) -> None:
   remote = _remotes.get(folder)
   if remote is None:
     return
-  with speaking_of(remote.root):
+  with naming_address(remote.root):
     for source in files(epath.Path(folder)):
       name = source.relative_to(folder).as_posix()
       version = _version(source)
       hidden = name.startswith(".") or name.endswith(_PARTIAL)
-      if hidden or remote.sent.get(name) == version:
-        continue
-      (remote.root / name).write_bytes(source.read_bytes())
-      remote.sent[name] = version
+      if not hidden and remote.sent.get(name) != version:
+        (remote.root / name).write_bytes(source.read_bytes())
+        remote.sent[name] = version
 
 
 def names(folder: pathlib.Path) -> set[str]:
-  """Returns the names of what is in a run's folder, also in its bucket."""
-  remote = _remotes.get(folder)
-  found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-  if remote is not None:
-    with speaking_of(remote.root):
-      if remote.root.is_dir():
-        found |= {path.name for path in remote.root.iterdir()}
+  """Returns the names of what is in a run's folder, or in its bucket."""
+  found: set[str] = set()
+  for root in {epath.Path(folder), _home(folder)}:
+    with naming_address(root):
+      if root.is_dir():
+        found |= {path.name for path in root.iterdir()}
   return found
 
 
 def has(folder: pathlib.Path, name: str) -> bool:
-  """Whether a run's folder holds a file; if it is in a bucket, there."""
-  remote = _remotes.get(folder)
-  if remote is None:
-    return (folder / name).is_file()
-  with speaking_of(remote.root):
-    return (remote.root / name).exists()
+  """Whether a run's folder, or the one in its bucket, holds a file."""
+  root = _home(folder)
+  with naming_address(root):
+    return (root / name).exists()
 
 
 def remove(folder: pathlib.Path, name: str) -> None:
@@ -161,24 +166,22 @@ def remove(folder: pathlib.Path, name: str) -> None:
   Raises:
     OSError: if it cannot be removed.
   """
-  remote = _remotes.get(folder)
-  places = [epath.Path(folder / name)]
-  if remote is not None:
-    places.append(remote.root / name)
-    for sent in [n for n in remote.sent if n.split("/")[0] == name]:
-      del remote.sent[sent]
-  for path in places:
-    with speaking_of(path):
-      if path.is_dir():
-        path.rmtree()
+  if folder in _remotes:
+    sent = _remotes[folder].sent
+    for path in [path for path in sent if path.split("/")[0] == name]:
+      del sent[path]
+  for root in {epath.Path(folder), _home(folder)}:
+    with naming_address(root / name):
+      if (root / name).is_dir():
+        (root / name).rmtree()
       else:
-        path.unlink(missing_ok=True)
+        (root / name).unlink(missing_ok=True)
 
 
 def write_text(path: epath.Path, text: str) -> None:
-  """Writes a file that is either not there or whole, in a bucket or not."""
+  """Writes a file atomically; an object in a bucket always is."""
   if is_in_bucket(path):
-    path.write_text(text)  # An object appears when all of it is there.
+    path.write_text(text)
   else:
     write_atomically(pathlib.Path(path), text)
 
@@ -188,7 +191,7 @@ def read_bounded(path: epath.Path, *, most: int) -> bytes:
 
   Raises:
     FileNotFoundError: if there is none.
-    ValueError: if it is larger, or no file.
+    ValueError: if it is larger, or not a regular file.
   """
   if not is_in_bucket(path):
     return read_bytes(pathlib.Path(path), most=most)
@@ -198,18 +201,15 @@ def read_bounded(path: epath.Path, *, most: int) -> bytes:
 
 
 def files(root: epath.Path, *, deep: bool = True) -> Iterator[epath.Path]:
-  """Yields the files of a folder, in order, and if ``deep`` of its folders."""
+  """Yields the files of a folder, in order, and if ``deep`` of its subfolders.
+
+  ``epath.Path.walk`` lists empty objects that stand for folders as files.
+  """
   for path in sorted(root.iterdir()):
     if path.is_dir():
       yield from files(path) if deep else ()
-    # An empty object that stands for a folder is listed in it.
     elif path.name != root.name or path.exists():
       yield path
-
-
-def absolute(path: epath.PathLike) -> epath.Path:
-  """Returns a path from the root, as orbax wants it, or an address as it is."""
-  return epath.Path(path if is_in_bucket(path) else os.path.abspath(path))
 
 
 def is_in_bucket(path: epath.PathLike) -> bool:
@@ -218,14 +218,14 @@ def is_in_bucket(path: epath.PathLike) -> bool:
 
 
 def with_addresses(text: str) -> str:
-  """Returns a message in which folders of ``place`` have their addresses."""
+  """Replaces local folders in a message by the addresses they stand for."""
   for folder, remote in _remotes.items():
     text = text.replace(f"{folder}", f"{remote.root}")
   return text
 
 
 @contextlib.contextmanager
-def speaking_of(root: epath.Path) -> Iterator[None]:
+def naming_address(root: epath.Path) -> Iterator[None]:
   """Names an address in errors, which come from several libraries.
 
   Raises:
@@ -239,18 +239,6 @@ def speaking_of(root: epath.Path) -> Iterator[None]:
     raise
 
 
-def _version(path: Any) -> tuple[int, int]:
-  found = os.stat(path)
+def _version(path: epath.PathLike) -> tuple[int, int]:
+  found = pathlib.Path(path).stat()
   return found.st_size, found.st_mtime_ns
-
-
-def _check_installed(address):
-  try:
-    import fsspec
-    import gcsfs  # noqa: F401
-  except ImportError as error:
-    raise ImportError(
-      f"{address} needs gcsfs: pip install 'bitnet_jax[gcs]'"
-    ) from error
-  # What others write, orbax among them, is to be seen at once.
-  fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False

@@ -42,7 +42,9 @@ class Checkpoints:
     *,
     counted_from: int = 0,
   ):
-    self.directory = bucket.absolute(directory)
+    self.directory = epath.Path(directory)
+    if not bucket.is_in_bucket(self.directory):  # epath resolves paths alone.
+      self.directory = self.directory.resolve()
     self.options, self.counted_from = options, counted_from
     self.check: Callable[[], None] = lambda: None
     self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
@@ -96,7 +98,7 @@ class Checkpoints:
       response = ocp.save_async(str(self._folder(step) / "state"), tree)
 
     def finish():
-      with bucket.speaking_of(self.directory):
+      with bucket.naming_address(self.directory):
         response.result()
         if multihost.is_primary():
           self._seal(step, progress, metrics)
@@ -108,7 +110,7 @@ class Checkpoints:
     """Removes what a save of the same step left that failed."""
     self.check()
     folder = self._folder(step)
-    with bucket.speaking_of(self.directory):
+    with bucket.naming_address(self.directory):
       if folder.is_dir() and not (folder / seals.SEAL).is_file():
         folder.rmtree()
 
@@ -144,12 +146,12 @@ class Checkpoints:
     Returns:
       State and progress; ``None`` if there is no checkpoint.
     """
-    with bucket.speaking_of(self.directory):
+    with bucket.naming_address(self.directory):
       step = multihost.on_primary(self._find_latest)
     if step is None:
       return None
     state = self._load(step, state)
-    with bucket.speaking_of(self.directory):
+    with bucket.naming_address(self.directory):
       progress = seals.read_progress(self._folder(step))
     # Runs of before counted evaluations from the first step on.
     if progress.best_step < self.counted_from:
@@ -165,7 +167,7 @@ class Checkpoints:
     Returns:
       Step and state; ``None`` if no checkpoint has the metric.
     """
-    with bucket.speaking_of(self.directory):
+    with bucket.naming_address(self.directory):
       step = multihost.on_primary(self._find_best)
     return None if step is None else (step, self._load(step, state))
 
@@ -217,7 +219,7 @@ class Checkpoints:
     """
     self._check_whole(step)
     path = str(self._folder(step) / "state")
-    with bucket.speaking_of(self.directory):
+    with bucket.naming_address(self.directory):
       saved: Any = ocp.metadata(path).metadata
       wanted = jax.tree.map(lambda leaf: ocp.PLACEHOLDER, saved)
       for key in ("params", "variables"):
@@ -230,14 +232,14 @@ class Checkpoints:
   def _check_whole(self, step):
     """Raises a ValueError for a step without a whole checkpoint."""
     choices.check(step, self.steps(), key="checkpoint")
-    with bucket.speaking_of(self.directory):
+    with bucket.naming_address(self.directory):
       damage = seals.find_damage(self._folder(step))
     if damage is not None:
       raise ValueError(f"the checkpoint is damaged: {damage}")
 
   def _load(self, step: int, state: TrainState) -> TrainState:
     abstract: Any = jax.tree.map(_abstract, state)
-    with bucket.speaking_of(self.directory):
+    with bucket.naming_address(self.directory):
       loaded: Any = ocp.load(str(self._folder(step) / "state"), abstract)
     return loaded
 

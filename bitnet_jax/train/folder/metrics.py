@@ -1,4 +1,4 @@
-"""Where metrics go: lines of JSON, TensorBoard, the progress bar."""
+"""Metrics of a run: JSON lines, TensorBoard events, the progress bar."""
 
 import contextlib
 import json
@@ -47,23 +47,44 @@ def check_finite(step: int, metrics: Mapping[str, float]) -> None:
     )
 
 
-class MetricsWriter:
-  """Writes one JSON object a logged step, and TensorBoard event files.
-
-  What is written for the same step is put into one line, which is complete
-  once a later step is written or ``flush`` is called.
+class SilentWriter:
+  """Writes nothing: for all processes but the primary one.
 
   Attributes:
     start_time: seconds that earlier starts of the run took.
   """
 
+  def __init__(self):
+    self.start_time, self._began = 0.0, time.monotonic()
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Adds metrics of a step, which never goes back."""
+
+  def flush(self) -> None:
+    """Makes everything that was written durable."""
+
+  def seconds(self) -> float:
+    """Returns the seconds since the run began, earlier starts included."""
+    return self.start_time + time.monotonic() - self._began
+
+  def close(self) -> None:
+    """Flushes, and closes the files."""
+
+
+class MetricsWriter(SilentWriter):
+  """Writes one JSON object a logged step, and TensorBoard event files.
+
+  All metrics of a step go to one line, which is complete once a later step is
+  written or ``flush`` is called.
+  """
+
   def __init__(self, workdir: pathlib.Path, *, restored_step: int):
-    """Opens the files, dropping whatever lies beyond ``restored_step``."""
+    """Opens the files, and drops what lies beyond ``restored_step``."""
+    super().__init__()
     self._folder, path = workdir, workdir / METRICS_FILE
     kept = [r for r in read_metrics(workdir) if r["step"] <= restored_step]
     write_atomically(path, "".join(_line(r) for r in kept))
     self.start_time = kept[-1]["time"] if kept else 0.0
-    self._began = time.monotonic()
     self._file = path.open("a", buffering=1, encoding="utf-8")
     self._events = EventFile(
       workdir / EVENTS,
@@ -91,7 +112,7 @@ class MetricsWriter:
       self._pending = {}
 
   def flush(self) -> None:
-    """Completes the line of the current step and makes all lines durable."""
+    """Completes the line of the current step, and makes all lines durable."""
     self._complete_line()
     with naming(self._folder / METRICS_FILE):
       self._file.flush()
@@ -100,44 +121,20 @@ class MetricsWriter:
       self._events.flush()
     bucket.send(self._folder)
 
-  def seconds(self) -> float:
-    """Returns the seconds since the run began, earlier starts included."""
-    return self.start_time + time.monotonic() - self._began
-
   def close(self) -> None:
-    """Flushes and closes the files, also if one of them cannot be written."""
+    """Flushes and closes the files, even if one of them cannot be written."""
     with contextlib.ExitStack() as stack:
       stack.callback(self._events.close)
       stack.callback(self._file.close)
       self.flush()
 
 
-class SilentWriter:
-  """Writes nothing: for all processes but the primary one."""
-
-  def __init__(self):
-    self._began = time.monotonic()
-
-  def write(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Does nothing."""
-
-  def flush(self) -> None:
-    """Does nothing."""
-
-  def seconds(self) -> float:
-    """Returns the seconds since this start began."""
-    return time.monotonic() - self._began
-
-  def close(self) -> None:
-    """Does nothing."""
-
-
 def read_metrics(workdir: PathLike) -> list[dict[str, Any]]:
-  """Returns the whole lines of ``metrics.jsonl``; a torn last one is left out.
+  """Returns the lines of ``metrics.jsonl``, without a last one that is cut off.
 
   Raises:
-    ValueError: for a whole line that is not one of ours, naming it, or a file
-      of more than ``LARGEST_METRICS`` bytes.
+    ValueError: for a line that is not one of ours, naming it, or a file of more
+      than ``LARGEST_METRICS`` bytes.
   """
   workdir = local_path(workdir)
   path = workdir / METRICS_FILE
@@ -152,7 +149,7 @@ def read_metrics(workdir: PathLike) -> list[dict[str, Any]]:
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-  """Returns the record in a line; a ValueError tells where it is none."""
+  """Returns the record in a line; a ValueError names a line without one."""
   try:
     record = parse_json(line)
   except ValueError as error:
@@ -179,16 +176,16 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 class TrainMetrics:
-  """Hook: fetches the metrics of every step one call late, and checks them.
+  """Hook that fetches, checks and writes the metrics of every step.
 
-  Fetching late keeps the device busy: the next step is already under way. What
-  other hooks measure is written through it, so that nothing is written of a
-  step whose own metrics are not finite.
+  It fetches them one call late, to keep the device busy. Other hooks write
+  through it, so that nothing is written of a step with metrics that are not
+  finite.
   """
 
   def __init__(
     self,
-    writer: MetricsWriter | SilentWriter,
+    writer: SilentWriter,
     *,
     log_every: int,
     batch_size: int,
@@ -208,17 +205,18 @@ class TrainMetrics:
       total=total_steps,
       unit="step",
       mininterval=0.5 if sys.stderr.isatty() else 10,
-      disable=isinstance(writer, SilentWriter),
+      disable=not isinstance(writer, MetricsWriter),
     )
 
   def due(self, step: int) -> bool:
-    """See ``hooks.Hook``: it needs no state."""
+    """See ``hooks.Hook``: never, since it needs no state."""
     del step
     return False
 
   def __call__(self, step: int, state: Any, metrics: Any) -> None:
-    """Takes the metrics of the steps since the last call, and handles those
-    that it took then. They are scalars, or arrays that begin with those steps.
+    """Handles the metrics of the last call, and keeps these for the next one.
+
+    They are scalars, or arrays with a leading axis of the steps since then.
     """
     del state
     self.flush()
@@ -226,7 +224,7 @@ class TrainMetrics:
     self._step = step
 
   def flush(self) -> None:
-    """Handles the metrics that were taken last.
+    """Handles the metrics of the last call.
 
     Raises:
       NonFiniteMetricError: naming step and metric.
@@ -250,22 +248,19 @@ class TrainMetrics:
       self._show(values)
 
   def _show(self, values: Mapping[str, float]) -> None:
-    """Moves the progress bar on."""
+    """Advances the progress bar."""
     shown = {
       name: f"{values[f'train/{name}']:.4g}"
       for name in ("loss", "accuracy")
       if f"train/{name}" in values
     }
     self._bar.update()
-    done, elapsed = (
-      self._bar.n - self._bar.initial,
-      time.time() - self._bar.start_t,
-    )
-    shown["examples/s"] = f"{done * self._batch_size / elapsed:.0f}"
+    done = (self._bar.n - self._bar.initial) * self._batch_size
+    shown["examples/s"] = f"{done / (time.time() - self._bar.start_t):.0f}"
     self._bar.set_postfix(shown, refresh=False)
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Writes what was measured after a step, once its own metrics are checked.
+    """Writes metrics of another hook, once those of the step are checked.
 
     Raises:
       NonFiniteMetricError: naming step and metrics.

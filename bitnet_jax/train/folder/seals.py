@@ -26,7 +26,7 @@ _READERS, _PART = 8, 2**24
 
 def steps(directory: epath.Path) -> list[int]:
   """Returns the steps with a sealed checkpoint in a folder, in order."""
-  with bucket.speaking_of(directory):
+  with bucket.naming_address(directory):
     if not directory.exists():
       return []
     return sorted(
