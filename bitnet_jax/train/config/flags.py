@@ -1,4 +1,4 @@
-"""Command lines of all programs: flags, and what is said of a mistaken one."""
+"""Command lines of all programs, and messages for mistaken flags."""
 
 import ast
 import pathlib
@@ -6,10 +6,11 @@ import re
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import ml_collections
 from absl import flags, logging
+from ml_collections.config_flags import config_path
 
 from bitnet_jax import choices
 from bitnet_jax.models.registry import MODELS
@@ -18,16 +19,22 @@ from bitnet_jax.train.devices.allocation import keep_memory
 
 LENGTHS = ("total_steps", "total_epochs")
 _CONFIG_FLAG = re.compile(r"--?config(?:\.([\w.]+))?(?:=(.*))?", re.DOTALL)
+_PARSERS = {
+  bool: flags.BooleanParser().parse,
+  float: float,
+  int: int,
+  tuple: ast.literal_eval,
+}
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses the command line; for ``app.run(main, flags_parser=parse_flags)``.
 
   ``--config.total_steps`` overrides the ``total_epochs`` of a config, and the
-  other way round; ``--config.KEY=None`` leaves any key open. A mistake ends the
+  other way round. ``--config.KEY=None`` leaves any key open. A mistake ends the
   program with status 2 and a message that names the key, the value and the
-  nearest keys. If the config is of a transformer, memory is kept from step to
-  step on CPU, see ``keep_memory``.
+  nearest keys. With the config of a transformer, memory is retained between
+  steps on CPU, see ``keep_memory``.
 
   Args:
     argv: the program's name and its arguments.
@@ -35,51 +42,39 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   Returns:
     The program's name.
   """
+  path, overrides = _config_flags(argv)
   try:
-    _check_config(argv)
+    if path is not None:
+      _load(path)  # Its errors are plainer than those of ml_collections.
     kept, left_open = _split_none(argv)
     rest = flags.FLAGS(kept)
-    _leave_open(left_open)
+    config: Any = None
+    if "config" in flags.FLAGS:
+      config = flags.FLAGS["config"].value
+    _override(config, dict.fromkeys(left_open))
     if len(rest) > 1:
       raise ValueError(f"arguments {rest[1:]} are not flags (--name=value)")
-    _let_given_length_rule(argv)
-    if flags.FLAGS["verbosity"].using_default_value:
-      # orbax logs dozens of lines a save; --verbosity=0 shows them.
-      logging.set_verbosity(logging.WARNING)
-    if _of_transformer():
-      keep_memory()
-  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    _fail(_explain(argv) or str(error))
-  except flags.Error as error:
-    _fail(_explain(argv) or str(error))
-  return rest
-
-
-def _of_transformer() -> bool:
-  config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+  except (
+    AttributeError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    flags.Error,
+  ) as error:
+    print(f"error: {_explain(path, overrides) or error}", file=sys.stderr)
+    sys.exit(2)
+  given = [key for key in LENGTHS if key in overrides]
+  if len(given) == 1 and config[given[0]] is not None:
+    (other,) = set(LENGTHS) - set(given)
+    config[other] = None
+  if flags.FLAGS["verbosity"].using_default_value:
+    # orbax logs dozens of lines a save; --verbosity=0 shows them.
+    logging.set_verbosity(logging.WARNING)
   name = config.get("model", {}).get("name") if config else None
-  return name in MODELS and issubclass(MODELS[name].config, TransformerConfig)
-
-
-def _fail(message: str) -> NoReturn:
-  print(f"error: {message}", file=sys.stderr)
-  sys.exit(2)
-
-
-def _check_config(argv: Sequence[str]) -> None:
-  """Raises a ValueError for a file or a variant that is not there."""
-  config, _ = _config_flags(argv)
-  if config is None:
-    return
-  path = config.partition(":")[0]
-  if not pathlib.Path(path).is_file():
-    there = sorted(str(p) for p in pathlib.Path(path).parent.glob("*.py"))
-    raise ValueError(
-      f"--config={path} does not exist"
-      + choices.nearest(path, there)
-      + (f"; there are: {', '.join(there)}" if there else "")
-    )
-  _load(config)
+  if name in MODELS and issubclass(MODELS[name].config, TransformerConfig):
+    keep_memory()
+  return rest
 
 
 def _config_flags(
@@ -99,8 +94,8 @@ def _config_flags(
 def _split_none(argv: Sequence[str]) -> tuple[list[str], list[str]]:
   """Returns the arguments without ``--config.KEY=None``, and those keys.
 
-  The library takes ``None`` for no key that has a number in the config file.
-  A value for the same key rules.
+  ml_collections takes no ``None`` for a key with a number in the config file.
+  Another value for the same key overrides ``None``.
   """
   kept: list[str] = []
   keys = []
@@ -116,101 +111,6 @@ def _split_none(argv: Sequence[str]) -> tuple[list[str], list[str]]:
       kept.append(word)
   _, given = _config_flags(kept)
   return kept, [key for key in keys if key not in given]
-
-
-def _leave_open(keys: Sequence[str]) -> None:
-  """Sets keys to ``None``; a KeyError for an unknown one, or a group."""
-  for key in keys:
-    *parents, last = key.split(".")
-    group: Any = flags.FLAGS["config"].value
-    for name in parents:
-      group = group[name]
-    if isinstance(group[last], ml_collections.ConfigDict):
-      raise KeyError(key)
-    group[last] = None
-
-
-def _let_given_length_rule(argv: Sequence[str]) -> None:
-  _, overrides = _config_flags(argv)
-  given = [key for key in LENGTHS if key in overrides]
-  if len(given) == 1:
-    (other,) = set(LENGTHS) - set(given)
-    config: Any = flags.FLAGS["config"].value
-    if config[given[0]] is not None:
-      config[other] = None
-
-
-def _load(path: str) -> ml_collections.ConfigDict:
-  """Loads ``path[:variant]``; config files are not modules of the package."""
-  file, *variant = path.split(":", 1)
-  config = runpy.run_path(file)["get_config"](*variant)
-  return config.lock()
-
-
-def _explain(argv: Sequence[str]) -> str | None:
-  """Returns what is wrong with an override, if that is what is wrong."""
-  path, overrides = _config_flags(argv)
-  try:
-    config = _load(path or "")
-  except Exception:
-    return None
-  explained = (_explain_override(config, *item) for item in overrides.items())
-  return next(filter(None, explained), None)
-
-
-def _explain_override(config: Any, key: str, value: str | None) -> str | None:
-  group: Any = config
-  *parents, last = key.split(".")
-  for i, name in enumerate([*parents, last]):
-    if not isinstance(group, ml_collections.ConfigDict) or name not in group:
-      return _unknown_key(config, key, value, ".".join(key.split(".")[:i]))
-    if i < len(parents):
-      group = group[name]
-  if isinstance(group[last], ml_collections.ConfigDict):
-    keys = ", ".join(f"{key}.{name}" for name in group[last])
-    return f"--config.{key}={value}: {key} is a group; its keys are: {keys}"
-  expected = group.get_type(last)
-  return _wrong_type(key, value, expected)
-
-
-def _unknown_key(config, key, value, group) -> str:
-  keys = list(_dotted(config))
-  there = [k for k in keys if k.rpartition(".")[0] == group] or keys
-  return (
-    f"--config.{key}={value}: {key} is not a key of the config"
-    + choices.nearest(key, keys)
-    + f"; {f'the keys of {group}' if group else 'the keys'} are: "
-    + ", ".join(there)
-  )
-
-
-def _wrong_type(key, value, expected) -> str | None:
-  if value in (None, "None") or expected is str:
-    return None
-  parse = {
-    bool: flags.BooleanParser().parse,
-    float: float,
-    int: int,
-    tuple: ast.literal_eval,
-  }.get(expected)
-  try:
-    if parse is not None:
-      parse(value)
-  except (ValueError, TypeError, SyntaxError):
-    return (
-      f"--config.{key}={value}: {key} takes a value of type"
-      f" {expected.__name__}, which {value!r} is not"
-    )
-  return None
-
-
-def _dotted(config: ml_collections.ConfigDict, prefix: str = ""):
-  for name in config:
-    value = config[name]
-    if isinstance(value, ml_collections.ConfigDict):
-      yield from _dotted(value, f"{prefix}{name}.")
-    else:
-      yield f"{prefix}{name}"
 
 
 def load_config(
@@ -229,10 +129,83 @@ def load_config(
     ValueError: for an unknown key, naming the nearest.
   """
   config = _load(path)
-  for key, value in (overrides or {}).items():
+  _override(config, overrides or {})
+  return config.to_dict()
+
+
+def _load(path: str) -> ml_collections.ConfigDict:
+  """Loads ``FILE[:VARIANT]``; config files are not modules of the package.
+
+  Raises:
+    ValueError: for a file or a variant that is not there, naming those there
+      are.
+  """
+  file, *variant = path.split(":", 1)
+  if not pathlib.Path(file).is_file():
+    there = sorted(str(p) for p in pathlib.Path(file).parent.glob("*.py"))
+    raise ValueError(
+      f"--config={file} does not exist"
+      + choices.nearest(file, there)
+      + (f"; there are: {', '.join(there)}" if there else "")
+    )
+  config = runpy.run_path(file)["get_config"](*variant)
+  return config.lock()
+
+
+def _override(config: Any, overrides: Mapping[str, Any]) -> None:
+  """Sets values by dotted key; raises a ValueError for a mistaken one."""
+  for key, value in overrides.items():
     text = None if value is None else str(value)
-    message = _explain_override(config, key, text)
-    if message:
+    if message := _explain_override(config, key, text):
       raise ValueError(message)
     config.update_from_flattened_dict({key: value})
-  return config.to_dict()
+
+
+def _explain(path: str | None, overrides: Mapping[str, str]) -> str | None:
+  """Returns what is wrong with an override, if anything."""
+  try:
+    config = _load(path or "")
+  except Exception:
+    return None
+  explained = (_explain_override(config, *item) for item in overrides.items())
+  return next(filter(None, explained), None)
+
+
+def _explain_override(config: Any, key: str, value: str | None) -> str | None:
+  """Returns what is wrong with ``--config.KEY=VALUE``, if anything.
+
+  ml_collections names the nearest key, but neither the value nor the choices.
+  """
+  given = f"--config.{key}={value}: {key}"
+  keys = list(_dotted(config))
+  inside = [name for name in keys if name.startswith(f"{key}.")]
+  if inside:
+    return f"{given} is a group; its keys are: {', '.join(inside)}"
+  if key in keys:
+    expected = config_path.get_type(key, config)
+    if value in (None, "None") or expected not in _PARSERS:
+      return None
+    try:
+      _PARSERS[expected](value)
+    except (ValueError, TypeError, SyntaxError):
+      return (
+        f"{given} takes a value of type {expected.__name__}, which {value!r} is"
+        " not"
+      )
+    return None
+  group = key.rpartition(".")[0]
+  there = [name for name in keys if name.rpartition(".")[0] == group]
+  return (
+    f"{given} is not a key of the config{choices.nearest(key, keys)};"
+    f" {f'the keys of {group}' if group and there else 'the keys'} are:"
+    f" {', '.join(there or config)}"
+  )
+
+
+def _dotted(config: ml_collections.ConfigDict, prefix: str = ""):
+  for name in config:
+    value = config[name]
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _dotted(value, f"{prefix}{name}.")
+    else:
+      yield f"{prefix}{name}"

@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or not there: orbax, sealed with SHA-256 sums.
+"""Checkpoints written by orbax and sealed with SHA-256 sums.
 
-``checkpoints/000200/`` holds what orbax wrote (``state/``) and ``seal.json``,
-written last: what is known of the step, and the sum of every file. A folder
-without a seal, or with a file that does not match it, is not used; it is set
-aside, with a warning that names the file.
+``checkpoints/000200/`` holds the files of orbax (``state/``) and ``seal.json``,
+written last, with progress, metrics and the sum of every file. A folder without
+a seal, or with a file that does not match it, is never loaded: it is renamed,
+with a warning that names the file.
 """
 
 import concurrent.futures
@@ -28,11 +28,11 @@ class Checkpoints:
   """The checkpoints of one run.
 
   Attributes:
-    directory: where they are, absolute, perhaps in a bucket.
-    options: what is kept.
+    directory: absolute, or an address in a bucket.
+    options: which checkpoints are kept.
     counted_from: first step whose evaluation counts for "best".
     check: called before and after each save, in the primary process; raises an
-      error if the folder of the run is not there any more.
+      error if the folder of the run is gone.
   """
 
   def __init__(
@@ -58,7 +58,7 @@ class Checkpoints:
     *,
     counted_from: int = 0,
   ) -> "Checkpoints":
-    """Returns those of a workdir, which may be in a bucket."""
+    """Returns the checkpoints of a workdir, which may be in a bucket."""
     place = bucket.checkpoint_folder(folder)
     return cls(place, options, counted_from=counted_from)
 
@@ -68,8 +68,7 @@ class Checkpoints:
 
   def best_step(self) -> int | None:
     """Returns the step of the best checkpoint that is kept, if any."""
-    ranked = self._ranked()
-    return ranked[0] if ranked else None
+    return next(iter(self._ranked()), None)
 
   def save(
     self,
@@ -79,21 +78,21 @@ class Checkpoints:
     progress: Progress,
     metrics: Mapping[str, float],
   ) -> None:
-    """Writes a checkpoint, then removes those no longer to be kept.
+    """Writes a checkpoint, then removes those that are no longer kept.
 
-    Returns once the state is copied off the devices. The rest happens beside
-    what follows, until the next save or ``wait``.
+    Returns once the state is copied off the devices. The rest happens in
+    another thread, until the next save or ``wait``.
 
     Args:
       step: its number.
-      state: what is saved.
-      progress: restored along with it.
-      metrics: of an evaluation at this very step; may be empty.
+      state: the arrays.
+      progress: restored along with them.
+      metrics: of an evaluation at this step; may be empty.
     """
     self.wait()
-    multihost.on_primary(lambda: self._make_room(step))
+    multihost.on_primary(lambda: self._remove_failed(step))
     tree: Any = state
-    # Processes that save together tell each other so on their devices.
+    # Processes synchronize their saves by transfers to their devices.
     with jax.transfer_guard_host_to_device("allow"):
       response = ocp.save_async(str(self._folder(step) / "state"), tree)
 
@@ -103,11 +102,11 @@ class Checkpoints:
         if multihost.is_primary():
           self._seal(step, progress, metrics)
 
-    # A thread, since reading all of it again for its sums takes a while.
+    # A thread, since the sums take as long as reading the checkpoint.
     self._finishing = self._thread.submit(finish)
 
-  def _make_room(self, step: int) -> None:
-    """Removes what a save of the same step left that failed."""
+  def _remove_failed(self, step: int) -> None:
+    """Removes the files of a failed save of the same step."""
     self.check()
     folder = self._folder(step)
     with bucket.naming_address(self.directory):
@@ -115,7 +114,7 @@ class Checkpoints:
         folder.rmtree()
 
   def wait(self) -> None:
-    """Waits for the last save to be whole, and raises what it raised."""
+    """Waits until the last save is complete, and raises its error."""
     if self._finishing is not None:
       finishing, self._finishing = self._finishing, None
       finishing.result()
@@ -130,18 +129,22 @@ class Checkpoints:
     folder = self._folder(step)
     seals.write(folder, step=step, progress=progress, metrics=metrics)
     self.check()
-    kept = {*self.steps()[-self.options.keep_last :]}
+    steps = self.steps()
+    kept = {*steps[-self.options.keep_last :]}
     kept |= {*self._ranked()[: self.options.keep_best]}
-    for old in set(self.steps()) - kept:
-      self._remove(self._folder(old))
+    for old in set(steps) - kept:
+      # Renamed first: a half-removed one must not look like a checkpoint.
+      removed = self._folder(old).with_name(f"removing-{old:06d}")
+      self._folder(old).rename(removed)
+      removed.rmtree()
 
   def restore_latest(
     self, state: TrainState
   ) -> tuple[TrainState, Progress] | None:
-    """Loads the newest checkpoint that is whole, setting damaged ones aside.
+    """Loads the newest undamaged checkpoint, and renames damaged ones.
 
     Args:
-      state: tells the structure, shapes, dtypes and shardings.
+      state: gives the structure, shapes, dtypes and shardings.
 
     Returns:
       State and progress; ``None`` if there is no checkpoint.
@@ -153,13 +156,13 @@ class Checkpoints:
     state = self._load(step, state)
     with bucket.naming_address(self.directory):
       progress = seals.read_progress(self._folder(step))
-    # Runs of before counted evaluations from the first step on.
+    # Earlier versions counted evaluations from the first step on.
     if progress.best_step < self.counted_from:
       progress = Progress()
     return state, progress
 
   def restore_best(self, state: TrainState) -> tuple[int, TrainState] | None:
-    """Loads the best checkpoint that is whole, and says what it passes over.
+    """Loads the best undamaged checkpoint, and warns of damaged ones.
 
     Args:
       state: see ``restore_latest``; shapes, dtypes and shardings are enough.
@@ -172,7 +175,7 @@ class Checkpoints:
     return None if step is None else (step, self._load(step, state))
 
   def _find_best(self) -> int | None:
-    """Returns the best step that is whole."""
+    """Returns the best undamaged step."""
     for step in self._ranked():
       damage = seals.find_damage(self._folder(step))
       if damage is None:
@@ -181,14 +184,13 @@ class Checkpoints:
     return None
 
   def _find_latest(self) -> int | None:
-    """Returns the newest step that is whole."""
+    """Returns the newest undamaged step."""
     self._clean_up()
     for step in reversed(self.steps()):
-      folder = self._folder(step)
-      damage = seals.find_damage(folder)
+      damage = seals.find_damage(self._folder(step))
       if damage is None:
         return step
-      _set_aside(folder, damage)
+      _set_aside(self._folder(step), damage)
     return None
 
   def restore(self, step: int, state: TrainState) -> TrainState:
@@ -198,13 +200,13 @@ class Checkpoints:
       ValueError: if there is none of that step, or if it is damaged, naming
         the file.
     """
-    self._check_whole(step)
+    self._check_undamaged(step)
     return self._load(step, state)
 
   def restore_variables(self, step: int) -> dict[str, Any]:
-    """Loads the variables of the model of one checkpoint, and nothing else.
+    """Loads only the variables of the model of one checkpoint.
 
-    They come as NumPy arrays: the devices of that run may not be there.
+    They are NumPy arrays, as the devices of that run may not be there.
 
     Args:
       step: its number.
@@ -217,7 +219,7 @@ class Checkpoints:
       ValueError: if there is none of that step, or if it is damaged, naming
         the file.
     """
-    self._check_whole(step)
+    self._check_undamaged(step)
     path = str(self._folder(step) / "state")
     with bucket.naming_address(self.directory):
       saved: Any = ocp.metadata(path).metadata
@@ -229,8 +231,8 @@ class Checkpoints:
       loaded: Any = ocp.load(path, wanted)
     return {"params": loaded["params"], **loaded["variables"]}
 
-  def _check_whole(self, step):
-    """Raises a ValueError for a step without a whole checkpoint."""
+  def _check_undamaged(self, step):
+    """Raises a ValueError for a step without an undamaged checkpoint."""
     choices.check(step, self.steps(), key="checkpoint")
     with bucket.naming_address(self.directory):
       damage = seals.find_damage(self._folder(step))
@@ -260,7 +262,7 @@ class Checkpoints:
     return sorted(values, key=lambda step: (sign * values[step], step))
 
   def _clean_up(self) -> None:
-    """Removes what a killed save or removal left, and says what it was."""
+    """Removes the files of a killed save or removal, with a warning."""
     if not self.directory.exists():
       return
     for path in sorted(self.directory.glob("removing-*")):
@@ -281,21 +283,15 @@ class Checkpoints:
         logging.warning("%s was cut short while it was saved; removed", path)
         path.rmtree()
 
-  def _remove(self, folder: epath.Path) -> None:
-    """Removes a checkpoint; renamed first, so that none is left half there."""
-    doomed = folder.with_name(f"removing-{folder.name}")
-    folder.rename(doomed)
-    doomed.rmtree()
-
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
 def _is_saved(state: epath.Path) -> bool:
-  """Whether orbax has written all of what it saved.
+  """Whether orbax has finished writing.
 
-  Only then it gives a folder its name, and in a bucket it adds a file.
+  Only then does it rename its folder, or add a file to it in a bucket.
   """
   if bucket.is_in_bucket(state):
     return (state / "commit_success.txt").exists()
@@ -303,7 +299,7 @@ def _is_saved(state: epath.Path) -> bool:
 
 
 def _set_aside(folder: epath.Path, damage: str) -> None:
-  """Renames a checkpoint that cannot be used, so that nothing is lost."""
+  """Renames a damaged checkpoint, rather than remove it."""
   n = 0
   while (aside := folder.with_name(f"damaged-{folder.name}-{n}")).exists():
     n += 1

@@ -14,8 +14,8 @@ _PROTO: Any = event_pb2  # Its classes are made when it is imported.
 class EventFile:
   """An event file of a run, written without a thread.
 
-  ``tensorboardX.SummaryWriter`` writes in one: an error ends that thread, and
-  the run then waits forever for room in its queue.
+  ``tensorboardX.SummaryWriter`` uses one. An error ends that thread, and the
+  run then waits forever for room in its queue.
   """
 
   def __init__(self, folder: pathlib.Path, *, purge_step: int | None):
@@ -23,10 +23,10 @@ class EventFile:
 
     Args:
       folder: where event files are; made if it is not there.
-      purge_step: earlier files are hidden from this step on; ``None`` for none.
+      purge_step: hides earlier files from this step on; ``None`` for none.
 
     Raises:
-      OSError: as all methods do, if it cannot be written.
+      OSError: if it cannot be written; the methods raise it, too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     self._file = EventsWriter(str(folder / "events"))

@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one process at a time, and no half starts."""
+"""The lock of a run folder: one process at a time, and no half-made starts."""
 
 import fcntl
 import os
@@ -19,16 +19,10 @@ _SHOWN = 5  # Names in a warning.
 _LOCK_FILE = ".lock"
 _RECORD = "tokenizer_source.json"
 _VOCABULARY = {"tokenizer.json", "tokenizer.model", _RECORD}
-# What a run may write before its first checkpoint. Whatever else is in a folder
-# is not of the run, and never removed.
-_WRITTEN = {
-  _LOCK_FILE,
-  CONFIG_FILE,
-  METRICS_FILE,
-  EVENTS,
-  bucket.CHECKPOINTS,
-  *_VOCABULARY,
-}
+# What a run may write before its first checkpoint. Anything else in its folder
+# is not the run's, and is never removed.
+_WRITTEN = {_LOCK_FILE, CONFIG_FILE, METRICS_FILE, EVENTS, *_VOCABULARY}
+_WRITTEN |= {bucket.CHECKPOINTS}
 
 
 class WorkdirError(ValueError):
@@ -39,18 +33,18 @@ class Lock:
   """Makes a folder, and keeps other processes out of it until it is closed.
 
   A start that ends before its first metrics and its first checkpoint leaves
-  nothing: as a context manager this removes what such a start wrote when it
-  fails, and what one that was killed wrote when the next one begins. Of a run
-  that had begun before, it puts ``config.json`` back unless there is a new
+  nothing. Used as a context manager, this removes the files of such a start
+  when it fails, and those of a killed one when the next one begins. In a folder
+  with an earlier run, it restores ``config.json`` unless there is a new
   checkpoint.
 
   Attributes:
-    folder: what is locked.
+    folder: the locked folder.
     is_claimed: whether its ``config.json`` is that of the run.
 
   Raises:
-    WorkdirError: if it is a file, cannot be written, or if another process is
-      at work in it.
+    WorkdirError: for a file, a folder that cannot be written, or one in which
+      another process is at work.
   """
 
   def __init__(self, folder: pathlib.Path):
@@ -74,7 +68,7 @@ class Lock:
       raise WorkdirError(
         f"--workdir={folder} is in use by another process"
       ) from error
-    # While this is open, no other folder gets the same number.
+    # While this is open, no other folder gets the same inode.
     self._opened = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     self._begun = self._has_begun()
     if not self._begun:
@@ -91,7 +85,7 @@ class Lock:
     del kind, trace
     try:
       if isinstance(error, Exception):
-        self.check()  # If the folder is gone, this is what led to the error.
+        self.check()  # The error may come from a folder that is gone.
       if error is not None and self._is_there():
         self._undo()
     except OSError as second:  # The first error is the one to raise.
@@ -105,7 +99,7 @@ class Lock:
     os.close(self._opened)
 
   def check(self) -> None:
-    """Checks that the folder is still the one that was locked.
+    """Checks that the folder is still the locked one.
 
     Raises:
       WorkdirError: if it, or its ``config.json``, was deleted or replaced.
@@ -137,7 +131,7 @@ class Lock:
     )
 
   def _undo(self) -> None:
-    """Takes back what a start that failed wrote."""
+    """Removes the files of a start that failed, or restores the config."""
     if seals.steps(bucket.checkpoint_folder(self.folder)) != self._steps:
       return
     path = self.folder / CONFIG_FILE
@@ -151,7 +145,7 @@ class Lock:
       _remove_empty(self._made)
 
   def _remove_leftovers(self, found: set[str]) -> set[str]:
-    """Removes what a killed start left, which would refuse another config."""
+    """Removes the files of a killed start, which refuse another config."""
     # The metrics hold no line, or the run would have begun.
     ours = {CONFIG_FILE, METRICS_FILE} if CONFIG_FILE in found else set()
     ours |= _VOCABULARY if _RECORD in found else set()

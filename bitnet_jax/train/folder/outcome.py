@@ -1,4 +1,4 @@
-"""What is recorded of a trained network: its last checkpoint and its best."""
+"""Metrics and record of a finished run: its last and its best checkpoint."""
 
 import pathlib
 from collections.abc import Callable, Collection
@@ -24,9 +24,9 @@ def make_measure(
   """Returns a function from a state to metrics and scores, by "split/name".
 
   Args:
-    experiment: what is measured.
-    splits: those of the data to measure.
-    evaluate: see ``Experiment.evaluator``, where it is compiled already.
+    experiment: of the run.
+    splits: of the data, to measure.
+    evaluate: see ``Experiment.evaluator``, if it is compiled already.
   """
   evaluate = evaluate or experiment.evaluator()
 
@@ -56,8 +56,7 @@ def best_of(
     known: step and metrics of a checkpoint that is measured already.
 
   Returns:
-    ``None`` if ``checkpoint.keep_best`` is 0, or if there is no evaluation that
-    counts.
+    ``None`` if ``checkpoint.keep_best`` is 0, or if no evaluation counts.
   """
   if not checkpoints.options.keep_best:
     return None
@@ -71,7 +70,7 @@ def best_of(
 
 
 def switch_of(experiment: Experiment, folder: pathlib.Path) -> dict[str, float]:
-  """Returns what a late start of quantization did to the training loss."""
+  """Returns the effect of a late start of quantization on the loss."""
   start = experiment.settings.quant.make_phase_in().start
   return measure_switch(read_metrics(folder), start) if start else {}
 
@@ -79,7 +78,7 @@ def switch_of(experiment: Experiment, folder: pathlib.Path) -> dict[str, float]:
 def describe(
   experiment: Experiment, state: TrainState, seconds: float
 ) -> dict[str, Any]:
-  """Returns what is recorded of a run beside what came out of it."""
+  """Returns the record of a run, without its metrics."""
   return {
     "run_id": experiment.run_id,
     "step": int(state.step),

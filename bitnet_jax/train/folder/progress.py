@@ -1,4 +1,4 @@
-"""What is best so far: which checkpoints are kept, and when a run gives up."""
+"""The best value so far, and the options of keeping checkpoints."""
 
 import dataclasses
 
@@ -9,14 +9,14 @@ MODES = ("max", "min")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
-  """What is kept; the group ``checkpoint`` of a config.
+  """The group ``checkpoint`` of a config.
 
   Attributes:
     keep_last: number of newest checkpoints that are kept, at least 2, so that
       there is one to fall back to.
-    keep_best: number of checkpoints that are kept for their metric.
-    metric: what "best" and early stopping compare: "valid/accuracy".
-    mode: "max" or "min" of the metric is best.
+    keep_best: number of best checkpoints that are kept.
+    metric: compared for "best" and early stopping, such as "valid/accuracy".
+    mode: whether the "max" or the "min" of the metric is best.
   """
 
   keep_last: int
@@ -42,12 +42,12 @@ class CheckpointOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """What early stopping and keep-best know after some evaluations.
+  """The best value of the metric after some evaluations.
 
   Attributes:
-    best: best value of the metric so far; ``None`` before any evaluation.
+    best: the value; ``None`` before any evaluation.
     best_step: its step.
-    stale: number of evaluations since.
+    stale: number of evaluations since then.
   """
 
   best: float | None = None

@@ -1,4 +1,4 @@
-"""What is recorded of a run: its identity, where it ran, how it ended."""
+"""Identity and environment of runs, and files of their records."""
 
 import hashlib
 import importlib.metadata
@@ -43,16 +43,15 @@ PACKAGES = (
 
 
 def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-  """Returns what identifies a run: its config without what is free, as JSON.
+  """Returns what identifies a run: its config without ``FREE_KEYS``, as JSON.
 
-  A cadence belongs to it where it decides what is learned: that of evaluations
-  if they may end the run, and those that end dispatches early where tables are
-  updated by rows.
+  It has the cadences that affect the parameters: that of evaluations if early
+  stopping may end the run, and those that end dispatches with ``SparseAdam``.
 
   Args:
     config: resolved config.
-    fingerprint: names data, vocabulary and the runs that parameters come from
-      or that teach, by content, in place of their location.
+    fingerprint: of data, vocabulary, teacher and initial parameters, by
+      content, in place of their locations.
   """
   kept = without_later(config)
   kept = {k: v for k, v in kept.items() if k not in FREE_KEYS}
@@ -60,7 +59,7 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
   located = ("source", "tokenizer", "data_dir")
   data = {k: v for k, v in kept["data"].items() if k not in located}
   kept["data"] = data | {"fingerprint": fingerprint}
-  # Nor does a teacher, whose content is in the fingerprint, if there is none.
+  # Without a teacher, the options of distillation change nothing.
   distill = dict(kept.pop("distill", {"teacher": None}))
   if distill.pop("teacher") is not None:
     kept["distill"] = distill
@@ -68,7 +67,7 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
 
 
 def _deciding_cadences(config: Mapping[str, Any]) -> set[str]:
-  """Returns the keys of cadences that decide what is learned."""
+  """Returns the keys of cadences that affect the parameters."""
   found = set()
   if config.get("early_stopping", {"patience": None})["patience"] is not None:
     found.add("eval_every")
@@ -87,7 +86,7 @@ def run_id(config: Mapping[str, Any], fingerprint: str) -> str:
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-  """Lists the keys in which two nested dicts differ, with both values."""
+  """Returns the keys that differ between two nested dicts, with both values."""
   found = []
   for key in sorted({*old, *new}):
     name = f"{prefix}{key}"
@@ -102,7 +101,7 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def versions() -> dict[str, str | None]:
-  """Returns the versions of Python and of the packages that matter."""
+  """Returns the versions of Python and of ``PACKAGES``."""
   found: dict[str, str | None] = {"python": platform.python_version()}
   for package in PACKAGES:
     try:

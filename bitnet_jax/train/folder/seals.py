@@ -1,6 +1,7 @@
-"""Seals of checkpoints: what is known of one, and the sum of each file.
+"""Seals of checkpoints: progress, metrics and the SHA-256 sum of each file.
 
-``seal.json`` is written last, so that a checkpoint with a seal is whole.
+``seal.json`` is written last, so that a checkpoint with a seal is complete.
+orbax loads a checkpoint with a flipped byte without an error.
 """
 
 import concurrent.futures
@@ -20,7 +21,7 @@ from bitnet_jax.train.folder.progress import Progress
 FORMAT = 1
 SEAL = "seal.json"
 STEP_NAME = re.compile(r"\d{6,}")
-# Threads that read a checkpoint for its sums, and bytes that each takes.
+# Threads that read a checkpoint for its sums, and bytes that each reads.
 _READERS, _PART = 8, 2**24
 
 
@@ -43,7 +44,7 @@ def write(
   progress: Progress,
   metrics: Mapping[str, float],
 ) -> None:
-  """Seals a checkpoint whose other files are written.
+  """Seals a checkpoint; its other files are written already.
 
   Args:
     folder: of the checkpoint.
@@ -84,7 +85,7 @@ def find_damage(folder: epath.Path) -> str | None:
 
 
 def read_progress(folder: epath.Path) -> Progress:
-  """Returns the progress stored with a whole checkpoint."""
+  """Returns the progress stored with an undamaged checkpoint."""
   content = _read(folder)
   assert content is not None
   return Progress(**content["progress"])
@@ -99,7 +100,7 @@ def read_metrics(folder: epath.Path) -> dict[str, float]:
 
 
 def _read(folder: epath.Path) -> dict[str, Any] | None:
-  """Returns what the seal says, or ``None`` if it cannot be trusted."""
+  """Returns the content of the seal; ``None`` if it cannot be trusted."""
   path = epath.Path(folder) / SEAL
   try:
     seal = parse_json(bucket.read_bounded(path, most=LARGEST_JSON))
