@@ -102,6 +102,8 @@ def naming(path: pathlib.Path) -> Iterator[None]:
 def write_atomically(path: pathlib.Path, text: str) -> None:
   """Writes a file atomically: it is either complete or absent.
 
+  ``epath`` neither waits for the disk nor renames into place.
+
   Raises:
     OSError: if it cannot be written; names the file and leaves nothing of it.
   """
@@ -172,15 +174,10 @@ def open_regular(
     os.close(descriptor)
     kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe or device"
     raise ValueError(f"{path} is a {kind}, not a file")
-  with os.fdopen(descriptor, "rb") as file:
+  with os.fdopen(descriptor, "rb") as file, naming(path):
     if most is not None and found.st_size > most:
       raise ValueError(f"{path} has more than {most} bytes")
-    try:
-      yield file
-    except OSError as error:
-      if error.errno is None or error.filename is not None:
-        raise
-      raise OSError(error.errno, error.strerror, str(path)) from error
+    yield file
 
 
 def read_bytes(path: pathlib.Path, *, most: int) -> bytes:

@@ -171,7 +171,7 @@ class _Start:
     if multihost.is_primary():
       settings, total = experiment.settings, experiment.total_steps
       if step < total:
-        layers = experiment.problem.layers
+        layers = experiment.layers
         warn_of_rarely_meant(settings, layers, step=step, total_steps=total)
       lengths.warn_of_restart(settings.optim, config, step)
 
@@ -238,7 +238,7 @@ class _Start:
     self.interrupt.outcome = evaluation_goes_on(int(state.step))
     self.interrupt.check()
     experiment = self.experiment
-    splits = [s for s in ("valid", "test") if s in experiment.problem.splits]
+    splits = [s for s in ("valid", "test") if s in experiment.data.facts.splits]
     measure = make_measure(experiment, splits, evaluate)
     last = {"step": int(state.step), "metrics": measure(state)}
     result = describe(experiment, state, seconds) | last
@@ -258,7 +258,7 @@ class _Hooks:
     self, start: _Start, writer: SilentWriter, progress: Progress, step: int
   ):
     experiment, settings = start.experiment, start.experiment.settings
-    total_steps, layers = experiment.total_steps, experiment.problem.layers
+    total_steps, layers = experiment.total_steps, experiment.layers
     self.speed = experiment.speed()
     self.train_metrics = TrainMetrics(
       writer,
@@ -293,7 +293,7 @@ class _Hooks:
       start=settings.profile.start if multihost.is_primary() else None,
       steps=settings.profile.steps,
     )
-    self._train_batch = experiment.problem.train_batch
+    self._train_batch = experiment.data.train_batch
 
   def all(self) -> tuple[Hook, ...]:
     """Returns the hooks in the order in which they are called."""
