@@ -1,78 +1,71 @@
-"""Scores: from predictions, or from sums over a split, to numbers."""
+"""Metrics of a whole split: from its predictions, or from sums over it."""
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-
-def accuracy(confusion: np.ndarray) -> float:
-  """Returns the share of examples that are classified as what they are.
-
-  Args:
-    confusion: see ``matthews``.
-  """
-  confusion = _checked_confusion(confusion)
-  return float(confusion.trace() / confusion.sum())
+from bitnet_jax import extras
 
 
 def macro_f1(confusion: np.ndarray) -> float:
   """Returns the mean F1 of the classes that occur, as truth or prediction.
 
-  The F1 of a class is the harmonic mean of its precision and recall, 0 if no
-  example of it was found.
-
   Args:
     confusion: see ``matthews``.
   """
+  metrics = _sklearn_metrics()
   confusion = _checked_confusion(confusion)
-  present = confusion.sum(0) + confusion.sum(1)
-  occurs = present > 0
-  return float(np.mean(2 * np.diag(confusion)[occurs] / present[occurs]))
+  occurring = np.flatnonzero(confusion.sum(0) + confusion.sum(1))
+  options = {"labels": occurring, "average": "macro", "zero_division": 0}
+  return _of_counts(metrics.f1_score, confusion, **options)
 
 
 def f1(confusion: np.ndarray) -> float:
-  """Returns the F1 of the second of two classes, as scikit-learn has it.
+  """Returns the F1 of the second of two classes; 0 if it was never predicted.
 
-  It is the figure of MRPC and QQP, whose second class is the positive one; 0
-  if no example of it was found.
+  It is the metric of MRPC and QQP, whose second class is the positive one.
 
   Args:
     confusion: see ``matthews``; [2, 2].
-
-  Raises:
-    ImportError: if scikit-learn is not installed.
   """
-  confusion = _checked_confusion(confusion)
-  try:
-    from sklearn.metrics import f1_score
-  except ImportError as error:
-    raise ImportError(
-      "F1 needs scikit-learn: pip install 'bitnet-jax[train]'"
-    ) from error
-  truth, found = np.indices((2, 2)).reshape(2, 4)
-  weight = confusion.ravel()
-  return float(f1_score(truth, found, sample_weight=weight, zero_division=0))
+  return _of_counts(_sklearn_metrics().f1_score, confusion, zero_division=0)
 
 
 def matthews(confusion: np.ndarray) -> float:
-  """Returns the correlation of Matthews between classes and predictions.
+  """Returns the Matthews correlation coefficient, in [-1, 1].
 
-  It lies in [-1, 1], and is 0 where there is one class only, or one prediction.
+  It is 0 where there is one class only, or one prediction.
 
   Args:
     confusion: [num_classes, num_classes], the number (or weight) of examples of
-      class i that were taken for class j.
+      class i that were predicted as class j. Unlike predictions, it can be
+      summed over batches and processes.
 
   Raises:
     ValueError: if it is not square, has negative or NaN entries, or is empty.
+    ImportError: if scikit-learn is not installed.
   """
+  return _of_counts(_sklearn_metrics().matthews_corrcoef, confusion)
+
+
+def _sklearn_metrics() -> Any:
+  extras.need("F1 and Matthews correlation", "sklearn", extra="train")
+  from sklearn import metrics
+
+  return metrics
+
+
+def _of_counts(
+  score: Callable[..., Any], confusion: np.ndarray, **options: Any
+) -> float:
+  """Returns a score of scikit-learn, of pairs (truth, prediction) by weight."""
   confusion = _checked_confusion(confusion)
-  total, hits = confusion.sum(), confusion.trace()
-  truth, predicted = confusion.sum(1), confusion.sum(0)
-  covariance = hits * total - truth @ predicted
-  variances = (total**2 - truth @ truth) * (total**2 - predicted @ predicted)
-  return float(covariance / math.sqrt(variances)) if variances > 0 else 0.0
+  truth, predicted = np.indices(confusion.shape).reshape(2, -1)
+  weights = confusion.ravel()
+  return float(score(truth, predicted, sample_weight=weights, **options))
 
 
 def _checked_confusion(confusion):
@@ -95,15 +88,25 @@ def _checked_confusion(confusion):
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:
-  """Returns the linear correlation of two arrays [n].
+  """Returns the linear correlation of two arrays [n], in [-1, 1].
 
-  It lies in [-1, 1], and is 0 where one of them is constant.
+  It is 0 where one of them is constant.
 
   Raises:
     ValueError: if they are not of one length, are empty, or hold a value that
       is not finite.
+    ImportError: if scipy is not installed.
   """
-  return _correlation(*_checked_pair(x, y))
+  x, y = _checked_pair(x, y)
+  # SciPy calls it NaN. Equality, not the variance: rounding leaves some of it.
+  if (x == x[0]).all() or (y == y[0]).all():
+    return 0.0
+  extras.need("correlations", "scipy", extra="train")
+  from scipy import stats
+
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+    return float(stats.pearsonr(x, y).statistic)
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
@@ -111,31 +114,10 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
   Equal values share the mean of their ranks. See ``pearson`` for the rest.
   """
-  return _correlation(*map(_ranks, _checked_pair(x, y)))
+  extras.need("correlations", "scipy", extra="train")
+  from scipy import stats
 
-
-def _correlation(x, y):
-  # Equality, not the variance: rounding leaves a constant array some of it.
-  if (x == x[0]).all() or (y == y[0]).all():
-    return 0.0
-  x, y = (_unit(values) for values in (x, y))
-  return float(np.clip(x @ y, -1, 1))
-
-
-def _unit(values):
-  """Returns the deviations from the mean, scaled to norm 1."""
-  deviations = values - values.mean()
-  deviations /= np.abs(
-    deviations
-  ).max()  # so that no square over- or underflows
-  return deviations / np.linalg.norm(deviations)
-
-
-def _ranks(values):
-  """Returns the rank of each value, from 1; equal ones share their mean."""
-  _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-  last = np.cumsum(counts)
-  return (last - (counts - 1) / 2)[group]
+  return pearson(*(stats.rankdata(values) for values in _checked_pair(x, y)))
 
 
 def _checked_pair(x, y):
@@ -163,9 +145,9 @@ def _check_lengths(a, b, name_a, name_b):
 def perplexity(nll: float, count: float) -> float:
   """Returns the exponential of the mean negative log-likelihood.
 
-  Per token, or per word: the likelihood of a text in pieces is that of its
-  words, so that with the number of its words as ``count`` models with different
-  vocabularies can be compared.
+  Per token, or per word: the likelihood of a text in subword tokens is that of
+  its words, so that with the number of its words as ``count`` models with
+  different vocabularies can be compared.
 
   Args:
     nll: total negative log-likelihood of a text, in nats.
@@ -195,7 +177,7 @@ def _mean(nll, count):
 
 
 def bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
-  """Returns the BLEU of a corpus, in [0, 100], as ``sacrebleu`` has it.
+  """Returns the BLEU of a corpus, in [0, 100], as ``sacrebleu`` computes it.
 
   Its default settings: tokens "13a", case kept, exponential smoothing.
 
@@ -207,18 +189,23 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
     ValueError: if there are none, or not as many of both.
     ImportError: if ``sacrebleu`` is not installed.
   """
-  _check_texts(predictions, references)
-  metric = _import_sacrebleu().BLEU()
-  return metric.corpus_score(list(predictions), [list(references)]).score
+  return _of_corpus("BLEU", predictions, references)
 
 
 def chrf(predictions: Sequence[str], references: Sequence[str]) -> float:
-  """Returns the chrF2 of a corpus, in [0, 100], as ``sacrebleu`` has it.
+  """Returns the chrF2 of a corpus, in [0, 100], as ``sacrebleu`` computes it.
 
   Arguments and errors are those of ``bleu``.
   """
+  return _of_corpus("CHRF", predictions, references)
+
+
+def _of_corpus(name, predictions, references):
   _check_texts(predictions, references)
-  metric = _import_sacrebleu().CHRF()
+  extras.need("BLEU and chrF", "sacrebleu", extra="train")
+  import sacrebleu
+
+  metric = getattr(sacrebleu, name)()
   return metric.corpus_score(list(predictions), [list(references)]).score
 
 
@@ -242,22 +229,14 @@ def rouge(
     ImportError: if ``rouge-score`` is not installed.
   """
   _check_texts(predictions, references)
-  try:
-    from rouge_score import rouge_scorer
-  except ImportError as error:
-    raise ImportError(
-      "ROUGE needs rouge-score: pip install 'bitnet-jax[train]'"
-    ) from error
+  extras.need("ROUGE", "rouge_score", extra="train")
+  from rouge_score import rouge_scorer
+
   names = ["rouge1", "rouge2", "rougeL"]
   scorer = rouge_scorer.RougeScorer(names)
-  scores = [
-    scorer.score(reference, prediction)
-    for prediction, reference in zip(predictions, references, strict=True)
-  ]
+  found = [*map(scorer.score, references, predictions)]
   return {
-    name: 100
-    * math.fsum(score[name].fmeasure for score in scores)
-    / len(scores)
+    name: 100 * math.fsum(score[name].fmeasure for score in found) / len(found)
     for name in names
   }
 
@@ -270,13 +249,3 @@ def _check_texts(predictions, references):
     if isinstance(texts, str):
       raise ValueError(f"{name} must be several texts, not one: {texts!r}")
   _check_lengths(predictions, references, "predictions", "references")
-
-
-def _import_sacrebleu():
-  try:
-    import sacrebleu
-  except ImportError as error:
-    raise ImportError(
-      "BLEU and chrF need sacrebleu: pip install 'bitnet-jax[train]'"
-    ) from error
-  return sacrebleu
