@@ -96,7 +96,10 @@ class Supervised:
 
   def init(self, key: jax.Array) -> Mapping[str, Any]:
     """Returns fresh variables of the model."""
-    args, kwargs = self.inputs(self.facts.zeros(jnp))
+    zeros = {
+      n: jnp.zeros(x.shape, x.dtype) for n, x in self.facts.shapes().items()
+    }
+    args, kwargs = self.inputs(zeros)
     return self.model.init(key, *args, **kwargs)
 
   def weight(self, batch: Batch) -> jax.Array:
@@ -176,9 +179,17 @@ def find_layers(settings: Settings, task: Supervised) -> Sequence[BitLayer]:
     ValueError: for inputs that the model does not take, an unused rule, or no
       layer for the recipe.
   """
-  args, kwargs = task.inputs(task.facts.zeros())
+  constants: dict[str, Any] = {}
+
+  def inputs(batch):
+    args, kwargs = task.inputs(batch)
+    arrays = {n: x for n, x in kwargs.items() if isinstance(x, jax.Array)}
+    constants.update({n: x for n, x in kwargs.items() if n not in arrays})
+    return args, arrays
+
+  args, arrays = jax.eval_shape(inputs, task.facts.shapes())
   try:
-    layers = bit_layers(task.model, *args, **kwargs)
+    layers = bit_layers(task.model, *args, **arrays, **constants)
   except (TypeError, ValueError) as error:
     shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(args))
     raise ValueError(

@@ -226,7 +226,7 @@ def _check(made: Distillation, key: str) -> None:
       f" {warm_start.name_of(other)} has the shape {found.get(other)}, not"
       f" {expected.get(other)}"
     )
-  batch = made.student.facts.zeros()
+  batch = made.student.facts.shapes()
   mask = jax.eval_shape(base.target_mask, batch).shape
   own, theirs = _outputs(made, random, batch)
   for path in made.options.features:

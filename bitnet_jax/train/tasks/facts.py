@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sized
 from typing import Any
 
+import jax
 import numpy as np
 
 from bitnet_jax import choices
@@ -80,14 +81,10 @@ class DataFacts:
     """Number of training examples."""
     return self.splits["train"].examples
 
-  def zeros(self, xp: Any = np) -> dict[str, Any]:
-    """Returns a batch of one example, all zeros.
-
-    Args:
-      xp: ``np``, or ``jnp`` where the arrays are traced.
-    """
+  def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns a batch of one example, as shapes."""
     return {
-      name: xp.zeros(spec.shape, spec.dtype)
+      name: jax.ShapeDtypeStruct(spec.shape, spec.dtype)
       for name, spec in self.example.items()
     }
 
