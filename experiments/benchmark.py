@@ -51,7 +51,7 @@ from benchmarks.tables import table
 from benchmarks.timing import Case, Timings, measure
 from benchmarks.torch_baseline import Torch
 
-from bitnet_jax.ops import kernels
+from bitnet_jax.ops.cpu import library
 from bitnet_jax.train.devices.allocation import keep_memory
 from bitnet_jax.train.folder import records
 
@@ -122,7 +122,7 @@ def write(case: str, results: dict[str, Any], torch: Torch | None) -> None:
     "device": records.device(),
     "cores": os.cpu_count(),
     "memory_kept": keeps_memory(),
-    "kernels": kernels.is_there(),
+    "kernels": library.is_there(),
     "versions": records.versions()
     | {"torch": None if torch is None else torch.version},
     "commit": records.commit(),
@@ -175,7 +175,7 @@ def main(argv):
   print(
     f"jax {jax.__version__}, {records.device()}, {platform.machine()},"
     f" {os.cpu_count()} cores, kernels"
-    f" {'compiled' if kernels.is_there() else 'not compiled'}"
+    f" {'compiled' if library.is_there() else 'not compiled'}"
   )
   if _SUITE.value in READINGS:
     read()

@@ -16,7 +16,7 @@ import jax.export
 import numpy as np
 
 from bitnet_jax.files import PathLike, local_path, write_atomically
-from bitnet_jax.ops import kernels
+from bitnet_jax.ops import lowering
 
 PROGRAM, BYTECODE, DESCRIPTION = "model.jax", "model.mlirbc", "model.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -55,7 +55,7 @@ def write_stablehlo(
   _check_installed()
   jitted = jax.jit(call)
   try:
-    with kernels.portable():
+    with lowering.portable():
       exported = jax.export.export(jitted, platforms=platforms)(
         **_of_any_size(inputs)
       )

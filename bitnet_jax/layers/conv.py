@@ -14,9 +14,9 @@ from jaxtyping import Array, ArrayLike, Num
 
 from bitnet_jax.layers.arguments import as_tuple, check_sizes, replaces_product
 from bitnet_jax.layers.dense import QuantizedLayer
-from bitnet_jax.ops import bit_conv
-from bitnet_jax.ops.operands import prepare_input
-from bitnet_jax.ops.product import PRODUCT
+from bitnet_jax.ops.multiply import PRODUCT, multiply
+from bitnet_jax.ops.operands import quantize_operands
+from bitnet_jax.ops.xla_conv import Window
 from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
 
@@ -202,20 +202,22 @@ def convolve(
     lambda a: a.reshape(math.prod(a.shape[: -rank - 1]), *a.shape[-rank - 1 :]),
     x,
   )
-  axes = tuple(range(1, x.ndim))
-  x = prepare_input(x, recipe, axes=axes, strength=strength)
-  x, padding = _pad(x, padding, kernel.shape[:rank], kernel_dilation)
-  y = bit_conv(
+  pad, padding = _padding(padding, kernel.shape[:rank], kernel_dilation)
+  quantized, w = quantize_operands(
     x,
     kernel,
     recipe,
-    window_strides=strides,
-    padding=padding,
-    lhs_dilation=input_dilation,
-    rhs_dilation=kernel_dilation,
-    feature_group_count=groups,
-    bias=bias,
+    axes=tuple(range(1, x.ndim)),
+    pad=pad,
     strength=strength,
+    key=key,
+  )
+  y = multiply(
+    quantized,
+    w,
+    recipe,
+    window=Window.of(strides, padding, input_dilation, kernel_dilation, groups),
+    bias=bias,
     key=key,
     precision=precision,
     dtype=dtype,
@@ -223,8 +225,8 @@ def convolve(
   return y.reshape(*batch_shape, *y.shape[1:])
 
 
-def _pad(x, padding, window, dilation):
-  """Pads with values where XLA cannot; returns what is left to XLA."""
+def _padding(padding, window, dilation):
+  """Returns what pads with values, as XLA cannot, and the padding for XLA."""
   rank = len(window)
   padding = linear.canonicalize_padding(padding, rank)
   reach = [(k - 1) * d for k, d in zip(window, dilation, strict=True)]
@@ -233,16 +235,12 @@ def _pad(x, padding, window, dilation):
       raise ValueError(
         f"padding is 'CAUSAL', which takes one spatial axis, not {rank}"
       )
-    return x, ((reach[0], 0),)
+    return None, ((reach[0], 0),)
   if isinstance(padding, str) and padding in _PAD_MODES:
     pads = [(0, 0), *((r // 2, r - r // 2) for r in reach), (0, 0)]
     mode = _PAD_MODES[padding]
-    if isinstance(x, QTensor):
-      latent = None if x.latent is None else jnp.pad(x.latent, pads, mode)
-      codes = jnp.pad(x.codes, pads, mode)
-      return QTensor(codes, x.scale, latent), "VALID"
-    return jnp.pad(x, pads, mode), "VALID"
-  return x, padding
+    return lambda a: jnp.pad(a, pads, mode), "VALID"
+  return None, padding
 
 
 def _per_axis(value: Any, rank: int) -> tuple[int, ...]:

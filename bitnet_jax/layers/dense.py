@@ -17,9 +17,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, ArrayLike, Num
 
 from bitnet_jax.layers.arguments import check_sizes, replaces_product
-from bitnet_jax.ops import bit_dot
-from bitnet_jax.ops.operands import prepare_input
-from bitnet_jax.ops.product import PRODUCT, draws
+from bitnet_jax.ops.multiply import PRODUCT, multiply
+from bitnet_jax.ops.operands import draws, quantize_operands
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, Rules, recipe_at
 from bitnet_jax.types import QTensor
 
@@ -201,11 +200,8 @@ class BitDense(QuantizedLayer, nn.Dense):
       return checkpoint_name(super().__call__(inputs), PRODUCT)
     kernel = self.find_kernel((inputs.shape[-1], self.features))
     bias = self.find_bias((self.features,))
-    return bit_dot(
-      prepare_input(inputs, recipe, strength=strength),
-      kernel,
-      recipe,
-      bias=bias,
-      strength=strength,
-      **self.product_options(recipe, inputs, kernel, bias),
+    options = self.product_options(recipe, inputs, kernel, bias)
+    x, w = quantize_operands(
+      inputs, kernel, recipe, strength=strength, key=options["key"]
     )
+    return multiply(x, w, recipe, bias=bias, **options)

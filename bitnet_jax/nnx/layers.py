@@ -16,9 +16,8 @@ from bitnet_jax.layers.arguments import (
 from bitnet_jax.layers.conv import check_input, convolve, masked
 from bitnet_jax.layers.dense import result_dtype
 from bitnet_jax.layers.dense_general import dense_general
-from bitnet_jax.ops import bit_dot
-from bitnet_jax.ops.operands import prepare_input
-from bitnet_jax.ops.product import PRODUCT
+from bitnet_jax.ops.multiply import PRODUCT, multiply
+from bitnet_jax.ops.operands import quantize_operands
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, RecipeLike, get_recipe
 from bitnet_jax.types import QTensor
 
@@ -80,14 +79,11 @@ class BitLinear(nnx.Linear):
     if self.recipe.is_float:
       return _in_float(super().__call__, inputs, out_sharding)
     kernel, bias = _parameters(self)
-    y = bit_dot(
-      prepare_input(inputs, self.recipe, strength=strength),
-      kernel,
-      self.recipe,
-      bias=bias,
-      strength=strength,
-      **_product_options(self, inputs, kernel, bias),
+    options = _product_options(self, inputs, kernel, bias)
+    x, w = quantize_operands(
+      inputs, kernel, self.recipe, strength=strength, key=options["key"]
     )
+    y = multiply(x, w, self.recipe, bias=bias, **options)
     return _sharded(y, out_sharding)
 
 

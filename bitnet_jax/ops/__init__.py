@@ -1,8 +1,9 @@
 """Quantized products and what they are made of: functions of arrays."""
 
-from bitnet_jax.ops.conv import bit_conv as bit_conv
-from bitnet_jax.ops.dot import bit_dot as bit_dot
 from bitnet_jax.ops.norm import normalize as normalize
 from bitnet_jax.ops.operands import quantize_input as quantize_input
+from bitnet_jax.ops.operands import quantize_weight as quantize_weight
 from bitnet_jax.ops.packing import pack as pack
 from bitnet_jax.ops.packing import unpack as unpack
+from bitnet_jax.ops.products import bit_conv as bit_conv
+from bitnet_jax.ops.products import bit_dot as bit_dot

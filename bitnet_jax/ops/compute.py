@@ -6,45 +6,16 @@ of speed alone, made by the measurements in docs/performance.md.
 
 import functools
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from bitnet_jax import backend
 from bitnet_jax.quantizers.recipe import Recipe
 
 # float32 holds every integer up to here, so sums below it are exact.
 EXACT_FLOAT32 = 2**24
-LARGEST_INT32 = 2**31 - 1
-# So many products of any two int8 codes fit an int32.
-INT8_TERMS = LARGEST_INT32 // 128**2
-
-# XLA's CPU int8 convolution is slower than the float one for fewer input
-# channels than this, or where neither input nor output has as many as that.
-CPU_MIN_CHANNELS = 4
-CPU_MIN_LARGER_CHANNELS = 17
-# From so many on, a weight gradient is faster one window position at a time.
-CPU_MIN_CHANNELS_BY_TAP = 8
-# From so many columns on a copy is worth it that transposes a float32 array, or
-# what a window of a convolution sees, for a product in float32; a copy of other
-# codes, or for a product in bfloat16 or int8, always is.
-CPU_MIN_COLUMNS_COPIED = 128
-# From so many columns and terms on the kernel that looks sums up is faster than
-# XLA's product of float32 and ternary codes, of few rows, too (in jax 0.12).
-CPU_MIN_COLUMNS_LOOKED_UP = 8
-# The outputs that it takes for a convolution to be, too, in which an input or
-# output must also have CPU_MIN_LARGER_CHANNELS.
-CPU_MIN_OUTPUTS_LOOKED_UP = 16
-# From so many rows, columns of codes (or input channels of a convolution) and
-# outputs on the kernel that sums integers is faster than XLA, which multiplies
-# float32 and codes that become such.
-CPU_MIN_ROWS_SUMMED = 64
-CPU_MIN_COLUMNS_SUMMED = 16
-CPU_MIN_CHANNELS_SUMMED = 3
-CPU_MIN_OUTPUTS_SUMMED = 8
 
 # Backends whose int8 products have been seen to compile.
 _WITH_INT8 = ("cpu", "gpu", "tpu")
@@ -83,27 +54,6 @@ def choose_compute(recipe: Recipe, *, terms: int, slow_in_int8: bool) -> str:
   if on_cpu() and slow_in_int8:
     return "float"
   return "int8" if has_int8_products(backend.current()) else "float"
-
-
-def sum_in_parts(
-  multiply: Callable[[slice], Array], *, terms: int, most: int
-) -> Array:
-  """Sums products of slices, whose own sums fit int32, in float32.
-
-  Args:
-    multiply: maps a slice of the terms to its sums, int32.
-    terms: how many there are; of a program for batches of any size that number
-      is not known, and all are summed at once.
-    most: how many an int32 holds.
-
-  Returns:
-    int32 sums of all terms if they fit, else float32 ones.
-  """
-  if not isinstance(terms, int) or terms <= most:
-    return multiply(slice(None))
-  parts = (slice(start, start + most) for start in range(0, terms, most))
-  first, *rest = (multiply(part).astype(jnp.float32) for part in parts)
-  return sum(rest, first)
 
 
 def on_cpu() -> bool:

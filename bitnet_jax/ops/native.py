@@ -1,6 +1,6 @@
 """Compiles the optional kernels: ``python -m bitnet_jax.ops.native``.
 
-Once for a version of jaxlib; see ``ops.kernels``.
+Once for a version of jaxlib; see ``ops.cpu.library``.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import tempfile
 import jax.ffi
 
 from bitnet_jax.files import make_private, sync
-from bitnet_jax.ops import kernels
+from bitnet_jax.ops.cpu import library
 
 
 class NativeError(Exception):
@@ -28,14 +28,14 @@ def build() -> pathlib.Path:
     NativeError: saying what is missing.
     OSError: if the cache folder cannot be written, or if others can write it.
   """
-  path = kernels.library()
+  path = library.location()
   make_private(path.parent)
   compiler = os.environ.get("CXX") or "g++"
   with tempfile.TemporaryDirectory(dir=path.parent) as folder:
     made = pathlib.Path(folder) / path.name
     include = f"-I{jax.ffi.include_dir()}"
-    sources = [str(kernels.FOLDER / name) for name in kernels.SOURCES]
-    command = [*shlex.split(compiler), *kernels.FLAGS, include, *sources]
+    sources = [str(library.FOLDER / name) for name in library.SOURCES]
+    command = [*shlex.split(compiler), *library.FLAGS, include, *sources]
     command += ["-o", str(made)]
     try:
       subprocess.run(command, check=True, capture_output=True, text=True)
@@ -47,20 +47,20 @@ def build() -> pathlib.Path:
       lines = error.stderr.splitlines() or [f"status {error.returncode}"]
       first = next((line for line in lines if "error" in line), lines[-1])
       raise NativeError(f"{compiler} failed: {first}") from error
-    if not kernels.run_here(ctypes.CDLL(str(made))):
+    if not library.run_here(ctypes.CDLL(str(made))):
       raise NativeError(
         "this processor lacks AVX-512 with VNNI and VBMI, which they need"
       )
     _take_place(made, path)
-  kernels.is_there.cache_clear()
+  library.is_there.cache_clear()
   return path
 
 
 def _take_place(made, path):
   """Gives a library its name, which it never has before all of it is there."""
-  digest = kernels.digest_file(made)
-  digest.write_text(kernels.digest(made) + "\n")
-  for file, place in ((digest, kernels.digest_file(path)), (made, path)):
+  digest = library.digest_file(made)
+  digest.write_text(library.digest(made) + "\n")
+  for file, place in ((digest, library.digest_file(path)), (made, path)):
     file.chmod(0o700)
     sync(file)
     os.replace(file, place)

@@ -1,15 +1,201 @@
-"""Inputs of layers: from whatever a user passes to what a product takes."""
+"""Operands of products: an array, codes with a scale, or a blend of both."""
 
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Inexact, Key, Num
+from jaxtyping import Array, ArrayLike, Inexact, Key, Num
 
 from bitnet_jax.ops.norm import normalize, quantize_rows, quantizes_rows
-from bitnet_jax.quantizers.quantizer import check_real
-from bitnet_jax.quantizers.recipe import RecipeLike, get_recipe
+from bitnet_jax.quantizers.quantizer import Quantizer, check_real
+from bitnet_jax.quantizers.recipe import Recipe, RecipeLike, get_recipe
 from bitnet_jax.types import QTensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Blend:
+  """An array that is only partly quantized, while quantization is phased in.
+
+  Attributes:
+    values: ``x + strength * (dequantize(quantize(x)) - x)``, in float32.
+    scale: of the codes; 1 of an operand that stays in float.
+    strength: fraction of quantization in force.
+    dtype: of the array.
+  """
+
+  values: Array
+  scale: Array
+  strength: ArrayLike
+  dtype: Any
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The shape of the array."""
+    return self.values.shape
+
+
+Operand: TypeAlias = Array | QTensor | Blend
+
+
+def scale_axes(
+  quantizer: Quantizer, ndim: int, axes: Sequence[int]
+) -> tuple[int, ...]:
+  """Returns the axes of an operand that share a scale.
+
+  Args:
+    quantizer: of the operand.
+    ndim: number of its axes.
+    axes: what shares one scale if not all of it does: the axes of one token, or
+      of the weights of one output.
+  """
+  return tuple(range(ndim)) if quantizer.axis is None else tuple(axes)
+
+
+def input_operand(
+  x: Any,
+  recipe: Recipe,
+  *,
+  axes: Sequence[int],
+  strength: ArrayLike | None = None,
+  key: Key[Array, ""] | None = None,
+) -> Operand:
+  """Quantizes an input, without the norm of the recipe; see ``bit_dot``.
+
+  Args:
+    x: values; or codes, which are taken as they are.
+    recipe: says how, if at all.
+    axes: those of one token; of convolutions, all but the batch.
+    strength: fraction of quantization in force; ``None``: all of it.
+    key: random key, for stochastic rounding.
+
+  Raises:
+    TypeError: for complex numbers, unless the recipe is "float".
+    ValueError: for codes where the product needs values; or for a recipe that
+      has no product for a strength.
+  """
+  return _operand("x", x, recipe, recipe.acts, axes, strength, key)
+
+
+def weight_operand(
+  w: Any,
+  recipe: Recipe,
+  *,
+  strength: ArrayLike | None = None,
+  key: Key[Array, ""] | None = None,
+) -> Operand:
+  """Quantizes weights [..., d_out]; see ``input_operand``."""
+  axes = range(w.ndim - 1)
+  return _operand("w", w, recipe, recipe.weights, axes, strength, key)
+
+
+def _operand(name, array, recipe, quantizer, axes, strength, key):
+  array = jax.tree.map(jnp.asarray, array)
+  if isinstance(array, QTensor):
+    if quantizer is None or strength is not None:
+      raise ValueError(
+        f"{name} is a QTensor, which needs a recipe that quantizes it, and no"
+        " strength"
+      )
+    return array
+  if recipe.is_float:
+    return array
+  check_real(**{name: array})
+  if strength is not None:
+    return _blend(array, recipe, quantizer, axes, strength, key)
+  if quantizer is None:
+    return array
+  axes = scale_axes(quantizer, array.ndim, axes)
+  q = quantizer.quantize(jax.lax.stop_gradient(array), axes=axes, key=key)
+  return QTensor(q.qvalue, q.scale, array)
+
+
+def _blend(array, recipe, quantizer, axes, strength, key):
+  if recipe.compute == "int8":
+    raise ValueError(
+      "compute is 'int8', but a strength was given, which blends operands in"
+      " float; use compute='auto' while quantization is phased in"
+    )
+  values = array.astype(jnp.float32)
+  if quantizer is None:
+    ones = jnp.ones((1,) * array.ndim, jnp.float32)
+    return Blend(values, ones, strength, array.dtype)
+  axes = scale_axes(quantizer, array.ndim, axes)
+  q = quantizer.quantize(jax.lax.stop_gradient(array), axes=axes, key=key)
+  phased = values + strength * (q.dequantize() - values)
+  slope = 1.0
+  if recipe.ste == "clipped":
+    inside = quantizer.in_range(array, axes=axes)
+    slope = jnp.where(inside, 1.0, 1.0 - strength)
+  values = _with_slope(values, jax.lax.stop_gradient((phased, slope)))
+  return Blend(values, q.scale, strength, array.dtype)
+
+
+@jax.custom_jvp
+def _with_slope(values, phased_and_slope):
+  """Returns ``phased``, whose derivative by ``values`` is ``slope``."""
+  del values
+  return phased_and_slope[0]
+
+
+@_with_slope.defjvp
+def _with_slope_jvp(primals, tangents):
+  _, slope = primals[1]
+  return _with_slope(*primals), tangents[0] * slope
+
+
+def split_key(key: Key[Array, ""] | None) -> tuple[Any, Any]:
+  """Returns the keys of input and weights; none without a key."""
+  if key is None:
+    return None, None
+  x_key, w_key = jax.random.split(key)
+  return x_key, w_key
+
+
+def draws(recipe: Recipe, x: Any, w: Any) -> bool:
+  """Says whether an operand is rounded at random; codes are rounded already."""
+  return any(
+    quantizer is not None and quantizer.needs_key
+    for quantizer, operand in ((recipe.acts, x), (recipe.weights, w))
+    if not isinstance(operand, QTensor)
+  )
+
+
+def quantize_operands(
+  x: Any,
+  w: Any,
+  recipe: Recipe,
+  *,
+  axes: tuple[int, ...] = (-1,),
+  pad: Callable[[Array], Array] | None = None,
+  strength: ArrayLike | None,
+  key: Key[Array, ""] | None,
+) -> tuple[Operand, Operand]:
+  """Normalizes the input of a layer, and quantizes it and the kernel.
+
+  Args:
+    x: input, or what ``quantize_input`` made of it.
+    w: kernel, or its codes.
+    recipe: of the layer.
+    axes: see ``quantize_input``.
+    pad: pads what was normalized; ``None`` for layers that do not.
+    strength: see ``input_operand``.
+    key: of the layer, for stochastic rounding.
+
+  Returns:
+    What ``multiply`` takes.
+  """
+  x = prepare_input(x, recipe, axes=axes, strength=strength)
+  if pad is not None:
+    scale = x.scale if isinstance(x, QTensor) else None
+    x = jax.tree.map(lambda a: a if a is scale else pad(a), x)
+  x_key, w_key = split_key(key)
+  axes = tuple(axis % x.ndim for axis in axes)
+  return (
+    input_operand(x, recipe, axes=axes, strength=strength, key=x_key),
+    weight_operand(w, recipe, strength=strength, key=w_key),
+  )
 
 
 def quantize_input(
@@ -45,27 +231,50 @@ def quantize_input(
       "quantize_input needs a recipe that quantizes activations; this one"
       " leaves them in float"
     )
-  check_real(x=x)
-  x, axes = as_floats(x), tuple(axis % x.ndim for axis in axes)
-  if quantizes_rows(x, recipe.acts, axes=axes):
-    return quantize_rows(x, recipe.norm, recipe.acts, axes=axes)
-  latent = normalize(x, recipe.norm, axes=axes)
-  q = recipe.acts.quantize(
-    jax.lax.stop_gradient(latent),
-    axes=tuple(range(x.ndim)) if recipe.acts.axis is None else axes,
-    key=key,
-  )
-  return QTensor(q.qvalue, q.scale, latent)
+  prepared = prepare_input(x, recipe, axes=axes, strength=None)
+  q = input_operand(prepared, recipe, axes=[a % x.ndim for a in axes], key=key)
+  assert isinstance(q, QTensor)
+  return q
+
+
+def quantize_weight(
+  w: Num[Array, "*shape d_out"],
+  recipe: RecipeLike,
+  *,
+  key: Key[Array, ""] | None = None,
+) -> QTensor:
+  """Quantizes weights that several products share, once.
+
+  Gradients pass straight through to ``w``, in reverse mode only.
+
+  Args:
+    w: weights of ``bit_dot`` or of ``bit_conv``.
+    recipe: that of all the products.
+    key: random key, for stochastic rounding.
+
+  Raises:
+    TypeError: for complex numbers.
+    ValueError: if the recipe leaves weights in float.
+  """
+  recipe = get_recipe(recipe)
+  if recipe.weights is None:
+    raise ValueError(
+      "quantize_weight needs a recipe that quantizes weights; this one leaves"
+      " them in float"
+    )
+  q = weight_operand(as_floats(w), recipe, key=key)
+  assert isinstance(q, QTensor)
+  return q
 
 
 def prepare_input(
   x: Num[Array, "*shape"] | QTensor,
-  recipe: RecipeLike,
+  recipe: Recipe,
   *,
   axes: tuple[int, ...] = (-1,),
   strength: ArrayLike | None,
-) -> Float[Array, "*shape"] | QTensor:
-  """Applies the norm of a recipe; what is quantized has been through it.
+) -> Inexact[Array, "*shape"] | QTensor:
+  """Applies the norm of a recipe; codes have been through it.
 
   Integers become float32, as they would by promotion with a kernel.
 
@@ -73,21 +282,21 @@ def prepare_input(
     x: input of a layer, or what ``quantize_input`` made of it.
     recipe: of the layer.
     axes: see ``quantize_input``.
-    strength: share of quantization in force, see ``bit_dot``.
+    strength: see ``input_operand``.
 
   Returns:
-    What a product takes: it is quantized already where one kernel does both.
+    Normalized values; codes where one kernel rounds them as well.
 
   Raises:
     TypeError: for complex numbers, unless the recipe is "float".
   """
   if isinstance(x, QTensor):
     return x
-  x, recipe = as_floats(x), get_recipe(recipe)
+  x = as_floats(x)
   if not recipe.is_float:
     check_real(x=x)
   acts = recipe.acts if strength is None else None
-  if acts is not None and quantizes_rows(x, acts, axes=axes):
+  if acts is not None and quantizes_rows(x, recipe.norm, acts, axes=axes):
     return quantize_rows(x, recipe.norm, acts, axes=axes)
   return normalize(x, recipe.norm, axes=axes)
 

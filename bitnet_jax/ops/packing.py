@@ -8,26 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int8
 
 from bitnet_jax import choices
-from bitnet_jax.types import Packed, QTensor
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """How neighbouring codes along an axis share a byte.
-
-  Attributes:
-    codes: how many do.
-    base: the byte is ``sum((code_i + 1) * base ** i)``.
-  """
-
-  codes: int
-  base: int
-
-
-LAYOUTS = {
-  "quad": Layout(codes=4, base=4),  # Taken apart by shifts.
-  "base3": Layout(codes=5, base=3),  # 1.6 bits a code.
-}
+from bitnet_jax.types import LAYOUTS, Packed, QTensor
 
 
 def pack(
@@ -67,22 +48,8 @@ def pack(
 
 def unpack(packed: Packed) -> Int8[Array, "*shape"]:
   """Returns the codes."""
-  layout = choices.pick(LAYOUTS, packed.layout, key="layout")
-  data, axis = packed.data, packed.axis % packed.ndim
-  data = jnp.expand_dims(data, axis + 1)
-  places = jax.lax.broadcasted_iota(
-    jnp.uint8,
-    (*[1] * (axis + 1), layout.codes, *[1] * (data.ndim - axis - 2)),
-    axis + 1,
-  )
-  if layout.base == 4:
-    # In int8 throughout, which CPUs do fastest.
-    digits = (data.astype(jnp.int8) >> (2 * places.astype(jnp.int8))) & 3
-  else:
-    digits = data // layout.base**places % layout.base
-  codes = digits.astype(jnp.int8) - 1
-  shape = (*data.shape[:axis], -1, *data.shape[axis + 2 :])
-  return jax.lax.slice_in_dim(codes.reshape(shape), 0, packed.length, axis=axis)
+  choices.check(packed.layout, LAYOUTS, key="layout")
+  return packed.unpack()
 
 
 def axis_to_pack(

@@ -3,7 +3,9 @@
 The gradient takes the rounding for the identity (Bengio et al., 1308.3432).
 """
 
+import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -11,10 +13,14 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
-from bitnet_jax.ops import compute
+from bitnet_jax.ops import compute, lowering, xla
+from bitnet_jax.ops.cpu.conv import is_slow_in_int8
+from bitnet_jax.ops.operands import scale_axes
 from bitnet_jax.ops.packing import unpack, unpacked
 from bitnet_jax.ops.placement import call_sharded_like, shape_like
+from bitnet_jax.ops.xla_conv import Window
 from bitnet_jax.quantizers.quantizer import Quantizer
+from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import Packed, QTensor
 
 # How a cotangent is rounded under backward="int8". Those of a mean over many
@@ -22,6 +28,36 @@ from bitnet_jax.types import Packed, QTensor
 GRADIENT = Quantizer(
   "absmax", (-127, 127), axis=-1, eps=1e-30, rounding="stochastic"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """What of a product is known when it is traced.
+
+  Attributes:
+    recipe: of its operands.
+    window: of a convolution.
+    precision: of products with an operand in float.
+    dtype: of the result.
+  """
+
+  recipe: Recipe
+  window: Window | None
+  precision: Any
+  dtype: Any
+
+  @property
+  def product(self) -> lowering.Product:
+    """The operations that compute it and its gradients."""
+    return lowering.DOTS if self.window is None else lowering.CONVS
+
+  def options(self, **others: Any) -> dict[str, Any]:
+    """Returns options of the operations."""
+    return {"window": self.window, **others}
+
+  def token_axes(self, ndim: int) -> tuple[int, ...]:
+    """Returns the axes of one token; of a convolution, of one example."""
+    return (ndim - 1,) if self.window is None else tuple(range(1, ndim))
 
 
 def along_last(v: Array, y: Array) -> Array:
@@ -32,11 +68,17 @@ def along_last(v: Array, y: Array) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def straight_through_product(spec, x, w, bias, qx, qw, g_key):
   """Float32 product of the codes; gradients go to ``x``, ``w`` and ``bias``."""
-  return _multiply(spec, x, w, bias, qx, qw)
-
-
-def _multiply(spec, x, w, bias, qx, qw):
-  y = _product_of_codes(spec, x, w, qx, qw)
+  del g_key
+  a, b, options = _factors(spec, x, w, qx, qw)
+  packed = isinstance(b, Packed)
+  forward = lowering.PACKED_DOT if packed else spec.product.forward
+  if options["dtype"] == jnp.int32 and math.prod(b.shape[:-1]) > _most_terms(
+    spec
+  ):
+    y = _in_parts(spec, a, unpack(b) if packed else b, options)
+  else:
+    y = forward(a, b, **options)
+  y = y.astype(jnp.float32)
   scales = [qx.scale] if qx is not None else []
   scales += [along_last(qw.scale, y)] if qw is not None else []
   bias32: Any = None
@@ -54,6 +96,51 @@ def _multiply(spec, x, w, bias, qx, qw):
   return y
 
 
+def _factors(spec, x, w, qx, qw):
+  """Returns what is multiplied, and in which numbers."""
+  a = x if qx is None else qx.codes
+  if qx is None or qw is None:
+    # Scales and gradients are in float32, whatever the dtype of the result.
+    is_wide = jnp.dtype(spec.dtype).itemsize > 4
+    dtype = jnp.float32 if is_wide else spec.dtype
+    b = w if qw is None else qw.codes
+    options = spec.options(precision=spec.precision, dtype=jnp.float32)
+    return a.astype(dtype), b.astype(dtype), options
+  chosen = compute.choose_compute(
+    spec.recipe,
+    terms=math.prod(qw.shape[:-1]),
+    slow_in_int8=spec.window is not None and is_slow_in_int8(qw, spec.window),
+  )
+  if chosen == "int8":
+    b = qw.qvalue if spec.window is None else qw.codes
+    return a, b, spec.options(precision=None, dtype=jnp.int32)
+  dtype = compute.float_dtype_of_codes()
+  options = spec.options(precision=jax.lax.Precision.HIGHEST, dtype=jnp.float32)
+  return a.astype(dtype), qw.codes.astype(dtype), options
+
+
+def _most_terms(spec):
+  """Returns how many products of codes an int32 holds."""
+  return xla.LARGEST_INT32 // compute.largest_sum(spec.recipe, 1)
+
+
+def _in_parts(spec, a, b, options):
+  """Multiplies codes whose sums could exceed an int32 in parts."""
+  terms, channels = math.prod(b.shape[:-1]), b.shape[-2]
+  most, window = _most_terms(spec), terms // channels
+  if a.shape[-1] != channels or window > most:
+    raise ValueError(
+      f"an output sums {terms} products, which int32 holds for at most {most}"
+      " terms of this recipe; that many may be in a group of channels, or in"
+      " the window of one channel, of a convolution"
+    )
+  return xla.sum_in_parts(
+    lambda part: spec.product.forward(a[..., part], b[..., part, :], **options),
+    terms=channels,
+    most=most // window,
+  )
+
+
 def _forward(spec, *primals):
   """Returns the product and its residuals."""
   values = jax.tree.map(lambda p: p.value, primals)
@@ -69,6 +156,23 @@ def _forward(spec, *primals):
   )
   # Not its body, whose derivative is zero: this one may be differentiated, too.
   return straight_through_product(spec, *values), residuals
+
+
+def _gradient_masks(spec, x, w):
+  """For the clipped estimator, where each rounded operand was in range."""
+  if spec.recipe.ste == "identity":
+    return None, None
+  in_range = []
+  for quantizer, array, axes_of in (
+    (spec.recipe.acts, x, spec.token_axes),
+    (spec.recipe.weights, w, lambda ndim: range(ndim - 1)),
+  ):
+    if quantizer is None or array is None:
+      in_range.append(None)
+    else:
+      axes = scale_axes(quantizer, array.ndim, axes_of(array.ndim))
+      in_range.append(quantizer.in_range(array, axes=axes))
+  return tuple(in_range)
 
 
 @jax.custom_jvp
@@ -108,77 +212,6 @@ def _refuse_derivatives_jvp(primals, tangents):
   if isinstance(g_tangent, SymbolicZero):
     g_tangent = jnp.zeros_like(g)
   return g, g_tangent
-
-
-def _product_of_codes(spec, x, w, qx, qw):
-  """The product before the scales, in float32."""
-  if qx is None or qw is None:
-    # Scales and gradients are in float32, whatever the dtype of the result.
-    is_wide = jnp.dtype(spec.dtype).itemsize > 4
-    dtype = jnp.float32 if is_wide else spec.dtype
-    a = x if qx is None else qx.codes
-    b = w if qw is None else unpacked(qw).codes
-    return spec.product(
-      a.astype(dtype),
-      b.astype(dtype),
-      precision=spec.precision,
-      dtype=jnp.float32,
-    )
-  a, b = qx.codes, qw.qvalue
-  chosen = compute.choose_compute(
-    spec.recipe,
-    terms=spec.product.terms(b),
-    slow_in_int8=spec.product.slow_in_int8(a, b),
-  )
-  if chosen == "int8":
-    return _sum_integers(spec, a, b)
-  codes_dtype = compute.float_dtype_of_codes()
-  return spec.product(
-    a.astype(codes_dtype),
-    unpacked(qw).codes.astype(codes_dtype),
-    precision=jax.lax.Precision.HIGHEST,
-    dtype=jnp.float32,
-  )
-
-
-def _sum_integers(spec, a, b):
-  """Multiplies codes into int32; in parts where a sum could exceed that."""
-  product = functools.partial(spec.product, precision=None, dtype=jnp.int32)
-  terms, channels = spec.product.terms(b), b.shape[-2]
-  most = compute.LARGEST_INT32 // compute.largest_sum(spec.recipe, 1)
-  if terms <= most:
-    return product(a, b).astype(jnp.float32)
-  window = terms // channels
-  if a.shape[-1] != channels or window > most:
-    raise ValueError(
-      f"an output sums {terms} products, which int32 holds for at most {most}"
-      " terms of this recipe; that many may be in a group of channels, or in"
-      " the window of one channel, of a convolution"
-    )
-  b = unpack(b) if isinstance(b, Packed) else b
-  return compute.sum_in_parts(
-    lambda part: product(a[..., part], b[..., part, :]),
-    terms=channels,
-    most=most // window,
-  )
-
-
-def _gradient_masks(spec, x, w):
-  """For the clipped estimator, where each rounded operand was in range."""
-  recipe, product = spec.recipe, spec.product
-  if recipe.ste == "identity":
-    return None, None
-  in_range = []
-  for quantizer, array, axes_of in (
-    (recipe.acts, x, product.act_axes),
-    (recipe.weights, w, product.weight_axes),
-  ):
-    if quantizer is None or array is None:
-      in_range.append(None)
-    else:
-      axes = axes_of(quantizer, array)
-      in_range.append(quantizer.in_range(array, axes=axes))
-  return tuple(in_range)
 
 
 def _backward(spec, residuals, g):
@@ -243,34 +276,16 @@ def _transpose_floats(spec, gs, x, w, w_dtype, g_key):
   del g_key
   g_of_x, g = gs
   dtype = compute.gradient_dtype(spec.recipe, spec.dtype, spec.precision)
-  w_values, g_scaled, dx_scale = w, g_of_x, None
-  in_float32 = compute.on_cpu() and dtype == jnp.float32
+  w_values = w
   if isinstance(w, QTensor) and w.scale.size > 1:
-    w_values, g_scaled = w.qvalue, g_of_x * along_last(w.scale, g_of_x)
-  elif isinstance(w, QTensor) and in_float32:
-    # Exact for ternary codes, and less than g or dx.
-    w_values = w if spec.recipe.weights.largest_code == 1 else w.dequantize()
-  elif isinstance(w, QTensor):
-    # Codes are exact in any float, which their multiples are not. The scale is
-    # then part of whatever reads dx.
-    w_values, dx_scale = w.qvalue, w.scale.reshape(())
-  dx = _by_input(
-    spec,
-    g_scaled.astype(dtype),
-    w_values if isinstance(w_values, QTensor) else w_values.astype(dtype),
-    x,
-    dtype,
-  )
+    w_values, g_of_x = w.codes, g_of_x * along_last(w.scale, g_of_x)
+  if not isinstance(w_values, QTensor):
+    w_values = w_values.astype(dtype)
+  dx = _by_input(spec, g_of_x.astype(dtype), w_values, x, dtype)
   if isinstance(x, QTensor) and spec.recipe.backward == "bfloat16":
-    g, x = g * x.scale, x.codes  # Likewise.
-  dw = _by_weight(
-    spec,
-    g.astype(dtype),
-    x if isinstance(x, QTensor) else x.astype(dtype),
-    w,
-    w_dtype,
-  )
-  return dx if dx_scale is None else dx * dx_scale, dw
+    g, x = g * x.scale, x.codes  # Codes are exact in it; multiples are not.
+  x = x if isinstance(x, QTensor) else x.astype(dtype)
+  return dx, _by_weight(spec, g.astype(dtype), x, w, w_dtype)
 
 
 def _transpose_codes(spec, gs, x, w, w_dtype, g_key):
@@ -293,7 +308,7 @@ def _transpose_codes(spec, gs, x, w, w_dtype, g_key):
   x_key, w_key = jax.random.split(g_key)
   tokens = GRADIENT.quantize(
     g_of_x * along_last(w.scale, g_of_x),
-    axes=spec.product.act_axes(GRADIENT, g_of_x),
+    axes=spec.token_axes(g_of_x.ndim),
     key=x_key,
   )
   dx = _by_input(spec, tokens.qvalue, w.qvalue, x, jnp.int8)
@@ -306,24 +321,28 @@ def _transpose_codes(spec, gs, x, w, w_dtype, g_key):
 
 def _by_input(spec, g, w, x, dtype):
   """Returns the gradient by ``x``, sharded as that is."""
-  gradient = functools.partial(
-    spec.product.input_gradient, precision=spec.precision
+  weights = spec.recipe.weights
+  options = spec.options(
+    precision=spec.precision,
+    ternary=weights is not None and weights.largest_code == 1,
   )
+
+  def gradient(g, w, x):
+    return spec.product.by_input(g, w, x=shape_like(x, dtype), **options)
+
   x = x.codes if isinstance(x, QTensor) else x
-  return call_sharded_like(
-    x, lambda g, w, x: gradient(g, w, shape_like(x, dtype)), g, w, x
-  )
+  return call_sharded_like(x, gradient, g, w, x)
 
 
 def _by_weight(spec, g, x, w, dtype):
   """Returns the gradient by ``w``, likewise."""
-  gradient = functools.partial(
-    spec.product.weight_gradient, precision=spec.precision
-  )
+  options = spec.options(precision=spec.precision)
+
+  def gradient(g, x, w):
+    return spec.product.by_weight(g, x, w=shape_like(w, dtype), **options)
+
   w = w.codes if isinstance(w, QTensor) else w
-  return call_sharded_like(
-    w, lambda g, x, w: gradient(g, x, shape_like(w, dtype)), g, x, w
-  )
+  return call_sharded_like(w, gradient, g, x, w)
 
 
 straight_through_product.defvjp(_forward, _backward, symbolic_zeros=True)

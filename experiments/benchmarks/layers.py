@@ -14,12 +14,12 @@ from bitnet_jax import RECIPES, BitConv, BitDense, QTensor, Recipe
 from bitnet_jax.ops import (
   bit_conv,
   bit_dot,
-  kernels,
+  lowering,
   normalize,
   quantize_input,
 )
-from bitnet_jax.ops.conv import Convolution
-from bitnet_jax.ops.dot import transposed_dot
+from bitnet_jax.ops.cpu import kernels, library
+from bitnet_jax.ops.xla_conv import Window
 from bitnet_jax.quantizers.measures import MEASURES
 
 # Tokens, d_in, d_out.
@@ -51,13 +51,7 @@ SUMMED = (
 )
 # Rows and their lengths.
 ROUNDED = ((2048, 1024), (2048, 256), (128, 784), (64, 64))
-SAME = Convolution(
-  strides=(1, 1),
-  padding="SAME",
-  lhs_dilation=None,
-  rhs_dilation=None,
-  groups=1,
-)
+SAME = Window(strides=(1, 1), padding="SAME")
 MEDIANS = ((100, 1000), (1000, 1000), (1000, 4000))
 
 
@@ -107,8 +101,8 @@ def dense(torch: Torch | None) -> Iterator[Case]:
       ("b158, bfloat16", "nn.Dense, bfloat16"),
       ("forward, b158", "forward, nn.Dense"),
     ]
-    if kernels.is_there():
-      with kernels.portable():
+    if library.is_there():
+      with lowering.portable():
         runs["b158, without kernels"] = step(layers["b158"], x, g)
       ratios.append(("b158, without kernels", "nn.Dense"))
     if torch:
@@ -156,8 +150,8 @@ def conv(torch: Torch | None) -> Iterator[Case]:
       ("b158, bfloat16", "nn.Conv, bfloat16"),
       ("forward, b158", "forward, nn.Conv"),
     ]
-    if kernels.is_there():
-      with kernels.portable():
+    if library.is_there():
+      with lowering.portable():
         runs["b158, without kernels"] = step(layers["b158"], x, g)
       ratios.append(("b158, without kernels", "nn.Conv"))
     name = f"conv {batch} x {side}x{side}, {c_in} to {c_out}"
@@ -185,7 +179,7 @@ def compute(torch: Torch | None) -> Iterator[Case]:
       for name, recipe in recipes.items()
     }
     yield Case(f"dot {rows} x {d_in} x {d_out}", runs, ratios)
-  if kernels.is_there():
+  if library.is_there():
     yield from looked_up()
     yield from summed()
     yield from rounded()
@@ -223,7 +217,7 @@ def looked_up() -> Iterator[Case]:
 
     def gradient(g, w, c_in=c_in):
       x = jax.ShapeDtypeStruct((*g.shape[:-1], c_in), g.dtype)
-      return SAME.input_gradient(g, w, x, precision=None)
+      return lowering.CONV_BY_INPUT(g, w, x=x, window=SAME, precision=None)
 
     name = f"{batch} x {side}x{side}, {c_in} to {c_out}"
     yield _beside_xla(f"input gradient, {name}", gradient, g, w)
@@ -238,13 +232,14 @@ def summed() -> Iterator[Case]:
 
     def by_xla(x, scale, g):
       q = QTensor(x, scale)
-      return transposed_dot(q, g, precision=None, dtype=g.dtype)
+      w = jax.ShapeDtypeStruct((x.shape[-1], g.shape[-1]), g.dtype)
+      return lowering.DOT_BY_WEIGHT(g, q, w=w, precision=None)
 
     def by_kernel(x, scale, g):
       return kernels.transposed_dot(x, scale[:, 0], g)
 
     runs = {"kernel": jitted(by_kernel, x, scale, g)}
-    with kernels.portable():
+    with lowering.portable():
       runs["float"] = jitted(by_xla, x, scale, g)
     name = f"weight gradient, {rows} x {d_in} x {d_out}"
     yield Case(name, runs, [("kernel", "float")])
@@ -260,7 +255,7 @@ def summed() -> Iterator[Case]:
 
     def gradient(g, x, c_in=c_in, c_out=c_out):
       w = jax.ShapeDtypeStruct((3, 3, c_in, c_out), g.dtype)
-      return SAME.weight_gradient(g, x, w, precision=None)
+      return lowering.CONV_BY_WEIGHT(g, x, w=w, window=SAME, precision=None)
 
     name = f"{batch} x {side}x{side}, {c_in} to {c_out}"
     yield _beside_xla(f"weight gradient, {name}", gradient, g, x)
@@ -287,7 +282,7 @@ def rounded() -> Iterator[Case]:
 def _beside_xla(name, function, *args):
   """Times a function with kernels and without."""
   runs = {"kernel": jitted(lambda *args: function(*args), *args)}
-  with kernels.portable():
+  with lowering.portable():
     runs["float"] = jitted(lambda *args: function(*args), *args)
   return Case(name, runs, [("kernel", "float")])
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bitnet_jax import RECIPES, BitDense, QTensor, backend
 from bitnet_jax.analysis import programs
-from bitnet_jax.ops import bit_dot, kernels
+from bitnet_jax.ops import bit_dot, lowering
 from bitnet_jax.programs import ahead
 from bitnet_jax.types import Packed
 
@@ -82,7 +82,7 @@ def rows() -> Iterator[tuple[str, dict[str, Any]]]:
     for n in ROWS:
       for kind, context in (
         ("kernel", contextlib.nullcontext()),
-        ("XLA alone", kernels.portable()),
+        ("XLA alone", lowering.portable()),
       ):
         with context:
           hlo = frozen(n, topology).as_text()

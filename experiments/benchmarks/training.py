@@ -21,7 +21,8 @@ from benchmarks.torch_baseline import Torch
 from bitnet_jax import RECIPES, BitDense, Recipe
 from bitnet_jax.layers import bit_layers
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
-from bitnet_jax.ops import kernels
+from bitnet_jax.ops import lowering
+from bitnet_jax.ops.cpu import library
 from bitnet_jax.train import runner
 from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.experiment import build
@@ -231,8 +232,8 @@ def step(torch: Torch | None) -> Iterator[Case]:
     for name, make in cases.items():
       runs = {kind: make(*how) for kind, how in KINDS.items()}
       ratios = [("b158", "float"), ("b158_median", "b158"), (ROUNDED, "float")]
-      if kernels.is_there():
-        with kernels.portable():
+      if library.is_there():
+        with lowering.portable():
           runs[ALONE] = make(*KINDS["b158"])
         ratios.append((ALONE, "float"))
       if torch and name in in_torch:

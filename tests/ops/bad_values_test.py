@@ -28,7 +28,8 @@ from bitnet_jax import (
 )
 from bitnet_jax import nnx as bit_nnx
 from bitnet_jax.inference import freeze
-from bitnet_jax.ops import kernels
+from bitnet_jax.ops import lowering
+from bitnet_jax.ops.cpu import library
 
 FEATURES = 8
 TERNARY = (-1, 1)
@@ -301,13 +302,13 @@ def find(cases, trained, split, eager=()):
   """Returns faults by what the cases ran on; ``None`` without kernels."""
   found = {"mesh": faults(split, wrap=sharded), "kernels": None}
   with mock.patch("jax.device_count", lambda: 1):
-    with kernels.portable():
+    with lowering.portable():
       found["XLA"] = [
         *faults(cases),
         *faults(trained, gradients, fault_of_gradients),
         *faults(eager, wrap=lambda function: function),
       ]
-    if kernels.is_there():
+    if library.is_there():
       # Rows are rounded by kernels in float32; products in any dtype.
       taken = [
         case

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bitnet_jax import RECIPES, Quantizer, Recipe
-from bitnet_jax.ops import bit_conv, compute
+from bitnet_jax.ops import bit_conv
+from bitnet_jax.ops.cpu import conv as cpu_conv
 from tests.jaxprs import equations
 
 B158 = RECIPES["b158"]
@@ -102,7 +103,7 @@ def reference(recipe, x, w, bias, g, geometry):
 @pytest.fixture(params=(1, 99), ids=("by tap", "by convolution"))
 def gradient(request, monkeypatch):
   """Both ways to the gradient of a weight, whatever the channels."""
-  monkeypatch.setattr(compute, "CPU_MIN_CHANNELS_BY_TAP", request.param)
+  monkeypatch.setattr(cpu_conv, "MIN_CHANNELS_BY_TAP", request.param)
 
 
 @pytest.mark.slow

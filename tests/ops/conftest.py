@@ -6,7 +6,8 @@ import shutil
 import filelock
 import pytest
 
-from bitnet_jax.ops import kernels, native
+from bitnet_jax.ops import native
+from bitnet_jax.ops.cpu import library
 
 COMPILER = shutil.which("g++")
 
@@ -24,14 +25,14 @@ def cache_with_kernels(tmp_path_factory):
   ):
     patch.setenv("XDG_CACHE_HOME", str(folder))
     try:
-      if not kernels.library().exists():
+      if not library.location().exists():
         native.build()
     except native.NativeError as error:
       if COMPILER and "lacks" not in str(error):
         raise
       pytest.skip(str(error))
     finally:
-      kernels.is_there.cache_clear()
+      library.is_there.cache_clear()
   return folder
 
 
@@ -39,10 +40,10 @@ def cache_with_kernels(tmp_path_factory):
 def compiled(cache_with_kernels, monkeypatch):
   """A cache folder with the kernels."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(cache_with_kernels))
-  kernels.is_there.cache_clear()
-  assert kernels.is_there()
+  library.is_there.cache_clear()
+  assert library.is_there()
   yield
-  kernels.is_there.cache_clear()
+  library.is_there.cache_clear()
 
 
 @pytest.fixture

@@ -12,15 +12,8 @@ import pytest
 from numpy.fft import _pocketfft_umath
 
 from bitnet_jax import RECIPES, BitDense, QTensor
-from bitnet_jax.ops import (
-  bit_conv,
-  bit_dot,
-  compute,
-  kernels,
-  native,
-  pack,
-  packed_dot,
-)
+from bitnet_jax.ops import bit_conv, bit_dot, lowering, native, pack
+from bitnet_jax.ops.cpu import dot, kernels, library
 from tests.jaxprs import kernel_calls as calls
 
 QUICK_RECIPES = ("b158", "int4")
@@ -30,9 +23,9 @@ QUICK_RECIPES = ("b158", "int4")
 def none(tmp_path, monkeypatch):
   """An empty cache folder."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  kernels.is_there.cache_clear()
+  library.is_there.cache_clear()
   yield tmp_path
-  kernels.is_there.cache_clear()
+  library.is_there.cache_clear()
 
 
 def codes_of(rng, shape):
@@ -65,7 +58,7 @@ def test_layers_use_it_for_few_rows():
   q = QTensor(jnp.asarray(codes_of(rng, (64, 48))), jnp.ones((1, 1)))
   frozen = QTensor(pack(q.codes), q.scale)
   recipe = RECIPES["bitnet_2b4t"]
-  most = packed_dot.MOST_ROWS_OF_KERNEL
+  most = dot.MOST_PACKED_ROWS
   for shape in ((64,), (2, 3, 64), (most, 64), (most + 1, 64)):
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)
 
@@ -156,7 +149,7 @@ def test_gradients_take_kernels(name, kind, monkeypatch):
   assert calls(gradients, x, w, g, of="ternary") == looked_up
   summed = recipe.acts is not None
   assert calls(gradients, x, w, g, of="transposed") == summed
-  with kernels.portable():
+  with lowering.portable():
     assert calls(gradients, x, w, g) == 0
     expected = jax.jit(gradients)(x, w, g)
   found = jax.jit(lambda *args: gradients(*args))(x, w, g)
@@ -203,7 +196,7 @@ def test_convolutions_of_whole_numbers_are_transposed_exactly(window, geometry):
   g = jnp.asarray(rng.integers(-999, 1000, y.shape), jnp.float32)
   assert calls(dx, g, of="ternary") == 1
   found = jax.jit(lambda g: dx(g))(g)
-  with kernels.portable():
+  with lowering.portable():
     expected = jax.jit(lambda g: dx(g))(g)
   np.testing.assert_array_equal(found, expected)
 
@@ -238,7 +231,7 @@ def test_strips_of_a_large_image_are_those_of_it_as_one_of_many():
   many, _ = transposed((9, 90, 70, 18), w, options)
   found = jax.jit(many)(g)
   np.testing.assert_array_equal(jax.jit(one)(g[:1]), found[:1])
-  with kernels.portable():
+  with lowering.portable():
     expected = jax.jit(lambda g: many(g))(g)
   np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -276,7 +269,7 @@ def test_gradients_are_differentiated_as_without(kind):
 
   for function in (batched, jax.vmap(jax.value_and_grad(penalty, 1))):
     found = jax.jit(function)(x, head)
-    with kernels.portable():
+    with lowering.portable():
       expected = jax.jit(lambda *args, f=function: f(*args))(x, head)
     for a, b in zip(found, expected, strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
@@ -343,7 +336,7 @@ def test_what_is_shared_by_hand_is_left_to_xla():
   assert calls(gradients, x, w) == 4  # Rounding, its norm, and both products.
   assert calls(shared, x, w) == 0
   found = jax.jit(shared)(x, w)
-  with kernels.portable():
+  with lowering.portable():
     expected = jax.jit(lambda *args: gradients(*args))(x, w)
   for a, b in zip(found, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -364,7 +357,7 @@ def test_gradients_of_a_stack_of_layers_look_sums_up():
   one_by_one = jax.vmap(jax.grad(loss, (0, 1)), (0, None))
   assert calls(one_by_one, x, w) > 0
   found = jax.jit(one_by_one)(x, w)
-  with kernels.portable():
+  with lowering.portable():
     expected = jax.jit(lambda *args: one_by_one(*args))(x, w)
   for a, b in zip(found, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
@@ -372,7 +365,7 @@ def test_gradients_of_a_stack_of_layers_look_sums_up():
 
 @pytest.mark.usefixtures("compiled", "one_device")
 def test_narrow_products_are_left_to_xla():
-  narrow = compute.CPU_MIN_COLUMNS_LOOKED_UP - 1
+  narrow = dot.MIN_COLUMNS_LOOKED_UP - 1
 
   def gradient(x, w):
     return jax.grad(lambda x: jnp.sum(bit_dot(x, w, "b158")))(x)
@@ -410,26 +403,26 @@ def test_portable_programs_do_without():
   def multiply(x):
     return bit_dot(x, frozen, RECIPES["bitnet_2b4t"])
 
-  with kernels.portable():
+  with lowering.portable():
     assert calls(multiply, jnp.ones((1, 8))) == 0
   assert calls(multiply, jnp.ones((1, 8))) == 1
 
 
 @pytest.mark.usefixtures("compiled")
 def test_a_process_may_find_a_second_copy(tmp_path, monkeypatch):
-  first = kernels.library()
+  first = library.location()
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  second = kernels.library()
+  second = library.location()
   shutil.copytree(first.parent, second.parent)
-  kernels.is_there.cache_clear()
-  assert kernels.is_there()
+  library.is_there.cache_clear()
+  assert library.is_there()
   data = pack(jnp.ones((8, 4), jnp.int8)).data
   found = jax.jit(kernels.packed_dot)(jnp.ones((1, 8), jnp.int8), data)
   np.testing.assert_array_equal(found, 8)
 
 
 def test_nothing_needs_it(none):
-  assert not kernels.is_there()
+  assert not library.is_there()
   frozen = QTensor(pack(jnp.ones((8, 4), jnp.int8)), jnp.ones((1, 1)))
   y = bit_dot(jnp.ones((1, 8)), frozen, RECIPES["bitnet_2b4t"])
   np.testing.assert_allclose(y, 8, rtol=1e-6)
@@ -443,12 +436,12 @@ def test_missing_compiler_is_named(none, monkeypatch):
 
 
 def test_library_of_something_else_is_left_alone(none):
-  path = kernels.library()
+  path = library.location()
   path.parent.mkdir(parents=True)
   shutil.copy(_pocketfft_umath.__file__, path)
-  kernels.digest_file(path).write_text(kernels.digest(path))
+  library.digest_file(path).write_text(library.digest(path))
   assert not hasattr(ctypes.CDLL(str(path)), "bitnet_runs_here")
-  assert not kernels.is_there()
+  assert not library.is_there()
 
 
 def test_failing_compiler_says_why(none, monkeypatch):
@@ -459,8 +452,8 @@ def test_failing_compiler_says_why(none, monkeypatch):
 
 
 def test_library_of_another_processor_is_left_alone(none):
-  path = kernels.library()
+  path = library.location()
   path.parent.mkdir(parents=True)
   path.write_bytes(b"not a library")
-  kernels.digest_file(path).write_text(kernels.digest(path))
-  assert not kernels.is_there()
+  library.digest_file(path).write_text(library.digest(path))
+  assert not library.is_there()

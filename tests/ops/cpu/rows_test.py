@@ -10,7 +10,7 @@ import pytest
 from bitnet_jax import RECIPES, BitConv, BitDense, Quantizer
 from bitnet_jax.layers.attention import Attention
 from bitnet_jax.layers.feed_forward import FeedForward
-from bitnet_jax.ops import kernels, normalize, quantize_input
+from bitnet_jax.ops import lowering, normalize, quantize_input
 from bitnet_jax.ops.norm import NORM_EPS, quantize_rows, quantizes_rows
 from tests.jaxprs import kernel_calls
 
@@ -110,7 +110,7 @@ def test_gradient_is_that_without(norm, n):
 
   assert kernel_calls(gradient, x, g, of="norm_gradients") == 1
   found = jax.jit(gradient)(x, g)
-  with kernels.portable():
+  with lowering.portable():
     assert kernel_calls(gradient, x, g) == 0
     expected = jax.jit(lambda *args: gradient(*args))(x, g)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
@@ -147,7 +147,7 @@ def test_layers_round_their_input_in_one_kernel(kind, recipe):
 
   assert kernel_calls(results, params, x, of="quantize_rows") == 1
   found = jax.jit(results)(params, x)
-  with kernels.portable():
+  with lowering.portable():
     assert kernel_calls(results, params, x) == 0
     expected = jax.jit(lambda *args: results(*args))(params, x)
   jax.tree.map(
@@ -193,7 +193,7 @@ def test_gradients_are_differentiated_and_batched_as_without():
   assert kernel_calls(jax.vmap(gradient), x, of="norm_gradients") == 1
   each = jax.vmap(jax.value_and_grad(lambda x: jnp.sum(gradient(x) ** 2)))
   found = jax.jit(each)(x)
-  with kernels.portable():
+  with lowering.portable():
     expected = jax.jit(lambda x: each(x))(x)
   for a, b in zip(found, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -209,7 +209,9 @@ def test_batches_share_one_call():
 
 def test_what_the_kernel_does_not_do_is_left_to_xla():
   x = jnp.zeros((64, 8, 16))
-  suits = lambda acts, x=x, axes=(-1,): quantizes_rows(x, acts, axes=axes)  # noqa: E731
+  suits = lambda acts, x=x, axes=(-1,): quantizes_rows(  # noqa: E731
+    x, None, acts, axes=axes
+  )
   assert suits(ACTS)
   assert suits(ACTS, axes=(1, 2))
   assert not suits(ACTS, axes=(0, 2))

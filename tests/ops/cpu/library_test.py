@@ -6,7 +6,8 @@ import stat
 
 import pytest
 
-from bitnet_jax.ops import kernels, native
+from bitnet_jax.ops import native
+from bitnet_jax.ops.cpu import library as cpu_library
 
 STRANGER = 12345  # no user of any machine
 
@@ -16,15 +17,15 @@ def library(tmp_path, monkeypatch):
   """A library that is ours and whole, though it holds no code."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   monkeypatch.setattr("ctypes.CDLL", _refuse_to_load)
-  path = kernels.library()
+  path = cpu_library.location()
   path.parent.mkdir(parents=True, mode=0o700)
   path.write_bytes(b"code" * 100)
-  kernels.digest_file(path).write_text(kernels.digest(path))
-  for part in (path, kernels.digest_file(path), path.parent):
+  cpu_library.digest_file(path).write_text(cpu_library.digest(path))
+  for part in (path, cpu_library.digest_file(path), path.parent):
     part.chmod(0o700)
-  kernels.is_there.cache_clear()
+  cpu_library.is_there.cache_clear()
   yield path
-  kernels.is_there.cache_clear()
+  cpu_library.is_there.cache_clear()
 
 
 class LoadedError(Exception):
@@ -37,7 +38,7 @@ def _refuse_to_load(path):
 
 def test_a_whole_library_of_ours_is_loaded(library):
   with pytest.raises(LoadedError, match=str(library)):
-    kernels.is_there()
+    cpu_library.is_there()
 
 
 def tear(library):
@@ -49,7 +50,7 @@ def change(library):
 
 
 def lose_digest(library):
-  kernels.digest_file(library).unlink()
+  cpu_library.digest_file(library).unlink()
 
 
 def let_group_write(library):
@@ -57,7 +58,7 @@ def let_group_write(library):
 
 
 def let_all_write_digest(library):
-  kernels.digest_file(library).chmod(0o606)
+  cpu_library.digest_file(library).chmod(0o606)
 
 
 def let_all_write_folder(library):
@@ -93,7 +94,7 @@ def test_library_that_others_may_have_written_or_that_is_torn_is_not_loaded(
   library, fault, message, caplog
 ):
   fault(library)
-  assert not kernels.is_there()
+  assert not cpu_library.is_there()
   (record,) = caplog.records
   assert message in record.getMessage()
   assert "bitnet_jax.ops.native" in record.getMessage()
@@ -107,17 +108,17 @@ def test_library_of_another_user_is_not_loaded(
     os.chown(library.parent if of_folder else library, STRANGER, -1)
   else:
     monkeypatch.setattr("os.getuid", lambda: STRANGER)
-  assert not kernels.is_there()
+  assert not cpu_library.is_there()
   assert "belongs to another user" in caplog.text
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++")
 def test_compiled_library_is_private_under_any_umask(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  monkeypatch.setattr(kernels, "SOURCES", ("one.cc",))
-  monkeypatch.setattr(kernels, "_HEADER", "one.cc")
-  monkeypatch.setattr(kernels, "FOLDER", tmp_path)
-  monkeypatch.setattr(kernels, "FLAGS", ("-shared", "-fPIC"))
+  monkeypatch.setattr(cpu_library, "SOURCES", ("one.cc",))
+  monkeypatch.setattr(cpu_library, "_HEADER", "one.cc")
+  monkeypatch.setattr(cpu_library, "FOLDER", tmp_path)
+  monkeypatch.setattr(cpu_library, "FLAGS", ("-shared", "-fPIC"))
   source = 'extern "C" bool bitnet_runs_here() { return true; }'
   (tmp_path / "one.cc").write_text(source)
   before = os.umask(0)
@@ -127,6 +128,6 @@ def test_compiled_library_is_private_under_any_umask(tmp_path, monkeypatch):
     os.umask(before)
   for part in (path, path.parent, path.parents[1]):
     assert stat.S_IMODE(part.stat().st_mode) == 0o700
-  recorded = kernels.digest_file(path)
+  recorded = cpu_library.digest_file(path)
   assert stat.S_IMODE(recorded.stat().st_mode) & 0o022 == 0
-  assert recorded.read_text().strip() == kernels.digest(path)
+  assert recorded.read_text().strip() == cpu_library.digest(path)

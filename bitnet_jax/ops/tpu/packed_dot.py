@@ -6,13 +6,15 @@ are sorted by their place in the byte instead, which is cheap for few rows.
 """
 
 import functools
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Int8, Int32, UInt8
 
-from bitnet_jax.ops.packing import LAYOUTS
+from bitnet_jax.types import LAYOUTS, Packed
 
 _CODES = LAYOUTS["quad"].codes
 # Smallest tiles of 8-bit values: sublanes and lanes.
@@ -25,6 +27,21 @@ MOST_ROWS = 256
 def suits(rows: int, k: int, n: int) -> bool:
   """Whether ``packed_dot`` takes such a product: few rows, whole tiles."""
   return 1 <= rows <= MOST_ROWS and k % (_CODES * LANES) == 0 and n % LANES == 0
+
+
+def supports(x: Array, w: Packed, **options: Any) -> bool:
+  """Whether ``run`` takes these, and is the faster for them."""
+  del options
+  rows = math.prod(x.shape[:-1])
+  is_known = isinstance(rows, int)  # Not in a program for batches of any size.
+  return is_known and w.is_quad_matrix and suits(rows, *w.shape)
+
+
+def run(x: Int8[Array, "*few k"], w: Packed, **options: Any) -> Array:
+  """Multiplies few rows with packed codes [k, n], exactly."""
+  del options
+  y = packed_dot(x.reshape(-1, x.shape[-1]), w.data)
+  return y.reshape(*x.shape[:-1], w.shape[-1])
 
 
 def packed_dot(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bitnet_jax import QTensor
-from bitnet_jax.ops import bit_conv, bit_dot, kernels
-from bitnet_jax.ops.dot import transposed_dot
+from bitnet_jax.ops import bit_conv, bit_dot, lowering
+from bitnet_jax.ops.cpu import kernels
 from tests.jaxprs import kernel_calls
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -59,11 +59,12 @@ def test_sums_are_as_good_as_those_of_float32(spread, times, one_device):
 
   def by_layer(*args):
     q = QTensor(args[0], args[1][:, None])
-    return transposed_dot(q, args[2], precision=None, dtype=jnp.float32)
+    like = jax.ShapeDtypeStruct((48, 64), jnp.float32)
+    return lowering.DOT_BY_WEIGHT(args[2], q, w=like, precision=None)
 
   assert kernel_calls(by_layer, codes, scale, x) == 1
   of_kernel = error(jax.jit(by_layer)(codes, scale, x))
-  with kernels.portable():
+  with lowering.portable():
     of_xla = error(jax.jit(lambda *args: by_layer(*args))(codes, scale, x))
   assert of_kernel < times * of_xla
   assert of_kernel < 3e-6
@@ -171,7 +172,7 @@ def assert_equals_xla(x, geometry):
   g = jnp.asarray(rng.integers(-9, 10, y.shape), jnp.float32)
   assert kernel_calls(dw, g, of="transposed_conv") == 1
   found = jax.jit(lambda g: dw(g))(g)
-  with kernels.portable():
+  with lowering.portable():
     expected = jax.jit(lambda g: dw(g))(g)
   np.testing.assert_array_equal(found, expected)
 

@@ -7,7 +7,7 @@ import pytest
 
 from bitnet_jax import RECIPES, QTensor, backend
 from bitnet_jax.ops import bit_dot, pack
-from bitnet_jax.ops.packed_dot_tpu import MOST_ROWS, packed_dot, suits
+from bitnet_jax.ops.tpu.packed_dot import MOST_ROWS, packed_dot, suits
 from tests.jaxprs import equations
 
 

@@ -1,0 +1,168 @@
+"""Convolutions on CPUs, and from which sizes on each is the faster one.
+
+By the measurements in docs/performance.md.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from bitnet_jax.ops.cpu import dot, kernels
+from bitnet_jax.ops.xla_conv import Window, by_tap
+from bitnet_jax.types import QTensor
+
+# XLA's int8 convolution is slower than the float one for fewer input channels
+# than this, or where neither input nor output has as many as that.
+MIN_CHANNELS = 4
+MIN_LARGER_CHANNELS = 17
+# From so many on, a weight gradient is faster one window position at a time.
+MIN_CHANNELS_BY_TAP = 8
+# The outputs that the kernel that looks sums up takes to be faster; an input or
+# output must also have MIN_LARGER_CHANNELS.
+MIN_OUTPUTS_LOOKED_UP = 16
+# As in ``dot``, of input channels.
+MIN_CHANNELS_SUMMED = 3
+
+
+def is_slow_in_int8(w: Any, window: Window) -> bool:
+  """Says whether XLA lacks a fast int8 path for weights of this shape."""
+  c_in, c_out = w.shape[-2], w.shape[-1] // window.groups
+  return c_in < MIN_CHANNELS or max(c_in, c_out) < MIN_LARGER_CHANNELS
+
+
+def looks_up(g: Array, w: Any, *, window: Window, **options: Any) -> bool:
+  """Whether the kernel that looks sums up is the faster."""
+  return (
+    dot.looks_up(g, w, **options)
+    and window.groups == 1
+    and w.shape[-1] >= MIN_OUTPUTS_LOOKED_UP
+    and max(w.shape[-2:]) >= MIN_LARGER_CHANNELS
+  )
+
+
+def look_up(
+  g: Array, w: QTensor, *, x: Any, window: Window, **options: Any
+) -> Array:
+  """Looks up the sums of the gradient by x."""
+  del options
+  batch, *space, c_in = x.shape
+  sizes, outputs = w.shape[:-2], g.shape[1:-1]
+  dx = kernels.ternary_conv_transpose(
+    g.reshape(batch, math.prod(outputs), w.shape[-1]),
+    w.codes.reshape(math.prod(sizes), c_in, w.shape[-1]),
+    w.scale.reshape(()).astype(jnp.float32),
+    places(window, space, outputs, sizes),
+    size=math.prod(space),
+  )
+  return dx.reshape(x.shape)
+
+
+def sums_up(g: Array, x: Any, *, window: Window, **options: Any) -> bool:
+  """Whether the kernel that sums integers is the faster."""
+  del options
+  one_group = window.groups == 1 and isinstance(x, QTensor)
+  return one_group and dot.sums_up(g, x, min_columns=MIN_CHANNELS_SUMMED)
+
+
+def sum_up(
+  g: Array, x: QTensor, *, w: Any, window: Window, **options: Any
+) -> Array:
+  """Sums the gradient by w as integers."""
+  del options
+  batch, *space, c_in = x.shape
+  sizes, outputs = w.shape[:-2], g.shape[1:-1]
+  dw = kernels.transposed_conv(
+    x.codes.reshape(batch, math.prod(space), c_in),
+    x.scale.reshape(-1).astype(jnp.float32),
+    g.reshape(batch, math.prod(outputs), g.shape[-1]),
+    places(window, space, outputs, sizes),
+  )
+  return dw.reshape(w.shape)
+
+
+def places(
+  window: Window,
+  space: Sequence[int],
+  space_out: Sequence[int],
+  sizes: Sequence[int],
+) -> Array:
+  """Returns which input an output meets at a place of the window.
+
+  int32 [outputs, places], all three flattened; -1 where that is padding.
+  """
+  found = jnp.zeros((1, 1), jnp.int32)
+  for n, n_out, size, stride, (low, _), (of_x, of_window) in zip(
+    space,
+    space_out,
+    sizes,
+    window.strides,
+    window.pads(space, sizes),
+    window.dilations(len(space)),
+    strict=True,
+  ):
+    at = np.arange(n_out)[:, None] * stride - low
+    at = at + np.arange(size) * of_window
+    inside = (at % of_x == 0) & (at >= 0) & (at < n * of_x)
+    at = np.where(inside, at // of_x, -1).astype(np.int32)[None, :, None]
+    outer = found[:, None, :, None]
+    found = jnp.where(jnp.minimum(outer, at) < 0, -1, outer * n + at)
+    found = found.reshape(outer.shape[0] * n_out, outer.shape[2] * size)
+  return found
+
+
+def is_wide(
+  g: Array, x: Any, *, w: Any, window: Window, **options: Any
+) -> bool:
+  """Whether the weight gradient goes by tap.
+
+  XLA's convolution with the shapes of a weight gradient takes two to three
+  times as long.
+  """
+  del g, x, options
+  return window.groups == 1 and w.shape[-2] >= MIN_CHANNELS_BY_TAP
+
+
+def copies_taps(g: Array, x: Any, **options: Any) -> bool:
+  """Whether also a transposed copy of what a tap sees is worth it."""
+  return is_wide(g, x, **options) and (
+    g.dtype not in (jnp.float32, jnp.int8)
+    or x.shape[-1] >= dot.MIN_COLUMNS_COPIED
+  )
+
+
+def by_dot_of_taps(
+  g: Array,
+  x: Any,
+  *,
+  w: Any,
+  window: Window,
+  precision: Any,
+  dot_by_weight: Callable[..., Array],
+  copied: bool,
+) -> Array:
+  """Goes by tap, with one product of matrices for each.
+
+  Args:
+    g: cotangent of the outputs.
+    x: input.
+    w: what the result is like.
+    window: how it moves.
+    precision: of the products.
+    dot_by_weight: the operation.
+    copied: whether that copies what a tap sees: codes are less to transpose.
+  """
+
+  def contract(g, seen):
+    if not copied:
+      seen = seen.astype(g.dtype)
+    # A barrier, since XLA makes it slow when it fuses what follows.
+    seen = jax.lax.optimization_barrier(seen)
+    like = jax.ShapeDtypeStruct(w.shape[-2:], jnp.float32)
+    return dot_by_weight(g, seen, w=like, precision=precision, window=None)
+
+  return by_tap(g, x, w=w, window=window, contract=contract)

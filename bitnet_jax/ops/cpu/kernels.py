@@ -1,0 +1,196 @@
+"""The kernels in C++, as functions of arrays, where ``library.is_there()``."""
+
+import jax
+import jax.custom_batching
+import jax.ffi
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int8, Int32, UInt8
+
+# How the kernels call the norms.
+_NORMS = {None: 0, "layer_norm": 1, "rms_norm": 2}
+
+
+def packed_dot(
+  x: Int8[Array, "m k"], data: UInt8[Array, "quads n"]
+) -> Int32[Array, "m n"]:
+  """Multiplies rows with packed codes, exactly.
+
+  Args:
+    x: as many values in a row as there are codes in a column, or up to three
+      fewer where the last byte is not full.
+    data: of ``Packed`` in the layout "quad", packed along its first axis.
+  """
+  quads, n = data.shape
+  x = jnp.pad(x, ((0, 0), (0, 4 * quads - x.shape[1])))
+  return _call("bitnet_packed_dot", (n,), jnp.int32, x, data)
+
+
+def ternary_dot(
+  x: Float32[Array, "m n"],
+  codes: Int8[Array, "k n"],
+  scale: Float32[Array, ""],
+) -> Float32[Array, "m k"]:
+  """Multiplies rows with rows of codes, -1, 0 or 1.
+
+  The sums of each row of the result depend on no other row, and on how many
+  threads there are as little.
+  """
+  return _call(
+    "bitnet_ternary_dot", (len(codes),), jnp.float32, x, codes, scale
+  )
+
+
+def ternary_conv_transpose(
+  x: Float32[Array, "batch positions n"],
+  codes: Int8[Array, "window k n"],
+  scale: Float32[Array, ""],
+  places: Int32[Array, "positions window"],
+  *,
+  size: int,
+) -> Float32[Array, "batch size k"]:
+  """Transposes a convolution by its input.
+
+  The sums of an example depend on no other, and not on the threads either.
+
+  Args:
+    x: cotangents of the outputs.
+    codes: -1, 0 or 1, for each place of the window.
+    scale: of the codes.
+    places: which input an output meets at a place of the window; negative where
+      that is padding.
+    size: how many inputs an example has.
+  """
+  shape = size, codes.shape[1]
+  operands = x, codes, scale, places
+  return _call("bitnet_ternary_conv_transpose", shape, jnp.float32, *operands)
+
+
+def transposed_dot(
+  codes: Int8[Array, "m k"],
+  scale: Float32[Array, "#m"],
+  x: Float32[Array, "m n"],
+) -> Float32[Array, "k n"]:
+  """Multiplies scaled codes, transposed, with rows.
+
+  Of 512 rows at a time, columns of ``scale * x`` become integers of 24 bits, as
+  large as the largest of them allows, whose products are summed exactly. So
+  ``scale * x`` is off by at most ``2**-23`` of the largest. What is not finite
+  makes its column NaN. The sums depend on no other column, nor on how many
+  threads there are.
+  """
+  shape = jax.ShapeDtypeStruct((codes.shape[1], x.shape[1]), jnp.float32)
+  return jax.ffi.ffi_call(
+    "bitnet_transposed_dot", shape, vmap_method="sequential"
+  )(codes, scale, x)
+
+
+def transposed_conv(
+  codes: Int8[Array, "batch size k"],
+  scale: Float32[Array, "#batch"],
+  x: Float32[Array, "batch positions n"],
+  places: Int32[Array, "positions window"],
+) -> Float32[Array, "window k n"]:
+  """Transposes a convolution by its weights, likewise.
+
+  Args:
+    codes: inputs.
+    scale: of each example, or of all.
+    x: cotangents of the outputs.
+    places: see ``ternary_conv_transpose``.
+  """
+  shape = places.shape[1], codes.shape[2], x.shape[2]
+  result = jax.ShapeDtypeStruct(shape, jnp.float32)
+  call = jax.ffi.ffi_call(
+    "bitnet_transposed_conv", result, vmap_method="sequential"
+  )
+  return call(codes, scale, x, places)
+
+
+def quantize_rows(
+  x: Float32[Array, "*batch n"],
+  *,
+  norm: str | None,
+  norm_eps: float,
+  codes: tuple[int, int],
+  eps: float,
+) -> tuple[
+  Int8[Array, "*batch n"],
+  Float32[Array, "*batch 1"],
+  Float32[Array, "*batch 1"],
+  Float32[Array, "*batch 1"],
+]:
+  """Normalizes rows and rounds them by their largest.
+
+  Args:
+    x: rows; none depends on another.
+    norm: "layer_norm", "rms_norm" or ``None``.
+    norm_eps: added to the variance.
+    codes: lowest and highest.
+    eps: floor of the largest magnitude.
+
+  Returns:
+    Codes and their scales, and means and factors of the norm; 0 and 1 for what
+    it has not.
+  """
+  one = jax.ShapeDtypeStruct((*x.shape[:-1], 1), jnp.float32)
+  results = jax.ShapeDtypeStruct(x.shape, jnp.int8), one, one, one
+  call = jax.ffi.ffi_call(
+    "bitnet_quantize_rows", results, vmap_method="broadcast_all"
+  )
+  rounded, scale, mean, factor = call(
+    x,
+    norm=np.int64(_NORMS[norm]),
+    low=np.int64(codes[0]),
+    high=np.int64(codes[1]),
+    norm_eps=np.float32(norm_eps),
+    eps=np.float32(eps),
+  )
+  return rounded, scale, mean, factor
+
+
+def norm_gradients(
+  x: Float32[Array, "*batch n"],
+  mean: Float32[Array, "*batch 1"],
+  factor: Float32[Array, "*batch 1"],
+  g: Float32[Array, "*batch n"],
+  *,
+  norm: str,
+) -> Float32[Array, "*batch n"]:
+  """Returns the gradient by rows that a norm was applied to, likewise.
+
+  Args:
+    x: rows.
+    mean: of each, 0 for "rms_norm".
+    factor: of each.
+    g: cotangents of ``(x - mean) * factor``.
+    norm: "layer_norm" or "rms_norm".
+  """
+  result = jax.ShapeDtypeStruct(x.shape, jnp.float32)
+  call = jax.ffi.ffi_call(
+    "bitnet_norm_gradients", result, vmap_method="broadcast_all"
+  )
+  return call(x, mean, factor, g, norm=np.int64(_NORMS[norm]))
+
+
+def _call(target, shape, dtype, *operands):
+  """Calls a kernel with as many results of a shape as the first operand has.
+
+  Where ``jax.vmap`` batches that operand alone, it becomes longer.
+  """
+
+  def call(x, *rest):
+    result = jax.ShapeDtypeStruct((len(x), *shape), dtype)
+    return jax.ffi.ffi_call(target, result, vmap_method="sequential")(x, *rest)
+
+  batching = jax.custom_batching.custom_vmap(call)
+
+  @batching.def_vmap
+  def _(size, in_batched, x, *rest):
+    if in_batched[0] and not any(in_batched[1:]):
+      longer = x.reshape(size * x.shape[1], *x.shape[2:])
+      return batching(longer, *rest).reshape(size, x.shape[1], *shape), True
+    axes = [0 if batched else None for batched in in_batched]
+    return jax.vmap(call, axes, axis_size=size)(x, *rest), True
+
+  return batching(*operands)
