@@ -16,10 +16,10 @@ from flax import traverse_util
 
 from bitnet_jax.models import registry
 from bitnet_jax.quantizers.recipe import RECIPES
+from bitnet_jax.train.build import build
 from bitnet_jax.train.config import flags
 from bitnet_jax.train.config.settings import parse_settings
 from bitnet_jax.train.devices.mesh import place_batch
-from bitnet_jax.train.experiment import build
 from bitnet_jax.train.state import count_params
 from bitnet_jax.train.tasks.registry import TASKS
 

@@ -18,8 +18,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 # What follows, up to the line, is all that knows where code stands.
-from bitnet_jax.train import experiment as experiments
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train import build as building
+from bitnet_jax.train.build import build
 from bitnet_jax.train.runner import load_config
 from bitnet_jax.train.tasks import base
 from tests import guarded_data
@@ -35,7 +35,7 @@ def experiment_of(config, process_index=0, process_count=1):
   """
   part = process_index, process_count
   with (
-    mock.patch.object(experiments, "batch_part", lambda _: part),
+    mock.patch.object(building, "batch_part", lambda _: part),
     mock.patch.object(base, "find_layers", lambda *_, **__: ()),
   ):
     return build(config)

@@ -21,7 +21,7 @@ from bitnet_jax.export import (
 from bitnet_jax.inference import load_frozen, save_frozen, tensors
 from bitnet_jax.programs import frozen, study, writing
 from bitnet_jax.train import runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.folder import metrics, records, warm_start
 from bitnet_jax.train.tasks import distillation
 
@@ -51,6 +51,7 @@ TAKES = {
   runner.evaluate_run: (lambda f, path: f(path), ValueError),
   runner.load_run: (lambda f, path: f(path), ValueError),
   runner.load_experiment: (lambda f, path: f(path), ValueError),
+  runner.load_model: (lambda f, path: f(path), ValueError),
   build: (lambda f, path: f({}, path), ValueError),
   frozen.load_frozen_run: (lambda f, path: f(path, "last"), ValueError),
   frozen.freeze_run: (
@@ -67,6 +68,7 @@ TAKES = {
   distillation.find_teacher: (lambda f, path: f(path), ValueError),
   warm_start.find: (lambda f, path: f(path), ValueError),
   planetoid.read: (lambda f, path: f(path, "cora"), FileNotFoundError),
+  saved.spec_of: (lambda f, path: f({"kind": "bytes"}, path), None),
   saved.load_vocabulary: (
     lambda f, path: f({"kind": "bert", "fingerprint": ""}, path),
     FileNotFoundError,

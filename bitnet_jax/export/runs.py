@@ -2,10 +2,9 @@
 
 import inspect
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +14,10 @@ from bitnet_jax.export import decoders, gguf, hf, stablehlo
 from bitnet_jax.files import PathLike, local_path, new_folder
 from bitnet_jax.inference.tensors import load_tensors, save_tensors
 from bitnet_jax.programs import frozen
-from bitnet_jax.train import runner
 from bitnet_jax.train.devices.compilation import keep_compiled
-from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.folder import bucket, warm_start, workdir
+from bitnet_jax.train.folder.trained import load_model
+from bitnet_jax.train.model import TrainedModel
 
 # The variant with latent weights instead of codes.
 LATENT = "latent"
@@ -66,6 +65,7 @@ def export_run(
     variant = VARIANTS[name][0]
   if name == "packed":
     return frozen.freeze_run(folder, output, checkpoint).table()
+  keep_compiled()
   with new_folder(output) as partial:
     _WRITERS[name](folder, partial, checkpoint, variant)
     sizes = {file.name: file.stat().st_size for file in partial.iterdir()}
@@ -76,28 +76,28 @@ def export_run(
 
 def _write_hf(folder, output, checkpoint, variant):
   if variant == LATENT:
-    experiment, state = _load(folder, checkpoint)
-    variables = {"params": state.params}
+    found = load_model(folder, checkpoint)
+    variables = {"params": found.variables["params"]}
     linear_class = decoders.LINEAR_CLASSES[0]
   else:
-    experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
-    linear_class = variant
+    found = frozen.load_frozen_run(folder, checkpoint)
+    variables, linear_class = found.variables, variant
   hf.write_hf(
     output,
-    experiment.task.model,
+    found.model,
     variables,
-    tokenizer=experiment.data.tokenizer,
+    tokenizer=found.tokenizer,
     linear_class=linear_class,
   )
 
 
 def _write_gguf(folder, output, checkpoint, variant):
-  experiment, variables, _ = frozen.load_frozen_run(folder, checkpoint)
+  found = frozen.load_frozen_run(folder, checkpoint)
   gguf.write_gguf(
     output / f"model-{variant}.gguf",
-    experiment.task.model,
-    variables,
-    tokenizer=experiment.data.tokenizer,
+    found.model,
+    found.variables,
+    tokenizer=found.tokenizer,
     kind=variant,
     name=folder.name,
   )
@@ -105,22 +105,19 @@ def _write_gguf(folder, output, checkpoint, variant):
 
 def _write_stablehlo(folder, output, checkpoint, variant):
   del variant
-  experiment, state = _load(folder, checkpoint)
-  layers = experiment.layers
-  variables: Mapping[str, Any] = {"params": state.params, **state.variables}
-  if any(layer.recipe.weights is not None for layer in layers):
-    variables = frozen.freeze_state(experiment, state, checkpoint).variables
-  with experiment.activate():
-    inputs, options = _model_inputs(experiment, variables)
-  model = experiment.task.model
-  stablehlo.write_stablehlo(output, model, variables, inputs, **options)
+  found = load_model(folder, checkpoint)
+  if any(layer.recipe.weights is not None for layer in found.layers):
+    found = frozen.freeze_model(found, checkpoint)
+  inputs, options = _model_inputs(found)
+  stablehlo.write_stablehlo(
+    output, found.model, found.variables, inputs, **options
+  )
 
 
 def _write_safetensors(folder, output, checkpoint, variant):
   """Writes parameters and other variables in bfloat16, by path."""
   del variant
-  _, state = _load(folder, checkpoint)
-  flat = warm_start.flatten({"params": state.params, **state.variables})
+  flat = warm_start.flatten(load_model(folder, checkpoint).variables)
   tensors = {
     warm_start.name_of(path): leaf.astype(jnp.bfloat16)
     for path, leaf in flat.items()
@@ -143,13 +140,8 @@ _WRITERS: dict[str, Callable[..., None]] = {
 }
 
 
-def _load(folder, checkpoint):
-  keep_compiled()
-  return runner.load_run(folder, checkpoint)
-
-
 def _model_inputs(
-  experiment: Experiment, variables: Mapping[str, Any]
+  found: TrainedModel,
 ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
   """Returns the arguments that the task passes to its model for a batch.
 
@@ -157,30 +149,33 @@ def _model_inputs(
     The arrays by name, and the other arguments by name, without those that only
     matter in training.
   """
-  params = variables["params"]
-  rest = {n: leaf for n, leaf in variables.items() if n != "params"}
-  found: dict[str, Any] = {}
+  args, kwargs = found.task.inputs(_drawn_batch(found))
+  call = inspect.signature(type(found.model).__call__)
+  given = call.bind(found.model, *args, **kwargs).arguments
+  # Only training computes a part of the logits.
+  given = {n: x for n, x in given.items() if n not in ("self", "places")}
+  arrays = {
+    name: jnp.asarray(x)
+    for name, x in given.items()
+    if isinstance(x, jax.Array | np.ndarray)
+  }
+  return arrays, {n: x for n, x in given.items() if n not in arrays}
 
-  def note(next_fun, args, kwargs, context):
-    if not context.module.path and context.method_name == "__call__":
-      call = inspect.signature(type(context.module).__call__)
-      found.update(call.bind(context.module, *args, **kwargs).arguments)
-    return next_fun(*args, **kwargs)
 
-  def given(batch):
-    with nn.intercept_methods(note):
-      experiment.task.totals(
-        params,
-        rest,
-        batch,
-        key=jax.random.key(0),
-        deterministic=True,
-        strength=None,
-      )
-    # Only training computes a part of the logits.
-    found.pop("places", None)
-    return {n: x for n, x in found.items() if isinstance(x, jax.Array)}
-
-  arrays = jax.jit(given)(experiment.data.train_batch(0))
-  own = {*arrays, "self", "deterministic", "strength"}
-  return arrays, {n: x for n, x in found.items() if n not in own}
+def _drawn_batch(found: TrainedModel) -> dict[str, np.ndarray]:
+  """Returns a batch as training has it, with random numbers and ids."""
+  facts, rng = found.task.facts, np.random.default_rng(0)
+  rows = None if "nodes" in facts.example else found.settings.data.batch_size
+  batch = {}
+  for name, spec in facts.example.items():
+    shape = spec.shape if rows is None else (rows, *spec.shape[1:])
+    if spec.dtype == "float32":
+      array = rng.random(shape)
+    elif spec.dtype == "uint8":
+      array = rng.integers(256, size=shape)
+    elif name in ("tokens", "inputs") and facts.vocab_size:
+      array = rng.integers(facts.vocab_size, size=shape)
+    else:
+      array = np.ones(shape)
+    batch[name] = array.astype(spec.dtype)
+  return batch

@@ -16,7 +16,8 @@ from jax.experimental import topologies
 
 from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops, programs
-from bitnet_jax.train.experiment import Experiment, build
+from bitnet_jax.train.build import build
+from bitnet_jax.train.experiment import Experiment
 
 # libtpu asks for these where there is no TPU.
 _ENVIRONMENT = {

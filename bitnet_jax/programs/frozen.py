@@ -4,13 +4,14 @@ Beside the model its folder holds ``config.json`` of the run and the file of its
 vocabulary, so that nothing else is needed but the data.
 """
 
+import dataclasses
 import shutil
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bitnet_jax.data.text.saved import save_vocabulary
+from bitnet_jax.data.text.saved import save_vocabulary, spec_of
 from bitnet_jax.files import PathLike, local_path, new_folder
 from bitnet_jax.inference.freeze import freeze_kernels
 from bitnet_jax.inference.size import Size, measure_size
@@ -18,28 +19,15 @@ from bitnet_jax.inference.storage import load_frozen, save_frozen
 from bitnet_jax.train import runner
 from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.devices.mesh import replicate
-from bitnet_jax.train.experiment import Experiment
-from bitnet_jax.train.folder import bucket, workdir
+from bitnet_jax.train.folder import bucket, data_facts, workdir
 from bitnet_jax.train.folder.outcome import make_measure
+from bitnet_jax.train.folder.trained import load_model
+from bitnet_jax.train.model import TrainedModel
 from bitnet_jax.train.state import TrainState
 
 
-class FrozenRun(NamedTuple):
-  """A checkpoint of a run, frozen.
-
-  Attributes:
-    experiment: of the run.
-    variables: of its model, frozen.
-    step: number of the checkpoint.
-  """
-
-  experiment: Experiment
-  variables: dict[str, Any]
-  step: int
-
-
-def load_frozen_run(folder: PathLike, checkpoint: str) -> FrozenRun:
-  """Freezes a checkpoint of a run.
+def load_frozen_run(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
+  """Loads a checkpoint of a run with frozen variables.
 
   Args:
     folder: the workdir.
@@ -49,21 +37,18 @@ def load_frozen_run(folder: PathLike, checkpoint: str) -> FrozenRun:
     ValueError: if there is no run or no such checkpoint, or if its kernels are
       in float, or partly still were at that step.
   """
-  folder = bucket.place(folder)
   keep_compiled()
-  return freeze_state(*runner.load_run(folder, checkpoint), checkpoint)
+  return freeze_model(load_model(folder, checkpoint), checkpoint)
 
 
-def freeze_state(
-  experiment: Experiment, state: TrainState, checkpoint: str
-) -> FrozenRun:
-  """Freezes what was loaded; see ``load_frozen_run``."""
-  step = int(state.step)
-  phase_in = experiment.settings.quant.make_phase_in()
-  phase_in.check_active(step, f"--checkpoint={checkpoint}")
-  with experiment.activate():
-    params = freeze_kernels(experiment.layers, state.params)
-  return FrozenRun(experiment, {"params": params, **state.variables}, step)
+def freeze_model(found: TrainedModel, checkpoint: str) -> TrainedModel:
+  """Freezes a model that was loaded; see ``load_frozen_run``."""
+  phase_in = found.settings.quant.make_phase_in()
+  phase_in.check_active(found.step, f"--checkpoint={checkpoint}")
+  with found.activate():
+    params = freeze_kernels(found.layers, found.variables["params"])
+  variables = {**found.variables, "params": params}
+  return dataclasses.replace(found, variables=variables)
 
 
 def freeze_run(
@@ -77,7 +62,7 @@ def freeze_run(
     checkpoint: "last", "best", or a step.
 
   Returns:
-    How large it is.
+    The size of its parts.
 
   Raises:
     FileExistsError: if there is anything in ``output``.
@@ -86,28 +71,30 @@ def freeze_run(
   folder = bucket.place(folder)
   output = local_path(output)
   with new_folder(output) as partial:
-    experiment, variables, step = load_frozen_run(folder, checkpoint)
+    found = load_frozen_run(folder, checkpoint)
     shutil.copyfile(folder / workdir.CONFIG_FILE, partial / workdir.CONFIG_FILE)
     run_id = workdir.read_run_id(folder)
-    record = {"run_id": run_id, "step": step}
-    record |= _text_of(experiment, folder, partial)
-    save_frozen(partial, variables, experiment.task.model, record)
-  return measure_size(variables)
+    record = {"run_id": run_id, "step": found.step}
+    record |= _text_of(found, folder, partial)
+    save_frozen(partial, found.variables, found.model, record)
+  return measure_size(found.variables)
 
 
-def _text_of(experiment: Experiment, folder, output) -> dict[str, Any]:
-  """Keeps the vocabulary, if there is one, and says what writing needs."""
-  tokenizer, data = experiment.data.tokenizer, experiment.settings.data
-  if tokenizer is None:
+def _text_of(found: TrainedModel, folder, output) -> dict[str, Any]:
+  """Saves the vocabulary, if there is one; returns what generation needs."""
+  if found.tokenizer is None:
     return {}
-  kept = save_vocabulary(
-    tokenizer,
-    data.tokenizer,
+  recorded, spec = data_facts.read(folder), found.settings.data.tokenizer
+  if recorded is not None and recorded.vocabulary is not None:
+    spec = spec_of(recorded.vocabulary, folder)
+  entry = save_vocabulary(
+    found.tokenizer,
+    spec,
     output,
     cache=folder,
-    lowercase=data.lowercase,
+    lowercase=found.settings.data.lowercase,
   )
-  return {"tokenizer": kept, "start_id": experiment.task.facts.start_id or 0}
+  return {"tokenizer": entry, "start_id": found.task.facts.start_id or 0}
 
 
 def evaluate_frozen(folder: PathLike) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from bitnet_jax.inference.prompts import check_stop_ids
 from bitnet_jax.inference.storage import load_frozen
 from bitnet_jax.models.decoder import Decoder
 from bitnet_jax.models.encoder_decoder import EncoderDecoder
-from bitnet_jax.train import runner
 from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.folder import bucket
+from bitnet_jax.train.folder.trained import load_model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,12 +105,11 @@ def writer_of_run(folder: PathLike, checkpoint: str = "last") -> Writer:
   """
   folder = bucket.place(folder)
   keep_compiled()
-  experiment, state = runner.load_run(folder, checkpoint)
-  task, tokenizer = experiment.task, experiment.data.tokenizer
-  _check_writes(task.model, tokenizer, f"--workdir={folder}")
-  assert tokenizer is not None
-  variables = {"params": state.params, **state.variables}
-  return Writer(task.model, variables, tokenizer, task.facts.start_id or 0)
+  found = load_model(folder, checkpoint)
+  _check_writes(found.model, found.tokenizer, f"--workdir={folder}")
+  assert found.tokenizer is not None
+  start_id = found.task.facts.start_id or 0
+  return Writer(found.model, found.variables, found.tokenizer, start_id)
 
 
 def writer_of_frozen(folder: PathLike) -> Writer:

@@ -1,54 +1,35 @@
-"""What a config asks for, built: data, model, task, optimizer, mesh."""
+"""An experiment: a model, its data, its optimizer and its jitted programs."""
 
-import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from absl import logging
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops
-from bitnet_jax.files import PathLike
-from bitnet_jax.layers.introspection import BitLayer
-from bitnet_jax.train.config.settings import (
-  RunContext,
-  Settings,
-  parse_settings,
-)
 from bitnet_jax.train.devices.gathering import GATHERED_AXIS
-from bitnet_jax.train.devices.mesh import (
-  batch_part,
-  batch_sharding,
-  batch_shards,
-  make_mesh,
-  replicate,
-)
+from bitnet_jax.train.devices.mesh import batch_sharding, replicate
 from bitnet_jax.train.devices.speed import Speed
 from bitnet_jax.train.evaluate import evaluate
-from bitnet_jax.train.folder import bucket, records, workdir
+from bitnet_jax.train.folder import records
 from bitnet_jax.train.folder.checkpoint import Checkpoints
 from bitnet_jax.train.folder.warm_start import (
   EarlierRun,
-  check_vocabulary,
-  content_of,
-  find,
-  vocabularies,
   warm_start,
   with_earlier,
 )
 from bitnet_jax.train.loop import place_strength
+from bitnet_jax.train.model import ModelSetup, checkpoints_of
 from bitnet_jax.train.optimizer import optim
 from bitnet_jax.train.optimizer.sparse_adam import SparseAdam
-from bitnet_jax.train.state import AxisRules, TrainState, make_init
+from bitnet_jax.train.state import TrainState, make_init
 from bitnet_jax.train.step import (
   TrainStep,
   make_eval_step,
@@ -56,44 +37,30 @@ from bitnet_jax.train.step import (
   make_train_steps,
 )
 from bitnet_jax.train.tasks import base
-from bitnet_jax.train.tasks.distillation import (
-  Distillation,
-  find_teacher,
-  make_distillation,
-)
-from bitnet_jax.train.tasks.registry import TASKS, load_data, make_task
+from bitnet_jax.train.tasks.distillation import Distillation
+from bitnet_jax.train.tasks.registry import TASKS
 
 _INIT, _TRAIN, _EVALUATE = range(3)  # What a key is folded with, by purpose.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(ModelSetup):
   """Everything a run needs but its folder.
 
   Attributes:
-    settings: the checked config.
     config: the resolved config: its length is in ``total_steps``.
     data: the batches.
-    task: the model, its loss and its metrics.
-    layers: the quantizable layers of the model.
     distillation: the task of training where there is a teacher.
     earlier: the run whose parameters this one starts with, if any.
     teacher: the run that this one learns from, if any.
-    mesh: the devices.
-    rules: logical axis to mesh axis.
     total_steps: length of the run.
   """
 
-  settings: Settings
   config: dict[str, Any]
   data: base.TaskData
-  task: base.Supervised
-  layers: Sequence[BitLayer]
   distillation: Distillation | None
   earlier: EarlierRun | None
   teacher: EarlierRun | None
-  mesh: Mesh
-  rules: AxisRules
   total_steps: int
 
   def key(self, purpose: int) -> jax.Array:
@@ -161,11 +128,7 @@ class Experiment:
 
   def checkpoints(self, folder: pathlib.Path) -> Checkpoints:
     """Returns those of a workdir, of which the best is fully quantized."""
-    return Checkpoints.of_run(
-      folder,
-      self.settings.checkpoint,
-      counted_from=self.settings.quant.make_phase_in().active_from,
-    )
+    return checkpoints_of(self.settings, folder)
 
   def start(self) -> TrainState:
     """Returns the state that training starts from."""
@@ -329,95 +292,3 @@ class Experiment:
       return {}
     variables = {"params": state.params, **state.variables}
     return self.data.score(self.task.model, split, variables, self.mesh)
-
-  @contextlib.contextmanager
-  def activate(self) -> Iterator[None]:
-    """Puts mesh and rules in force for a block of code."""
-    with jax.set_mesh(self.mesh), nn.logical_axis_rules(self.rules):
-      yield
-
-
-def build(
-  config: Mapping[str, Any],
-  folder: PathLike | None = None,
-  devices: Sequence[jax.Device] | None = None,
-) -> Experiment:
-  """Builds an experiment, making every check that can be made before training.
-
-  Args:
-    config: nested dict, as a config file or a ``config.json`` gives it.
-    folder: of the run, where a vocabulary is kept; ``None`` keeps none.
-    devices: of the mesh; by default all there are.
-
-  Raises:
-    ValueError: for a mistake in the config or the data, naming it.
-    FileNotFoundError: if the data is not there.
-  """
-  if folder is not None:
-    folder = bucket.place(folder)
-  settings = parse_settings(config, TASKS)
-  rules = settings.axis_rules()
-  mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
-  full_graph = TASKS[settings.task.name].full_graph
-  settings.check_batch(1 if full_graph else batch_shards(mesh))
-  settings.quant.make_rules()
-  settings.quant.make_phase_in()
-  # Devices that are not here belong to no process of ours.
-  process_index, process_count = (0, 1) if devices else batch_part(mesh)
-  earlier = found = None
-  if settings.init_from is not None:
-    earlier = find(bucket.place(settings.init_from))
-  if settings.distill.teacher is not None:
-    found = find_teacher(bucket.place(settings.distill.teacher))
-  recorded = workdir.recorded_data(folder)
-  context = RunContext(
-    folder=folder,
-    shards=batch_shards(mesh),
-    process_index=process_index,
-    process_count=process_count,
-    recorded=content_of(recorded),
-    vocabularies=vocabularies(
-      recorded, earlier, None if found is None else found.run
-    ),
-  )
-  data = load_data(settings, context)
-  facts = data.facts
-  task = make_task(settings, facts)
-  layers = base.find_layers(settings, task)
-  settings.check_evaluation(task.metric_names, facts.splits)
-  if settings.data.batch_size > facts.num_examples:
-    logging.warning(
-      "data.batch_size is %d, more than the %d training examples of %s: a batch"
-      " repeats examples, or has padding",
-      settings.data.batch_size,
-      facts.num_examples,
-      settings.data.source,
-    )
-  if earlier is not None:
-    check_vocabulary(earlier, facts.fingerprint)
-  distillation = None
-  if found is not None:
-    distillation = make_distillation(task, found, settings)
-  total_steps = settings.count_steps(
-    examples=facts.num_examples, batches_per_epoch=facts.batches_per_epoch
-  )
-  if settings.optim.warmup_steps >= total_steps:
-    raise ValueError(
-      f"optim.warmup_steps is {settings.optim.warmup_steps}; it must be less"
-      f" than the {total_steps} steps of the run"
-    )
-  resolved = {**config, "total_steps": total_steps, "total_epochs": None}
-  resolved = json.loads(json.dumps(resolved))
-  return Experiment(
-    settings=settings,
-    config=resolved,
-    data=data,
-    task=task,
-    layers=layers,
-    distillation=distillation,
-    earlier=earlier,
-    teacher=None if found is None else found.run,
-    mesh=mesh,
-    rules=rules,
-    total_steps=total_steps,
-  )

@@ -14,14 +14,15 @@ import tqdm
 
 from bitnet_jax import program
 from bitnet_jax.files import PathLike
+from bitnet_jax.train.build import build
 from bitnet_jax.train.config import lengths
 from bitnet_jax.train.config.flags import load_config as load_config
 from bitnet_jax.train.config.flags import parse_flags as parse_flags
 from bitnet_jax.train.config.settings import warn_of_rarely_meant
 from bitnet_jax.train.devices import multihost
 from bitnet_jax.train.devices.compilation import keep_compiled
-from bitnet_jax.train.experiment import Experiment, build
-from bitnet_jax.train.folder import bucket, records, workdir
+from bitnet_jax.train.experiment import Experiment
+from bitnet_jax.train.folder import bucket, data_facts, records, workdir
 from bitnet_jax.train.folder.metrics import (
   MetricsWriter,
   SilentWriter,
@@ -37,6 +38,7 @@ from bitnet_jax.train.folder.outcome import (
 from bitnet_jax.train.folder.progress import Progress
 from bitnet_jax.train.folder.trained import evaluate_run as evaluate_run
 from bitnet_jax.train.folder.trained import load_experiment as load_experiment
+from bitnet_jax.train.folder.trained import load_model as load_model
 from bitnet_jax.train.folder.trained import load_run as load_run
 from bitnet_jax.train.hooks import (
   CodeStatistics,
@@ -115,12 +117,17 @@ def _build_in(config: Mapping[str, Any], folder: pathlib.Path) -> Experiment:
 
 
 def _claim(experiment: Experiment, lock: workdir.Lock | None) -> dict[str, Any]:
-  """Returns the config, see ``workdir.claim``."""
+  """Claims the folder; returns the config, see ``workdir.claim``.
+
+  Also records what the data decided, unless an earlier start did.
+  """
   assert lock is not None
   config, fingerprint = experiment.config, experiment.fingerprint
   step = max(experiment.checkpoints(lock.folder).steps(), default=0)
   config = workdir.claim(lock.folder, config, fingerprint, step=step)
   lock.is_claimed = True
+  data, options = experiment.data, experiment.settings.data
+  data_facts.claim(lock.folder, data.facts, data.tokenizer, options)
   return config
 
 

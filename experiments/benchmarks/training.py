@@ -24,8 +24,8 @@ from bitnet_jax.models.decoder import Decoder, DecoderConfig
 from bitnet_jax.ops import lowering
 from bitnet_jax.ops.cpu import library
 from bitnet_jax.train import runner
+from bitnet_jax.train.build import build
 from bitnet_jax.train.devices.mesh import place_batch
-from bitnet_jax.train.experiment import build
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_train_step
 from bitnet_jax.train.tasks.facts import DataFacts, specs_of

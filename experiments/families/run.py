@@ -21,7 +21,7 @@ from absl import flags
 
 from bitnet_jax.programs import study
 from bitnet_jax.train import runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.folder import records
 
 CONFIGS = (

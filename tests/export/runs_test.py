@@ -18,7 +18,7 @@ from bitnet_jax.inference import Sampling
 from bitnet_jax.inference.tensors import load_tensors
 from bitnet_jax.programs import writing
 from bitnet_jax.train import runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.folder import warm_start
 from bitnet_jax.train.folder.metrics import read_metrics
 from tests.export import decoder

@@ -9,7 +9,7 @@ from bitnet_jax.export.runs import export_run
 from bitnet_jax.inference.tensors import load_tensors
 from bitnet_jax.programs import frozen
 from bitnet_jax.train import runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.tasks.distillation import divergence
 from tests.train.conftest import final_state
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bitnet_jax.train import runner
+from bitnet_jax.train.build import build
 from bitnet_jax.train.devices.mesh import place_batch
-from bitnet_jax.train.experiment import build
 from bitnet_jax.train.folder.checkpoint import Checkpoints
 from bitnet_jax.train.folder.metrics import read_metrics
 from bitnet_jax.train.loop import place_strength

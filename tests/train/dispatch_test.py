@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.loop import train
 from tests.jaxprs import equations
 from tests.train.conftest import CONFIGS, SMALL, final_state, lines_without_time

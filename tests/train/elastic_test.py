@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from bitnet_jax.train.build import build
 from bitnet_jax.train.devices.mesh import place_batch
-from bitnet_jax.train.experiment import build
 from bitnet_jax.train.folder.checkpoint import Checkpoints, Progress
 
 ONE, DATA, BOTH = (1, 1, 1), (8, 1, 1), (2, 4, 1)

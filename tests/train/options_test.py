@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bitnet_jax.train import runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.folder.metrics import read_metrics
 from tests.train.conftest import (
   CONFIGS,

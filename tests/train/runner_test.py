@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitnet_jax.train import hooks, loop, runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.folder import trained, warm_start
 from bitnet_jax.train.folder.metrics import NonFiniteMetricError
 from bitnet_jax.train.folder.workdir import Lock, WorkdirError

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from bitnet_jax import BitDense
+from bitnet_jax.train.build import build
 from bitnet_jax.train.devices.mesh import place_batch
-from bitnet_jax.train.experiment import build
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_train_step
 from tests.train.conftest import first_losses

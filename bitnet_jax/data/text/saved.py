@@ -84,7 +84,8 @@ def save_vocabulary(
     "needs": [r for r in ROLES if getattr(tokenizer, f"{r}_id") is not None],
     "fingerprint": tokenizer.fingerprint,
   }
-  sources = [pathlib.Path(part).expanduser() for part in path.split(",")]
+  parts = path.split(",", max(len(names) - 1, 0))
+  sources = [pathlib.Path(part).expanduser() for part in parts]
   if not path:
     sources = [
       local_path(folder if cache is None else cache) / n for n in names
@@ -99,6 +100,21 @@ def save_vocabulary(
   return entry
 
 
+def spec_of(entry: Mapping[str, Any], folder: PathLike) -> str:
+  """Returns what ``load_tokenizer`` loads a saved vocabulary by.
+
+  Args:
+    entry: what ``save_vocabulary`` returned.
+    folder: the folder of its files.
+  """
+  kind, prefix = entry["kind"], entry.get("prefix", "")
+  choices.check(kind, {saved for saved, _ in _SAVED.values()}, key="kind")
+  choices.check(prefix, ("", COPIED), key="prefix")
+  names = next(names for saved, names in _SAVED.values() if saved == kind)
+  files = ",".join(str(local_path(folder) / f"{prefix}{n}") for n in names)
+  return f"{kind}:{files}" if files else kind
+
+
 def load_vocabulary(entry: Mapping[str, Any], folder: PathLike) -> Tokenizer:
   """Returns the tokenizer that was saved in a folder.
 
@@ -110,17 +126,11 @@ def load_vocabulary(entry: Mapping[str, Any], folder: PathLike) -> Tokenizer:
     FileNotFoundError: if its file is not there.
     ValueError: if the entry or the file is not what was saved.
   """
-  folder = local_path(folder)
   try:
-    options = dict(entry)
-    kind, fingerprint = options.pop("kind"), options.pop("fingerprint")
-    prefix = choices.pick(
-      {"": "", COPIED: COPIED}, options.pop("prefix", ""), key="prefix"
-    )
-    choices.check(kind, {saved for saved, _ in _SAVED.values()}, key="kind")
-    names = next(names for saved, names in _SAVED.values() if saved == kind)
-    files = ",".join(str(folder / f"{prefix}{name}") for name in names)
-    spec = f"{kind}:{files}" if files else kind
+    spec, options = spec_of(entry, folder), dict(entry)
+    fingerprint = options.pop("fingerprint")
+    for name in ("kind", "prefix"):
+      options.pop(name, None)
     found = load_tokenizer(spec, texts=tuple, **options)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise ValueError(

@@ -203,31 +203,38 @@ class Checkpoints:
     self._check_undamaged(step)
     return self._load(step, state)
 
-  def restore_variables(self, step: int) -> dict[str, Any]:
+  def restore_variables(
+    self, step: int, abstract: Mapping[str, Any] | None = None
+  ) -> dict[str, Any]:
     """Loads only the variables of the model of one checkpoint.
-
-    They are NumPy arrays, as the devices of that run may not be there.
 
     Args:
       step: its number.
+      abstract: shapes, dtypes and shardings of the variables, by collection.
+        ``None`` gives NumPy arrays: the devices of that run may not be there.
 
     Returns:
       Parameters and mutable collections, by collection: ``{"params": ...,
       "batch_stats": ...}``.
 
     Raises:
-      ValueError: if there is none of that step, or if it is damaged, naming
-        the file.
+      ValueError: if there is none of that step, if it is damaged, naming the
+        file, or if it holds variables of other shapes, naming one.
     """
     self._check_undamaged(step)
     path = str(self._folder(step) / "state")
     with bucket.naming_address(self.directory):
       saved: Any = ocp.metadata(path).metadata
-      wanted = jax.tree.map(lambda leaf: ocp.PLACEHOLDER, saved)
-      for key in ("params", "variables"):
-        wanted[key] = jax.tree.map(
-          lambda leaf: np.empty(leaf.shape, leaf.dtype), saved[key]
+      found = {"params": saved["params"], **saved["variables"]}
+      if abstract is None:
+        abstract = jax.tree.map(
+          lambda leaf: np.empty(leaf.shape, leaf.dtype), found
         )
+      else:
+        _check_shapes(path, found, abstract)
+      wanted = jax.tree.map(lambda leaf: ocp.PLACEHOLDER, saved)
+      wanted["params"] = abstract["params"]
+      wanted["variables"] = {k: abstract[k] for k in saved["variables"]}
       loaded: Any = ocp.load(path, wanted)
     return {"params": loaded["params"], **loaded["variables"]}
 
@@ -282,6 +289,27 @@ class Checkpoints:
       else:
         logging.warning("%s was cut short while it was saved; removed", path)
         path.rmtree()
+
+
+def _check_shapes(path: str, found: Any, expected: Any) -> None:
+  """Raises a ValueError for variables that do not fit the model."""
+  there, here = (
+    {
+      jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    for tree in (found, expected)
+  )
+  for name in sorted({*there, *here}):
+    shapes = [
+      tuple(tree[name].shape) if name in tree else None
+      for tree in (there, here)
+    ]
+    if shapes[0] != shapes[1]:
+      raise ValueError(
+        f"{path} does not fit the model: {name} has the shape {shapes[0]}"
+        f" there, {shapes[1]} in the model"
+      )
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

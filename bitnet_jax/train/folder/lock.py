@@ -8,21 +8,25 @@ from typing import Any
 
 from absl import logging
 
+from bitnet_jax.data.text.saved import COPIES
 from bitnet_jax.files import write_atomically
 from bitnet_jax.train.folder import bucket, seals
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
+FACTS_FILE = "data_facts.json"
 EVENTS = "tensorboard"
 _SHOWN = 5  # Names in a warning.
 _LOCK_FILE = ".lock"
 _RECORD = "tokenizer_source.json"
 _VOCABULARY = {"tokenizer.json", "tokenizer.model", _RECORD}
+# What a run writes once it has claimed its folder.
+_FACTS = {FACTS_FILE, *COPIES}
 # What a run may write before its first checkpoint. Anything else in its folder
 # is not the run's, and is never removed.
 _WRITTEN = {_LOCK_FILE, CONFIG_FILE, METRICS_FILE, EVENTS, *_VOCABULARY}
-_WRITTEN |= {bucket.CHECKPOINTS}
+_WRITTEN |= {bucket.CHECKPOINTS, *_FACTS}
 
 
 class WorkdirError(ValueError):
@@ -139,6 +143,8 @@ class Lock:
       if self._config is not None and _content(path) != self._config:
         write_atomically(path, self._config.decode())
         bucket.send(self.folder)
+      for name in (bucket.names(self.folder) & _FACTS) - self._found:
+        bucket.remove(self.folder, name)
     elif not _content(self.folder / METRICS_FILE):
       for name in (bucket.names(self.folder) & _WRITTEN) - self._found:
         bucket.remove(self.folder, name)
@@ -147,7 +153,9 @@ class Lock:
   def _remove_leftovers(self, found: set[str]) -> set[str]:
     """Removes the files of a killed start, which refuse another config."""
     # The metrics hold no line, or the run would have begun.
-    ours = {CONFIG_FILE, METRICS_FILE} if CONFIG_FILE in found else set()
+    ours = set()
+    if CONFIG_FILE in found:
+      ours |= {CONFIG_FILE, METRICS_FILE, *_FACTS}
     ours |= _VOCABULARY if _RECORD in found else set()
     if ours & found:
       logging.warning(

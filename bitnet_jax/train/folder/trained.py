@@ -1,15 +1,68 @@
-"""Opens what a run has trained, and evaluates it."""
+"""Opens what a run has trained: its model alone, or with its data."""
 
 from typing import Any
 
 from bitnet_jax.files import PathLike
+from bitnet_jax.train import model
+from bitnet_jax.train.build import build
+from bitnet_jax.train.config.settings import parse_settings
 from bitnet_jax.train.devices.compilation import keep_compiled
-from bitnet_jax.train.experiment import Experiment, build
-from bitnet_jax.train.folder import bucket, workdir
+from bitnet_jax.train.experiment import Experiment
+from bitnet_jax.train.folder import bucket, data_facts, workdir
 from bitnet_jax.train.folder.checkpoint import Checkpoints
 from bitnet_jax.train.folder.outcome import best_of, make_measure
 from bitnet_jax.train.folder.warm_start import data_of
+from bitnet_jax.train.model import TrainedModel
 from bitnet_jax.train.state import TrainState
+from bitnet_jax.train.tasks import base
+from bitnet_jax.train.tasks.registry import TASKS, make_task
+
+
+def load_model(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
+  """Loads the model of a run onto the devices of this machine, without data.
+
+  A run that has not recorded what its data decided needs its data for that.
+
+  Args:
+    folder: the workdir.
+    checkpoint: "last", "best", or a step.
+
+  Raises:
+    ValueError: if there is no run or no such checkpoint, or if a file is
+      damaged, naming it.
+  """
+  folder = bucket.place(folder)
+  config, fingerprint = workdir.read_run(folder)
+  recorded = data_facts.read(folder)
+  if recorded is None:
+    experiment = load_experiment(folder)
+    settings, task = experiment.settings, experiment.task
+    layers, tokenizer = experiment.layers, experiment.data.tokenizer
+  else:
+    if recorded.facts.fingerprint != data_of(fingerprint):
+      raise workdir.WorkdirError(
+        f"{folder / data_facts.FACTS_FILE} is of other data than the run:"
+        f" {recorded.facts.fingerprint}, not {data_of(fingerprint)}"
+      )
+    tokenizer = data_facts.read_tokenizer(folder, recorded)
+    settings = parse_settings(config, TASKS)
+    task = make_task(settings, recorded.facts)
+    layers = base.find_layers(settings, task)
+  checkpoints = model.checkpoints_of(settings, folder)
+  step = _choose_step(checkpoints, checkpoint)
+  mesh = model.mesh_of_this_machine(settings.mesh)
+  rules = settings.axis_rules()
+  abstract = model.abstract_variables(task, mesh, rules)
+  return TrainedModel(
+    settings=settings,
+    task=task,
+    layers=layers,
+    mesh=mesh,
+    rules=rules,
+    variables=checkpoints.restore_variables(step, abstract),
+    tokenizer=tokenizer,
+    step=step,
+  )
 
 
 def evaluate_run(folder: PathLike, checkpoint: str = "last") -> dict[str, Any]:

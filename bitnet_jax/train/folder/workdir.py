@@ -130,7 +130,7 @@ def read_config(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
     WorkdirError: if there is no ``config.json``, or if it cannot be read.
   """
   path = folder / CONFIG_FILE
-  config = _read(path)
+  config = read_object(path)
   if config is None:
     raise WorkdirError(f"{path} does not exist: no run is there")
   fingerprint = config.pop(_FINGERPRINT, None)
@@ -141,8 +141,12 @@ def read_config(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
   return config, fingerprint
 
 
-def _read(path: pathlib.Path) -> dict[str, Any] | None:
-  """Returns a JSON object; ``None`` if there is no file."""
+def read_object(path: pathlib.Path) -> dict[str, Any] | None:
+  """Returns the JSON object in a file; ``None`` if there is no file.
+
+  Raises:
+    WorkdirError: if the file is damaged or too large, naming it.
+  """
   try:
     return read_json(path)
   except FileNotFoundError:
@@ -190,7 +194,7 @@ def recorded_data(folder: pathlib.Path | None) -> str:
 def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
   """Returns the content of ``result.json``, if it is there."""
   path = folder / RESULT_FILE
-  result = _read(path)
+  result = read_object(path)
   if result is not None:
     for key, kind in _RESULT_KEYS.items():
       if type(result.get(key)) is not kind:

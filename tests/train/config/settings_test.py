@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from bitnet_jax.quantizers.recipe import RECIPES
+from bitnet_jax.train.build import build
 from bitnet_jax.train.config.quant_options import PhaseIn
 from bitnet_jax.train.config.settings import parse_settings
-from bitnet_jax.train.experiment import build
 from bitnet_jax.train.tasks.registry import TASKS
 
 GROUPS = (

@@ -8,9 +8,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from bitnet_jax import BitDense
 from bitnet_jax.layers.introspection import bit_layers, with_codes
 from bitnet_jax.ops.packing import unpacked
+from bitnet_jax.train.build import build
 from bitnet_jax.train.devices.gathering import shared_codes
 from bitnet_jax.train.devices.mesh import make_mesh, place_batch
-from bitnet_jax.train.experiment import build
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)]
 RECIPES = ("float", "b158", "b158_median")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from bitnet_jax.analysis import programs
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 
 _SIZES = {
   "model__hidden": 64,

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from bitnet_jax.train.build import build
 from bitnet_jax.train.devices.mesh import (
   batch_shards,
   make_mesh,
   place_batch,
 )
-from bitnet_jax.train.experiment import build
 from tests.train.conftest import first_losses
 
 # Sums over devices are added in another order.

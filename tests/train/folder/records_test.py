@@ -9,8 +9,8 @@ import re
 import pytest
 
 from bitnet_jax.config import completed
+from bitnet_jax.train.build import build
 from bitnet_jax.train.config import flags
-from bitnet_jax.train.experiment import build
 from bitnet_jax.train.folder import records
 
 CONFIG = {

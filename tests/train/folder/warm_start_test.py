@@ -10,7 +10,7 @@ import pytest
 from flax import traverse_util
 
 from bitnet_jax.train import experiment, runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.folder import workdir
 from bitnet_jax.train.folder.checkpoint import Checkpoints, Progress
 from bitnet_jax.train.folder.warm_start import find, warm_start

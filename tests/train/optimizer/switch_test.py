@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from bitnet_jax.train import runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.folder.metrics import read_metrics
 from bitnet_jax.train.optimizer.optim import fresh_moments
 from bitnet_jax.train.optimizer.switch import measure_switch

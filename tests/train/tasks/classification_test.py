@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.tasks.base import averages
 from bitnet_jax.train.tasks.classification import Classification
 from bitnet_jax.train.tasks.facts import DataFacts

@@ -10,7 +10,7 @@ import pytest
 from bitnet_jax.data.batches import bag_of_words
 from bitnet_jax.data.text.tokenizers import Ragged
 from bitnet_jax.models.wide_mlp import WideMlp, WideMlpConfig
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.folder.metrics import read_metrics
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_eval_step, make_train_step

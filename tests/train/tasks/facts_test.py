@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.facts import ArraySpec, DataFacts, SplitFacts
 from bitnet_jax.train.tasks.registry import make_task

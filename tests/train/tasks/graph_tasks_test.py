@@ -9,8 +9,8 @@ from bitnet_jax.data import graphs
 from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.views import nodes
 from bitnet_jax.train import runner
+from bitnet_jax.train.build import build
 from bitnet_jax.train.devices.mesh import place_batch
-from bitnet_jax.train.experiment import build
 from tests.train.conftest import CONFIGS
 
 KINDS = ("sgc", "gcn", "sage", "gat")

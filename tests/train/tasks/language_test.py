@@ -11,7 +11,7 @@ import pytest
 from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.quantizers.recipe import RECIPES
 from bitnet_jax.train import runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.tasks.facts import DataFacts
 from bitnet_jax.train.tasks.losses import cross_entropy
 from bitnet_jax.train.tasks.token_prediction import (

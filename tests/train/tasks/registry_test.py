@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_train_step
 from bitnet_jax.train.tasks.facts import ArraySpec, DataFacts

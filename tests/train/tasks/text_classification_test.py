@@ -12,7 +12,7 @@ import sklearn.metrics
 
 from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.train import runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.folder.metrics import NonFiniteMetricError
 from bitnet_jax.train.tasks.token_prediction import arguments
 from tests.train import tiny

@@ -10,7 +10,7 @@ import pytest
 from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.inference import beam_search
 from bitnet_jax.train import runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.tasks import translation
 from tests.train import tiny
 from tests.train.tasks.language_test import assert_resumes_and_dispatches_alike

@@ -8,7 +8,7 @@ from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.text.tokenizers import ROLES, load_tokenizer
 from bitnet_jax.data.views import documents as text
 from bitnet_jax.train import runner
-from bitnet_jax.train.experiment import build
+from bitnet_jax.train.build import build
 from bitnet_jax.train.folder import workdir
 from bitnet_jax.train.folder.checkpoint import Checkpoints, Progress
 from tests.train import tiny

@@ -1,0 +1,139 @@
+"""From a config to an experiment, with every check that precedes training."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from absl import logging
+from jax.sharding import Mesh
+
+from bitnet_jax.files import PathLike
+from bitnet_jax.train.config.settings import (
+  RunContext,
+  Settings,
+  parse_settings,
+)
+from bitnet_jax.train.devices.mesh import (
+  batch_part,
+  batch_shards,
+  make_mesh,
+)
+from bitnet_jax.train.experiment import Experiment
+from bitnet_jax.train.folder import bucket, warm_start, workdir
+from bitnet_jax.train.tasks import base, distillation
+from bitnet_jax.train.tasks.facts import DataFacts
+from bitnet_jax.train.tasks.registry import TASKS, load_data, make_task
+
+
+def build(
+  config: Mapping[str, Any],
+  folder: PathLike | None = None,
+  devices: Sequence[jax.Device] | None = None,
+) -> Experiment:
+  """Builds an experiment, making every check that can be made before training.
+
+  Args:
+    config: nested dict, as a config file or a ``config.json`` gives it.
+    folder: the workdir, where a trained vocabulary is saved; ``None`` saves
+      none.
+    devices: of the mesh; by default all there are.
+
+  Raises:
+    ValueError: for a mistake in the config or the data, naming it.
+    FileNotFoundError: if the data are not there.
+  """
+  if folder is not None:
+    folder = bucket.place(folder)
+  settings = parse_settings(config, TASKS)
+  rules = settings.axis_rules()
+  mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
+  full_graph = TASKS[settings.task.name].full_graph
+  settings.check_batch(1 if full_graph else batch_shards(mesh))
+  settings.quant.make_rules()
+  settings.quant.make_phase_in()
+  # Devices that are not here belong to no process of ours.
+  part = (0, 1) if devices else batch_part(mesh)
+  earlier = teacher = None
+  if settings.init_from is not None:
+    earlier = warm_start.find(bucket.place(settings.init_from))
+  if settings.distill.teacher is not None:
+    teacher = distillation.find_teacher(bucket.place(settings.distill.teacher))
+  used = (earlier, None if teacher is None else teacher.run)
+  data = load_data(settings, _context(folder, mesh, part, used))
+  task = make_task(settings, data.facts)
+  layers = base.find_layers(settings, task)
+  settings.check_evaluation(task.metric_names, data.facts.splits)
+  _warn_of_batch(settings, data.facts)
+  if earlier is not None:
+    warm_start.check_vocabulary(earlier, data.facts.fingerprint)
+  distilled = None
+  if teacher is not None:
+    distilled = distillation.make_distillation(task, teacher, settings)
+  total_steps = _count_steps(settings, data.facts)
+  resolved = {**config, "total_steps": total_steps, "total_epochs": None}
+  return Experiment(
+    settings=settings,
+    config=json.loads(json.dumps(resolved)),
+    data=data,
+    task=task,
+    layers=layers,
+    distillation=distilled,
+    earlier=earlier,
+    teacher=None if teacher is None else teacher.run,
+    mesh=mesh,
+    rules=rules,
+    total_steps=total_steps,
+  )
+
+
+def _context(
+  folder: pathlib.Path | None,
+  mesh: Mesh,
+  part: tuple[int, int],
+  used: Sequence[warm_start.EarlierRun | None],
+) -> RunContext:
+  """Returns where the data are loaded.
+
+  Args:
+    folder: the workdir.
+    mesh: the devices.
+    part: see ``batch_part``.
+    used: the runs whose parameters are used.
+  """
+  recorded = workdir.recorded_data(folder)
+  return RunContext(
+    folder=folder,
+    shards=batch_shards(mesh),
+    process_index=part[0],
+    process_count=part[1],
+    recorded=warm_start.content_of(recorded),
+    vocabularies=warm_start.vocabularies(recorded, *used),
+  )
+
+
+def _warn_of_batch(settings: Settings, facts: DataFacts) -> None:
+  """Warns of a batch that is larger than the training split."""
+  if settings.data.batch_size > facts.num_examples:
+    logging.warning(
+      "data.batch_size is %d, more than the %d training examples of %s: a batch"
+      " repeats examples, or has padding",
+      settings.data.batch_size,
+      facts.num_examples,
+      settings.data.source,
+    )
+
+
+def _count_steps(settings: Settings, facts: DataFacts) -> int:
+  """Returns the length of the run, which must be more than its warm-up."""
+  total_steps = settings.count_steps(
+    examples=facts.num_examples, batches_per_epoch=facts.batches_per_epoch
+  )
+  if settings.optim.warmup_steps >= total_steps:
+    raise ValueError(
+      f"optim.warmup_steps is {settings.optim.warmup_steps}; it must be less"
+      f" than the {total_steps} steps of the run"
+    )
+  return total_steps
