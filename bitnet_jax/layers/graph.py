@@ -1,4 +1,8 @@
-"""Graph convolutions; see ``message_passing`` for the form of a graph."""
+"""Graph convolutions: GCN, GraphSAGE and GAT.
+
+A graph is an array of nodes ``[n, d]`` and, for each edge, the numbers of the
+nodes at its ends: ``senders`` and ``receivers`` ``[e]``.
+"""
 
 import dataclasses
 from typing import Any
@@ -62,7 +66,30 @@ class GraphConv(nn.Module):
       name=name,
     )
 
-  def _add_bias(self, y):
+  @nn.compact
+  def __call__(
+    self,
+    nodes: Num[Array, "*batch n d_in"],
+    senders: Int[Array, "*batch e"],
+    receivers: Int[Array, "*batch e"],
+    *,
+    deterministic: bool = True,
+    strength: ArrayLike | None = None,
+  ) -> Num[Array, "*batch n d_out"]:
+    """Returns the nodes after the convolution.
+
+    Args:
+      nodes: features.
+      senders: nodes where edges start, by number.
+      receivers: nodes where they end.
+      deterministic: whether dropout is off.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
+
+    Raises:
+      TypeError: for complex nodes, in ``GatConv``.
+      ValueError: for an unknown ``merge`` of ``GatConv``.
+    """
+    y = self._convolve(nodes, senders, receivers, deterministic, strength)
     if not self.use_bias:
       return y
     shape = (y.shape[-1],)
@@ -74,28 +101,16 @@ class GcnConv(GraphConv):
   """Sum over neighbours and the node itself, symmetrically normalized.
 
   ``D^-1/2 (A + I) D^-1/2 dense(x) + bias``; parameters ``dense/kernel``
-  [d_in, features] and ``bias`` [features]. See ``GraphConv`` for the
-  attributes.
+  [d_in, features] and ``bias`` [features]. It has no dropout.
 
   References:
     Kipf and Welling, 2017, https://arxiv.org/abs/1609.02907.
   """
 
-  @nn.compact
-  def __call__(
-    self,
-    nodes: Num[Array, "*batch n d_in"],
-    senders: Int[Array, "*batch e"],
-    receivers: Int[Array, "*batch e"],
-    *,
-    deterministic: bool = True,
-    strength: ArrayLike | None = None,
-  ) -> Num[Array, "*batch n d_out"]:
-    """Returns the nodes after the convolution; it has no dropout."""
-    del deterministic
+  def _convolve(self, nodes, senders, receivers, deterministic, strength):
+    del deterministic  # It has no dropout.
     y = self._dense(self.features, "dense")(nodes, strength=strength)
-    y = propagate(y, senders, receivers, steps=1)
-    return self._add_bias(y)
+    return propagate(y, senders, receivers, steps=1)
 
 
 class SageConv(GraphConv):
@@ -103,26 +118,16 @@ class SageConv(GraphConv):
 
   ``self(x) + mean(neighbours(x)) + bias``; parameters ``self/kernel`` and
   ``neighbors/kernel`` [d_in, features] and ``bias`` [features]. A node without
-  neighbours gets no mean. The input is quantized once for both. See
-  ``GraphConv`` for the attributes.
+  neighbours gets no mean. The input is quantized once for both. It has no
+  dropout.
 
   References:
     Hamilton et al., Inductive Representation Learning on Large Graphs, 2017,
     https://arxiv.org/abs/1706.02216.
   """
 
-  @nn.compact
-  def __call__(
-    self,
-    nodes: Num[Array, "*batch n d_in"],
-    senders: Int[Array, "*batch e"],
-    receivers: Int[Array, "*batch e"],
-    *,
-    deterministic: bool = True,
-    strength: ArrayLike | None = None,
-  ) -> Num[Array, "*batch n d_out"]:
-    """Returns the nodes after the convolution; it has no dropout."""
-    del deterministic
+  def _convolve(self, nodes, senders, receivers, deterministic, strength):
+    del deterministic  # It has no dropout.
     own, others = (
       self._dense(self.features, name) for name in ("self", "neighbors")
     )
@@ -133,7 +138,7 @@ class SageConv(GraphConv):
     mean = segment_mean(
       gather(sent, senders), receivers, num_segments=nodes.shape[-2]
     )
-    return self._add_bias(y + mean.astype(y.dtype))
+    return y + mean.astype(y.dtype)
 
 
 class GatConv(GraphConv):
@@ -143,9 +148,10 @@ class GatConv(GraphConv):
   softmax_j(leaky_relu(sender . x_h[j] + receiver . x_h[i])) over its
   neighbours j and itself. Parameters: ``dense/kernel`` [d_in, heads *
   features], ``sender`` and ``receiver`` [heads, features], which stay in float,
-  and ``bias``. See ``GraphConv`` for the other attributes.
+  and ``bias``.
 
   Attributes:
+    features: outputs of each head.
     heads: number of heads.
     merge: "concatenate" heads, which gives heads * features outputs, or take
       their "mean".
@@ -161,22 +167,7 @@ class GatConv(GraphConv):
   merge: str = "concatenate"
   dropout: float = 0.0
 
-  @nn.compact
-  def __call__(
-    self,
-    nodes: Num[Array, "*batch n d_in"],
-    senders: Int[Array, "*batch e"],
-    receivers: Int[Array, "*batch e"],
-    *,
-    deterministic: bool = True,
-    strength: ArrayLike | None = None,
-  ) -> Num[Array, "*batch n d_out"]:
-    """Returns the nodes after the convolution.
-
-    Raises:
-      TypeError: for complex nodes.
-      ValueError: for an unknown ``merge``.
-    """
+  def _convolve(self, nodes, senders, receivers, deterministic, strength):
     choices.check(self.merge, MERGES, key="merge")
     n, shape = nodes.shape[-2], (self.heads, self.features)
     x = self._dense(self.heads * self.features, "dense")(
@@ -194,10 +185,8 @@ class GatConv(GraphConv):
     messages = gather(x, senders).astype(jnp.float32) * weights[..., None]
     y = segment_sum(messages, receivers, num_segments=n).astype(x.dtype)
     if self.merge == "mean":
-      y = jnp.mean(y, axis=-2)
-    else:
-      y = y.reshape(*y.shape[:-2], -1)
-    return self._add_bias(y)
+      return jnp.mean(y, axis=-2)
+    return y.reshape(*y.shape[:-2], -1)
 
   def _score(self, name, x):
     """One of the two terms of the scores, float32 [*batch, n, heads]."""

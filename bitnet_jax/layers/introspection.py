@@ -1,8 +1,8 @@
-"""Which layers of a model are quantized, where, and by which recipe."""
+"""Lists the quantized layers of a model: path, recipe, axes of the kernel."""
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,7 +19,7 @@ from bitnet_jax.types import QTensor
 
 @dataclasses.dataclass(frozen=True)
 class BitLayer:
-  """A layer that was met while a model was traced.
+  """A quantized layer of a model.
 
   Attributes:
     path: slash-joined module names from the top of the model; "" for a layer
@@ -40,20 +40,17 @@ class BitLayer:
   is_stored: bool = True
 
   def kernel(self, params: Any) -> Any:
-    """Returns the latent kernel out of the parameters of the model.
-
-    Or what stands in its place in another tree of that structure.
-    """
+    """Returns the kernel, out of the parameters of the model."""
     return kernel_at(params, self.path)
 
   def quantize_kernel(self, params: Any) -> QTensor:
-    """Returns codes and scale of the kernel; see ``quantize``."""
+    """Returns codes and scale of the kernel in the model's parameters."""
     return self.quantize(self.kernel(params))
 
   def quantize(self, kernel: Any) -> QTensor:
     """Returns codes and scale of a kernel, rounded to nearest.
 
-    Of a frozen kernel those that it has, never others.
+    Those of a frozen kernel are returned as they are.
 
     Raises:
       ValueError: if the recipe leaves the kernel in float.
@@ -110,7 +107,7 @@ def quantize_kernels(
   training they are rounded to nearest, as ``freeze`` does.
 
   Args:
-    layers: of the model, see ``bit_layers``.
+    layers: of the model, from ``bit_layers``.
     params: its parameters.
     training: whether the products are those of a training step.
 
@@ -132,14 +129,14 @@ def with_codes(
   codes: Mapping[str, QTensor],
   gradient_dtype: Any = None,
 ) -> dict[str, Any]:
-  """Returns parameters whose kernels are replaced by codes of theirs.
+  """Returns parameters with codes in place of their kernels.
 
   Gradients pass straight through to the kernels in ``params``. Any model with
   layers of this package takes the result in place of its parameters.
 
   Args:
     params: of the model.
-    codes: by path of the layer, see ``quantize_kernels``.
+    codes: by path of the layer, from ``quantize_kernels``.
     gradient_dtype: of these gradients, until they reach ``params``; ``None``
       for that of the kernels.
   """
@@ -218,16 +215,10 @@ def find_layers(
       provenance.mark(kernel, "/".join(module.path))
     return y
 
-  leaves, structure = jax.tree.flatten((tuple(args), dict(kwargs)))
-  is_array = [hasattr(leaf, "shape") for leaf in leaves]
-  arrays = [leaf for i, leaf in enumerate(leaves) if is_array[i]]
+  arrays, merge = _separate((tuple(args), dict(kwargs)))
 
   def call(scope, note, arrays):
-    given = iter(arrays)
-    merged = [
-      next(given) if is_array[i] else leaf for i, leaf in enumerate(leaves)
-    ]
-    args, kwargs = jax.tree.unflatten(structure, merged)
+    args, kwargs = merge(arrays)
     return _watch(model, scope, note, args, kwargs)
 
   def initialize(arrays):
@@ -259,6 +250,20 @@ def find_layers(
     _placed(layer, len(shapes[path]), len(stored[path]), axes[path])
     for path, layer in met.items()
   ]
+
+
+def _separate(
+  tree: Any,
+) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+  """Returns the arrays in a tree, and what puts others in their place."""
+  leaves, structure = jax.tree.flatten(tree)
+  places = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")]
+
+  def merge(arrays):
+    merged = dict(enumerate(leaves)) | dict(zip(places, arrays, strict=True))
+    return jax.tree.unflatten(structure, merged.values())
+
+  return [leaves[i] for i in places], merge
 
 
 def _described(module: QuantizedLayer, path: str, ndim: int) -> BitLayer:

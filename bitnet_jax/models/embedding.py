@@ -1,5 +1,7 @@
 """Token embeddings and output heads of transformers."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
@@ -9,9 +11,7 @@ from bitnet_jax.models.transformer import TransformerConfig
 
 
 class TokenEmbedding(nn.Module):
-  """Embeddings of tokens, in full precision, with learned positions if asked.
-
-  Dropout follows them.
+  """Full-precision embeddings of tokens and learned positions, and dropout.
 
   Attributes:
     cfg: sizes.
@@ -22,21 +22,10 @@ class TokenEmbedding(nn.Module):
   vocab_size: int
 
   def setup(self):  # noqa: D102
-    init = nn.initializers.normal(0.02)
-    options = self.cfg.dtypes
-    self.tokens = nn.Embed(
-      self.vocab_size,
-      self.cfg.hidden,
-      embedding_init=nn.with_logical_partitioning(init, ("vocab", "embed")),
-      **options,
-    )
-    if self.cfg.positions == "learned":
-      self.positions = nn.Embed(
-        self.cfg.max_length,
-        self.cfg.hidden,
-        embedding_init=nn.with_logical_partitioning(init, (None, "embed")),
-        **options,
-      )
+    cfg = self.cfg
+    self.tokens = make_table(cfg, self.vocab_size, "vocab")
+    if cfg.positions == "learned":
+      self.positions = make_table(cfg, cfg.max_length, None)
     self.drop = nn.Dropout(self.cfg.dropout)
 
   def __call__(
@@ -57,6 +46,27 @@ class TokenEmbedding(nn.Module):
   def attend(self, x: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
     """Returns logits by the embeddings themselves."""
     return self.tokens.attend(x)
+
+
+def make_table(
+  cfg: TransformerConfig, size: int, axis: str | None, **name: Any
+) -> nn.Embed:
+  """Returns an embedding table.
+
+  Args:
+    cfg: sizes.
+    size: number of embeddings.
+    axis: logical axis that numbers them.
+    **name: of the table, unless made in a ``setup``.
+  """
+  init = nn.initializers.normal(0.02)
+  return nn.Embed(
+    size,
+    cfg.hidden,
+    embedding_init=nn.with_logical_partitioning(init, (axis, "embed")),
+    **cfg.dtypes,
+    **name,
+  )
 
 
 def vocabulary_logits(

@@ -1,7 +1,6 @@
 """Bidirectional encoders of text, as BERT."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -96,17 +95,8 @@ class Encoder(Model):
     embed = embedding.TokenEmbedding(cfg, cfg.vocab_size, name="embed")
     x = embed(tokens, positions, deterministic=deterministic)
     if cfg.num_types:
-      if type_ids is None:
-        type_ids = jnp.zeros_like(tokens)
-      init = nn.initializers.normal(0.02)
-      types = nn.Embed(
-        cfg.num_types,
-        cfg.hidden,
-        embedding_init=nn.with_logical_partitioning(init, (None, "embed")),
-        name="types",
-        **cfg.dtypes,
-      )
-      x = x + types(type_ids)
+      types = embedding.make_table(cfg, cfg.num_types, None, name="types")
+      x = x + types(jnp.zeros_like(tokens) if type_ids is None else type_ids)
     mask = None
     if segment_ids is not None:
       mask = make_mask(segments=(segment_ids, segment_ids))
@@ -119,28 +109,32 @@ class Encoder(Model):
     blocks = transformer.make_blocks(cfg, self.recipe, name="blocks")
     x, _ = transformer.run_blocks(blocks, x, context)
     x = transformer.make_norm(cfg, "final_norm")(x)
-    dense = functools.partial(
-      self.dense, features=cfg.hidden, axes=("embed", "mlp")
-    )
     if cfg.num_classes is None:
       if places is not None:
         x = jnp.take_along_axis(x, places[..., None], axis=1)
-      x = nn.gelu(dense("transform")(x, strength=strength))
-      logits = embed.attend(transformer.make_norm(cfg, "transform_norm")(x))
-      bias: Any = self.param(
-        "bias",
-        nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",)),
-        (cfg.vocab_size,),
-        cfg.dtypes["param_dtype"],
-      )
-      logits = logits + bias.astype(logits.dtype)[None, None]
-      return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
+      return self._predict_tokens(x, embed, strength)
     x = x[:, 0] if cfg.pooling == "first" else _mean(x, segment_ids)
-    x = jnp.tanh(dense("pooler")(x, strength=strength))
+    pooler = self.dense("pooler", cfg.hidden, ("embed", "mlp"))
+    x = jnp.tanh(pooler(x, strength=strength))
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
     axes = ("embed", "vocab")
     head = self.dense("head", cfg.num_classes, axes, use_bias=cfg.use_bias)
     return head(x, strength=strength)
+
+  def _predict_tokens(self, x, embed, strength):
+    """Returns logits of tokens, as masked language models have them."""
+    cfg = self.cfg
+    transform = self.dense("transform", cfg.hidden, ("embed", "mlp"))
+    x = nn.gelu(transform(x, strength=strength))
+    logits = embed.attend(transformer.make_norm(cfg, "transform_norm")(x))
+    bias: Any = self.param(
+      "bias",
+      nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",)),
+      (cfg.vocab_size,),
+      cfg.dtypes["param_dtype"],
+    )
+    logits = logits + bias.astype(logits.dtype)[None, None]
+    return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
 
 
 def _mean(x, segment_ids):
