@@ -1,9 +1,10 @@
 """Greedy and beam search with an encoder-decoder."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +13,14 @@ from jaxtyping import Array, Int
 
 from bitnet_jax.inference.generate import quantize_once
 from bitnet_jax.inference.prompts import (
+  allowed_ids,
   check_ids,
   check_integers,
   check_range,
-  may_be_written,
   unboxed,
 )
 from bitnet_jax.inference.sampling import NO_TOKEN, is_distribution
-from bitnet_jax.models.cache import make_cache
+from bitnet_jax.models.cache import Cache, make_cache
 from bitnet_jax.models.encoder_decoder import EncoderDecoder
 
 
@@ -36,11 +37,9 @@ def beam_search(
   length_penalty: float = 1.0,
   banned: Sequence[int] | np.ndarray = (),
 ) -> Int[Array, "b t"]:
-  """Returns the likeliest outputs found.
+  """Generates outputs by beam search, or greedy search with one beam.
 
-  At each step the ``num_beams`` likeliest beginnings of each output are kept;
-  those that have ended stay as they are. One beam is greedy search. Kernels
-  are quantized once.
+  Kernels are quantized once.
 
   Args:
     model: the model.
@@ -50,10 +49,10 @@ def beam_search(
     start_id: what the decoder starts with.
     stop_id: ends an output.
     max_length: where to stop at the latest, in tokens.
-    num_beams: beginnings that are kept.
+    num_beams: hypotheses of each output.
     length_penalty: at the end the log-probability of each output is divided by
       its length to this power; the largest wins.
-    banned: ids that are never written, see ``generate``.
+    banned: ids that are never generated.
 
   Returns:
     Ids without the start, ``stop_id`` from the end of each output on;
@@ -65,32 +64,59 @@ def beam_search(
     ValueError: for a number that is not positive, inputs that are no ids, or
       more tokens than the model has positions for.
   """
-  variables = unboxed(variables)
+  variables, vocab_size = unboxed(variables), model.cfg.vocab_size
   inputs, input_mask = _check_inputs(model.cfg, inputs, input_mask)
-  ids = {"start_id": start_id, "stop_id": stop_id}
-  for name, value in ids.items():
-    if len(check_ids(name, value, model.cfg.vocab_size)) != 1:
-      raise ValueError(f"{name} is {value}; it must be one id")
-  may = may_be_written(banned, (stop_id,), model.cfg.vocab_size)
-  _check_numbers(max_length, num_beams, length_penalty, int(may.sum()))
-  outputs = _search(
-    model,
-    variables,
-    inputs,
-    input_mask,
-    jnp.asarray(may),
+  allowed = allowed_ids(banned, (stop_id,), vocab_size)
+  options = _Options(
     start_id=start_id,
     stop_id=stop_id,
     max_length=max_length,
     num_beams=num_beams,
     length_penalty=length_penalty,
   )
+  options.check(vocab_size, int(allowed.sum()))
+  outputs = _search(
+    model, options, variables, inputs, input_mask, jnp.asarray(allowed)
+  )
   _check_outputs(outputs)
   return outputs
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Options:
+  """Arguments of ``beam_search`` that its program is compiled for."""
+
+  start_id: int
+  stop_id: int
+  max_length: int
+  num_beams: int
+  length_penalty: float
+
+  def check(self, vocab_size: int, num_allowed: int) -> None:
+    """Raises a ValueError that names an argument and its value."""
+    for name in ("start_id", "stop_id"):
+      value = getattr(self, name)
+      if len(check_ids(name, value, vocab_size)) != 1:
+        raise ValueError(f"{name} is {value}; it must be one id")
+    for name in ("num_beams", "max_length"):
+      value = getattr(self, name)
+      if not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} is {value}; it must be at least 1, and whole")
+    if self.num_beams > num_allowed:
+      raise ValueError(
+        f"num_beams is {self.num_beams}, more than the {num_allowed} tokens"
+      )
+    # Scores are divided by this.
+    largest = abs(self.length_penalty) * math.log2(1 + self.max_length)
+    if not largest < jnp.finfo(jnp.float32).maxexp - 1:
+      raise ValueError(
+        f"length_penalty is {self.length_penalty}; a length of"
+        f" {self.max_length} to this power must be finite"
+      )
+
+
 def _check_inputs(cfg, inputs, input_mask):
-  """Returns what is read as arrays."""
+  """Returns both as int32 arrays."""
   read = {"inputs": inputs, "input_mask": input_mask}
   for name, value in read.items():
     array = value if hasattr(value, "dtype") else np.asarray(value)
@@ -113,25 +139,8 @@ def _check_inputs(cfg, inputs, input_mask):
   return inputs.astype(jnp.int32), input_mask.astype(jnp.int32)
 
 
-def _check_numbers(max_length, num_beams, length_penalty, num_tokens):
-  for name, value in (("num_beams", num_beams), ("max_length", max_length)):
-    if not isinstance(value, (int, np.integer)) or value < 1:
-      raise ValueError(f"{name} is {value}; it must be at least 1, and whole")
-  if num_beams > num_tokens:
-    raise ValueError(
-      f"num_beams is {num_beams}, more than the {num_tokens} tokens"
-    )
-  # Scores are divided by this.
-  largest = abs(length_penalty) * math.log2(1 + max_length)
-  if not largest < jnp.finfo(jnp.float32).maxexp - 1:
-    raise ValueError(
-      f"length_penalty is {length_penalty}; a length of {max_length} to this"
-      " power must be finite"
-    )
-
-
 def _check_outputs(outputs):
-  """Raises a FloatingPointError where there are none."""
+  """Raises a FloatingPointError for a row that has failed."""
   if _is_here(outputs):
     failed = np.flatnonzero(np.any(np.asarray(outputs) == NO_TOKEN, axis=1))
     if len(failed):
@@ -142,95 +151,103 @@ def _check_outputs(outputs):
 
 
 def _is_here(array) -> bool:
-  """Whether the values of an array can be looked at."""
+  """Whether this process has all values of an array."""
   return not isinstance(array, jax.core.Tracer) and (
     array.is_fully_addressable or array.is_fully_replicated
   )
 
 
-@functools.partial(
-  jax.jit,
-  static_argnames=(
-    "model",
-    "start_id",
-    "stop_id",
-    "max_length",
-    "num_beams",
-    "length_penalty",
-  ),
-)
-def _search(
-  model,
-  variables,
-  inputs,
-  input_mask,
-  may,
-  *,
-  start_id,
-  stop_id,
-  max_length,
-  num_beams,
-  length_penalty,
-):
-  b, s = inputs.shape
-  start = jnp.full((b * num_beams, 1), start_id, jnp.int32)
+class _Beams(NamedTuple):
+  """State of a search with k hypotheses for each of b outputs.
+
+  Attributes:
+    index: number of tokens generated, int32 scalar.
+    logits: of the next token, [b * k, t, v].
+    cache: of the decoder, for b * k sequences.
+    tokens: of the hypotheses, [b, k, max_length].
+    scores: their log-probabilities, [b, k].
+    is_done: which have ended, [b, k].
+    failed: outputs whose logits were NaN or infinite, [b].
+  """
+
+  index: jax.Array
+  logits: jax.Array
+  cache: Cache
+  tokens: jax.Array
+  scores: jax.Array
+  is_done: jax.Array
+  failed: jax.Array
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _search(model, options, variables, inputs, input_mask, allowed):
+  """Returns the best hypothesis of each output, [b, max_length]."""
+  (b, s), k = inputs.shape, options.num_beams
+  start = jnp.full((b * k, 1), options.start_id, jnp.int32)
   variables = quantize_once(model, variables, inputs, start[:b])
   memory = model.apply(
     variables, inputs, input_mask=input_mask, method="encode"
   )
-  memory, input_mask = (
-    jnp.repeat(a, num_beams, axis=0) for a in (memory, input_mask)
-  )
+  memory, input_mask = (jnp.repeat(a, k, axis=0) for a in (memory, input_mask))
   decode = functools.partial(
     model.apply, variables, input_mask=input_mask, method="decode"
   )
   cache = make_cache(
-    model.cfg.decoder, batch=b * num_beams, length=max_length, memory_length=s
+    model.cfg.decoder, batch=b * k, length=options.max_length, memory_length=s
   )
   logits, cache = decode(start, jnp.zeros_like(start), cache, memory=memory)
-  # All beams begin alike, so only the first may be continued at first.
-  scores = jnp.where(jnp.arange(num_beams) == 0, 0.0, -jnp.inf)
-  # An output that has ended goes on with its end, at no cost.
-  vocab_size = logits.shape[-1]
-  ended = jnp.where(jnp.arange(vocab_size) == stop_id, 0.0, -jnp.inf)
+  # All hypotheses begin alike, so only the first may be continued at first.
+  scores = jnp.where(jnp.arange(k) == 0, 0.0, -jnp.inf)
 
-  def is_going_on(state):
-    i, *_, done, failed = state
-    return (i < max_length) & ~jnp.all(done | failed[:, None])
+  def is_going_on(beams):
+    ended = jnp.all(beams.is_done | beams.failed[:, None])
+    return (beams.index < options.max_length) & ~ended
 
-  def extend(state):
-    i, logits, cache, written, scores, done, failed = state
-    logits = jnp.where(may[None], logits[:, -1].astype(jnp.float32), -jnp.inf)
-    told = is_distribution(logits).reshape(b, num_beams)
-    # What has ended, or cannot be, does not ask its logits.
-    failed |= jnp.any(~told & ~done & (scores > -jnp.inf), axis=1)
-    steps = jax.nn.log_softmax(logits).reshape(b, num_beams, vocab_size)
-    steps = jnp.where(told[..., None], steps, -jnp.inf)
-    steps = jnp.where(done[..., None], ended, steps)
-    candidates = (scores[..., None] + steps).reshape(b, -1)
-    scores, chosen = jax.lax.top_k(candidates, num_beams)
-    beam, token = chosen // vocab_size, (chosen % vocab_size).astype(jnp.int32)
-    written = jnp.take_along_axis(written, beam[..., None], axis=1)
-    written = written.at[:, :, i].set(token)
-    done = jnp.take_along_axis(done, beam, axis=1) | (token == stop_id)
-    rows = (jnp.arange(b)[:, None] * num_beams + beam).reshape(-1)
-    cache = cache.reorder(rows)
-    token = token.reshape(-1, 1)
-    logits, cache = decode(token, jnp.full_like(token, i + 1), cache)
-    return i + 1, logits, cache, written, scores, done, failed
-
-  state = (
+  beams = _Beams(
     jnp.int32(0),
     logits,
     cache,
-    jnp.full((b, num_beams, max_length), stop_id, jnp.int32),
-    jnp.broadcast_to(scores, (b, num_beams)),
-    jnp.zeros((b, num_beams), bool),
+    jnp.full((b, k, options.max_length), options.stop_id, jnp.int32),
+    jnp.broadcast_to(scores, (b, k)),
+    jnp.zeros((b, k), bool),
     jnp.zeros(b, bool),
   )
-  final = jax.lax.while_loop(is_going_on, extend, state)
-  *_, written, scores, _, failed = final
-  lengths = 1 + jnp.sum(written != stop_id, axis=-1, dtype=jnp.float32)
-  best = jnp.argmax(scores / lengths**length_penalty, axis=-1)
-  outputs = jnp.take_along_axis(written, best[:, None, None], axis=1)[:, 0]
-  return jnp.where(failed[:, None], NO_TOKEN, outputs)
+  beams = jax.lax.while_loop(
+    is_going_on,
+    functools.partial(_extend, decode, allowed, options.stop_id),
+    beams,
+  )
+  lengths = jnp.sum(beams.tokens != options.stop_id, axis=-1, dtype=jnp.float32)
+  penalty = (1 + lengths) ** options.length_penalty
+  best = jnp.argmax(beams.scores / penalty, axis=-1)
+  outputs = jnp.take_along_axis(beams.tokens, best[:, None, None], axis=1)[:, 0]
+  return jnp.where(beams.failed[:, None], NO_TOKEN, outputs)
+
+
+def _extend(decode, allowed, stop_id, beams):
+  """Adds a token to the hypotheses, and leaves the likeliest of each output."""
+  b, k = beams.scores.shape
+  logits = beams.logits[:, -1].astype(jnp.float32)
+  logits = jnp.where(allowed[None], logits, -jnp.inf)
+  vocab_size = logits.shape[-1]
+  is_valid = is_distribution(logits).reshape(b, k)
+  # Logits of what has ended, or cannot be, do not matter.
+  in_use = ~beams.is_done & (beams.scores > -jnp.inf)
+  failed = beams.failed | jnp.any(~is_valid & in_use, axis=1)
+  steps = jax.nn.log_softmax(logits).reshape(b, k, vocab_size)
+  steps = jnp.where(is_valid[..., None], steps, -jnp.inf)
+  # A hypothesis that has ended goes on with its end, at no cost.
+  ended = jnp.where(jnp.arange(vocab_size) == stop_id, 0.0, -jnp.inf)
+  steps = jnp.where(beams.is_done[..., None], ended, steps)
+  candidates = (beams.scores[..., None] + steps).reshape(b, -1)
+  scores, chosen = jax.lax.top_k(candidates, k)
+  beam, token = chosen // vocab_size, (chosen % vocab_size).astype(jnp.int32)
+  tokens = jnp.take_along_axis(beams.tokens, beam[..., None], axis=1)
+  tokens = tokens.at[:, :, beams.index].set(token)
+  is_done = jnp.take_along_axis(beams.is_done, beam, axis=1)
+  is_done |= token == stop_id
+  cache = beams.cache.reorder((jnp.arange(b)[:, None] * k + beam).reshape(-1))
+  token = token.reshape(-1, 1)
+  position = jnp.full_like(token, beams.index + 1)
+  logits, cache = decode(token, position, cache)
+  return _Beams(beams.index + 1, logits, cache, tokens, scores, is_done, failed)

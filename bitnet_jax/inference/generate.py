@@ -1,4 +1,4 @@
-"""Continuing text with a causal language model."""
+"""Text generation with a causal language model."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +11,9 @@ import numpy as np
 
 from bitnet_jax.inference.prompts import (
   Prompts,
+  allowed_ids,
+  check_ids,
   check_prompts,
-  check_stop_ids,
-  may_be_written,
   unboxed,
 )
 from bitnet_jax.inference.sampling import NO_TOKEN, Sampling
@@ -22,7 +22,7 @@ from bitnet_jax.layers.introspection import quantize_kernels, replace_kernels
 from bitnet_jax.models.cache import Cache, make_cache
 from bitnet_jax.models.decoder import Decoder
 
-_FILLING = 0  # Any id: padding is at position -1, and is masked.
+_PADDING = 0  # Any id: padding is at position -1, and is masked.
 
 
 def generate(
@@ -36,7 +36,7 @@ def generate(
   banned: Sequence[int] | np.ndarray = (),
   seed: int = 0,
 ) -> list[list[int]]:
-  """Continues prompts, all at once, with a cache.
+  """Generates text after prompts, as one batch, with a key-value cache.
 
   Kernels are quantized once. A program is compiled for each number and longest
   length of the prompts.
@@ -48,9 +48,8 @@ def generate(
       may differ.
     max_new_tokens: where to stop at the latest.
     sampling: how tokens are chosen; by default always the likeliest.
-    stop_id: ends a text, or several such; not part of the result. ``None`` for
-      none.
-    banned: ids that are never written, such as those of a model that its
+    stop_id: id, or ids, that end a text; not part of the result.
+    banned: ids that are never generated, such as those of a model that its
       vocabulary does not have: ``Tokenizer.unused_ids``.
     seed: of the sampling.
 
@@ -59,8 +58,8 @@ def generate(
 
   Raises:
     FloatingPointError: if logits are NaN or infinite.
-    ValueError: for prompts that are none, or empty, or no rows of ids in the
-      vocabulary, or for more tokens than the model has positions for.
+    ValueError: for prompts that are not rows of ids in the vocabulary, or for
+      more tokens than the model has positions for.
   """
   variables, tokens, positions = _place(
     model, variables, prompts, max_new_tokens
@@ -103,24 +102,24 @@ def stream(
   banned: Sequence[int] | np.ndarray = (),
   seed: int = 0,
 ) -> Iterator[list[int | None]]:
-  """Continues prompts as ``generate`` does, and yields tokens as they come.
+  """Generates text as ``generate`` does, and yields tokens as they come.
 
   Args:
-    model: see ``generate``, like the rest.
-    variables: see ``generate``.
-    prompts: see ``generate``.
-    max_new_tokens: see ``generate``.
-    sampling: see ``generate``.
-    stop_id: see ``generate``.
-    banned: see ``generate``.
-    seed: see ``generate``.
+    model: the model.
+    variables: its parameters, ``{"params": ...}``, frozen or not.
+    prompts: rows of ids, at least one id each.
+    max_new_tokens: where to stop at the latest.
+    sampling: how tokens are chosen; by default always the likeliest.
+    stop_id: id, or ids, that end a text; never yielded.
+    banned: ids that are never generated.
+    seed: of the sampling.
 
   Yields:
     One token for each prompt; ``None`` where its text has ended.
 
   Raises:
-    FloatingPointError: see ``generate``.
-    ValueError: see ``generate``.
+    FloatingPointError: if logits are NaN or infinite.
+    ValueError: for prompts, ids or a length that do not suit the model.
   """
   variables, tokens, positions = _place(
     model, variables, prompts, max_new_tokens
@@ -147,7 +146,7 @@ def stream(
 def quantize_once(
   model: Any, variables: Mapping[str, Any], *example: Any
 ) -> dict[str, Any]:
-  """Returns variables whose kernels are codes, rounded here and not again.
+  """Returns variables with codes for kernels, so that no step rounds them anew.
 
   Args:
     model: any model with layers of this package.
@@ -161,7 +160,7 @@ def quantize_once(
 
 
 class _Allowed(NamedTuple):
-  """Which tokens may be written, and which end a text.
+  """Which tokens may be generated, and which end a text.
 
   Attributes:
     may: bool [v].
@@ -174,17 +173,17 @@ class _Allowed(NamedTuple):
 
 def _allowed(model, stop_id, banned):
   vocab_size = model.cfg.vocab_size
-  stop_ids = check_stop_ids(stop_id, vocab_size)
-  may = may_be_written(banned, stop_ids, vocab_size)
+  stop_ids = check_ids("stop_id", stop_id, vocab_size)
+  may = allowed_ids(banned, stop_ids, vocab_size)
   stops = np.isin(np.arange(vocab_size), stop_ids)
   return _Allowed(jnp.asarray(may), jnp.asarray(stops))
 
 
 class _State(flax.struct.PyTreeNode):
-  """What there is between two tokens.
+  """State between two tokens.
 
   Attributes:
-    index: how many tokens are written, int32 scalar.
+    index: number of tokens generated, int32 scalar.
     position: of the next token of each text, [b, 1].
     logits: of the next token, [b, v].
     cache: of the decoder.
@@ -199,7 +198,7 @@ class _State(flax.struct.PyTreeNode):
 
 
 def _begin(model, variables, tokens, positions, max_new_tokens):
-  """Reads the prompts; returns variables with codes, too."""
+  """Runs the prompts; returns variables with codes, and the state after."""
   b, longest = tokens.shape
   variables = quantize_once(model, variables, tokens)
   cache = make_cache(model.cfg, batch=b, length=longest + max_new_tokens)
@@ -217,12 +216,12 @@ def _begin(model, variables, tokens, positions, max_new_tokens):
 
 
 def _next(model, sampling, variables, state, key, allowed):
-  """Writes one token of each text."""
+  """Chooses one token of each text; returns it and the state after."""
   key = jax.random.fold_in(key, state.index)
   logits = jnp.where(allowed.may[None], state.logits, -jnp.inf)
   token = sampling(logits, key)
   fed = jnp.maximum(token, 0)
-  # What follows the end of a text goes nowhere, so that it cannot fail.
+  # Tokens after the end of a text are dropped, so they cannot fail.
   token = jnp.where(state.done, fed, token)
   done = state.done | allowed.stops[fed] | (token == NO_TOKEN)
   logits, cache = model.apply(
@@ -247,7 +246,7 @@ _next_compiled = jax.jit(_next, static_argnums=(0, 1), donate_argnums=3)
 def _generate(
   model, variables, tokens, positions, key, allowed, *, max_new_tokens, sampling
 ):
-  """Returns what is written, [b, max_new_tokens], and how much of it counts."""
+  """Returns tokens [b, max_new_tokens], and how many of each row count."""
   variables, state = _begin(model, variables, tokens, positions, max_new_tokens)
 
   def is_going_on(carry):
@@ -268,10 +267,9 @@ def _generate(
 
 
 def _place(model, variables, prompts, max_new_tokens):
-  """Returns what is computed with.
+  """Returns variables, and tokens and positions of the prompts.
 
-  Variables, and tokens and positions of the prompts, [b, longest], filled in
-  front.
+  Both are [b, longest], padded in front.
   """
   rows = check_prompts(prompts, model.cfg.vocab_size)
   if not isinstance(max_new_tokens, (int, np.integer)) or max_new_tokens < 1:
@@ -285,7 +283,7 @@ def _place(model, variables, prompts, max_new_tokens):
       f" {max_new_tokens} that is more than model.max_length,"
       f" {model.cfg.max_length}"
     )
-  tokens = np.full((len(rows), longest), _FILLING, np.int32)
+  tokens = np.full((len(rows), longest), _PADDING, np.int32)
   positions = np.full((len(rows), longest), -1, np.int32)
   for number, row in enumerate(rows):
     tokens[number, longest - len(row) :] = row

@@ -1,4 +1,4 @@
-"""What a model that writes is given: ids, and which it may write."""
+"""Checks of what generation is given: variables, prompts and token ids."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ Prompts = Sequence[Sequence[int] | np.ndarray | jax.Array] | np.ndarray
 
 
 def unboxed(variables: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns variables without the boxes in which ``init`` puts them.
+  """Returns variables without the boxes of ``nn.Partitioned``.
 
   Raises:
     ValueError: if they hold no parameters.
@@ -32,7 +32,7 @@ def check_prompts(prompts: Prompts, vocab_size: int) -> list[np.ndarray]:
     vocab_size: ids are below it.
 
   Raises:
-    ValueError: for anything else, saying what it is.
+    ValueError: for anything else, naming the prompt and its value.
   """
   if isinstance(prompts, str) or not hasattr(prompts, "__len__"):
     raise ValueError(
@@ -51,7 +51,7 @@ def _check_row(name, prompt, vocab_size):
     raise ValueError(f"{name} is the text {prompt!r}; encode it as ids first")
   try:
     ids = np.asarray(prompt)
-  except ValueError:  # of rows within rows
+  except ValueError:  # Rows of different lengths.
     ids = np.empty((0, 0))
   if ids.ndim != 1:
     raise ValueError(
@@ -59,60 +59,7 @@ def _check_row(name, prompt, vocab_size):
     )
   if not len(ids):
     raise ValueError(f"{name} is empty; it must hold a token")
-  check_integers(name, ids)
-  check_range(name, ids, vocab_size)
-  return ids.astype(np.int32)
-
-
-def check_integers(name: str, ids: np.ndarray | jax.Array) -> None:
-  """Raises a ValueError unless an array holds whole numbers."""
-  if ids.dtype.kind not in "iu":
-    raise ValueError(f"{name} holds {ids.dtype}; ids are integers")
-
-
-def check_range(name: str, ids: Any, vocab_size: int) -> None:
-  """Raises a ValueError that names an id that is not in the vocabulary."""
-  ids = np.asarray(ids)
-  outside = ids[(ids < 0) | (ids >= vocab_size)]
-  if outside.size:
-    raise ValueError(
-      f"{name} holds the id {outside[0]}; ids must be in 0..{vocab_size - 1}"
-      f" (vocab_size={vocab_size})"
-    )
-
-
-def check_stop_ids(
-  stop_id: int | Sequence[int] | None, vocab_size: int
-) -> tuple[int, ...]:
-  """Returns the ids that end a text.
-
-  Raises:
-    ValueError: for one that the model cannot write.
-  """
-  return tuple(check_ids("stop_id", stop_id, vocab_size).tolist())
-
-
-def may_be_written(
-  banned: Sequence[int] | np.ndarray,
-  stop_ids: Sequence[int],
-  vocab_size: int,
-) -> np.ndarray:
-  """Returns which ids may be written, bool [vocab_size].
-
-  Args:
-    banned: ids that may not.
-    stop_ids: ids that end a text, which always may.
-    vocab_size: of the model.
-
-  Raises:
-    ValueError: if no other id is left, or for one that the model does not have.
-  """
-  may = np.ones(vocab_size, bool)
-  may[check_ids("banned", banned, vocab_size)] = False
-  if not may.any():
-    raise ValueError(f"banned holds all of the {vocab_size} ids")
-  may[list(stop_ids)] = True
-  return may
+  return check_ids(name, ids, vocab_size)
 
 
 def check_ids(name: str, ids: Any, vocab_size: int) -> np.ndarray:
@@ -128,3 +75,43 @@ def check_ids(name: str, ids: Any, vocab_size: int) -> np.ndarray:
     check_integers(name, ids)
     check_range(name, ids, vocab_size)
   return ids.astype(np.int32)
+
+
+def check_integers(name: str, ids: np.ndarray | jax.Array) -> None:
+  """Raises a ValueError unless an array holds integers."""
+  if ids.dtype.kind not in "iu":
+    raise ValueError(f"{name} holds {ids.dtype}; ids are integers")
+
+
+def check_range(name: str, ids: Any, vocab_size: int) -> None:
+  """Raises a ValueError that names an id outside the vocabulary."""
+  ids = np.asarray(ids)
+  outside = ids[(ids < 0) | (ids >= vocab_size)]
+  if outside.size:
+    raise ValueError(
+      f"{name} holds the id {outside[0]}; ids must be in 0..{vocab_size - 1}"
+      f" (vocab_size={vocab_size})"
+    )
+
+
+def allowed_ids(
+  banned: Sequence[int] | np.ndarray,
+  stop_ids: Sequence[int] | np.ndarray,
+  vocab_size: int,
+) -> np.ndarray:
+  """Returns which ids may be generated, bool [vocab_size].
+
+  Args:
+    banned: ids that may not.
+    stop_ids: ids that end a text, which always may.
+    vocab_size: of the model.
+
+  Raises:
+    ValueError: if no other id is left, or for one outside the vocabulary.
+  """
+  allowed = np.ones(vocab_size, bool)
+  allowed[check_ids("banned", banned, vocab_size)] = False
+  if not allowed.any():
+    raise ValueError(f"banned holds all of the {vocab_size} ids")
+  allowed[np.asarray(stop_ids, np.int32)] = True
+  return allowed

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-NO_TOKEN = -1  # chosen where logits tell nothing
+NO_TOKEN = -1  # Chosen where logits are no distribution.
 # Below it a temperature is 0 in float32, and above its inverse one over it.
 _COLDEST = float(jnp.finfo(jnp.float32).tiny)
 
@@ -54,12 +54,12 @@ class Sampling:
     in it, or nothing but minus infinity, which stands for probability 0.
     """
     logits = logits.astype(jnp.float32)
-    told = is_distribution(logits)
+    is_valid = is_distribution(logits)
     if self.temperature == 0:
       chosen = jnp.argmax(logits, axis=-1)
     else:
       chosen = jax.random.categorical(key, self.restrict(self._scaled(logits)))
-    return jnp.where(told, chosen.astype(jnp.int32), NO_TOKEN)
+    return jnp.where(is_valid, chosen.astype(jnp.int32), NO_TOKEN)
 
   def _scaled(self, logits):
     # The largest becomes 0, so that no temperature makes it infinite.
@@ -71,22 +71,22 @@ class Sampling:
     """Returns logits, minus infinity for the tokens that are left out."""
     size = logits.shape[-1]
     count = size if self.top_k is None else min(int(self.top_k), size)
-    # In float32 all shares together may reach 1 before the last.
-    share = None if self.top_p == 1 else self.top_p
-    if count == size and share is None:
+    # In float32 the sum of all probabilities may reach 1 before the last.
+    top_p = None if self.top_p == 1 else self.top_p
+    if count == size and top_p is None:
       return logits
-    ordered, tokens = jax.lax.top_k(logits, count)  # of equals, the first
-    if share is not None:
-      shares = jax.nn.softmax(ordered.astype(jnp.float32), axis=-1)
-      before = jnp.cumsum(shares, axis=-1) - shares
-      is_kept = (before < share) | (jnp.arange(count) == 0)[None]
-      ordered = jnp.where(is_kept, ordered, -jnp.inf)
+    ordered, tokens = jax.lax.top_k(logits, count)  # Of equals, the first.
+    if top_p is not None:
+      probabilities = jax.nn.softmax(ordered.astype(jnp.float32), axis=-1)
+      before = jnp.cumsum(probabilities, axis=-1) - probabilities
+      is_in = (before < top_p) | (jnp.arange(count) == 0)[None]
+      ordered = jnp.where(is_in, ordered, -jnp.inf)
     rows = jnp.arange(len(logits))[:, None]
     return jnp.full_like(logits, -jnp.inf).at[rows, tokens].set(ordered)
 
 
 def is_distribution(logits: Float[Array, "*b v"]) -> Bool[Array, "*b"]:
-  """Tells which rows of logits give each token a probability."""
+  """Says which rows of logits give each token a probability."""
   # Not by a maximum, which may lose NaN.
   is_bad = jnp.isnan(logits) | (logits == jnp.inf)
   return ~jnp.any(is_bad, axis=-1) & jnp.any(logits > -jnp.inf, axis=-1)

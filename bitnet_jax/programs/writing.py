@@ -12,7 +12,7 @@ from bitnet_jax.data.text.saved import load_vocabulary
 from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.files import PathLike, local_path
 from bitnet_jax.inference import Sampling, beam_search, stream
-from bitnet_jax.inference.prompts import check_stop_ids
+from bitnet_jax.inference.prompts import check_ids
 from bitnet_jax.inference.storage import load_frozen
 from bitnet_jax.models.decoder import Decoder
 from bitnet_jax.models.encoder_decoder import EncoderDecoder
@@ -68,7 +68,8 @@ class Writer(NamedTuple):
     Raises:
       ValueError: if there is none, or for one that the model does not have.
     """
-    found = check_stop_ids(self.stop_id, self.model.cfg.vocab_size)
+    vocab_size = self.model.cfg.vocab_size
+    found = tuple(check_ids("stop_id", self.stop_id, vocab_size).tolist())
     return found or (self.tokenizer.need("eos", purpose="writing"),)
 
   @property
