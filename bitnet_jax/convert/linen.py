@@ -78,7 +78,7 @@ class BitLinearized(nn.Module):
 
 
 def wrap(model: nn.Module, rules: Pairs, report: Report) -> BitLinearized:
-  """Returns a model that runs twins; see ``bitlinearize``.
+  """Returns a model that runs the quantized twins of its layers.
 
   Raises:
     ValueError: for a model that does already.

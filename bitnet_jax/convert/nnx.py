@@ -23,7 +23,7 @@ _QUANTIZED = tuple(TWINS.values())
 def convert(
   model: nnx.Module, rules: Pairs, rngs: nnx.Rngs | None
 ) -> tuple[nnx.Module, Report]:
-  """Returns a copy of a model with twins for its layers; see ``bitlinearize``.
+  """Returns a copy of a model with twins for its layers, and a report.
 
   The twins hold the parameters of the layers. A layer that stands in several
   places stays one.

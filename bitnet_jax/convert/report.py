@@ -44,7 +44,7 @@ class Report:
 
   Attributes:
     layers: what became of each.
-    key: of the conversion; see ``interception.mark``.
+    key: of the conversion; calls with the same key share their traces.
   """
 
   layers: dict[str, Layer] = dataclasses.field(default_factory=dict)

@@ -24,13 +24,13 @@ def freeze(
   *example: Any,
   **more: Any,
 ) -> dict[str, Any]:
-  """Rounds the kernels of a model for good, and packs those that are ternary.
+  """Replaces latent kernels by their codes, packed if they are ternary.
 
-  The result takes the place of ``variables`` in any call of the model, which
-  then computes what it computes in training when it is evaluated, bit for bit
-  under ``jit``. Codes and scales are those of the latent weights: to round
-  ternary values again would give another scale. Kernels that are rounded at
-  random in training are rounded to nearest here.
+  The result takes the place of ``variables`` in any call of the model, with the
+  same outputs, bit for bit under ``jit``. Codes and scales are those of the
+  latent weights: to quantize ternary values again would give another scale.
+  Kernels that are rounded stochastically in training are rounded to nearest.
+  ``QTensor.dequantize`` returns a frozen kernel as floats.
 
   Args:
     variables: of the model, ``{"params": ...}`` and other collections, which
@@ -83,7 +83,7 @@ def _check(variables, model):
 def freeze_kernels(
   layers: Sequence[BitLayer], params: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Returns parameters with frozen kernels; see ``freeze``.
+  """Returns parameters with ``QTensor`` kernels, packed where ternary.
 
   Args:
     layers: of the model.

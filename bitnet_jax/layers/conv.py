@@ -1,7 +1,8 @@
 """``BitConv``: a convolution whose kernel and input are quantized."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ from bitnet_jax.ops.xla_conv import Window
 from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
 
+Pad = Callable[[Array], Array]
 _PAD_MODES = {"CIRCULAR": "wrap", "REFLECT": "reflect"}
 
 
@@ -101,21 +103,26 @@ class BitConv(QuantizedLayer, nn.Conv):
     recipe = self.find_recipe()
     if replaces_product(self, nn.Conv, recipe):
       return checkpoint_name(super().__call__(inputs), PRODUCT)
-    window = as_tuple(self.kernel_size)
-    check_input(inputs, window, self.feature_group_count, self.features)
+    shape = as_tuple(self.kernel_size)
+    check_input(inputs, shape, self.feature_group_count, self.features)
     c_in = inputs.shape[-1] // self.feature_group_count
-    kernel = masked(self.find_kernel((*window, c_in, self.features)), self.mask)
+    kernel = masked(self.find_kernel((*shape, c_in, self.features)), self.mask)
     bias = self.find_bias((self.features,))
-    return convolve(
-      inputs,
-      kernel,
-      bias,
-      recipe,
+    window, pad = make_window(
+      shape,
       strides=self.strides,
       padding=self.padding,
       input_dilation=self.input_dilation,
       kernel_dilation=self.kernel_dilation,
       groups=self.feature_group_count,
+    )
+    return convolve(
+      inputs,
+      kernel,
+      bias,
+      recipe,
+      window=window,
+      pad=pad,
       strength=strength,
       **self.product_options(recipe, inputs, kernel, bias),
     )
@@ -155,17 +162,62 @@ def check_input(x: Any, window: Sequence[int], groups: int, c_out: int) -> None:
     )
 
 
-def convolve(
-  x: Num[Array, "..."] | QTensor,
-  kernel: Any,
-  bias: Array | None,
-  recipe: Recipe,
+def make_window(
+  shape: Sequence[int],
   *,
   strides: Any,
   padding: Any,
   input_dilation: Any,
   kernel_dilation: Any,
   groups: int,
+) -> tuple[Window, Pad | None]:
+  """Returns the window of a convolution, and what pads with values for it.
+
+  Args:
+    shape: of the window.
+    strides: one, or one for each spatial axis; ``None`` for 1.
+    padding: as ``BitConv`` takes it; XLA cannot do "CIRCULAR" and "REFLECT".
+    input_dilation: like ``strides``.
+    kernel_dilation: like ``strides``.
+    groups: number of groups of channels.
+
+  Raises:
+    ValueError: for causal padding of more than one axis.
+  """
+  rank, pad = len(shape), None
+  strides, input_dilation, kernel_dilation = (
+    _per_axis(value, rank)
+    for value in (strides, input_dilation, kernel_dilation)
+  )
+  padding = linear.canonicalize_padding(padding, rank)
+  reach = [(k - 1) * d for k, d in zip(shape, kernel_dilation, strict=True)]
+  if padding == "CAUSAL":
+    if rank != 1:
+      raise ValueError(
+        f"padding is 'CAUSAL', which takes one spatial axis, not {rank}"
+      )
+    padding = ((reach[0], 0),)
+  elif isinstance(padding, str) and padding in _PAD_MODES:
+    pads = [(0, 0), *((r // 2, r - r // 2) for r in reach), (0, 0)]
+    pad = functools.partial(jnp.pad, pad_width=pads, mode=_PAD_MODES[padding])
+    padding = "VALID"
+  window = Window.of(strides, padding, input_dilation, kernel_dilation, groups)
+  return window, pad
+
+
+def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
+  values = as_tuple(1 if value is None else value)
+  return values if np.ndim(value) else values * rank
+
+
+def convolve(
+  x: Num[Array, "..."] | QTensor,
+  kernel: Any,
+  bias: Array | None,
+  recipe: Recipe,
+  *,
+  window: Window,
+  pad: Pad | None,
   strength: ArrayLike | None,
   key: Array | None,
   precision: Any,
@@ -178,71 +230,32 @@ def convolve(
     kernel: latent weights, or codes.
     bias: [features], or ``None``.
     recipe: of the layer.
-    strides: one, one for each spatial axis, or ``None`` for 1.
-    padding: as ``BitConv`` takes it.
-    input_dilation: like ``strides``.
-    kernel_dilation: like ``strides``.
-    groups: number of groups of channels.
+    window: from ``make_window``, like ``pad``.
+    pad: pads the normalized input.
     strength: fraction of quantization; ``None`` quantizes fully.
     key: for stochastic rounding.
     precision: of convolutions with an operand in float.
     dtype: of the result.
-
-  Raises:
-    ValueError: for causal padding of more than one axis.
   """
   rank = kernel.ndim - 2
-  strides, input_dilation, kernel_dilation = (
-    _per_axis(value, rank)
-    for value in (strides, input_dilation, kernel_dilation)
-  )
   batch_shape = x.shape[: -rank - 1]
   x = jax.tree.map(
     # A scale too has the axes of a batch of examples.
     lambda a: a.reshape(math.prod(a.shape[: -rank - 1]), *a.shape[-rank - 1 :]),
     x,
   )
-  pad, padding = _padding(padding, kernel.shape[:rank], kernel_dilation)
+  axes = tuple(range(1, x.ndim))
   quantized, w = quantize_operands(
-    x,
-    kernel,
-    recipe,
-    axes=tuple(range(1, x.ndim)),
-    pad=pad,
-    strength=strength,
-    key=key,
+    x, kernel, recipe, axes=axes, pad=pad, strength=strength, key=key
   )
   y = multiply(
     quantized,
     w,
     recipe,
-    window=Window.of(strides, padding, input_dilation, kernel_dilation, groups),
+    window=window,
     bias=bias,
     key=key,
     precision=precision,
     dtype=dtype,
   )
   return y.reshape(*batch_shape, *y.shape[1:])
-
-
-def _padding(padding, window, dilation):
-  """Returns what pads with values, as XLA cannot, and the padding for XLA."""
-  rank = len(window)
-  padding = linear.canonicalize_padding(padding, rank)
-  reach = [(k - 1) * d for k, d in zip(window, dilation, strict=True)]
-  if padding == "CAUSAL":
-    if rank != 1:
-      raise ValueError(
-        f"padding is 'CAUSAL', which takes one spatial axis, not {rank}"
-      )
-    return None, ((reach[0], 0),)
-  if isinstance(padding, str) and padding in _PAD_MODES:
-    pads = [(0, 0), *((r // 2, r - r // 2) for r in reach), (0, 0)]
-    mode = _PAD_MODES[padding]
-    return lambda a: jnp.pad(a, pads, mode), "VALID"
-  return None, padding
-
-
-def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
-  values = as_tuple(1 if value is None else value)
-  return values if np.ndim(value) else values * rank

@@ -131,10 +131,8 @@ def dense_general(
   *,
   contracted: tuple[int, ...],
   n_batch: int,
-  strength: ArrayLike | None,
   key: Array | None,
-  precision: Any,
-  dtype: Any,
+  **options: Any,
 ) -> Num[Array, "..."]:
   """Contracts axes of ``x`` with a kernel, both quantized.
 
@@ -145,10 +143,8 @@ def dense_general(
     recipe: of the layer.
     contracted: axes of ``x``, none of them negative.
     n_batch: number of leading axes with a kernel for each index.
-    strength: fraction of quantization; ``None`` quantizes fully.
     key: for stochastic rounding.
-    precision: of products with an operand in float.
-    dtype: of the result.
+    **options: strength, precision and dtype of ``bit_dot``.
 
   Returns:
     Array of the batch axes, the other axes that were not contracted, and the
@@ -162,7 +158,7 @@ def dense_general(
   # A scale has the axes of what it scales, so these steps apply to it too.
   order = (*range(n_batch), *others, *contracted)
   x = jax.tree.map(lambda a: _merge_last(jnp.transpose(a, order), n_in), x)
-  x = prepare_input(x, recipe, strength=strength)
+  x = prepare_input(x, recipe, strength=options["strength"])
   kernel = jax.tree.map(
     lambda a: _merge_last(_merge_last(a, n_out), n_in, before=1), kernel
   )
@@ -170,16 +166,7 @@ def dense_general(
     bias = bias.reshape(*stack, math.prod(features))
 
   def dot(x, kernel, bias, key):
-    return bit_dot(
-      x,
-      kernel,
-      recipe,
-      bias=bias,
-      strength=strength,
-      key=key,
-      precision=precision,
-      dtype=dtype,
-    )
+    return bit_dot(x, kernel, recipe, bias=bias, key=key, **options)
 
   if key is not None and stack:
     key = jax.random.split(key, stack)

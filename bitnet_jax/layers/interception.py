@@ -70,7 +70,8 @@ def intercept_calls(
   """Is ``nn.intercept_methods`` for the modules of a marked scope.
 
   Args:
-    interceptor: see ``nn.intercept_methods``.
+    interceptor: called with the next function, arguments and context of each
+      method, as by ``nn.intercept_methods``.
     places: what ``mark`` returned.
   """
 

@@ -209,12 +209,6 @@ def find_layers(
     met[path] = _described(module, path, len(shapes[path]))
     return y
 
-  def note_kernel(module, run):
-    y, kernel = run(), _kernel(module)
-    if kernel is not None:  # Where a transform makes one, it runs layers twice.
-      provenance.mark(kernel, "/".join(module.path))
-    return y
-
   arrays, merge = _separate((tuple(args), dict(kwargs)))
 
   def call(scope, note, arrays):
@@ -225,13 +219,6 @@ def find_layers(
     _, variables = core.init(call)(jax.random.key(0), note, arrays)
     return nn.unbox(variables)
 
-  def apply(variables, arrays):
-    mutable = [name for name in variables if name != "params"]
-    run = core.apply(call, mutable=mutable)
-    return run(
-      variables, note_kernel, arrays, rngs={"params": jax.random.key(0)}
-    )
-
   variables = jax.eval_shape(initialize, arrays)
   flat = traverse_util.flatten_dict({**variables.get("params", {})}, sep="/")
   stored = {
@@ -240,16 +227,29 @@ def find_layers(
   }
   axes = {path: _only_place(stored[path], shapes[path]) for path in met}
   if follow or any(one is None for one in axes.values()):
-    axes = provenance.axes_of_kernels(
-      apply,
-      variables,
-      arrays,
-      paths={path: len(shape) for path, shape in shapes.items()},
-    )
+    axes = _followed(call, variables, arrays, shapes)
   return [
     _placed(layer, len(shapes[path]), len(stored[path]), axes[path])
     for path, layer in met.items()
   ]
+
+
+def _followed(call, variables, arrays, shapes):
+  """Returns the axes of stored kernels that layers see, by another trace."""
+
+  def note(module, run):
+    y, kernel = run(), _kernel(module)
+    if kernel is not None:  # Where a transform makes one, it runs layers twice.
+      provenance.mark(kernel, "/".join(module.path))
+    return y
+
+  def apply(variables, arrays):
+    mutable = [name for name in variables if name != "params"]
+    run = core.apply(call, mutable=mutable)
+    return run(variables, note, arrays, rngs={"params": jax.random.key(0)})
+
+  paths = {path: len(shape) for path, shape in shapes.items()}
+  return provenance.axes_of_kernels(apply, variables, arrays, paths=paths)
 
 
 def _separate(

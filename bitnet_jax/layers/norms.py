@@ -15,7 +15,7 @@ class RMSNorm(nn.RMSNorm):
   """``nn.RMSNorm``, NaN where a mean of squares is not finite."""
 
   def __call__(self, x: Any, **options: Any) -> jax.Array:
-    """See ``nn.RMSNorm``."""
+    """Returns ``x`` divided by its root mean square, and scaled."""
     y = super().__call__(x, **options)
     return _nan_unless_finite(y, _mean_square(x, self.reduction_axes))
 
@@ -24,7 +24,7 @@ class LayerNorm(nn.LayerNorm):
   """``nn.LayerNorm``, NaN where a mean of squares is not finite."""
 
   def __call__(self, x: Any, **options: Any) -> jax.Array:
-    """See ``nn.LayerNorm``."""
+    """Returns ``x`` with mean 0 and variance 1, scaled and shifted."""
     y = super().__call__(x, **options)
     return _nan_unless_finite(y, _mean_square(x, self.reduction_axes))
 
@@ -36,7 +36,7 @@ class BatchNorm(nn.BatchNorm):
   """
 
   def __call__(self, x: Any, *args: Any, **options: Any) -> jax.Array:
-    """See ``nn.BatchNorm``."""
+    """Normalizes by statistics of the batch, or by running ones."""
     y = super().__call__(x, *args, **options)
     axes = (self.axis,) if isinstance(self.axis, int) else self.axis
     features = {axis % y.ndim for axis in axes}

@@ -13,7 +13,7 @@ from bitnet_jax.layers.arguments import (
   contracted_axes,
   replaces_product,
 )
-from bitnet_jax.layers.conv import check_input, convolve, masked
+from bitnet_jax.layers.conv import check_input, convolve, make_window, masked
 from bitnet_jax.layers.dense import result_dtype
 from bitnet_jax.layers.dense_general import dense_general
 from bitnet_jax.ops.multiply import PRODUCT, multiply
@@ -29,16 +29,17 @@ _NAMESAKES = (nnx.Linear, nnx.LinearGeneral, nnx.Conv)
 class BitLinear(nnx.Linear):
   """``nnx.Linear`` whose kernel and input are quantized by a recipe.
 
-  See ``BitDense``, its twin: it has the parameters and arguments of
-  ``nnx.Linear``. Stochastic rounding draws from the stream "quantize" of
-  ``rngs``. Frozen kernels are for Linen modules only.
+  The NNX twin of ``BitDense``. Has the parameters and arguments of
+  ``nnx.Linear``, so that a full-precision checkpoint loads as latent weights.
+  Stochastic rounding draws from the stream "quantize" of ``rngs``.
+  Differentiable in reverse mode only. Frozen kernels are for Linen modules.
 
   Args:
     in_features: size of the last axis of the input.
     out_features: size of the last axis of the output.
     recipe: a ``Recipe`` or the name of one in ``RECIPES``.
     rngs: random keys.
-    **options: see ``nnx.Linear``.
+    **options: other arguments of ``nnx.Linear``.
 
   Raises:
     TypeError: for features that are no integer.
@@ -72,9 +73,10 @@ class BitLinear(nnx.Linear):
     """Returns ``quantize(norm(inputs)) . quantize(kernel) + bias``.
 
     Args:
-      inputs: of the layer, or what ``quantize_input`` made of them.
+      inputs: input of the layer, or its codes from ``ops.quantize_input``.
       out_sharding: of the result, over axes of a mesh that are explicit.
-      strength: share of quantization in force, see ``bit_dot``.
+      strength: fraction of quantization, in [0, 1], to phase it in; ``None``
+        quantizes fully and multiplies integers.
     """
     if self.recipe.is_float:
       return _in_float(super().__call__, inputs, out_sharding)
@@ -90,18 +92,20 @@ class BitLinear(nnx.Linear):
 class BitLinearGeneral(nnx.LinearGeneral):
   """``nnx.LinearGeneral`` whose kernel and input are quantized by a recipe.
 
-  See ``BitLinear`` and ``BitDenseGeneral``. The contracted axes together are
-  one token; with ``batch_axis`` each of the stacked kernels has its own scales.
+  The NNX twin of ``BitDenseGeneral``. The contracted axes together are one
+  token; with ``batch_axis`` each of the stacked kernels has its own scales.
 
   Args:
     in_features: sizes of the contracted axes.
     out_features: sizes of the output axes.
-    recipe: see ``BitLinear``.
-    rngs: see ``BitLinear``.
-    **options: see ``nnx.LinearGeneral``.
+    recipe: a ``Recipe`` or the name of one in ``RECIPES``.
+    rngs: random keys; the stream "quantize" is for stochastic rounding.
+    **options: other arguments of ``nnx.LinearGeneral``.
 
   Raises:
-    ValueError: see ``BitLinear``.
+    TypeError: for features that are no integers.
+    ValueError: for less than one, an unknown recipe, or an option that a
+      quantized product cannot honour.
   """
 
   recipe: Recipe
@@ -128,7 +132,13 @@ class BitLinearGeneral(nnx.LinearGeneral):
     *,
     strength: ArrayLike | None = None,
   ) -> Num[Array, "..."]:
-    """Contracts axes of the input with the kernel; see ``BitDenseGeneral``."""
+    """Contracts ``axis`` of the input with the kernel, both quantized.
+
+    Args:
+      inputs: input of the layer, or its codes from ``ops.quantize_input``.
+      out_sharding: of the result, over axes of a mesh that are explicit.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
+    """
     if self.recipe.is_float:
       return _in_float(super().__call__, inputs, out_sharding)
     kernel, bias = _parameters(self)
@@ -149,19 +159,22 @@ class BitLinearGeneral(nnx.LinearGeneral):
 class BitConv(nnx.Conv):
   """``nnx.Conv`` whose kernel and input are quantized by a recipe.
 
-  See ``BitLinear``, and ``BitConv`` of Linen: one example is one token.
+  The NNX twin of ``BitConv``. One example is one token: the norm and the
+  activation scale run over its whole space and all its channels.
 
   Args:
     in_features: number of input channels.
     out_features: number of output channels.
     kernel_size: size of the window along each spatial axis.
-    strides: see ``nnx.Conv``.
-    recipe: see ``BitLinear``.
-    rngs: see ``BitLinear``.
-    **options: see ``nnx.Conv``.
+    strides: one for all axes, or one for each.
+    recipe: a ``Recipe`` or the name of one in ``RECIPES``.
+    rngs: random keys; the stream "quantize" is for stochastic rounding.
+    **options: other arguments of ``nnx.Conv``.
 
   Raises:
-    ValueError: see ``BitLinear``.
+    TypeError: for sizes that are no integers.
+    ValueError: for less than one, an unknown recipe, or an option that a
+      quantized product cannot honour.
   """
 
   recipe: Recipe
@@ -193,23 +206,35 @@ class BitConv(nnx.Conv):
     *,
     strength: ArrayLike | None = None,
   ) -> Num[Array, "..."]:
-    """Convolves the input with the kernel; see ``BitConv`` of Linen."""
+    """Convolves ``quantize(norm(inputs))`` with ``quantize(kernel)``.
+
+    Args:
+      inputs: ``[*batch, *spatial, c_in]``, or its codes from
+        ``ops.quantize_input``.
+      out_sharding: of the result, over axes of a mesh that are explicit.
+      strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
+    """
     if self.recipe.is_float:
       return _in_float(super().__call__, inputs, out_sharding)
     kernel, bias = _parameters(self)
-    window = kernel.shape[:-2]
-    check_input(inputs, window, self.feature_group_count, kernel.shape[-1])
+    *window, _, c_out = kernel.shape
+    check_input(inputs, window, self.feature_group_count, c_out)
     kernel = masked(kernel, self.mask)
-    y = convolve(
-      inputs,
-      kernel,
-      bias,
-      self.recipe,
+    window, pad = make_window(
+      kernel.shape[:-2],
       strides=self.strides,
       padding=self.padding,
       input_dilation=self.input_dilation,
       kernel_dilation=self.kernel_dilation,
       groups=self.feature_group_count,
+    )
+    y = convolve(
+      inputs,
+      kernel,
+      bias,
+      self.recipe,
+      window=window,
+      pad=pad,
       strength=strength,
       **_product_options(self, inputs, kernel, bias),
     )
