@@ -1,5 +1,6 @@
 """Constructs dataclasses from config groups, with errors that name the key."""
 
+import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ def construct(cls: type[_T], values: Any, *, group: str, **derived: Any) -> _T:
   """Constructs a dataclass from the checked keys of a config group.
 
   Args:
-    cls: the dataclass; each field is a key.
+    cls: the dataclass; each field is a key, or a group if its type is a
+      dataclass, too.
     values: the group.
     group: its name, "" for the whole config.
     **derived: values of the fields that are not keys.
@@ -36,16 +38,20 @@ def construct(cls: type[_T], values: Any, *, group: str, **derived: Any) -> _T:
         f"{prefix}{name} is not a key (its value is {values[name]!r}); the"
         f" keys are: {', '.join(hints)}{close}"
       )
+  fields = {}
   for name, hint in hints.items():
     if name not in values:
       raise ValueError(f"{prefix}{name} is missing")
-    if not _has_type(values[name], hint):
+    value = values[name]
+    if dataclasses.is_dataclass(hint) and not _has_type(value, hint):
+      value = construct(typing.cast(type, hint), value, group=f"{prefix}{name}")
+    if not _has_type(value, hint):
       raise ValueError(
-        f"{prefix}{name} is {values[name]!r}, of type"
-        f" {type(values[name]).__name__}; it must be {_describe(hint)}"
+        f"{prefix}{name} is {value!r}, of type {type(value).__name__}; it must"
+        f" be {_describe(hint)}"
       )
-  frozen = {name: _freeze(value) for name, value in values.items()}
-  return cls(**frozen, **derived)
+    fields[name] = _freeze(value)
+  return cls(**fields, **derived)
 
 
 def _freeze(value: Any) -> Any:

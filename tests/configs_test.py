@@ -99,7 +99,6 @@ def paths_of(config, prefix=()):
 def parse(config):
   settings = parse_settings(config, TASKS)
   settings.quant.make_rules()
-  settings.quant.make_phase_in()
   settings.axis_rules()
 
 

@@ -110,3 +110,25 @@ def test_derived_field_is_given_but_is_no_key():
   assert construct(Group, values, group="g", integer=3).integer == 3
   with pytest.raises(ValueError, match="the keys are: number, flag"):
     construct(Group, VALUES, group="g", integer=3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+  inner: Group
+  number: int
+
+
+def test_group_within_a_group_is_constructed_and_its_keys_are_named():
+  values = {"inner": VALUES | {"text": "x"}, "number": 1}
+  assert construct(Outer, values, group="o").inner == Group(text="x")
+  made = values | {"inner": Group(integer=7)}
+  assert construct(Outer, made, group="").inner.integer == 7
+  for group, prefix in (("o", "o.inner"), ("", "inner")):
+    for inner, message in (
+      ({"integer": "1"}, rf"^{prefix}.integer is '1', of type str"),
+      ({"intger": 1}, rf"^{prefix}.intger is not a key"),
+    ):
+      with pytest.raises(ValueError, match=message):
+        construct(Outer, values | {"inner": VALUES | inner}, group=group)
+    with pytest.raises(ValueError, match=rf"^{prefix} is 3; it must be a gr"):
+      construct(Outer, values | {"inner": 3}, group=group)

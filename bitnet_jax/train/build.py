@@ -53,7 +53,6 @@ def build(
   full_graph = TASKS[settings.task.name].full_graph
   settings.check_batch(1 if full_graph else batch_shards(mesh))
   settings.quant.make_rules()
-  settings.quant.make_phase_in()
   # Devices that are not here belong to no process of ours.
   part = (0, 1) if devices else batch_part(mesh)
   earlier = teacher = None

@@ -167,7 +167,7 @@ class Experiment(ModelSetup):
     Not on several devices, where processes may read a row more than once, nor
     where the optimizer is reset, which is for all rows at once.
     """
-    resets_at = self.settings.quant.make_phase_in().resets_at
+    resets_at = self.settings.quant.phase_in.resets_at
     name = self.task.sparse_param
     # A teacher with an embedding of its own reads other rows.
     if name is None or self.distillation is not None:
@@ -184,7 +184,7 @@ class Experiment(ModelSetup):
       optim.learning_rate_schedule(options, self.total_steps),
       accumulate_steps=options.accumulate_steps,
       gradient_dtype=jnp.dtype(options.gradient_dtype),
-      reset_at=self.settings.quant.make_phase_in().resets_at,
+      reset_at=self.settings.quant.phase_in.resets_at,
       **self.kernels(),
     )
 
@@ -264,7 +264,7 @@ class Experiment(ModelSetup):
     would have. ``between``: see ``evaluate``.
     """
     key = self.key(_EVALUATE)
-    phase_in = self.settings.quant.make_phase_in()
+    phase_in = self.settings.quant.phase_in
     eval_step = jax.jit(
       make_eval_step(self.task, **self.kernels()),
       out_shardings=self._everywhere,

@@ -14,10 +14,11 @@ from absl import logging
 
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.ops import statistics
+from bitnet_jax.train.config.groups import CheckpointOptions
 from bitnet_jax.train.devices.speed import Speed
 from bitnet_jax.train.folder.checkpoint import Checkpoints
 from bitnet_jax.train.folder.metrics import TrainMetrics
-from bitnet_jax.train.folder.progress import CheckpointOptions, Progress
+from bitnet_jax.train.folder.seals import Progress
 from bitnet_jax.train.interrupt import Interrupted
 from bitnet_jax.train.state import TrainState
 

@@ -1,4 +1,4 @@
-"""Signals that end a run, and what is said of it then."""
+"""Signals that end a run, and their messages."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ AT_ONCE = "at once; the same command goes on from the last checkpoint, if any"
 
 
 def goes_on(step: int) -> str:
-  """Returns what is said of a run that is stopped between two steps."""
+  """Returns the message of a run that is stopped between two steps."""
   if not step:
     return NOTHING_SAVED
   return (
@@ -30,7 +30,7 @@ def goes_on(step: int) -> str:
 
 
 def evaluation_goes_on(step: int) -> str:
-  """Returns what is said of a run that is stopped after its last step."""
+  """Returns the message of a run that is stopped after its last step."""
   return (
     f"in the evaluation after step {step}; the checkpoint is saved, and the"
     " same command finishes the evaluation"
@@ -55,16 +55,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupt:
-  """Turns SIGINT and SIGTERM into ``Interrupted``, at once or after a step.
+  """Context manager that turns SIGINT and SIGTERM into ``Interrupted``.
 
-  A context manager; in other threads than the main one, it does nothing. Of
-  several processes all learn at the same step that one was signalled; there
-  JAX's runtime watches for SIGTERM, and for notices of preemption, and SIGINT
-  is passed on to it.
+  It does nothing outside the main thread. Several processes all stop at the
+  same step: there JAX's runtime watches for SIGTERM and preemption notices, and
+  SIGINT is sent on as SIGTERM.
 
   Attributes:
     received: the signal, once there was one.
-    outcome: what ``Interrupted`` says of the run, were it raised now.
+    outcome: the message of ``Interrupted``, if it were raised now.
   """
 
   def __init__(self):
@@ -77,15 +76,13 @@ class Interrupt:
   def __enter__(self) -> "Interrupt":
     if jax.process_count() > 1:
       self._preemption = Preemption()
-      self._handle(signal.SIGINT, _pass_on)
+      handlers: dict[signal.Signals, Any] = {signal.SIGINT: _send_on}
     else:
-      self._handle(signal.SIGINT, self._note)
-      self._handle(signal.SIGTERM, self._note)
-    return self
-
-  def _handle(self, number, handler):
+      handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._note)
     if threading.current_thread() is threading.main_thread():
-      self._before[number] = signal.signal(number, handler)
+      for number, handler in handlers.items():
+        self._before[number] = signal.signal(number, handler)
+    return self
 
   def __exit__(self, *exception: object) -> None:
     for number, handler in self._before.items():
@@ -93,7 +90,7 @@ class Interrupt:
 
   @contextlib.contextmanager
   def deferred(self) -> Iterator[None]:
-    """Remembers the first signal; a second one still acts at once."""
+    """Keeps the first signal for later; a second one still acts at once."""
     self._defers = True
     try:
       yield
@@ -101,15 +98,15 @@ class Interrupt:
       self._defers = False
 
   def asked(self) -> bool:
-    """Whether to stop; of several processes, all ask equally often."""
+    """Whether to stop; all processes must call it equally often."""
     if self._preemption is not None and self._preemption.reached():
       self.received = signal.SIGTERM
     return self.received is not None
 
   def check(self) -> None:
-    """Raises ``Interrupted`` if a signal came, unless signals are deferred.
+    """Raises ``Interrupted`` after a signal, unless signals are deferred.
 
-    Of several processes, all call it equally often.
+    All processes must call it equally often.
     """
     if not self._defers and self.asked():
       assert self.received is not None
@@ -124,7 +121,7 @@ class Interrupt:
       raise Interrupted(self.received, self.outcome)
 
 
-def _pass_on(number: int, frame: FrameType | None) -> None:
-  """Has all processes stop at the same step."""
+def _send_on(number: int, frame: FrameType | None) -> None:
+  """Makes all processes stop at the same step."""
   del number, frame
   os.kill(os.getpid(), signal.SIGTERM)

@@ -70,7 +70,7 @@ def checkpoints_of(settings: Settings, folder: pathlib.Path) -> Checkpoints:
   return Checkpoints.of_run(
     folder,
     settings.checkpoint,
-    counted_from=settings.quant.make_phase_in().active_from,
+    counted_from=settings.quant.phase_in.active_from,
   )
 
 

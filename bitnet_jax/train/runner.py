@@ -35,7 +35,7 @@ from bitnet_jax.train.folder.outcome import (
   make_measure,
   switch_of,
 )
-from bitnet_jax.train.folder.progress import Progress
+from bitnet_jax.train.folder.seals import Progress
 from bitnet_jax.train.folder.trained import evaluate_run as evaluate_run
 from bitnet_jax.train.folder.trained import load_experiment as load_experiment
 from bitnet_jax.train.folder.trained import load_model as load_model
@@ -220,7 +220,7 @@ class _Start:
         hooks.batch_at,
         mesh=experiment.mesh,
         key=experiment.train_key(),
-        strength=settings.quant.make_phase_in().strength,
+        strength=settings.quant.phase_in.strength,
         hooks=hooks.all(),
         total_steps=total_steps,
         should_stop=lambda: self.interrupt.asked() or stopped_early(),

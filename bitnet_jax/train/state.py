@@ -1,4 +1,4 @@
-"""The state of a run: exactly what a checkpoint holds."""
+"""The training state, which is the content of a checkpoint."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,10 +18,10 @@ AxisRules = tuple[tuple[str, Any], ...]
 
 @flax.struct.dataclass
 class TrainState:
-  """Arrays only.
+  """The training state; all leaves are arrays.
 
   Attributes:
-    step: number of updates made, int32 scalar.
+    step: number of updates, int32 scalar.
     params: latent weights and all other trained parameters.
     opt_state: state of the optimizer, sharded like the parameters.
     variables: mutable collections such as batch statistics; usually empty.
@@ -39,9 +39,9 @@ def make_init(
   mesh: Mesh,
   rules: AxisRules,
 ) -> tuple[Callable[[jax.Array], TrainState], Any]:
-  """Returns what creates a state straight into its shards.
+  """Returns a function that creates a sharded state.
 
-  No device sees the state whole.
+  No device ever holds all of it.
 
   Args:
     init: maps a key to the variables of a model, as ``nn.Module.init`` does.
@@ -69,8 +69,8 @@ def make_init(
 
 
 def _check_division(state: Any, shardings: Any) -> None:
-  """Raises a ValueError for an axis of a parameter that cannot be split."""
-  # Not by nn.unbox, which splits them.
+  """Raises a ValueError for an axis of a parameter that cannot be sharded."""
+  # nn.unbox would shard them.
   params = jax.tree.map(
     lambda leaf: getattr(leaf, "value", leaf),
     state.params,
@@ -90,11 +90,11 @@ def _check_division(state: Any, shardings: Any) -> None:
           f"the parameter {name} {leaf.shape} has {size} along axis {axis},"
           f" which {' x '.join(f'mesh.{n}' for n in names)} = {parts} does not"
           f" divide; it could be one of {fitting}, the size"
-          f" {size // parts * parts} or {-(-size // parts) * parts}, or the"
-          " axis left whole by sharding_rules"
+          f" {size // parts * parts} or {-(-size // parts) * parts}, or"
+          " sharding_rules could leave the axis unsharded"
         )
 
 
 def count_params(params: Any) -> int:
-  """Returns the number of trained scalars."""
+  """Returns the number of scalar parameters."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))

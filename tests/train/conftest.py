@@ -75,7 +75,7 @@ def first_losses(config, steps=6):
 
 def losses_of(experiment, steps):
   """Returns the losses of the first steps of an experiment."""
-  strength = experiment.settings.quant.make_phase_in().strength
+  strength = experiment.settings.quant.phase_in.strength
   losses = []
   with experiment.activate():
     state, step_fn = experiment.init(), experiment.train_step()

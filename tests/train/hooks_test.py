@@ -10,7 +10,8 @@ from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe
 from bitnet_jax.train import hooks
-from bitnet_jax.train.folder.progress import CheckpointOptions, Progress
+from bitnet_jax.train.config.groups import CheckpointOptions
+from bitnet_jax.train.folder.seals import Progress
 
 # Sums of float32 in another order.
 REORDERED = 1e-6

@@ -178,7 +178,7 @@ def test_phase_in_goes_from_float_to_the_integer_program(run, make_config):
   _, phased = run("phased", **phase_in, **options)
   _, floated = run("float", quant__recipe="float", model__dropout=0.0)
   settings = build(make_config(**phase_in)).settings
-  schedule = settings.quant.make_phase_in().strength
+  schedule = settings.quant.phase_in.strength
   expected = [0, 0, 0, *np.tanh(2.5 * np.array([0.25, 0.5, 0.75]))]
   np.testing.assert_allclose([schedule(s) for s in range(6)], expected, 1e-6)
   assert schedule(6) is None

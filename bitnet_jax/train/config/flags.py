@@ -77,9 +77,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   return rest
 
 
-def _config_flags(
-  argv: Sequence[str],
-) -> tuple[str | None, dict[str, str]]:
+def _config_flags(argv: Sequence[str]) -> tuple[str | None, dict[str, str]]:
   """Returns the value of ``--config``, and those of ``--config.key`` by key."""
   found: dict[str | None, str] = {}
   for i, argument in enumerate(argv):

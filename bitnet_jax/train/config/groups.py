@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from bitnet_jax import choices
 from bitnet_jax.construct import construct
 from bitnet_jax.data.splits import Cuts
 from bitnet_jax.models import registry
@@ -117,6 +118,34 @@ class MeshOptions:
   data: int
   fsdp: int
   tensor: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+  """The group ``checkpoint``.
+
+  Attributes:
+    keep_last: number of newest checkpoints that are kept, at least 2, so that
+      there is one to fall back to.
+    keep_best: number of best checkpoints that are kept.
+    metric: compared for "best" and early stopping, such as "valid/accuracy".
+    mode: whether the "max" or the "min" of the metric is best.
+  """
+
+  keep_last: int
+  keep_best: int
+  metric: str
+  mode: str
+
+  def __post_init__(self):
+    choices.check(self.mode, ("max", "min"), key="checkpoint.mode")
+    check_least("checkpoint", self, keep_last=2, keep_best=0)
+
+  def better(self, value: float, than: float | None) -> bool:
+    """Whether ``value`` beats ``than``; anything beats ``None``."""
+    if than is None:
+      return True
+    return value > than if self.mode == "max" else value < than
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
-"""Runs that are made longer: what they were before, and what it does to them.
+"""Runs that were made longer: their earlier lengths, kept in ``config.json``.
 
-Schedules depend on the length, so that a run that was made longer is another
-than one of that length from the start. Its config says so, and thereby its
-identity and its record.
+Schedules depend on the length, so a run that was made longer differs from a run
+of that length from the start. Its config lists the earlier lengths, and so its
+identity and its record do, too.
 """
 
 from collections.abc import Mapping
@@ -16,19 +16,19 @@ from bitnet_jax.train.optimizer.optim import (
   learning_rate_schedule,
 )
 
-# Of a ``config.json`` and a record, where there are any: a list of groups with
-# the keys "total_steps" and "until", the last step with that length.
+# A list of groups with the keys "total_steps" and "until", the last step with
+# that length; only in configs of runs that were made longer.
 KEY = "earlier_lengths"
 
 
 def continued(
   config: Mapping[str, Any], old: Mapping[str, Any], step: int
 ) -> dict[str, Any]:
-  """Returns the config of a run that goes on at ``step``.
+  """Returns the config of a run that resumes at ``step``.
 
   Args:
-    config: resolved, as it is asked for.
-    old: the one so far, with the lengths before it.
+    config: resolved, as asked for now.
+    old: as recorded, with the earlier lengths.
     step: the newest checkpoint.
   """
   lengths = [*_earlier(old)]
@@ -38,7 +38,7 @@ def continued(
 
 
 def until(config: Mapping[str, Any], step: int) -> dict[str, Any]:
-  """Returns the config of a run that goes on at an earlier step than known."""
+  """Returns the config of a run that resumes at an earlier step than known."""
   lengths = [
     {**length, "until": min(length["until"], step)}
     for length in _earlier(config)
@@ -47,21 +47,19 @@ def until(config: Mapping[str, Any], step: int) -> dict[str, Any]:
 
 
 def without(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a config without the lengths before."""
+  """Returns a config without earlier lengths."""
   return {name: value for name, value in config.items() if name != KEY}
 
 
 def warn_of_restart(
   options: OptimOptions, config: Mapping[str, Any], step: int
 ) -> None:
-  """Warns of a learning rate that jumps up where a run goes on longer."""
+  """Warns if the learning rate jumps up where a longer run resumes."""
   lengths = _earlier(config)
   if not lengths or lengths[-1]["until"] != step:
     return
   before, after = lengths[-1]["total_steps"], config["total_steps"]
-  old, new = (
-    learning_rate_schedule(options, steps) for steps in (before, after)
-  )
+  old, new = (learning_rate_schedule(options, n) for n in (before, after))
   rates = np.array([old(step - 1), old(step), new(step)], np.float32)
   last, planned, rate = rates.tolist()
   # In a warm-up it rises anyway.
@@ -86,7 +84,7 @@ def _earlier(config):
 
 
 def _with(config, lengths):
-  """Returns the config with those lengths of which there was a step."""
+  """Returns the config with those lengths that any step was made with."""
   kept, begun = [], 0
   for length in lengths:
     if length["until"] > begun:

@@ -2,13 +2,11 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from bitnet_jax import choices
-from bitnet_jax.construct import construct
 from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, Rules
 
@@ -145,14 +143,14 @@ class QuantOptions:
 
   recipe: str
   rules: tuple[Any, ...]
-  weights: Mapping[str, Any]
-  acts: Mapping[str, Any]
+  weights: QuantizerOverrides
+  acts: QuantizerOverrides
   norm: str | None
   ste: str | None
   bias_in_product: bool | None
   compute: str | None
   backward: str | None
-  phase_in: Mapping[str, Any]
+  phase_in: PhaseIn
 
   def __post_init__(self):
     for rule in self.rules:
@@ -185,19 +183,12 @@ class QuantOptions:
     if given.get("norm") == "none":
       given["norm"] = None
     for side in ("weights", "acts"):
-      overrides = construct(
-        QuantizerOverrides, getattr(self, side), group=f"quant.{side}"
-      )
-      given[side] = overrides.apply(getattr(recipe, side), side)
+      given[side] = getattr(self, side).apply(getattr(recipe, side), side)
     return _naming("quant", dataclasses.replace, recipe, **given)
 
   def make_rules(self) -> Rules:
     """Returns the rules, with the recipe as the last."""
     return (*self.rules, (".*", self.make_recipe()))
-
-  def make_phase_in(self) -> PhaseIn:
-    """Returns the phase-in schedule."""
-    return construct(PhaseIn, self.phase_in, group="quant.phase_in")
 
 
 def _naming(key, function, *args, **kwargs):

@@ -13,6 +13,7 @@ from bitnet_jax.construct import construct
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.train.config import lengths
 from bitnet_jax.train.config.groups import (
+  CheckpointOptions,
   DataOptions,
   DistillOptions,
   EarlyStopping,
@@ -23,7 +24,6 @@ from bitnet_jax.train.config.groups import (
   check_least,
 )
 from bitnet_jax.train.config.quant_options import QuantOptions
-from bitnet_jax.train.folder.progress import CheckpointOptions
 from bitnet_jax.train.optimizer.optim import OptimOptions
 from bitnet_jax.train.state import AxisRules
 
@@ -223,11 +223,7 @@ class Settings:
 
 
 def warn_of_rarely_meant(
-  settings: Settings,
-  layers: Iterable[BitLayer],
-  *,
-  step: int,
-  total_steps: int,
+  settings: Settings, layers: Iterable[BitLayer], *, step: int, total_steps: int
 ) -> None:
   """Warns of options that are valid, but rarely meant.
 
@@ -246,7 +242,7 @@ def warn_of_rarely_meant(
       step,
       total_steps,
     )
-  active_from = settings.quant.make_phase_in().active_from
+  active_from = settings.quant.phase_in.active_from
   is_float = all(layer.recipe.is_float for layer in layers)
   if active_from > total_steps and not is_float:
     logging.warning(
@@ -289,17 +285,6 @@ def _doubtful_evaluations(
     )
 
 
-_GROUPS = {
-  "quant": QuantOptions,
-  "optim": OptimOptions,
-  "mesh": MeshOptions,
-  "checkpoint": CheckpointOptions,
-  "distill": DistillOptions,
-  "early_stopping": EarlyStopping,
-  "profile": ProfileOptions,
-}
-
-
 def parse_settings(
   config: Mapping[str, Any], tasks: Mapping[str, TaskSpec]
 ) -> Settings:
@@ -314,9 +299,6 @@ def parse_settings(
     ValueError: naming key, value and choices of the first mistake.
   """
   config = lengths.without(config)
-  for group, cls in _GROUPS.items():
-    if group in config:
-      config[group] = construct(cls, config[group], group=group)
   if "task" not in config:
     raise ValueError("task is missing")
   task = config["task"]

@@ -1,4 +1,4 @@
-"""Has the memory of steps on CPU kept from one step to the next."""
+"""Configures glibc malloc to retain freed memory between CPU training steps."""
 
 import contextlib
 import ctypes
@@ -10,23 +10,23 @@ import sys
 
 import jax
 
-# Options of glibc's malloc: their names in GLIBC_TUNABLES, their numbers for
-# mallopt, and values. One arena serves all threads, since no other can hold an
-# array above 64 MiB, as a step's is: it would get a mapping of its own each
-# time. In the one no array has a mapping of its own, nothing below 2 GiB is
-# given back, and it grows by 64 MiB or more.
+# Options of glibc's malloc: names in GLIBC_TUNABLES, numbers for mallopt, and
+# values. One arena serves all threads, because a second one holds no array
+# above 64 MiB, such as those of a step, and would map each anew. In the one
+# arena no array is mapped on its own, nothing below 2 GiB is given back to the
+# system, and the arena grows by 64 MiB or more.
 _OPTIONS = {
   "arena_max": (-8, 1),
   "mmap_max": (-4, 0),
   "trim_threshold": (-1, 2**31 - 1),
   "top_pad": (-2, 2**26),
 }
-# By these somebody has said already how memory is to be got.
+# Variables by which a user has configured malloc already.
 _CHOSEN = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_")
 
 
 def tunables() -> str:
-  """Returns the same for the variable ``GLIBC_TUNABLES`` of any program."""
+  """Returns the same options for the variable ``GLIBC_TUNABLES``."""
   return ":".join(
     f"glibc.malloc.{name}={value}" for name, (_, value) in _OPTIONS.items()
   )
@@ -34,24 +34,24 @@ def tunables() -> str:
 
 @functools.cache
 def keep_memory() -> bool:
-  """Has glibc keep what is freed, if JAX has CPUs alone.
+  """Makes glibc retain freed memory, if CPUs are the only devices.
 
-  XLA frees the arrays of a step at its end. By default glibc gives large ones
-  back to the system, so that each step gets them anew, page by page, which
-  takes up to a third of its time. Threads then wait for one another to get
-  memory, so that steps of small arrays, and convolutions, take longer. To be
-  called before anything runs in JAX, whose threads otherwise have memory of
-  their own by then.
+  XLA frees the arrays of a step at its end. By default glibc returns large ones
+  to the system, so the next step gets them anew, page by page. That takes up to
+  a third of the time of a step of large arrays. Steps of small arrays, and
+  convolutions, take longer with this, as threads wait for one another to
+  allocate. Call it before anything runs in JAX, whose threads by then have
+  arenas of their own.
 
-  Nothing is done on other systems, if ``GLIBC_TUNABLES``, ``MALLOC_...`` or
-  ``LD_PRELOAD`` are set, or if JAX has a plugin for another platform.
+  Does nothing on other systems, with the variables ``GLIBC_TUNABLES``,
+  ``MALLOC_...`` or ``LD_PRELOAD``, or with a JAX plugin for another platform.
 
   Returns:
-    Whether it is so now.
+    Whether memory is retained.
   """
   if any(name.startswith(_CHOSEN) for name in os.environ):
     return False
-  if sys.platform != "linux" or not _cpu_alone():
+  if sys.platform != "linux" or not _has_cpus_only():
     return False
   with contextlib.suppress(AttributeError):  # Of other C libraries.
     mallopt = ctypes.CDLL(None).mallopt
@@ -59,8 +59,8 @@ def keep_memory() -> bool:
   return False
 
 
-def _cpu_alone() -> bool:
-  """Returns whether CPUs are all that JAX will find, without starting it."""
+def _has_cpus_only() -> bool:
+  """Whether JAX will find CPUs only; does not start it."""
   # pyrefly: ignore[missing-attribute]
   platforms = jax.config.jax_platforms
   if platforms:

@@ -1,4 +1,4 @@
-"""Keeps compiled programs from one start to the next."""
+"""The persistent cache of compiled programs."""
 
 import contextlib
 import pathlib
@@ -9,20 +9,20 @@ from absl import logging
 from bitnet_jax.extras import MissingExtraError, need
 from bitnet_jax.files import cache_folder, make_private
 
-# Programs that compile faster than this, in seconds, are compiled again.
+# Seconds; programs that compile faster are not cached.
 MIN_SECONDS = 0.2
-# Bytes of all programs that are kept; those not used for longest are removed.
+# Bytes of all cached programs; the least recently used ones are removed.
 MAX_BYTES = 2 * 2**30
 
 
 def keep_compiled() -> None:
-  """Turns JAX's compilation cache on, if nothing has been said about it.
+  """Turns JAX's compilation cache on, unless it is configured already.
 
-  ``JAX_COMPILATION_CACHE_DIR`` puts it elsewhere, and
+  ``JAX_COMPILATION_CACHE_DIR`` sets its folder, and
   ``JAX_ENABLE_COMPILATION_CACHE=false`` turns it off, as for any JAX program.
   It holds ``JAX_COMPILATION_CACHE_MAX_SIZE`` bytes, by default ``MAX_BYTES``,
-  and needs the package filelock for that. What is in the cache is executed, so
-  it stays off where other users can write to the folder.
+  and needs the package filelock for that. Its content is executed, so it stays
+  off if other users can write to the folder.
   """
   # pyrefly: ignore[missing-attribute]
   if jax.config.jax_compilation_cache_dir is not None:
@@ -43,9 +43,9 @@ def keep_compiled() -> None:
 
 
 def _date_programs(folder: pathlib.Path) -> None:
-  """Notes when programs were used last that were kept without a limit.
+  """Adds the time of last use to programs that were cached without a limit.
 
-  JAX notes it if it limits the size, and then fails for those without a note.
+  With a limit, JAX fails for programs without this time.
   """
   for path in folder.glob("*-cache"):
     note = path.with_name(f"{path.name.removesuffix('-cache')}-atime")

@@ -1,7 +1,7 @@
-"""Several processes: how they join, agree and take turns.
+"""Several processes: joining, exchanging texts, taking turns.
 
-All functions are called by every process, in the same order; with a single
-process they do the obvious.
+Every process must call these functions in the same order. With one process
+they call or return their argument.
 """
 
 import json
@@ -15,8 +15,8 @@ from jax.experimental import multihost_utils
 
 from bitnet_jax.train.folder.records import differences
 
-# A process that is not heard of for so long is lost, and ends all others; so
-# does one that waits so long for the others to end.
+# A process without a heartbeat for so long counts as lost, and ends all others;
+# so does one that waits so long for the others to end.
 HEARTBEAT_SECONDS = 30
 
 
@@ -28,16 +28,16 @@ def initialize(
 ) -> None:
   """Joins the other processes; must come before any use of JAX.
 
-  On Cloud TPU, SLURM, GKE and Open MPI, JAX finds all three out by itself.
+  On Cloud TPU, SLURM, GKE and Open MPI, JAX finds all three values by itself.
 
   Args:
     coordinator: "host:port" of the first process.
-    num_processes: how many there are.
-    process_id: number of this one.
+    num_processes: number of processes.
+    process_id: index of this one.
 
   Raises:
-    ValueError: if only some of the three are given, or if there is nothing to
-      find them out from.
+    ValueError: if only some of the three are given, or none and JAX does not
+      find them.
   """
   given = {
     "--coordinator": coordinator,
@@ -72,7 +72,7 @@ def initialize(
 
 
 def is_primary() -> bool:
-  """Whether this is the process that writes."""
+  """Whether this is the process that writes the files of a run."""
   return jax.process_index() == 0
 
 
@@ -95,20 +95,20 @@ def gather_rows(rows: jax.Array) -> np.ndarray:
   """Returns all rows of an array, in order.
 
   Args:
-    rows: [n, ...], over the devices of all processes.
+    rows: [n, ...], sharded over the devices of all processes.
   """
   return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
 def on_primary(function: Callable[[], Any]) -> Any:
-  """Calls a function in the primary process and tells all what it returned.
+  """Calls a function in the primary process, and returns its result in all.
 
   Args:
-    function: returns what JSON can hold.
+    function: its result must be JSON.
 
   Raises:
-    ValueError: in the others, if it raised an error in the primary, where the
-      error itself is raised.
+    ValueError: in other processes, for any error in the primary one, which
+      raises the error itself.
   """
   if jax.process_count() == 1:
     return function()
@@ -122,12 +122,12 @@ def on_primary(function: Callable[[], Any]) -> Any:
 
 
 def primary_first(function: Callable[[], Any]) -> Any:
-  """Calls a function in the primary process, then in all others.
+  """Calls a function in the primary process, and then in all others.
 
-  For what leaves a file that the others read.
+  Use it for a function that leaves a file which the others read.
 
   Raises:
-    ValueError: if it raised an error in another process, naming that.
+    ValueError: for an error in another process, naming it.
   """
   if jax.process_count() == 1:
     return function()
@@ -148,7 +148,7 @@ def _attempt(function, *, wanted):
     return None, None
   try:
     return function(), None
-  except Exception as error:  # Told to the other processes, then raised.
+  except Exception as error:  # Sent to the other processes, then raised.
     return None, error
 
 
@@ -157,7 +157,7 @@ def _described(error):
 
 
 def _raise_from_all(error, problems):
-  """Raises the error of this process, or else one that names another's."""
+  """Raises the error of this process, or one that names another process."""
   if error is not None:
     raise error
   for process, problem in enumerate(problems):
@@ -166,13 +166,13 @@ def _raise_from_all(error, problems):
 
 
 def check_agreement(content: Mapping[str, Any]) -> None:
-  """Checks that all processes are about to run the same.
+  """Checks that all processes have the same config, versions and so on.
 
   Args:
-    content: what JSON can hold: config, versions and so on.
+    content: what must agree, as JSON.
 
   Raises:
-    ValueError: naming a process and what differs there.
+    ValueError: naming a process and the differences.
   """
   texts = gather_texts(json.dumps(content, sort_keys=True))
   for process, text in enumerate(texts):
@@ -191,15 +191,15 @@ def barrier(name: str) -> None:
 
 
 class Preemption:
-  """Tells all processes at the same step that one of them is to end.
+  """Reports to all processes, at the same step, that one of them must end.
 
-  A notice of preemption, or SIGTERM, to any process counts.
+  That is after a preemption notice, or SIGTERM, to any process.
   """
 
   def __init__(self):
     self._asked = 0
 
   def reached(self) -> bool:
-    """Whether to stop before the next step; asked by all, equally often."""
+    """Whether to stop; all processes must call it equally often."""
     self._asked += 1
     return multihost_utils.reached_preemption_sync_point(self._asked)

@@ -1,4 +1,4 @@
-"""How fast a run is, and where its time goes."""
+"""Speed of a run: examples per second, utilization, lost time."""
 
 import contextlib
 import time
@@ -10,9 +10,9 @@ from bitnet_jax.analysis import chips
 
 
 class Speed:
-  """Measures from one logged step to the next.
+  """Measures the speed from one logged step to the next.
 
-  Times are of this process; work is that of all chips.
+  Times are of this process, work is of all chips.
   """
 
   def __init__(
@@ -28,7 +28,7 @@ class Speed:
       examples: of a step.
       tokens: of a step; 0 where examples have none.
       flops: operations of a step by dtype of the factors, see ``flops.count``;
-        held against the peaks of the chip, if it is known.
+        ``None`` for chips whose peaks are not known.
     """
     self._work = {"examples": examples} | ({"tokens": tokens} if tokens else {})
     self._chip = chips.find(jax.devices()[0].device_kind)
@@ -36,7 +36,7 @@ class Speed:
     self.begin(0)
 
   def begin(self, step: int) -> None:
-    """Starts anew after a step."""
+    """Starts a new measurement after a step."""
     self._lost = {"data": 0.0, "other": 0.0}
     self._began, self._step = time.monotonic(), step
 
@@ -50,14 +50,14 @@ class Speed:
       self._lost[what] += time.monotonic() - began
 
   def report(self, step: int) -> dict[str, float]:
-    """Returns what was reached since the last report, and starts anew.
+    """Returns the speed since the last report, and starts a new measurement.
 
-    ``examples_per_second_chip`` and so on over all of the time;
-    ``lost_to_data`` and ``lost_to_other`` (evaluation, checkpoints, statistics)
-    as shares of it; ``utilization``, the least time that the products could
-    take on the chips over the time without evaluation and the like, and its
-    two parts: that of int8 products, held against the int8 peak, and that of
-    the others, held against the bfloat16 peak.
+    ``examples_per_second_chip`` and the like; ``lost_to_data`` and
+    ``lost_to_other`` (evaluation, checkpoints, statistics), fractions of the
+    time; ``utilization``, the least time of the products on these chips as a
+    fraction of the time that is not lost to other work. ``utilization`` is the
+    sum of that of int8 products, relative to the int8 peak, and that of the
+    others, relative to the bfloat16 peak.
     """
     now, steps = time.monotonic(), step - self._step
     elapsed = max(now - self._began, 1e-9)
@@ -73,8 +73,8 @@ class Speed:
       int8 = {"int8": self._flops.get("int8", 0.0)}
       rest = {n: f for n, f in self._flops.items() if n != "int8"}
       for name, part in (("int8", int8), ("float", rest)):
-        share = chips.utilization(part, busy, count, self._chip)
-        found[f"utilization_{name}"] = share
+        used = chips.utilization(part, busy, count, self._chip)
+        found[f"utilization_{name}"] = used
       found["utilization"] = (
         found["utilization_int8"] + found["utilization_float"]
       )

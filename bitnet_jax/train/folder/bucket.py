@@ -17,12 +17,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from bitnet_jax.files import (
-  PathLike,
-  local_path,
-  read_bytes,
-  write_atomically,
-)
+from bitnet_jax.files import PathLike, local_path, read_bytes, write_atomically
 
 SCHEME = "gs://"
 CHECKPOINTS = "checkpoints"

@@ -18,9 +18,10 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from bitnet_jax import choices
+from bitnet_jax.train.config.groups import CheckpointOptions
 from bitnet_jax.train.devices import multihost
 from bitnet_jax.train.folder import bucket, seals
-from bitnet_jax.train.folder.progress import CheckpointOptions, Progress
+from bitnet_jax.train.folder.seals import Progress
 from bitnet_jax.train.state import TrainState
 
 

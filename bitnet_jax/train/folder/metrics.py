@@ -87,8 +87,7 @@ class MetricsWriter(SilentWriter):
     self.start_time = kept[-1]["time"] if kept else 0.0
     self._file = path.open("a", buffering=1, encoding="utf-8")
     self._events = EventFile(
-      workdir / EVENTS,
-      purge_step=restored_step + 1 if restored_step else None,
+      workdir / EVENTS, purge_step=restored_step + 1 if restored_step else None
     )
     self._step, self._time = restored_step, self.start_time
     self._pending: dict[str, float] = {}

@@ -71,7 +71,7 @@ def best_of(
 
 def switch_of(experiment: Experiment, folder: pathlib.Path) -> dict[str, float]:
   """Returns the effect of a late start of quantization on the loss."""
-  start = experiment.settings.quant.make_phase_in().start
+  start = experiment.settings.quant.phase_in.start
   return measure_switch(read_metrics(folder), start) if start else {}
 
 

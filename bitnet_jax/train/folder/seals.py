@@ -15,14 +15,37 @@ from typing import Any
 from etils import epath
 
 from bitnet_jax.files import LARGEST_JSON, parse_json
+from bitnet_jax.train.config.groups import CheckpointOptions
 from bitnet_jax.train.folder import bucket
-from bitnet_jax.train.folder.progress import Progress
 
 FORMAT = 1
 SEAL = "seal.json"
 STEP_NAME = re.compile(r"\d{6,}")
 # Threads that read a checkpoint for its sums, and bytes that each reads.
 _READERS, _PART = 8, 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """The best value of the metric after some evaluations.
+
+  Attributes:
+    best: the value; ``None`` before any evaluation.
+    best_step: its step.
+    stale: number of evaluations since then.
+  """
+
+  best: float | None = None
+  best_step: int = 0
+  stale: int = 0
+
+  def after(
+    self, step: int, value: float, options: CheckpointOptions
+  ) -> "Progress":
+    """Returns the progress after one more evaluation."""
+    if options.better(value, self.best):
+      return Progress(value, step, 0)
+    return dataclasses.replace(self, stale=self.stale + 1)
 
 
 def steps(directory: epath.Path) -> list[int]:

@@ -1,7 +1,7 @@
-"""What a switch from full precision to ternary weights costs, and how long.
+"""Spike and recovery of the loss after a late start of quantization.
 
-Continual quantization-aware pre-training (2502.11895) switches late: the loss
-spikes, and comes back.
+Continual quantization-aware pre-training (arXiv 2502.11895) starts it late: the
+loss spikes, and recovers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,20 @@ import numpy as np
 from absl import logging
 
 LOSS = "train/loss"
-# Logged losses that are averaged, lest a single batch tell what is normal; and
-# the share of those before the switch that are at most, lest the descent of the
-# first steps do.
+# Logged losses that are averaged at most, and the fraction of those before the
+# switch: earlier ones belong to the descent of the first steps.
 WINDOW, NEWEST = 10, 0.25
 
 
 def measure_switch(
   metrics: Sequence[Mapping[str, Any]], start: int
 ) -> dict[str, float]:
-  """Returns how the training loss took the switch.
+  """Returns how the training loss changed at the start of quantization.
 
-  All in terms of logged losses, ``WINDOW`` of which are averaged: "before", the
-  last that lie before the switch, but of few of them the newest quarter;
-  "spike", by how much any loss after it is higher than that at most; and
-  "recovery_steps", after how many steps the average is back at it, if it is.
+  All are computed from logged losses. "before" is the average of the last
+  ``WINDOW`` before the switch, or of the newest quarter of few. "spike" is how
+  far the largest later loss lies above it. "recovery_steps" is the number of
+  steps until the average is back at it, if it ever is.
 
   Args:
     metrics: lines of ``metrics.jsonl``.
@@ -51,10 +50,8 @@ def measure_switch(
     )
   level = float(np.mean(before[-newest:]))
   steps, losses = map(np.asarray, zip(*after, strict=True))
-  found = {
-    "switch/before": level,
-    "switch/spike": max(float(losses.max()) - level, 0.0),
-  }
+  spike = max(float(losses.max()) - level, 0.0)
+  found = {"switch/before": level, "switch/spike": spike}
   width = min(WINDOW, len(before), len(losses))
   averages = np.convolve(losses, np.full(width, 1 / width), mode="valid")
   (back,) = np.nonzero(averages <= level)

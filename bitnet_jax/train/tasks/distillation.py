@@ -166,7 +166,7 @@ def find_teacher(folder: PathLike) -> Teacher:
   except workdir.WorkdirError as error:
     raise ValueError(f"{KEY}: {error}") from error
   settings = parse_settings(config, TASKS)
-  settings.quant.make_phase_in().check_active(run.step, f"{KEY} {folder}")
+  settings.quant.phase_in.check_active(run.step, f"{KEY} {folder}")
   return Teacher(run=run, settings=settings)
 
 

@@ -35,7 +35,6 @@ def parse_all(config):
   """Parses a config, with the parts of ``quant`` that are parsed on use."""
   settings = parse_settings(config, TASKS)
   settings.quant.make_rules()
-  settings.quant.make_phase_in()
   return settings
 
 

@@ -19,7 +19,7 @@ def warn(
   )
   settings = types.SimpleNamespace(
     eval_every=eval_every,
-    quant=types.SimpleNamespace(make_phase_in=lambda: phase_in),
+    quant=types.SimpleNamespace(phase_in=phase_in),
     checkpoint=options,
     early_stopping=options,
     profile=types.SimpleNamespace(start=profiled),

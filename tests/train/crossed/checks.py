@@ -110,7 +110,7 @@ def result_is_complete(run: Finished) -> None:
 def best_step(run: Finished, logged: dict[int, dict[str, float]]) -> int:
   """Returns the step of the best evaluation under full quantization."""
   settings = run.experiment.settings
-  options, phase_in = settings.checkpoint, settings.quant.make_phase_in()
+  options, phase_in = settings.checkpoint, settings.quant.phase_in
   values = {
     step: line[options.metric]
     for step, line in logged.items()
@@ -175,7 +175,7 @@ def accumulation_is_exact(run: Finished) -> None:
   config = copy.deepcopy(run.config)
   tiny.override(config, {"optim__accumulate_steps": 1})
   experiment = runner.build(config)
-  strength = experiment.settings.quant.make_phase_in().strength(0)
+  strength = experiment.settings.quant.phase_in.strength(0)
   with experiment.activate():
     batch = place_batch(
       experiment.data.train_batch(0),
