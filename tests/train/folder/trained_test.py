@@ -13,7 +13,7 @@ from bitnet_jax.train import model, runner
 from bitnet_jax.train.build import build
 from bitnet_jax.train.config.settings import MeshOptions
 from bitnet_jax.train.folder import data_facts, workdir
-from bitnet_jax.train.folder.progress import Progress
+from bitnet_jax.train.folder.seals import Progress
 from bitnet_jax.train.folder.trained import load_model
 from tests.train.tasks.registry_test import CASES
 
