@@ -1,9 +1,9 @@
-"""Documents as bags of words, and batches of them.
+"""Batches of documents as bags of words.
 
-A batch is flat arrays, never padded to the longest document. Nearly all
-batches of training have one size, so that steps can be taken together; the
-others have twice the room, or four times, and so on, so that few programs are
-compiled.
+A batch consists of flat arrays, which are not padded to the longest document.
+Nearly all training batches have one size, so that several steps can run in one
+program. Larger batches have twice that size, or four times, and so on, so that
+few programs are compiled.
 """
 
 import dataclasses
@@ -43,10 +43,10 @@ class BagsOfWords:
 def occurring(splits: Sequence[Ragged]) -> np.ndarray:
   """Returns the ids that occur in any of the splits, int32, ascending.
 
-  Only these need a row in the embedding table. An id that occurs in no training
-  document gets no gradient, and without weight decay its row stays as it was
-  initialized. So a table of these rows does for the documents at hand what a
-  table of the whole vocabulary does.
+  Only these need a row in the embedding table. The row of an id that occurs in
+  no training document gets no gradient, and without weight decay it stays at
+  its initial value. So a table of these rows gives the same results as one of
+  the whole vocabulary.
   """
   ids = [split.values for split in splits]
   return np.unique(np.concatenate(ids)).astype(np.int32)
@@ -83,8 +83,8 @@ def count_words(
   Args:
     split: ids of n documents.
     labels: [n].
-    vocabulary: the ascending ids that there are; a bag has places in it.
-    name: of the split, for messages.
+    vocabulary: ascending ids; a bag refers to them by index.
+    name: name of the split, for messages.
     idf: factor of each token, by `inverse_frequency`. With it, the weight of a
       token is its count times its factor, scaled so that the squares of a
       document sum to 1 (TF-IDF). Without it, it is the count divided by the

@@ -1,11 +1,11 @@
 """Batches of graphs, padded to a budget of nodes and edges.
 
-A batch has parts, so that devices can share it. A part is one array of nodes
-and one of edges, in which its graphs stand one behind the other. For all parts
-to fit one size with little padding, the graphs of a split are put in order of
-size and cut into as many rows as a batch has places; a batch takes one graph,
-at random, out of each row. So an epoch goes once through all graphs, and the
-largest batch that there can be is known before the first.
+A batch has parts, so that it can be split over devices. A part is one array of
+nodes and one of edges, in which its graphs follow one another. To fit all parts
+into one size with little padding, the graphs of a split are sorted by size and
+divided into as many rows as a batch has graphs. A batch takes one random graph
+from each row. So an epoch goes once through all graphs, and the size of the
+largest possible batch is known in advance.
 """
 
 import dataclasses
@@ -35,10 +35,10 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-  """How batches are made of a split.
+  """How the graphs of a split form batches.
 
   Attributes:
-    batch_size: graphs of a batch; an epoch's batches may lack some, evenly.
+    batch_size: graphs in a batch; batches may have fewer, evenly spread.
     parts: number of parts of a batch; divides ``batch_size``.
   """
 
@@ -75,12 +75,12 @@ class Layout:
     nodes: int | None,
     edges: int | None,
   ) -> Budget:
-    """Returns the budget asked for, after checking that all batches fit.
+    """Returns the requested budget, after checking that all batches fit.
 
     Args:
-      splits: of graphs.
-      nodes: budget of a part; ``None`` takes the least there can be.
-      edges: likewise.
+      splits: splits of graphs.
+      nodes: budget of nodes in a part; ``None`` takes the least possible.
+      edges: budget of edges in a part, likewise.
 
     Raises:
       ValueError: a graph, or a batch, is larger; names the graph and its size.
@@ -179,7 +179,7 @@ def _parts(layout, process_index, process_count):
 
 
 def assemble(split: GraphSplit, chosen: np.ndarray, budget: Budget) -> Batch:
-  """Puts graphs together.
+  """Concatenates graphs into the arrays of a batch.
 
   Args:
     split: of the graphs.

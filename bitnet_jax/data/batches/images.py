@@ -1,4 +1,4 @@
-"""Batches of arrays: images, which can be augmented, or feature vectors."""
+"""Batches of images, optionally augmented, or of feature vectors."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ class Arrays:
 
   Attributes:
     split: inputs [n, *shape], labels [n].
-    random_crop: pixels by which images are moved at most, 0 for none.
+    random_crop: most pixels by which images are shifted, 0 for none.
     random_flip: whether images are mirrored with probability 1/2.
 
   Raises:
@@ -68,7 +68,7 @@ def draw_offsets(
 def crop(
   images: np.ndarray, offsets: np.ndarray, *, padding: int
 ) -> np.ndarray:
-  """Cuts one window of the original size out of each zero-padded image.
+  """Crops a window of the original size from each zero-padded image.
 
   Args:
     images: [n, height, width, channels].
@@ -91,7 +91,7 @@ def crop(
 def random_crop(
   images: np.ndarray, rng: np.random.Generator, *, padding: int
 ) -> np.ndarray:
-  """Moves each image by up to `padding` pixels; what comes in is zero.
+  """Shifts each image by up to `padding` pixels, filling with zeros.
 
   Args:
     images: [n, height, width, channels].

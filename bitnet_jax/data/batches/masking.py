@@ -1,4 +1,4 @@
-"""Masked language models (BERT): rows of which some tokens are masked."""
+"""Batches for masked language models (BERT)."""
 
 import dataclasses
 
@@ -11,18 +11,17 @@ from bitnet_jax.data.text.tokenizers import Tokenizer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Masked:
-  """Rows with masked tokens, the targets of the model; see `masked`.
+  """Rows with masked tokens, which the model predicts; see `masked`.
 
   Attributes:
-    rows: what is masked.
-    mask_id: what most of the chosen tokens become.
-    special: bool [vocab_size], tokens that are never chosen.
-    ordinary: int32 [m], tokens that a chosen one can become.
-    rate: fraction of the tokens that are chosen.
-    mask_share: fraction of the chosen that become `mask_id`.
-    random_share: fraction of the chosen that become any token.
-    predictions: how many tokens of a row are chosen at most; `None` for any
-      number.
+    rows: the rows to mask.
+    mask_id: id of the mask token.
+    special: bool [vocab_size], tokens that are never masked.
+    ordinary: int32 [m], tokens that may replace a masked one.
+    rate: fraction of the tokens that are masked.
+    mask_share: fraction of the masked tokens that become `mask_id`.
+    random_share: fraction of the masked tokens that become a random token.
+    predictions: most masked tokens in a row; `None` for any number.
   """
 
   rows: packing.Packed
@@ -40,20 +39,20 @@ class Masked:
   def batch(self, indices: np.ndarray, draws: Draws) -> Batch:
     """Returns the batch of the rows with tokens masked.
 
-    "targets" are the tokens as they were, and "mask" is 1 where one was chosen.
-    With a number of `predictions` both are of the tokens at "places" only,
-    int32 [rows, predictions]: the chosen ones in order, then any others.
+    "targets" are the original tokens, and "mask" is 1 where a token is masked.
+    With `predictions`, both hold only the tokens at "places", int32 [rows,
+    predictions]: the masked ones in order, then any others.
     """
     batch = self.rows.batch(indices, draws)
     tokens = batch["tokens"]
-    # Two words a token: whether it is chosen and for what; and another token.
+    # Two words a token: whether and how it is masked; and a random token.
     words = draws.words(2 * self.rows.seq_len)
     chance, other = np.split(words, 2, axis=1)
     chance = uniform(chance)
     eligible = (batch["segment_ids"] > 0) & ~self.special[tokens]
     chosen = eligible & (chance < self.rate)
     if self.predictions is not None:
-      # Of too many the ones with the smallest words stay, which are any.
+      # If there are too many, those with the smallest random words stay.
       order = np.argsort(np.where(chosen, other, np.uint64(2**64 - 1)), axis=1)
       rank = np.argsort(order, axis=1)
       chosen &= rank < self.predictions
@@ -84,20 +83,20 @@ def masked(
   random_share: float = 0.1,
   predictions: int | None = None,
 ) -> Masked:
-  """Masks tokens of rows, as the masked language model of BERT does.
+  """Masks tokens of rows as in BERT.
 
-  Each token but the special ones is chosen with probability `rate`. A chosen
-  one becomes the mask, or any token that is not special, or stays.
+  Each token that is not special is masked with probability `rate`: it becomes
+  the mask token or a random ordinary token, or stays as it is.
 
   Args:
     rows: see `packing.encoder_rows`.
-    tokenizer: has a token mask.
+    tokenizer: vocabulary with a mask token.
     rate: in (0, 1].
-    mask_share: fraction of the chosen that become the mask.
-    random_share: fraction of the chosen that become any token; together at most
-      1.
-    predictions: how many tokens of a row are chosen at most, of more a random
-      part; a model then makes logits of as many only. `None` for any number.
+    mask_share: fraction of the masked tokens that become the mask token.
+    random_share: fraction that become a random token; together at most 1.
+    predictions: most masked tokens in a row, chosen at random if there are
+      more; the model then computes only this many logits per row. `None` for
+      any number.
 
   Raises:
     ValueError: an argument is out of range.

@@ -1,19 +1,18 @@
-"""Which examples a batch holds: a pure function of (seed, step, process).
+"""The order of examples in batches: a pure function of (seed, step, process).
 
-There is no state. Every epoch of training goes through all examples in a new
-order, and batches run across the end of an epoch, so that no example is left
-out. The batches of all processes, one after the other, are the batch of a
-single process. Orders and draws come from NumPy generators, whose numbers are
-the same on every machine with the same NumPy.
+There is no iterator state. Every training epoch goes through all examples in a
+new order. Batches continue across the end of an epoch, so no example is left
+out. The batches of all processes, concatenated, equal the batch of a single
+process. Orders and draws come from NumPy generators, which give the same
+numbers on every machine with the same NumPy.
 
-Batches of text share one naming. "tokens" is what the model (or its decoder)
-reads, "targets" what it predicts at each token, "mask" (float32) how much each
-target counts; "places", where present, are the positions that targets and mask
-are of. "segment_ids" number the documents of a row from 1, with 0 for padding;
-"positions" count from 0 in each document; "type_ids" tell the texts of a pair
-apart. An encoder reads "inputs" for a decoder, with "input_mask", 1 for tokens
-and 0 for padding. Rows that are classified have "labels" in place of "targets".
-Ids are int32.
+Batches of text use these names. The model (or its decoder) reads "tokens" and
+predicts "targets"; "mask" (float32) is the weight of each target. "places", if
+present, are the positions of targets and mask. "segment_ids" number the
+documents in a row from 1, with 0 for padding; "positions" count from 0 in each
+document; "type_ids" distinguish the texts of a pair. In an encoder-decoder the
+encoder reads "inputs", with "input_mask" 1 for tokens and 0 for padding. Rows
+to classify have "labels" instead of "targets". Ids are int32.
 """
 
 import collections.abc
@@ -26,7 +25,7 @@ import numpy as np
 
 Batch = dict[str, np.ndarray]
 _T = TypeVar("_T")
-# The last number of a seed, which keeps random streams apart.
+# The last number of a seed, which separates random streams.
 _ORDER, _TRAINING, _EVALUATION = 1, 2, 3
 
 
@@ -36,7 +35,7 @@ class Draws:
 
   Attributes:
     seed: (seed, step) in training, (seed,) in evaluation.
-    stream: keeps training and evaluation apart.
+    stream: separates training and evaluation.
     rows: int64 [rows], the row of the global batch that each example has in
       training, and the index of the example in evaluation; ascending.
     batch_size: examples of the global batch.
@@ -57,19 +56,19 @@ class Draws:
     return drawn[self.rows - first]
 
   def generator(self) -> np.random.Generator:
-    """Returns a generator for what is drawn for the global batch at once."""
+    """Returns a generator for draws that cover the whole global batch."""
     return np.random.default_rng(self.seed)
 
 
 class Examples(Protocol):
-  """Examples, a number of which make a batch."""
+  """Examples that can be gathered into a batch."""
 
   def batch(self, indices: np.ndarray, draws: Draws) -> Batch:
     """Returns a batch of new arrays.
 
     Args:
-      indices: of the examples, int64 [rows].
-      draws: the batch is a function of these and of the indices.
+      indices: int64 [rows], the indices of the examples.
+      draws: random numbers; the batch depends on these and the indices only.
     """
     ...
 
@@ -86,7 +85,7 @@ def train_batches(
 ) -> Callable[[int], Batch]:
   """Returns the function from a step to its batch.
 
-  What is random in an example is drawn anew at each step.
+  Random choices in an example are drawn again at each step.
 
   Args:
     examples: at least one.
@@ -126,14 +125,14 @@ def eval_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> Sequence[Batch]:
-  """Returns the batches that go through examples once, in order.
+  """Returns the batches of one pass through examples, in order.
 
-  All batches have one size, so that a step is compiled once. The last is padded
-  with the last example. "mask" is 0 there. What is random in an example depends
-  on the seed and its index only.
+  All batches have one size, so that a step is compiled once. The last one is
+  padded with the last example, with "mask" 0. Random choices in an example
+  depend on the seed and its index only.
 
   Args:
-    examples: none is fine, and gives no batch.
+    examples: the examples; without any there are no batches.
     batch_size: examples a step over all processes.
     seed: not negative.
     process_index: this process, in [0, process_count).
@@ -164,14 +163,9 @@ def eval_batches(
 
 
 def check_training(count: int, seed: int) -> None:
-  """Raises a ValueError unless examples can be put in order.
-
-  Args:
-    count: number of examples.
-    seed: of their order.
-  """
+  """Raises a ValueError unless there are examples and the seed is valid."""
   if not count:
-    raise ValueError("cannot make training batches of no example")
+    raise ValueError("cannot make training batches without examples")
   _check_seed(seed)
 
 
@@ -208,13 +202,13 @@ def process_rows(
 def epoch_indices(
   count: int, seed: int, batch_size: int, rows: slice, step: int
 ) -> np.ndarray:
-  """Returns which examples some rows of a training batch hold, int64.
+  """Returns the indices of the examples in rows of a training batch, int64.
 
   Args:
     count: number of examples.
-    seed: of the order of the epochs, a new one each.
-    batch_size: examples a step; batches run across the end of an epoch.
-    rows: of the batch.
+    seed: seed of the epochs' orders.
+    batch_size: examples a step; batches continue across the end of an epoch.
+    rows: rows of the batch.
     step: number of the batch.
   """
   start = step * batch_size + rows.start
@@ -241,7 +235,7 @@ def draw(
   """Draws random bits for consecutive rows.
 
   Args:
-    seed: not negative integers that name the stream.
+    seed: non-negative integers that identify the stream.
     first: number of the first row; a row has the same bits whichever rows are
       drawn with it.
     rows: number of rows.
@@ -258,20 +252,20 @@ def draw(
 
 
 def uniform(words: np.ndarray) -> np.ndarray:
-  """Turns random bits into float64 numbers in [0, 1) of the same shape."""
+  """Converts random bits to float64 numbers in [0, 1) of the same shape."""
   return (words >> np.uint64(11)) * 2.0**-53
 
 
 @dataclasses.dataclass(frozen=True)
 class InOrder(collections.abc.Sequence[_T]):
-  """Batches that go through examples once, each made when asked for.
+  """The batches of one pass through examples, made lazily.
 
   Attributes:
     total: number of examples.
     batch_size: examples a step over all processes.
-    rows: those of a global batch that are made.
-    make: takes the indices of examples, int64 [rows], and whether each is real
-      or pads the last batch, bool [rows].
+    rows: the rows of a global batch that this process makes.
+    make: makes a batch from the indices of examples, int64 [rows], and whether
+      each is real or padding, bool [rows].
   """
 
   total: int

@@ -1,6 +1,6 @@
-"""Rows of tokens out of documents: fixed-length chunks, and packed documents.
+"""Rows of tokens from documents: fixed-length chunks, or packed documents.
 
-For the names in a batch see `order`.
+`order` defines the names in a batch.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ class Chunks:
 
   Attributes:
     sequence: int32 [n], n >= 2.
-    seq_len: tokens a window.
-    stride: how far windows are apart; what the one before has as targets has
-      no weight.
+    seq_len: tokens in a window.
+    stride: distance between the starts of windows; targets of the previous
+      window have no weight.
   """
 
   sequence: np.ndarray
@@ -38,7 +38,7 @@ class Chunks:
     last = len(self.sequence) - 1
     places = starts + np.arange(self.seq_len + 1)
     window = self.sequence[np.minimum(places, last)]
-    # Targets of the first window are all new, of others the last `stride`.
+    # All targets of the first window are new; of others the last `stride`.
     old = np.where(starts > 0, self.seq_len - self.stride, 0)
     fresh = np.arange(self.seq_len) >= old
     mask = fresh & (places[:, 1:] <= last)
@@ -61,7 +61,7 @@ class Packed:
     places: int64 [segments], where each segment starts in its row.
     offsets: int64 [rows + 1], the first segment of each row; the last is their
       number.
-    seq_len: tokens a row.
+    seq_len: tokens in a row.
     pad_id: id of padding.
   """
 
@@ -119,7 +119,7 @@ def chunks(
   seq_len: int,
   stride: int | None = None,
 ) -> Chunks:
-  """Cuts documents, one after the other, into chunks for a causal model.
+  """Cuts the concatenated documents into chunks for a causal model.
 
   Each document follows an end-of-text token, and the last ends with one:
   `eos a a eos b b b eos`. Chunks of `seq_len + 1` overlap by a token, so that
@@ -128,10 +128,10 @@ def chunks(
 
   Args:
     documents: at least one, none empty.
-    tokenizer: has an end-of-text token.
-    seq_len: tokens a chunk.
-    stride: for evaluation with more context: chunks start so far apart, from 1
-      to `seq_len`, and what was a target before has no weight.
+    tokenizer: vocabulary with an end-of-text token.
+    seq_len: tokens in a chunk.
+    stride: distance between the starts of chunks, from 1 to `seq_len`. A small
+      stride evaluates with more context; repeated targets have no weight.
 
   Raises:
     ValueError: an argument is out of range, or there is no document.
@@ -149,16 +149,16 @@ def chunks(
 def packed(documents: Ragged, tokenizer: Tokenizer, *, seq_len: int) -> Packed:
   """Packs whole documents into rows for a causal model.
 
-  What the model reads of a document is `eos a b c`, what it has to say
-  `a b c eos`. A document goes to the open row with the least room that is
-  enough. A document longer than a row is cut into segments. Each starts with
-  the last target of the segment before, so that every token is a target once.
-  The number of segments is logged.
+  For a document the model reads `eos a b c` and predicts `a b c eos`. A
+  document goes to the open row with the least room that is enough. A document
+  longer than a row is cut into segments. Each segment starts with the last
+  target of the previous one, so that every token is a target once. The number
+  of segments is logged.
 
   Args:
     documents: at least one, none empty.
-    tokenizer: has an end-of-text token.
-    seq_len: tokens a row.
+    tokenizer: vocabulary with an end-of-text token.
+    seq_len: tokens in a row.
 
   Raises:
     ValueError: an argument is out of range, or there is no document.
@@ -184,12 +184,12 @@ def encoder_rows(
 
   Args:
     documents: at least one, none empty.
-    tokenizer: has tokens cls and sep.
-    seq_len: tokens a row.
-    joined: whether documents, with a token sep between them, are one text that
-      is cut into rows; else rows hold whole documents that do not see each
-      other, as many as fit (see `packed`). A document that is too long is cut,
-      which is logged.
+    tokenizer: vocabulary with the tokens cls and sep.
+    seq_len: tokens in a row.
+    joined: whether documents, with a token sep between them, form one text that
+      is cut into rows. Otherwise rows hold as many whole documents as fit,
+      which do not attend to each other (see `packed`). A document that is too
+      long is cut, which is logged.
 
   Raises:
     ValueError: an argument is out of range, or there is no document.
@@ -218,7 +218,7 @@ def encoder_rows(
 
 
 def check_length(name: str, length: int, least: int) -> None:
-  """Raises a ValueError unless a row can hold what it must."""
+  """Raises a ValueError if rows are too short."""
   if length < least:
     raise ValueError(f"{name} must be at least {least}, it is {length}")
 
@@ -226,12 +226,12 @@ def check_length(name: str, length: int, least: int) -> None:
 def _joined(documents, separator):
   """Returns documents with a token before each and after the last."""
   if not len(documents):
-    raise ValueError("there is no document to make examples of")
+    raise ValueError("there are no documents to make examples from")
   return np.insert(documents.values, documents.offsets, separator)
 
 
 def _segments(starts, lengths, most, unit):
-  """Cuts what is longer than `most`; returns starts and lengths."""
+  """Cuts documents longer than `most`; returns starts and lengths."""
   counts = -(-lengths // most)
   owner, number = _ranges(counts)
   cut = np.flatnonzero(counts > 1)
@@ -265,12 +265,12 @@ def _pack(sequence, starts, lengths, seq_len, tokenizer):
 
 
 def _best_fit(lengths, capacity):
-  """Puts each length into the row with the least room that is enough.
+  """Places each length into the row with the least room that is enough.
 
   Returns:
-    Row and place in it of each length, int64 [n].
+    The row of each length and its place in the row, int64 [n].
   """
-  # Rows begun, by what is left.
+  # Open rows, by their free room.
   by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
   rooms = 0  # bit r is set if a row has room r
   rows, places, count = [], [], 0

@@ -1,6 +1,6 @@
-"""Rows of one example each: pairs to translate, texts to classify.
+"""Rows of one example each: translation pairs, and texts to classify.
 
-For the names in a batch see `order`.
+`order` defines the names in a batch.
 """
 
 import dataclasses
@@ -19,15 +19,15 @@ TOO_LONG = ("error", "cut")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SequencePairs:
-  """Pairs of what is read and what is written; see `sequence_pairs`.
+  """Pairs of input and target sequences; see `sequence_pairs`.
 
   Attributes:
-    sources: n sequences without their ends.
-    targets: n sequences without their ends.
-    input_len: tokens that the encoder reads, padding included.
-    target_len: tokens that the decoder writes, padding included.
-    start_id: what the decoder reads first.
-    eos_id: ends what is read and what is written.
+    sources: n sequences without end tokens.
+    targets: n sequences without end tokens.
+    input_len: tokens of the encoder, padding included.
+    target_len: tokens of the decoder, padding included.
+    start_id: first token that the decoder reads.
+    eos_id: end token of sources and targets.
     pad_id: id of padding.
   """
 
@@ -57,7 +57,7 @@ class SequencePairs:
     }
 
   def _ended(self, ragged, indices, length):
-    """Returns padded sequences with their ends, and which places are real."""
+    """Returns padded sequences with end tokens, and which places are real."""
     lengths = np.minimum(ragged.lengths[indices], length - 1)[:, None]
     places = np.arange(length)
     rows = np.where(
@@ -76,8 +76,8 @@ class ClassifiedRows:
     texts: one or two, each of n sequences.
     labels: int32 or float32 [n].
     seq_len: tokens a row.
-    cls_id: in front of a row.
-    sep_id: after each text.
+    cls_id: token before each row.
+    sep_id: token after each text.
     pad_id: id of padding.
   """
 
@@ -125,14 +125,14 @@ class ClassifiedRows:
 
 
 def _gather(ragged, indices, places, lengths, pad_id):
-  """Returns ids at places of sequences, `pad_id` where there is none."""
+  """Returns ids at places of sequences, `pad_id` beyond their ends."""
   inside = (places >= 0) & (places < lengths)
   at = np.where(inside, ragged.offsets[indices][:, None] + places, 0)
   return np.where(inside, ragged.values[at], np.int32(pad_id))
 
 
 def _fit(lengths, room):
-  """Cuts lengths until they fit, the longer of two first."""
+  """Reduces lengths until they fit, the longer of two first."""
   if len(lengths) == 1:
     return [np.minimum(lengths[0], room)]
   first, second = lengths
@@ -151,16 +151,16 @@ def sequence_pairs(
 ) -> SequencePairs:
   """Makes rows for an encoder-decoder.
 
-  The encoder reads `a b c eos`; the decoder reads `start x y` and writes
+  The encoder reads `a b c eos`; the decoder reads `start x y` and predicts
   `x y eos`.
 
   Args:
     sources: n sequences, none empty.
     targets: n sequences, none empty.
-    tokenizer: has an end of text, and a start (see `start_id`).
-    input_len: tokens that the encoder reads at most, the end among them.
-    target_len: tokens that the decoder writes at most, the end among them.
-    too_long: what becomes of longer ones, "error" or "cut", which is logged.
+    tokenizer: vocabulary with an end token and a start token (see `start_id`).
+    input_len: most tokens of the encoder, including the end.
+    target_len: most tokens of the decoder, including the end.
+    too_long: "error", or "cut" to truncate longer sequences, which is logged.
 
   Raises:
     ValueError: an argument is out of range, or a sequence is too long; names
@@ -189,7 +189,7 @@ def sequence_pairs(
 
 
 def start_id(tokenizer: Tokenizer) -> int:
-  """Returns what a decoder reads first: the token bos, or else pad.
+  """Returns the first token that a decoder reads: bos, or else pad.
 
   Raises:
     ValueError: the vocabulary has neither.
@@ -210,12 +210,12 @@ def classified_rows(
   """Makes rows `cls a a sep` or `cls a a sep b b sep` for an encoder.
 
   Args:
-    texts: one, or two that are compared, each of n sequences, none empty.
+    texts: one or two texts per example, each of n sequences, none empty.
     labels: classes int32 [n], or numbers float32 [n].
-    tokenizer: has tokens cls and sep.
-    seq_len: tokens a row, at least 3, or 5 for two texts.
-    too_long: what becomes of longer ones, "error" or "cut", which is logged:
-      the longer text loses tokens of its end until both fit.
+    tokenizer: vocabulary with the tokens cls and sep.
+    seq_len: tokens in a row, at least 3, or 5 for two texts.
+    too_long: "error", or "cut" to truncate the longer text of an example until
+      it fits, which is logged.
 
   Raises:
     ValueError: an argument is out of range, or an example is too long; names
@@ -242,7 +242,7 @@ def classified_rows(
 
 
 def _check_lengths(lengths, name, most, too_long):
-  """Raises or logs what is too long."""
+  """Raises an error for sequences that are too long, or logs them."""
   choices.check(too_long, TOO_LONG, key="too_long")
   long = np.flatnonzero(lengths > most)
   if not long.size:
@@ -250,8 +250,8 @@ def _check_lengths(lengths, name, most, too_long):
   if too_long == "error":
     raise ValueError(
       f"example {long[0]} has {lengths[long[0]]} tokens, more than"
-      f" {name}={most}, and so have {long.size} of {len(lengths)}; make it"
-      f' {lengths.max()}, or let too_long="cut" cut them'
+      f" {name}={most}; {long.size} of {len(lengths)} examples are too long:"
+      f' use {lengths.max()}, or too_long="cut" to truncate them'
     )
   logging.warning(
     "Cut %d of %d examples to %s=%d tokens; the longest had %d",

@@ -1,4 +1,4 @@
-"""Span corruption (T5): an encoder-decoder writes spans that were taken out."""
+"""Batches for span corruption (T5), for encoder-decoders."""
 
 import dataclasses
 
@@ -12,16 +12,16 @@ from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spans:
-  """Stretches of text with spans taken out; see `span_corruption`.
+  """Chunks of text with masked spans; see `span_corruption`.
 
   Attributes:
-    sequence: int32 [n], the documents, each followed by an end.
-    length: tokens of the sequence an example takes.
-    num_noise: how many of them are taken out.
-    num_spans: in how many spans.
+    sequence: int32 [n], the documents, each followed by an end token.
+    length: tokens of the sequence in an example.
+    num_noise: number of masked tokens in an example.
+    num_spans: number of masked spans.
     sentinels: int32 [num_spans], one for each span.
-    start_id: what the decoder reads first.
-    eos_id: ends what is read and what is written.
+    start_id: first token that the decoder reads.
+    eos_id: end token of inputs and targets.
   """
 
   sequence: np.ndarray
@@ -34,12 +34,12 @@ class Spans:
 
   @property
   def input_len(self) -> int:
-    """How many tokens the encoder reads."""
+    """The number of tokens of the encoder."""
     return self.length - self.num_noise + self.num_spans + 1
 
   @property
   def target_len(self) -> int:
-    """How many tokens the decoder writes."""
+    """The number of tokens of the decoder."""
     return self.num_noise + self.num_spans + 1
 
   def __len__(self) -> int:
@@ -47,8 +47,8 @@ class Spans:
 
   def batch(self, indices: np.ndarray, draws: Draws) -> Batch:
     """Returns "inputs", "input_mask", "tokens", "targets" and "mask"."""
-    # The last example ends with the sequence, so that none needs padding; what
-    # the one before has too is no target again.
+    # The last example ends with the sequence, so that none needs padding; its
+    # overlap with the previous example has no weight.
     firsts = indices[:, None] * self.length
     last = len(self.sequence) - self.length
     places = np.minimum(firsts, last) + np.arange(self.length)
@@ -73,11 +73,11 @@ class Spans:
     }
 
   def _spans(self, words):
-    """Draws which tokens are taken out.
+    """Draws which tokens are masked.
 
     Returns:
-      Whether a token is, whether it is the first of its span, and the sentinel
-      of its span, each [rows, length]; the sentinel of others is any.
+      Whether a token is masked, whether it is the first of its span, and the
+      sentinel of its span (arbitrary for others), each [rows, length].
     """
     if self.num_spans == 1:
       noise = _one_span(words, self.length, self.num_noise)
@@ -88,20 +88,20 @@ class Spans:
 
 
 def _spans(words, length, num_noise, num_spans):
-  """Draws at least two spans, every place as likely in one as any other.
+  """Draws at least two spans that mask every position with equal probability.
 
-  As if the row were bent into a circle, and cut open anywhere: at a border
-  of spans, inside one that stays, or inside one that goes. The last would be
-  a span more; there, one fewer is drawn.
+  The spans are drawn on a circle, which is then cut open at a random place. A
+  cut inside a masked span makes two spans of it, so in that case one fewer is
+  drawn.
 
   Args:
     words: random bits, [rows, length].
-    length: of a row.
-    num_noise: tokens that are taken out.
-    num_spans: in how many spans.
+    length: tokens in a row.
+    num_noise: number of masked tokens.
+    num_spans: number of masked spans.
 
   Returns:
-    Whether a token is taken out, [rows, length].
+    Whether a token is masked, [rows, length].
   """
   num_kept = length - num_noise
   cut = (words[:, -1:] % np.uint64(length)).astype(np.int64)
@@ -111,7 +111,7 @@ def _spans(words, length, num_noise, num_spans):
   stretches = num_spans + 1 - starts_noisy - ends_noisy
   kept = _partition(words[:, : num_kept - 1], stretches) + starts_noisy
   taken = _partition(words[:, num_kept - 1 : length - 2], num_spans)
-  # Stretches that stay and spans take turns; one that stays comes first.
+  # Unmasked and masked spans alternate; an unmasked one comes first.
   turns = np.concatenate([2 * kept, 2 * taken + 1], axis=1)
   return np.argsort(turns, axis=1, kind="stable") >= num_kept
 
@@ -119,8 +119,9 @@ def _spans(words, length, num_noise, num_spans):
 def _one_span(words, length, num_noise):
   """Draws one span; see `_spans`.
 
-  One of as few spans as cover the row, side by side, from its first place to
-  its last. Two of them, any neighbours, overlap where they need not fit.
+  The fewest spans that cover the row lie side by side, from its first place to
+  its last, and one of them is drawn. If they do not fit exactly, two neighbours
+  overlap.
   """
   count = -(-length // num_noise)
   which = (words[:, -1:] % np.uint64(count)).astype(np.int64)
@@ -132,7 +133,7 @@ def _one_span(words, length, num_noise):
 
 
 def _partition(words, count):
-  """Cuts items into parts, none empty, each way as likely.
+  """Cuts items into non-empty parts, every partition equally likely.
 
   Args:
     words: random bits, [rows, items - 1], one a place to cut at.
@@ -154,26 +155,24 @@ def span_corruption(
   noise_density: float = 0.15,
   mean_span: float = 3.0,
 ) -> Spans:
-  """Takes spans out of texts: the pre-training of T5.
+  """Masks spans of texts, as in the pre-training of T5.
 
-  Documents, each with an end of text after it, are cut into stretches. A
-  fraction of the tokens of each is taken out in spans. The encoder reads what
-  is left, with a sentinel for each span; the decoder writes each sentinel and
-  the span it stands for. Both end with an end of text. All examples have the
-  same lengths; the last stretch overlaps the one before, whose tokens are no
-  targets again.
+  Documents, each followed by an end token, are cut into chunks, and a fraction
+  of the tokens of each chunk is masked in spans. The encoder reads the rest,
+  with a sentinel in place of each span. The decoder predicts each sentinel and
+  its span. Both end with an end token. All examples have the same lengths; the
+  last chunk overlaps the previous one, without repeating its targets.
 
-  Spans may stand anywhere in a stretch, so that every token is taken out about
-  as often as any other. (Those of T5 end with the stretch: its first token
-  always stays, and its last never does.)
+  Spans may lie anywhere in a chunk, so that every position is masked about
+  equally often. (In T5 a chunk always ends with a span: its first token is
+  never masked, its last always.)
 
   Args:
     documents: at least one, none empty.
-    tokenizer: has an end of text, a start (see `start_id`) and a sentinel for
-      each span.
-    input_len: tokens that the encoder reads at most; stretches are as long as
-      this allows.
-    noise_density: fraction of the tokens that are taken out, in (0, 1).
+    tokenizer: vocabulary with an end token, a start token (see `start_id`) and
+      a sentinel for each span.
+    input_len: most tokens of the encoder; chunks are as long as this allows.
+    noise_density: fraction of the tokens that are masked, in (0, 1).
     mean_span: mean length of a span, at least 1.
 
   Raises:
@@ -194,7 +193,7 @@ def span_corruption(
   length, num_noise, num_spans = _sizes(input_len, noise_density, mean_span)
   if num_spans > len(tokenizer.sentinels):
     raise ValueError(
-      f"input_len={input_len} takes out {num_spans} spans, but the vocabulary"
+      f"input_len={input_len} masks {num_spans} spans, but the vocabulary"
       f" has {len(tokenizer.sentinels)} sentinels; load it with"
       f" num_sentinels={num_spans}"
     )
@@ -217,7 +216,7 @@ def span_corruption(
 
 
 def _sizes(input_len, density, mean_span):
-  """Returns the longest stretch, and its numbers of noise tokens and spans."""
+  """Returns the longest chunk, and its numbers of masked tokens and spans."""
   best = None
   length = 2
   while True:

@@ -39,7 +39,7 @@ def test_pairs_are_read_and_written():
 
 
 def test_pairs_that_are_too_long_are_an_error_or_cut(caplog):
-  message = "example 0 has 4 tokens, more than input_len=3, and so have 1 of 2"
+  message = "example 0 has 4 tokens, more than input_len=3; 1 of 2 examples are"
   with pytest.raises(ValueError, match=message):
     pairs(input_len=3)
   with pytest.raises(

@@ -178,7 +178,7 @@ def test_start_is_bos_or_else_pad():
     (dict(mean_span=0.5), "mean_span must be at least 1, it is 0.5"),
     (
       dict(input_len=4000),
-      "takes out 222 spans, but the vocabulary has 100 sentinels; load it with"
+      "masks 222 spans, but the vocabulary has 100 sentinels; load it with"
       " num_sentinels=222",
     ),
     (dict(input_len=600), "the documents have .* tokens, but .* takes 6"),

@@ -518,7 +518,7 @@ BAD = {
   "sentinels": (
     "encoder_decoder",
     {"task__num_sentinels": 1, "task__mean_span": 1.0},
-    r"takes out 2 spans, but the vocabulary has 1 sentinels",
+    r"masks 2 spans, but the vocabulary has 1 sentinels",
   ),
   "smoothing": (
     "decoder",
