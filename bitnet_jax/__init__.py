@@ -8,6 +8,7 @@ if TYPE_CHECKING:
   from bitnet_jax.public import BitConv as BitConv
   from bitnet_jax.public import BitDense as BitDense
   from bitnet_jax.public import BitDenseGeneral as BitDenseGeneral
+  from bitnet_jax.public import Packed as Packed
   from bitnet_jax.public import QTensor as QTensor
   from bitnet_jax.public import Quantizer as Quantizer
   from bitnet_jax.public import Recipe as Recipe
@@ -18,6 +19,7 @@ __all__ = [
   "BitConv",
   "BitDense",
   "BitDenseGeneral",
+  "Packed",
   "QTensor",
   "Quantizer",
   "Recipe",

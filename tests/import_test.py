@@ -37,6 +37,7 @@ PUBLIC = (
   "BitConv",
   "BitDense",
   "BitDenseGeneral",
+  "Packed",
   "QTensor",
   "Quantizer",
   "RECIPES",

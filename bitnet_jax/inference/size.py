@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from bitnet_jax.inference.tensors import Kernel, check_frozen, flat
-from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.types import Packed, QTensor
 
 
@@ -94,7 +93,7 @@ def measure_size(variables: Mapping[str, Any]) -> Size:
     kernels[name] = KernelSize(
       weights=weights,
       bits=8 * stored / weights,
-      entropy=_entropy(unpacked(leaf).codes),
+      entropy=_entropy(leaf.codes),
     )
     codes += stored
     scales += leaf.scale.size * leaf.scale.dtype.itemsize

@@ -23,7 +23,6 @@ from bitnet_jax.ops.packing import (
   pack,
   pack_along,
   unpack,
-  unpacked,
 )
 from bitnet_jax.types import Packed, QTensor
 
@@ -152,7 +151,7 @@ def from_tensors(
 @jax.jit
 def _to_row(q: QTensor) -> jax.Array:
   """Packs codes as one row, of which only the end is filled up."""
-  return pack(unpacked(q).codes.reshape(-1), TERNARY).data
+  return pack(q.codes.reshape(-1), TERNARY).data
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -103,3 +103,11 @@ def test_largest_sums_of_one_row_are_exact():
     w = QTensor(pack(codes), jnp.ones((1, 1)))
     y = bit_dot(x, w, "b158")
     np.testing.assert_array_equal(y, [[-128 * 4096 * code] * 2])
+
+
+@pytest.mark.parametrize(("layout", "axis"), [("quad", -2), ("base3", 1)])
+def test_packed_codes_are_dequantized(layout, axis):
+  codes = jax.random.randint(jax.random.key(0), (7, 6), -1, 2, jnp.int8)
+  q = QTensor(pack(codes, layout, axis), jnp.full((1, 6), 0.5))
+  np.testing.assert_array_equal(q.codes, codes)
+  np.testing.assert_array_equal(q.dequantize(), codes * 0.5)

@@ -28,6 +28,8 @@
 namespace {
 
 namespace ffi = xla::ffi;
+using Codes = ffi::Buffer<ffi::S8>;
+using Floats = ffi::Buffer<ffi::F32>;
 
 constexpr int64_t kLanes = 16;           // columns of x in a register
 constexpr int64_t kRows = 8;             // columns of the codes in a tile
@@ -342,20 +344,16 @@ ffi::Error Multiply(ffi::ThreadPool& pool, Product p) {
   return ffi::Error::Success();
 }
 
-ffi::Error TransposedDot(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> codes,
-                         ffi::Buffer<ffi::F32> scale, ffi::Buffer<ffi::F32> x,
-                         ffi::ResultBuffer<ffi::F32> y) {
+ffi::Error TransposedDot(ffi::ThreadPool pool, Codes codes, Floats scale,
+                         Floats x, ffi::ResultBuffer<ffi::F32> y) {
   const auto of_codes = codes.dimensions(), of_x = x.dimensions();
   const int64_t scales = scale.element_count();
   if (of_codes.size() != 2 || of_x.size() != 2 || of_codes[0] != of_x[0] ||
       (scales != 1 && scales != of_x[0])) {
     return ffi::Error::InvalidArgument("codes, scale and x differ in terms");
   }
-  Product p{};
-  p.codes = codes.typed_data();
-  p.scale = scale.typed_data();
-  p.x = x.typed_data();
-  p.y = y->typed_data();
+  Product p{codes.typed_data(), scale.typed_data(), x.typed_data(),
+            /*places=*/nullptr, y->typed_data()};
   p.terms = p.inputs = p.positions = of_x[0];
   p.width = of_codes[1];
   p.columns = of_x[1];
@@ -364,9 +362,8 @@ ffi::Error TransposedDot(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> codes,
   return Multiply(pool, p);
 }
 
-ffi::Error TransposedConv(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> codes,
-                          ffi::Buffer<ffi::F32> scale, ffi::Buffer<ffi::F32> x,
-                          ffi::Buffer<ffi::S32> places,
+ffi::Error TransposedConv(ffi::ThreadPool pool, Codes codes, Floats scale,
+                          Floats x, ffi::Buffer<ffi::S32> places,
                           ffi::ResultBuffer<ffi::F32> y) {
   const auto of_codes = codes.dimensions(), of_x = x.dimensions();
   const auto of_places = places.dimensions();
@@ -376,12 +373,8 @@ ffi::Error TransposedConv(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> codes,
       (scales != 1 && scales != of_x[0])) {
     return ffi::Error::InvalidArgument("shapes do not fit one another");
   }
-  Product p{};
-  p.codes = codes.typed_data();
-  p.scale = scale.typed_data();
-  p.x = x.typed_data();
-  p.places = places.typed_data();
-  p.y = y->typed_data();
+  Product p{codes.typed_data(), scale.typed_data(), x.typed_data(),
+            places.typed_data(), y->typed_data()};
   p.terms = of_x[0] * of_x[1];
   p.inputs = of_codes[1];
   p.positions = of_x[1];
@@ -394,19 +387,13 @@ ffi::Error TransposedConv(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> codes,
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(bitnet_transposed_dot, TransposedDot,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::S8>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    bitnet_transposed_dot, TransposedDot,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Codes>()
+        .Arg<Floats>().Arg<Floats>().Ret<Floats>());
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(bitnet_transposed_conv, TransposedConv,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::S8>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::S32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    bitnet_transposed_conv, TransposedConv,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Codes>()
+        .Arg<Floats>().Arg<Floats>().Arg<ffi::Buffer<ffi::S32>>()
+        .Ret<Floats>());

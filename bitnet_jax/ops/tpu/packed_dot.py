@@ -37,10 +37,16 @@ def supports(x: Array, w: Packed, **options: Any) -> bool:
   return is_known and w.is_quad_matrix and suits(rows, *w.shape)
 
 
-def run(x: Int8[Array, "*few k"], w: Packed, **options: Any) -> Array:
+def run(
+  x: Int8[Array, "*few k"],
+  w: Packed,
+  *,
+  interpret: bool = False,
+  **options: Any,
+) -> Array:
   """Multiplies few rows with packed codes [k, n], exactly."""
   del options
-  y = packed_dot(x.reshape(-1, x.shape[-1]), w.data)
+  y = packed_dot(x.reshape(-1, x.shape[-1]), w.data, interpret=interpret)
   return y.reshape(*x.shape[:-1], w.shape[-1])
 
 
