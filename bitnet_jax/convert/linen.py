@@ -7,11 +7,10 @@ from typing import Any
 
 import flax.linen as nn
 
-from bitnet_jax.convert.report import Layer, Pairs, Report, decide
+from bitnet_jax.convert.report import Pairs, Report, judge
 from bitnet_jax.layers import BitConv, BitDense, BitDenseGeneral
-from bitnet_jax.layers.arguments import changed_options
 from bitnet_jax.layers.dense import QuantizedLayer
-from bitnet_jax.layers.interception import Places, intercept_calls, mark
+from bitnet_jax.layers.interception import Interception
 from bitnet_jax.quantizers.recipe import Recipe
 
 TWINS: dict[type[nn.Module], type[nn.Module]] = {
@@ -103,19 +102,16 @@ def _run(wrapper: BitLinearized, method: str, args, kwargs):
     if context.method_name != "__call__" or not known or inner:
       return next_fun(*args, **kwargs)
     path = "/".join(module.path[depth:])
-    recipe, reason = decide(wrapper.rules, path)
-    if recipe is not None and (obstacle := _obstacle(module)):
-      recipe, reason = None, obstacle
-    layer = Layer(type(module).__name__, recipe, reason)
+    layer = judge(module, path, wrapper.rules, TWINS)
     wrapper.report.layers[path] = layer
-    if recipe is None:
+    if layer.recipe is None:
       return next_fun(*args, **kwargs)
-    return _twin(module, recipe)(*args, **kwargs)
+    return _twin(module, layer.recipe)(*args, **kwargs)
 
   token = _running.set(wrapper)
-  model, places = _bound(wrapper)
+  model, interception = _bound(wrapper)
   try:
-    with intercept_calls(intercept, places):
+    with interception.calls(intercept):
       y = getattr(model, method)(*args, **kwargs)
   finally:
     _running.reset(token)
@@ -124,29 +120,17 @@ def _run(wrapper: BitLinearized, method: str, args, kwargs):
   return y
 
 
-def _bound(wrapper: BitLinearized) -> tuple[nn.Module, Places]:
+def _bound(wrapper: BitLinearized) -> tuple[nn.Module, Interception]:
   """Returns the model in the scope of the wrapper, one for all its calls."""
   scope, bound = wrapper.__dict__.get("_bound", (None, None))
   if bound is None or scope is not wrapper.scope:
     scope = wrapper.scope
     assert scope is not None  # Without one there is no path either.
     # By report: a second conversion is traced anew, and fills its own.
-    places = mark(scope, wrapper.report.key)
-    bound = wrapper.source.model.clone(parent=scope), places
+    interception = Interception(scope, wrapper.report.key)
+    bound = wrapper.source.model.clone(parent=scope), interception
     object.__setattr__(wrapper, "_bound", (scope, bound))
   return bound
-
-
-def _obstacle(module: nn.Module) -> str:
-  """Says why a layer has no twin, or ""."""
-  kind = type(module)
-  if kind not in TWINS and isinstance(module, tuple(TWINS)):
-    return f"{kind.__name__} has code of its own, which a twin would replace"
-  if kind not in TWINS:
-    twins = ", ".join(twin.__name__ for twin in TWINS)
-    return f"{kind.__name__} has no twin; {twins} have"
-  own = changed_options(module, kind)
-  return f"it has {own[0]}, which its twin does not take" if own else ""
 
 
 def _twin(module: nn.Module, recipe: Recipe) -> nn.Module:

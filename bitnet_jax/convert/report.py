@@ -2,7 +2,10 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from typing import Any
 
+from bitnet_jax.layers.arguments import changed_options
 from bitnet_jax.layers.interception import new_key
 from bitnet_jax.quantizers.recipe import (
   Pairs,
@@ -85,9 +88,35 @@ def check_rules(rules: Rules) -> Pairs:
   return tuple((pattern, get_recipe(recipe)) for pattern, recipe in pairs)
 
 
-def decide(rules: Pairs, path: str) -> tuple[Recipe | None, str]:
-  """Returns the recipe for a path, and which rule decided, or why none."""
-  for pattern, recipe in rules:
-    if re.fullmatch(pattern, path):
-      return get_recipe(recipe), f"rule {pattern!r}"
-  return None, "no rule matches"
+def judge(
+  layer: Any,
+  path: str,
+  rules: Pairs,
+  twins: Mapping[type[Any], type[Any]],
+  obstacle: str = "",
+) -> Layer:
+  """Returns what becomes of a layer: its recipe, or why it has none.
+
+  Args:
+    layer: of Linen or of NNX, with a kernel.
+    path: of the layer.
+    rules: (pattern, recipe) pairs, of which the first that matches decides.
+    twins: quantized classes by the class that they replace.
+    obstacle: another reason why it cannot be replaced.
+  """
+  kind, names = type(layer), ", ".join(twin.__name__ for twin in twins)
+  found = next((r for r in rules if re.fullmatch(r[0], path)), None)
+  if found is None:
+    return Layer(kind.__name__, None, "no rule matches")
+  if kind in twins:
+    for option in changed_options(layer, kind):
+      obstacle = obstacle or f"it has {option}, which its twin does not take"
+  elif isinstance(layer, tuple(twins)):
+    obstacle = (
+      f"{kind.__name__} has code of its own, which a twin would replace"
+    )
+  else:
+    obstacle = obstacle or f"{kind.__name__} has no twin; {names} have"
+  if obstacle:
+    return Layer(kind.__name__, None, obstacle)
+  return Layer(kind.__name__, get_recipe(found[1]), f"rule {found[0]!r}")

@@ -1,9 +1,9 @@
-"""Interception of the calls of Flax modules that no cached trace hides.
+"""Interception of the calls of Flax modules, under ``nn.jit`` too.
 
-``nn.jit`` shares the trace of a module among all that are alike, and a call
-that finds one runs no Python: nothing is intercepted, and what an interceptor
-put in the place of a layer stays there for other calls. Here a trace is for one
-interceptor and one place in the model.
+``nn.jit`` shares one trace among all modules that are alike. A call that finds
+a trace runs no Python: no interceptor sees it, and what an interceptor did to
+the first call stays in the trace for the others. ``Interception`` gives each
+interceptor and each place in the model a trace of its own.
 """
 
 import contextlib
@@ -18,18 +18,24 @@ from flax.core.scope import Scope
 new_key = itertools.count().__next__
 
 
-class Places:
-  """Where in a model Flax is, as it looks for traces.
+class Interception:
+  """Intercepts the calls of modules that are bound to a scope from now on.
 
-  It looks them up by hashes, of the flags of scopes among others. A hash of
-  this tells the module that runs, and how many were asked for in its call.
+  Flax looks traces up by hashes, among others of the flags of a scope. This is
+  such a flag: its hash tells which module is running, and how many hashes were
+  asked for during its call.
 
   Args:
-    key: of the interceptor.
+    scope: in which no module is bound yet.
+    key: interceptions with the same key share their traces; by default none
+      are shared.
   """
 
-  def __init__(self, key: int):
-    self._key, self._calls = key, [("", itertools.count())]
+  def __init__(self, scope: Scope, key: int | None = None):
+    self._key = new_key() if key is None else key
+    self._calls = [("", itertools.count())]
+    # Scopes inside, of submodules and transforms, get the flags of this one.
+    scope.flags = freeze({**scope.flags, f"intercepted {self._key}": self})
 
   def __hash__(self) -> int:
     path, asked = self._calls[-1]
@@ -39,47 +45,22 @@ class Places:
     return self is other
 
   @contextlib.contextmanager
-  def inside(self, path: str) -> Iterator[None]:
-    """Is the call of the module at a path."""
-    self._calls.append((path, itertools.count()))
-    try:
+  def calls(self, interceptor: Callable[..., Any]) -> Iterator[None]:
+    """Calls ``interceptor`` in place of each method, in this context.
+
+    Args:
+      interceptor: takes the next function, its arguments and the context, as
+        ``nn.intercept_methods`` calls it.
+    """
+
+    def within(next_fun, args, kwargs, context):
+      scope = context.module.scope
+      path = "" if scope is None else "/".join(scope.path)
+      self._calls.append((path, itertools.count()))
+      try:
+        return interceptor(next_fun, args, kwargs, context)
+      finally:
+        self._calls.pop()
+
+    with nn.intercept_methods(within):
       yield
-    finally:
-      self._calls.pop()
-
-
-def mark(scope: Scope, key: int | None = None) -> Places:
-  """Returns what ``nn.jit`` in a scope looks for traces by from now on.
-
-  Args:
-    scope: in which no module is bound yet.
-    key: what scopes with the same key share their traces by; by default they
-      share nothing.
-  """
-  key = new_key() if key is None else key
-  places = Places(key)
-  # Scopes inside, of submodules and transforms, get the flags of this one.
-  scope.flags = freeze({**scope.flags, f"intercepted {key}": places})
-  return places
-
-
-@contextlib.contextmanager
-def intercept_calls(
-  interceptor: Callable[..., Any], places: Places
-) -> Iterator[None]:
-  """Is ``nn.intercept_methods`` for the modules of a marked scope.
-
-  Args:
-    interceptor: called with the next function, arguments and context of each
-      method, as by ``nn.intercept_methods``.
-    places: what ``mark`` returned.
-  """
-
-  def within(next_fun, args, kwargs, context):
-    scope = context.module.scope
-    path = "" if scope is None else "/".join(scope.path)
-    with places.inside(path):
-      return interceptor(next_fun, args, kwargs, context)
-
-  with nn.intercept_methods(within):
-    yield

@@ -12,7 +12,7 @@ from flax import core, traverse_util
 
 from bitnet_jax.layers import provenance
 from bitnet_jax.layers.dense import QuantizedLayer
-from bitnet_jax.layers.interception import intercept_calls, mark
+from bitnet_jax.layers.interception import Interception
 from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
 
@@ -301,7 +301,7 @@ def _placed(
 
 
 def _watch(model, scope, note, args, kwargs):
-  """Calls a model in a scope, and ``note`` in the place of its layers."""
+  """Calls a model in a scope, and ``note(layer, run)`` for its layers."""
 
   def watch(next_fun, args, kwargs, context):
     module = context.module
@@ -309,7 +309,7 @@ def _watch(model, scope, note, args, kwargs):
       return note(module, lambda: next_fun(*args, **kwargs))
     return next_fun(*args, **kwargs)
 
-  with intercept_calls(watch, mark(scope)):
+  with Interception(scope).calls(watch):
     return model.clone(parent=scope)(*args, **kwargs)
 
 

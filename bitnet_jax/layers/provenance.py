@@ -1,8 +1,7 @@
-"""How the parameters of a model reach its layers.
+"""Finds which axes of a stored kernel a layer sees, by tracing the model.
 
-Transforms of Flax stack parameters along any axis, and may compute what a layer
-takes for its kernel from what is stored: ``nn.WeightNorm`` does, and functions
-given to ``nn.map_variables``. A trace of the model tells.
+Transforms of Flax stack kernels along any axis. Some, such as ``nn.WeightNorm``
+and ``nn.map_variables``, compute a layer's kernel from the stored one.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Literal
 
 Axes = tuple[int, ...]
-# Operations whose results are their operands.
+# Operations that return their operands unchanged.
 _SAME = {
   "copy",
   "copy_p",
@@ -27,7 +26,7 @@ _SAME = {
 
 
 def mark(kernel: jax.Array, path: str) -> None:
-  """Says in a trace that an array is the kernel of the layer at a path."""
+  """Marks an array in a trace as the kernel of the layer at a path."""
   _mark(kernel, _name(path))
 
 
@@ -37,17 +36,17 @@ def axes_of_kernels(
   *args: Any,
   paths: Mapping[str, int],
 ) -> dict[str, Axes | None]:
-  """Returns which axes of a stored kernel are those that a layer multiplies.
+  """Returns which axes of a stored kernel a layer sees.
 
   Args:
-    call: of a model, with its variables and ``args``, that marks kernels.
+    call: runs a model with its variables and ``args``, and marks its kernels.
     variables: arrays or ``jax.ShapeDtypeStruct``, without boxes.
     *args: likewise.
-    paths: of layers, with the number of axes that their kernels have there.
+    paths: of layers, with the number of axes of the kernels that they see.
 
   Returns:
-    By path the axes, counted from the first; the others number kernels that are
-    stacked. ``None`` for a kernel that is computed from what is stored.
+    By path the axes, counted from the first; the others stack kernels. ``None``
+    for a kernel that is computed from the stored one.
   """
   jaxpr = jax.make_jaxpr(call)(variables, *args).jaxpr
   names = [
@@ -71,7 +70,7 @@ def _name(path):
 
 
 def _mark(kernel, name):
-  """Under ``jax.vmap`` marks all kernels at once, along leading axes."""
+  """Marks a kernel; under ``jax.vmap`` all of them, along leading axes."""
 
   @jax.custom_batching.custom_vmap
   def one(kernel):
@@ -86,7 +85,7 @@ def _mark(kernel, name):
 
 
 def _own_axes(found, path, ndim):
-  """Returns the axes of the layer's own, if they are the same in all calls."""
+  """Returns the layer's own axes, if they are the same in all calls."""
   stored = "/".join(filter(None, ("params", path, "kernel")))
   if any(one is None or one[0] != stored for one in found):
     return None
@@ -96,16 +95,17 @@ def _own_axes(found, path, ndim):
 
 
 def _follow(jaxpr, known, found):
-  """Follows variables through a program.
+  """Follows stored arrays through a program.
 
   Args:
     jaxpr: the program.
-    known: by variable the name of what is stored, and for each of its axes its
-      number there; completed here.
-    found: by name of a mark what was marked, ``None`` for what is not known.
+    known: by variable the name of the stored array that it is, and which axes
+      of that array its axes are; completed here.
+    found: by name of a mark the arrays that were marked, ``None`` for an array
+      that is computed; completed here.
 
   Returns:
-    What is known of the results.
+    The stored arrays that the results are, ``None`` for others.
   """
 
   def of(variable):
@@ -134,7 +134,7 @@ def _follow(jaxpr, known, found):
 
 
 def _inner(equation, operands):
-  """Returns the programs in an equation, and what is known of their inputs."""
+  """Returns the programs in an equation, and which arrays their inputs are."""
   name, params = equation.primitive.name, equation.params
   if name == "scan":
     program = params["jaxpr"].jaxpr
@@ -168,7 +168,7 @@ def _inner(equation, operands):
 
 
 def _with_another_axis(outside, inside) -> int:
-  """Returns how many variables have an axis more than those inside a scan."""
+  """Returns how many variables have one axis more than inside a scan."""
   return sum(
     len(a.aval.shape) > len(b.aval.shape)
     for a, b in zip(outside, inside, strict=True)

@@ -249,7 +249,8 @@ def set_recipe(layer: Any, recipe: Recipe, rngs: nnx.Rngs | None) -> None:
       quantizes and the layer has an option that a quantized product cannot
       honour.
   """
-  replaces_product(layer, namesake_of(layer), recipe)
+  namesake = next(kind for kind in _NAMESAKES if isinstance(layer, kind))
+  replaces_product(layer, namesake, recipe)
   layer.recipe = recipe
   layer.keys = nnx.data(None)
   if recipe.needs_key:
@@ -258,11 +259,6 @@ def set_recipe(layer: Any, recipe: Recipe, rngs: nnx.Rngs | None) -> None:
         "the recipe rounds stochastically, which needs rngs; none were given"
       )
     layer.keys = rngs[STREAM].fork()
-
-
-def namesake_of(layer: Any) -> type:
-  """Returns the class of Flax that a layer is made of."""
-  return next(kind for kind in _NAMESAKES if isinstance(layer, kind))
 
 
 def _in_float(namesake: Any, inputs: Any, out_sharding: Any) -> Array:
