@@ -91,7 +91,7 @@ def crop(
 def random_crop(
   images: np.ndarray, rng: np.random.Generator, *, padding: int
 ) -> np.ndarray:
-  """Shifts each image by up to `padding` pixels, filling with zeros.
+  """Shifts each image by up to `padding` pixels; the new pixels are zero.
 
   Args:
     images: [n, height, width, channels].

@@ -182,7 +182,7 @@ def test_impossible_training_options_are_errors(shape, changes, message):
 
 
 def test_training_on_an_empty_split_is_an_error():
-  with pytest.raises(ValueError, match="no example"):
+  with pytest.raises(ValueError, match="without examples"):
     train_batches(make(0), batch_size=2, seed=0)
 
 

@@ -93,7 +93,7 @@ def test_two_texts_are_told_apart():
 
 def test_rows_that_are_too_long_are_an_error_or_cut(caplog):
   texts = [SOURCES, TARGETS]
-  message = "example 0 has 7 tokens, more than seq_len=6, .* 1 of 2; make it 7"
+  message = "example 0 has 7 tokens, more than seq_len=6; 1 of 2 .* use 7"
   with pytest.raises(ValueError, match=message):
     rows.classified_rows(texts, LABELS, TOKENIZER, seq_len=6)
   examples = rows.classified_rows(

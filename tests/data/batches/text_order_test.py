@@ -208,7 +208,7 @@ def test_training_without_examples_is_an_error():
   empty = rows.classified_rows(
     [ragged(0)], np.zeros(0, np.int32), TOKENIZER, seq_len=8
   )
-  with pytest.raises(ValueError, match="no example"):
+  with pytest.raises(ValueError, match="without examples"):
     order.train_batches(empty, batch_size=2, seed=0)
   assert len(order.eval_batches(empty, batch_size=2)) == 0
 
