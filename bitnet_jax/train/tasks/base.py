@@ -24,6 +24,8 @@ Batch = Mapping[str, jax.Array]
 # Sums over examples or tokens; "weight" is the sum of their weights. A sum may
 # be an array, such as a confusion matrix.
 Totals = dict[str, jax.Array]
+# Positional and keyword arguments of a model.
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Task(Protocol):
@@ -66,9 +68,7 @@ class Supervised:
   facts: DataFacts
   options: Any
 
-  def inputs(
-    self, batch: Mapping[str, Any]
-  ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+  def inputs(self, batch: Batch) -> Inputs:
     """Returns the arguments of the model for a batch."""
     raise NotImplementedError
 

@@ -3,13 +3,15 @@
 Hinton et al., Distilling the Knowledge in a Neural Network (1503.02531).
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from bitnet_jax.files import PathLike
@@ -38,7 +40,27 @@ def divergence(
     jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
     for logits in (teacher, student)
   )
-  return temperature**2 * jnp.sum(jnp.exp(p) * (p - q), axis=-1)
+  return temperature**2 * optax.losses.kl_divergence_with_log_targets(q, p)
+
+
+@contextlib.contextmanager
+def outputs_of(paths: Collection[str]) -> Iterator[Outputs]:
+  """Collects the outputs of modules that are called within the block.
+
+  Args:
+    paths: of the modules, as "blocks/attention"; ``LOGITS`` for the model.
+  """
+  outputs: Outputs = {}
+
+  def note(next_fun, args, kwargs, context):
+    y = next_fun(*args, **kwargs)
+    path = "/".join(context.module.path)
+    if context.method_name == "__call__" and path in paths:
+      outputs[path] = y
+    return y
+
+  with nn.intercept_methods(note):
+    yield outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,41 +83,35 @@ class Distillation:
   variables: Mapping[str, Any]
   options: DistillOptions
 
+  @property
+  def paths(self) -> tuple[str, ...]:
+    """Of the modules whose outputs are compared."""
+    return (LOGITS, *self.options.features)
+
   def weight(self, batch: base.Batch) -> jax.Array:
     """See ``base.Task``."""
     return self.student.weight(batch)
 
   def totals(
-    self,
-    params: Any,
-    variables: Any,
-    batch: base.Batch,
-    *,
-    key: jax.Array,
-    deterministic: bool,
-    strength: jax.Array | None,
+    self, params: Any, variables: Any, batch: base.Batch, **options: Any
   ) -> tuple[base.Totals, Any]:
     """See ``base.Task``."""
-    (totals, variables), found = self.watch(
-      self.student,
-      params,
-      variables,
-      batch,
-      key=key,
-      deterministic=deterministic,
-      strength=strength,
-    )
-    teacher = dict(jax.tree.map(jnp.asarray, self.variables))
-    _, expected = self.watch(
-      self.teacher, teacher.pop("params"), teacher, batch, key=key
-    )
+    with outputs_of(self.paths) as found:
+      totals, variables = self.student.totals(
+        params, variables, batch, **options
+      )
+    of_teacher = dict(jax.tree.map(jnp.asarray, self.variables))
+    options |= {"deterministic": True, "strength": None}
+    with outputs_of(self.paths) as expected:
+      self.teacher.totals(
+        of_teacher.pop("params"), of_teacher, batch, **options
+      )
     expected = jax.lax.stop_gradient(expected)
-    mask = base.target_mask(batch)
+    mask, weight = base.target_mask(batch), self.options.weight
     losses = divergence(
       found.pop(LOGITS), expected.pop(LOGITS), self.options.temperature
     )
     distilled = jnp.sum(losses * mask)
-    weight = self.options.weight
     loss = (1 - weight) * totals["loss"] + weight * distilled
     for path, features in found.items():
       squares = jnp.square(
@@ -105,39 +121,6 @@ class Distillation:
       squares = jnp.mean(squares, axis=tuple(range(mask.ndim, squares.ndim)))
       loss = loss + jnp.sum(squares * mask)
     return totals | {"divergence": distilled, "loss": loss}, variables
-
-  def watch(
-    self,
-    task: base.Supervised,
-    params: Any,
-    variables: Any,
-    batch: base.Batch,
-    *,
-    key: jax.Array,
-    deterministic: bool = True,
-    strength: jax.Array | None = None,
-  ) -> tuple[tuple[base.Totals, Any], Outputs]:
-    """Returns the totals of a task, and the outputs of the watched modules."""
-    found: Outputs = {}
-    paths = (LOGITS, *self.options.features)
-
-    def note(next_fun, args, kwargs, context):
-      y = next_fun(*args, **kwargs)
-      path = "/".join(context.module.path)
-      if context.method_name == "__call__" and path in paths:
-        found[path] = y
-      return y
-
-    with nn.intercept_methods(note):
-      totals = task.totals(
-        params,
-        variables,
-        batch,
-        key=key,
-        deterministic=deterministic,
-        strength=strength,
-      )
-    return totals, found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -211,9 +194,8 @@ def make_distillation(
 
 def _check(made: Distillation, key: str) -> None:
   """Raises a ValueError for a teacher that does not fit."""
-  random = jax.eval_shape(lambda: jax.random.key(0))
   try:
-    fresh = nn.unbox(jax.eval_shape(made.teacher.init, random))
+    fresh = jax.eval_shape(lambda: nn.unbox(made.teacher.init(_key())))
   except (IndexError, TypeError, ValueError) as error:
     raise ValueError(
       f"{key}, which does not take this data: {error}"
@@ -226,15 +208,14 @@ def _check(made: Distillation, key: str) -> None:
       f" {warm_start.name_of(other)} has the shape {found.get(other)}, not"
       f" {expected.get(other)}"
     )
-  batch = made.student.facts.shapes()
-  mask = jax.eval_shape(base.target_mask, batch).shape
-  own, theirs = _outputs(made, random, batch)
+  own, theirs = (_outputs(made, task) for task in (made.student, made.teacher))
+  mask = jax.eval_shape(base.target_mask, made.student.facts.shapes()).shape
   for path in made.options.features:
     for seen, whose in ((own, "student"), (theirs, "teacher")):
       if path not in seen:
         raise ValueError(
-          f"distill.features has {path!r}, which the {whose} has not, or not"
-          " called"
+          f"distill.features has {path!r}, which the {whose} does not have, or"
+          " does not call"
         )
   for path in own:
     what = f"the output of {path}" if path else "its output"
@@ -252,27 +233,34 @@ def _check(made: Distillation, key: str) -> None:
     raise ValueError(f"{key}, but a regression has no distribution to learn")
 
 
-def _outputs(
-  made: Distillation, random: Any, batch: Mapping[str, Any]
-) -> tuple[Outputs, Outputs]:
-  """Returns, as shapes, the outputs of student and teacher."""
+def _key() -> jax.Array:
+  return jax.random.key(0)
 
-  def outputs(task, key, batch):
-    variables = nn.unbox(task.init(key))
+
+def _outputs(made: Distillation, task: base.Supervised) -> Outputs:
+  """Returns the outputs that are compared, as shapes."""
+
+  def outputs(batch):
+    variables = nn.unbox(task.init(_key()))
     params = variables.pop("params")
-    return made.watch(task, params, variables, batch, key=key)[1]
+    with outputs_of(made.paths) as found:
+      task.totals(
+        params,
+        variables,
+        batch,
+        key=_key(),
+        deterministic=True,
+        strength=None,
+      )
+    return found
 
   try:
-    own, theirs = (
-      jax.eval_shape(lambda k, b, t=task: outputs(t, k, b), random, batch)
-      for task in (made.student, made.teacher)
-    )
+    return jax.eval_shape(outputs, made.student.facts.shapes())
   except jax.errors.UnexpectedTracerError as error:
     raise ValueError(
       f"distill.features is {made.options.features}; those inside of blocks"
       " that are scanned cannot be seen (model.scan_layers=False)"
     ) from error
-  return own, theirs
 
 
 def _shapes(variables: Any) -> dict[tuple[str, ...], tuple[int, ...]]:

@@ -30,19 +30,18 @@ EMBEDDING = "embedding"  # The model's parameter with a row per subword token.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DocumentOptions(DataOptions):
+class BagOptions(DataOptions):
   """The group ``data`` of the task "documents".
 
   Attributes:
-    source: where the labelled texts come from, see ``load_labelled``, like the
-      next two.
-    column: where the texts stand; ``None`` where the source says it.
-    label: where the classes stand.
+    source: see ``load_labelled``, like the next two.
+    column: of the texts; ``None`` where the source implies it.
+    label: column of the classes.
     tokenizer: see ``load_tokenizer``.
-    vocab_size: to which a tokenizer is trained; ``None`` for those of files.
+    vocab_size: of a tokenizer that is trained; ``None`` for a file.
     special_tokens: whether a document begins with the token "cls" and ends with
       "sep".
-    weighting: weight of a subword token: "mean" or "tfidf", see ``make_bags``.
+    weighting: of subword tokens: "mean" or "tfidf", see ``count_words``.
   """
 
   column: str | None
@@ -61,7 +60,7 @@ class DocumentOptions(DataOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class Documents(Classifier):
+class BagClassification(Classifier):
   """Softmax classification of bags of subword tokens; see ``Classifier``."""
 
   @property
@@ -69,9 +68,7 @@ class Documents(Classifier):
     """See ``Classifier``."""
     return {"macro_f1": scores.macro_f1}
 
-  def inputs(
-    self, batch: Mapping[str, Any]
-  ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+  def inputs(self, batch: base.Batch) -> base.Inputs:
     """See ``Supervised``."""
     args = tuple(batch[name] for name in ("columns", "segments", "weights"))
     return args, {"num_documents": len(batch["labels"])}
@@ -106,7 +103,7 @@ EXAMPLE = {
 
 def load(settings: Settings, context: RunContext) -> base.TaskData:
   """Loads the documents; see ``TaskSpec``."""
-  data: DocumentOptions = settings.data
+  data: BagOptions = settings.data
   if settings.optim.accumulate_steps > 1:
     raise ValueError(
       f"optim.accumulate_steps is {settings.optim.accumulate_steps}; batches of"
@@ -194,4 +191,4 @@ def _bags(data, found, ids, vocabulary):
   }
 
 
-SPEC = TaskSpec(DocumentOptions, LossOptions, load, Documents)
+SPEC = TaskSpec(BagOptions, LossOptions, load, BagClassification)

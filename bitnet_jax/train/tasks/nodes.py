@@ -1,12 +1,8 @@
 """Classification of nodes: one graph, of which some labels are known."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
-
-from bitnet_jax.data import graphs
+from bitnet_jax.data.batches import full_graph
 from bitnet_jax.data.views import nodes
 from bitnet_jax.train.config.settings import (
   DataOptions,
@@ -61,9 +57,7 @@ class GnnClassification(Classifier):
   see ``Gnn``; and "labels" and "mask" [batch, outputs].
   """
 
-  def inputs(
-    self, batch: Mapping[str, Any]
-  ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+  def inputs(self, batch: base.Batch) -> base.Inputs:
     """See ``Supervised``."""
     names = ("nodes", "senders", "receivers", "n_node")
     return tuple(batch.get(name) for name in names), {}
@@ -80,10 +74,7 @@ def check_pooling(settings: Settings, *, of_graphs: bool) -> None:
 
 
 def load(settings: Settings, context: RunContext) -> base.TaskData:
-  """Loads the graph; see ``TaskSpec``.
-
-  Nodes and edges are padded, so that all devices have equally many.
-  """
+  """Loads the graph; see ``TaskSpec``."""
   data: NodeOptions = settings.data
   check_pooling(settings, of_graphs=False)
   dataset = nodes.load(
@@ -94,13 +85,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     row_normalize=data.row_normalize,
   )
   sizes = settings.model.sizes
-  if sizes["kind"] == "sgc":
-    batches = _batches_of_nodes(dataset, steps=sizes["steps"])
-  else:
-    batches = _batches_of_the_graph(dataset)
-  batches = {
-    split: _padded(batch, context.shards) for split, batch in batches.items()
-  }
+  steps = sizes["steps"] if sizes["kind"] == "sgc" else None
+  batches = full_graph.make_batches(
+    dataset, propagation_steps=steps, shards=context.shards
+  )
   return base.TaskData(
     facts=DataFacts(
       fingerprint=dataset.fingerprint,
@@ -111,58 +99,6 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     train_batch=lambda step: batches["train"],
     eval_batches=lambda split: [batches[split]],
   )
-
-
-def _batches_of_nodes(dataset: nodes.NodeDataset, *, steps: int):
-  """The nodes of each split, with propagated features and without edges.
-
-  The whole of what "sgc" needs: computed once, and not in each step.
-  """
-  features = graphs.propagate(dataset.graph, steps=steps)
-  return {
-    key: {
-      "nodes": features[None, rows],
-      "labels": dataset.labels[None, rows],
-      "mask": np.ones((1, len(rows)), np.float32),
-    }
-    for key, rows in dataset.splits.items()
-  }
-
-
-def _batches_of_the_graph(dataset: nodes.NodeDataset):
-  """The whole graph for each split, with its nodes in the mask."""
-  graph = dataset.graph
-  shared = {
-    "nodes": graphs.dense(graph.features)[None],
-    "senders": graph.senders[None],
-    "receivers": graph.receivers[None],
-    "labels": dataset.labels[None],
-  }
-  numbers = np.arange(graph.num_nodes)
-  return {
-    key: shared | {"mask": np.isin(numbers, rows)[None].astype(np.float32)}
-    for key, rows in dataset.splits.items()
-  }
-
-
-def _padded(batch: Mapping[str, np.ndarray], shards: int):
-  """Pads nodes and edges to multiples of ``shards``.
-
-  Padding edges go from the last node, which is padding too, to itself.
-  """
-  nodes = batch["nodes"].shape[1]
-  edges = batch["senders"].shape[1] if "senders" in batch else 0
-  more_nodes, more_edges = -nodes % shards, -edges % shards
-  if more_edges and not more_nodes:
-    more_nodes = shards
-  padded = {}
-  for name, array in batch.items():
-    of_edges = name in ("senders", "receivers")
-    width = [(0, 0)] * array.ndim
-    width[1] = (0, more_edges if of_edges else more_nodes)
-    last = nodes + more_nodes - 1
-    padded[name] = np.pad(array, width, constant_values=last * of_edges)
-  return padded
 
 
 SPEC = TaskSpec(

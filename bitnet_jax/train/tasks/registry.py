@@ -3,24 +3,26 @@
 from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.tasks import (
   base,
+  causal,
   classification,
   documents,
   graph_classification,
-  language,
+  masked,
   nodes,
+  spans,
   text_classification,
   translation,
 )
 from bitnet_jax.train.tasks.facts import DataFacts
 
 TASKS: dict[str, TaskSpec] = {
-  "causal_lm": language.CAUSAL,
+  "causal_lm": causal.SPEC,
   "classification": classification.SPEC,
   "documents": documents.SPEC,
   "graph_classification": graph_classification.SPEC,
-  "masked_lm": language.MASKED,
+  "masked_lm": masked.SPEC,
   "node_classification": nodes.SPEC,
-  "span_corruption": language.SPANS,
+  "span_corruption": spans.SPEC,
   "text_classification": text_classification.SPEC,
   "translation": translation.SPEC,
 }

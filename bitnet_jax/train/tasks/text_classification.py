@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,6 +19,7 @@ from bitnet_jax.train.config.settings import (
 )
 from bitnet_jax.train.tasks import base, scores
 from bitnet_jax.train.tasks.classifier import Classifier
+from bitnet_jax.train.tasks.facts import DataFacts
 from bitnet_jax.train.tasks.losses import LossOptions
 from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
@@ -28,17 +30,17 @@ from bitnet_jax.train.tasks.token_prediction import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelledOptions(TextOptions):
+class ClassifiedTextOptions(TextOptions):
   """The group ``data`` of the task "text_classification".
 
   Attributes:
     source: "file:PATH", "textgcn:FOLDER/NAME" or "tfds:NAME", see
       ``load_labelled``.
-    columns: where the texts stand, one or two.
-    label: the column of the labels.
+    columns: of the texts, one or two.
+    label: column of the labels.
     class_names: in their order; empty for those of the data.
-    seq_len: tokens a row.
-    too_long: what becomes of longer ones: "error" or "cut", which is logged.
+    seq_len: tokens per row.
+    too_long: what happens to longer texts: "error", or "cut", which is logged.
   """
 
   columns: tuple[str, ...]
@@ -78,11 +80,7 @@ class TextClassificationOptions(LossOptions):
 
 @dataclasses.dataclass(frozen=True)
 class TextClassification(Classifier):
-  """Softmax classification, or regression, of a row of tokens.
-
-  Regression keeps the predictions and labels of a whole split, each at its
-  index, so that their ranks can be compared.
-  """
+  """Softmax classification of rows of tokens; see ``Classifier``."""
 
   @property
   def scores(self) -> Mapping[str, Any]:
@@ -92,16 +90,22 @@ class TextClassification(Classifier):
       found["f1"] = scores.f1
     return found
 
-  @property
-  def metric_names(self) -> tuple[str, ...]:
+  def inputs(self, batch: base.Batch) -> base.Inputs:
     """See ``Supervised``."""
-    if self.options.regression:
-      return ("loss", "pearson", "spearman")
-    return super().metric_names
+    return arguments(batch)
 
-  def inputs(
-    self, batch: Mapping[str, Any]
-  ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+
+@dataclasses.dataclass(frozen=True)
+class TextRegression(base.Supervised):
+  """Regression of rows of tokens, by the squared error.
+
+  Evaluation keeps the predictions and labels of a whole split, each at its
+  index, so that their ranks can be compared.
+  """
+
+  metric_names = ("loss", "pearson", "spearman")
+
+  def inputs(self, batch: base.Batch) -> base.Inputs:
     """See ``Supervised``."""
     return arguments(batch)
 
@@ -109,37 +113,43 @@ class TextClassification(Classifier):
     self, outputs: Any, batch: base.Batch, *, deterministic: bool
   ) -> base.Totals:
     """See ``Supervised``."""
-    outputs = outputs.astype(jnp.float32)
-    if not self.options.regression:
-      return super().sums(outputs, batch, deterministic=deterministic)
-    found, labels, mask = outputs[:, 0], batch["labels"], batch["mask"]
-    totals = {"loss": jnp.sum((found - labels) ** 2 * mask)}
+    predicted = outputs[:, 0].astype(jnp.float32)
+    labels, mask = batch["labels"], batch["mask"]
+    totals = {"loss": jnp.sum((predicted - labels) ** 2 * mask)}
     if deterministic:
       largest = max(split.examples for split in self.facts.splits.values())
       empty = jnp.zeros(largest, jnp.float32)
-      for name, values in (("found", found), ("labels", labels)):
+      for name, values in (("predicted", predicted), ("labels", labels)):
         # Padding has an index beyond the end, which is dropped.
         totals[name] = empty.at[batch["index"]].add(values * mask)
     return totals
 
   def finish(self, split: str, sums: Mapping[str, Any]) -> dict[str, float]:
     """See ``Supervised``."""
-    if not self.options.regression:
-      return super().finish(split, sums)
     count = self.facts.splits[split].examples
-    found, labels = sums["found"][:count], sums["labels"][:count]
-    metrics = base.Supervised.finish(self, split, sums)
-    if not np.isfinite(found).all():  # The loss says so, and ends the run.
-      return metrics | {"pearson": np.nan, "spearman": np.nan}
-    return metrics | {
-      "pearson": scores.pearson(found, labels),
-      "spearman": scores.spearman(found, labels),
-    }
+    predicted, labels = sums["predicted"][:count], sums["labels"][:count]
+    metrics = super().finish(split, sums)
+    for name, score in (
+      ("pearson", scores.pearson),
+      ("spearman", scores.spearman),
+    ):
+      # Of values that are not finite the loss is neither, and ends the run.
+      finite = np.isfinite(predicted).all()
+      metrics[name] = score(predicted, labels) if finite else np.nan
+    return metrics
+
+
+def make_task(
+  model: nn.Module, facts: DataFacts, options: TextClassificationOptions
+) -> base.Supervised:
+  """Returns the task that the options name."""
+  cls = TextRegression if options.regression else TextClassification
+  return cls(model, facts, options)
 
 
 def load(settings: Settings, context: RunContext) -> base.TaskData:
   """Loads the texts; see ``TaskSpec``."""
-  data: LabelledOptions = settings.data
+  data: ClassifiedTextOptions = settings.data
   options: TextClassificationOptions = settings.task.options
   data.check_fits(settings.model, "seq_len")
   corpus = labelled.load_labelled(
@@ -195,5 +205,5 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
 
 
 SPEC = TaskSpec(
-  LabelledOptions, TextClassificationOptions, load, TextClassification
+  ClassifiedTextOptions, TextClassificationOptions, load, make_task
 )

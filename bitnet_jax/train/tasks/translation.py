@@ -42,10 +42,10 @@ class PairOptions(TextOptions):
 
   Attributes:
     source: "file:PATH" or "tfds:NAME", see ``load_parallel``.
-    languages: what is read and what is written; see ``load_parallel``.
-    input_len: tokens that the encoder reads at most.
-    target_len: tokens that the decoder writes at most.
-    too_long: what becomes of longer ones: "error" or "cut", which is logged.
+    languages: of the encoder and of the decoder; see ``load_parallel``.
+    input_len: largest number of tokens that the encoder reads.
+    target_len: largest number of tokens that the decoder writes.
+    too_long: what happens to longer texts: "error", or "cut", which is logged.
   """
 
   languages: tuple[str, ...]
@@ -64,7 +64,7 @@ class TranslationOptions(TokenOptions):
   """The group ``task``.
 
   Attributes:
-    scores: names in ``SCORES``, of what is written at the end of a run.
+    scores: names in ``SCORES``, of the texts that a run writes at its end.
     num_beams: of the search; 1 is greedy.
     length_penalty: of the search, see ``beam_search``.
   """
@@ -114,20 +114,19 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   def score(
     model: Any, split: str, variables: Mapping[str, Any], mesh: Mesh
   ) -> dict[str, float]:
-    wanted = corpus.splits[split].targets
-    rows_written = [
+    references = corpus.splits[split].targets
+    batches = eval_batches_of(settings, context, examples[split])
+    ids = [
       row
-      for batch in eval_batches_of(settings, context, examples[split])
-      for row in _translate(
-        model, variables, batch, tokenizer, data, options, mesh
-      )
+      for batch in batches
+      for row in _translate(settings, tokenizer, model, variables, batch, mesh)
     ]
     # Of all processes. Only the last batch is padded, at its end.
-    written = [_decode(row, tokenizer) for row in rows_written[: len(wanted)]]
+    written = [_decode(row, tokenizer) for row in ids[: len(references)]]
     return {
       name: value
       for key in options.scores
-      for name, value in SCORES[key](written, wanted).items()
+      for name, value in SCORES[key](written, references).items()
     }
 
   return token_data(
@@ -142,25 +141,15 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
 
 
 def _translate(
+  settings: Settings,
+  tokenizer: Tokenizer,
   model: Any,
   variables: Mapping[str, Any],
-  batch: Mapping[str, Any],
-  tokenizer: Tokenizer,
-  data: PairOptions,
-  options: TranslationOptions,
+  batch: Mapping[str, np.ndarray],
   mesh: Mesh,
 ) -> np.ndarray:
-  """Returns the ids written for a batch, rows of all processes in order.
-
-  Args:
-    model: the encoder-decoder.
-    variables: its parameters and mutable collections.
-    batch: this process's part of it.
-    tokenizer: names the end of a text.
-    data: see its class.
-    options: see its class.
-    mesh: the devices, which share the rows.
-  """
+  """Returns the ids written for a batch, rows of all processes in order."""
+  options: TranslationOptions = settings.task.options
   placed = place_batch({n: batch[n] for n in ("inputs", "input_mask")}, mesh)
   outputs = beam_search(
     model,
@@ -169,7 +158,7 @@ def _translate(
     placed["input_mask"],
     start_id=int(batch["tokens"][0, 0]),
     stop_id=_stop_id(tokenizer),
-    max_length=data.target_len,
+    max_length=settings.data.target_len,
     num_beams=options.num_beams,
     length_penalty=options.length_penalty,
     banned=tokenizer.unused_ids(tokenizer.vocab_size),

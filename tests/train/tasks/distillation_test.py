@@ -169,7 +169,7 @@ def test_features_are_compared(make_config, teacher):
   [
     (dict(distill__weight=1.5), r"distill.weight is 1.5; it must lie"),
     (dict(distill__temperature=0.0), r"distill.temperature is 0.0; it must"),
-    (dict(distill__features=("nose",)), "'nose', which the student has not"),
+    (dict(distill__features=("nose",)), "'nose', which the student does not"),
     (dict(distill__features=("layer_0",)), r"layer_0 has the shape \(1, 32\)"),
     (
       dict(

@@ -14,7 +14,7 @@ from bitnet_jax.train.build import build
 from bitnet_jax.train.folder.metrics import read_metrics
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_eval_step, make_train_step
-from bitnet_jax.train.tasks.documents import EXAMPLE, Documents
+from bitnet_jax.train.tasks.documents import EXAMPLE, BagClassification
 from bitnet_jax.train.tasks.facts import DataFacts
 from bitnet_jax.train.tasks.losses import LossOptions
 from tests.train.conftest import lines_without_time
@@ -129,7 +129,7 @@ def small_task(vocab_size):
   )
   facts = DataFacts(example=EXAMPLE, num_classes=CLASSES)
   options = LossOptions(label_smoothing=0.0)
-  return Documents(WideMlp(cfg, "float"), facts, options)
+  return BagClassification(WideMlp(cfg, "float"), facts, options)
 
 
 def test_cut_vocabulary_gives_what_the_whole_one_gives():
