@@ -68,7 +68,7 @@ class Supervised:
   facts: DataFacts
   options: Any
 
-  def inputs(self, batch: Batch) -> Inputs:
+  def inputs(self, batch: Mapping[str, Any]) -> Inputs:
     """Returns the arguments of the model for a batch."""
     raise NotImplementedError
 

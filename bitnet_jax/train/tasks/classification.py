@@ -1,6 +1,8 @@
 """Classification of arrays: images, or feature vectors."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,7 +56,7 @@ class ArrayOptions(DataOptions):
 class Classification(Classifier):
   """Softmax classification of standardized inputs; see ``Classifier``."""
 
-  def inputs(self, batch: base.Batch) -> base.Inputs:
+  def inputs(self, batch: Mapping[str, Any]) -> base.Inputs:
     """See ``Supervised``."""
     inputs = batch["inputs"].astype(jnp.float32)
     shape = (1,) * (inputs.ndim - 1) + (-1,)

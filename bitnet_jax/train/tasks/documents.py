@@ -68,7 +68,7 @@ class BagClassification(Classifier):
     """See ``Classifier``."""
     return {"macro_f1": scores.macro_f1}
 
-  def inputs(self, batch: base.Batch) -> base.Inputs:
+  def inputs(self, batch: Mapping[str, Any]) -> base.Inputs:
     """See ``Supervised``."""
     args = tuple(batch[name] for name in ("columns", "segments", "weights"))
     return args, {"num_documents": len(batch["labels"])}

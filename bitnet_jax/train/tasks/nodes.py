@@ -57,7 +57,7 @@ class GnnClassification(Classifier):
   see ``Gnn``; and "labels" and "mask" [batch, outputs].
   """
 
-  def inputs(self, batch: base.Batch) -> base.Inputs:
+  def inputs(self, batch: Mapping[str, Any]) -> base.Inputs:
     """See ``Supervised``."""
     names = ("nodes", "senders", "receivers", "n_node")
     return tuple(batch.get(name) for name in names), {}

@@ -90,7 +90,7 @@ class TextClassification(Classifier):
       found["f1"] = scores.f1
     return found
 
-  def inputs(self, batch: base.Batch) -> base.Inputs:
+  def inputs(self, batch: Mapping[str, Any]) -> base.Inputs:
     """See ``Supervised``."""
     return arguments(batch)
 
@@ -105,7 +105,7 @@ class TextRegression(base.Supervised):
 
   metric_names = ("loss", "pearson", "spearman")
 
-  def inputs(self, batch: base.Batch) -> base.Inputs:
+  def inputs(self, batch: Mapping[str, Any]) -> base.Inputs:
     """See ``Supervised``."""
     return arguments(batch)
 

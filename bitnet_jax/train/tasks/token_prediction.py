@@ -71,7 +71,7 @@ def arguments(
 class TokenPrediction(base.Supervised):
   """Cross-entropy of "targets", weighted by "mask"."""
 
-  def inputs(self, batch: base.Batch) -> base.Inputs:
+  def inputs(self, batch: Mapping[str, Any]) -> base.Inputs:
     """See ``Supervised``."""
     return arguments(batch)
 
