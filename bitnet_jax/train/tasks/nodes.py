@@ -1,6 +1,8 @@
 """Classification of nodes: one graph, of which some labels are known."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from bitnet_jax.data.batches import full_graph
 from bitnet_jax.data.views import nodes
