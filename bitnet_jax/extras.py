@@ -1,6 +1,8 @@
 """Checks for optional packages, ``pip install 'bitnet-jax[train]'``."""
 
+import contextlib
 import importlib.util
+from collections.abc import Generator
 
 
 class MissingExtraError(ImportError):
@@ -28,3 +30,12 @@ def need(what: str, *packages: str, extra: str) -> None:
   absent = [name for name in packages if not importlib.util.find_spec(name)]
   if absent:
     raise missing(what, *absent, extra=extra)
+
+
+@contextlib.contextmanager
+def needed_by(what: str, package: str) -> Generator[None]:
+  """Names the package that an import inside lacks; the extra is "train"."""
+  try:
+    yield
+  except ImportError as error:
+    raise missing(what, package, extra="train") from error

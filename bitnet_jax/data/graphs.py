@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from bitnet_jax.extras import needed_by
+
 _LEAST_SUM = np.finfo(np.float32).tiny  # whose reciprocal is finite
 
 
@@ -36,12 +38,8 @@ class Graph:
 
 def sparse() -> Any:
   """Returns the module ``scipy.sparse``; an ImportError says what to do."""
-  try:
+  with needed_by("a graph", "scipy"):
     import scipy.sparse
-  except ImportError as error:
-    raise ImportError(
-      "graphs need scipy: pip install 'bitnet-jax[train]'"
-    ) from error
   return scipy.sparse
 
 

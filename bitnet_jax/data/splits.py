@@ -1,8 +1,10 @@
-"""The splits of a data set, their labels, and stratified cuts from them."""
+"""Data sets: their splits, labels and fingerprints, and stratified cuts."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Protocol, Self, TypeVar
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from absl import logging
@@ -10,7 +12,6 @@ from absl import logging
 # That labels count: a label of 900,000,000 is no reason for as many outputs.
 MOST_CLASSES = 2**20
 _LISTED = 10  # classes in a message
-
 
 NAMES = ("train", "valid", "test")
 
@@ -56,27 +57,56 @@ class Cuts:
 NO_CUTS = Cuts()
 
 
-class Examples(Protocol):
-  """Examples that can be cut in two."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Columns:
+  """Examples of a split in memory: a base for dataclasses of columns.
+
+  Each field is a column, an array or a list with one entry an example, or a
+  tuple of such columns. The last field is a column.
+  """
+
+  def columns(self) -> Iterator[Any]:
+    """Yields the columns in their order."""
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      yield from value if isinstance(value, tuple) else (value,)
 
   @property
   def classes(self) -> np.ndarray:
-    """Not negative integers [n]: a cut takes the same share of each class."""
-    ...
+    """What cuts take equal fractions of, [n]: integer labels, else zeros."""
+    labels = getattr(self, "labels", None)
+    if labels is None or labels.dtype.kind not in "iu":
+      return np.zeros(len(self), np.int32)
+    return labels
 
   def take(self, rows: np.ndarray) -> Self:
     """Returns the examples where `rows`, bool [n], is true, in their order."""
-    ...
+    taken: dict[str, Any] = {}
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      taken[field.name] = (
+        tuple(_take(column, rows) for column in value)
+        if isinstance(value, tuple)
+        else _take(value, rows)
+      )
+    return type(self)(**taken)
 
-  def __len__(self) -> int: ...
+  def __len__(self) -> int:
+    return len(getattr(self, dataclasses.fields(self)[-1].name))
 
 
-T = TypeVar("T", bound=Examples)
+def _take(column, rows):
+  if isinstance(column, np.ndarray):
+    return column[rows]
+  return list(itertools.compress(column, rows))
+
+
+T = TypeVar("T", bound=Columns)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Split:
-  """Examples that are used together, in memory.
+class Split(Columns):
+  """Arrays and their labels.
 
   Attributes:
     inputs: uint8 or float32 array [n, *shape], one example a row.
@@ -86,33 +116,43 @@ class Split:
   inputs: np.ndarray
   labels: np.ndarray
 
-  @property
-  def classes(self) -> np.ndarray:
-    """The labels."""
-    return self.labels
-
-  def take(self, rows: np.ndarray) -> "Split":
-    """Returns the examples where `rows`, bool [n], is true."""
-    return Split(inputs=self.inputs[rows], labels=self.labels[rows])
-
-  def __len__(self) -> int:
-    return len(self.labels)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Dataset:
-  """A classification data set.
+class Dataset(Generic[T]):
+  """A data set in memory.
 
   Attributes:
-    splits: the splits by name, among "train", "valid" and "test"; "train" is
-      always there.
-    num_classes: number of classes; every label is in [0, num_classes).
+    splits: by name, among "train", "valid" and "test"; "train" is always there.
     fingerprint: names the data by content or by version, never by its place.
+    num_classes: labels are in [0, num_classes); 0 where there are no classes.
+    class_names: names of the classes, empty if the source has none.
   """
 
-  splits: dict[str, Split]
-  num_classes: int
+  splits: dict[str, T]
   fingerprint: str
+  num_classes: int = 0
+  class_names: tuple[str, ...] = ()
+
+
+def digest(texts: Iterable[str]) -> str:
+  """Returns a hash, in hex digits, of texts and their borders."""
+  content = hashlib.sha256()
+  for text in texts:
+    data = text.encode()
+    content.update(len(data).to_bytes(8, "little"))
+    content.update(data)
+  return content.hexdigest()
+
+
+def _fingerprint(splits):
+  """Names columns of texts and numbers, by split, by their content."""
+  digests = []
+  for key in sorted(splits):
+    digests.append(key)
+    for column in splits[key].columns():
+      is_array = isinstance(column, np.ndarray)
+      digests.append(digest(map(repr, column.tolist()) if is_array else column))
+  return f"sha256:{digest(digests)}"
 
 
 def count_classes(labels: np.ndarray) -> int:
@@ -167,9 +207,9 @@ def warn_of_absent(labels: np.ndarray, *, num_classes: int, where: str) -> None:
 
 
 def cut(split: T, *, fraction: float, seed: int) -> tuple[T, T]:
-  """Cuts a random share off a split, the same share of every class.
+  """Cuts a random fraction off a split, the same fraction of every class.
 
-  The share is `round(fraction * n)` examples. Each class gives the floor of its
+  The cut has `round(fraction * n)` examples. Each class gives the floor of its
   part, and classes with the largest remainders give one more until the number
   is reached; ties are broken at random. No class gives its last example, so a
   split of many tiny classes can give fewer. Both results keep the order of the
@@ -177,12 +217,12 @@ def cut(split: T, *, fraction: float, seed: int) -> tuple[T, T]:
 
   Args:
     split: examples and their classes.
-    fraction: share to cut off, in [0, 1).
+    fraction: how much to cut off, in [0, 1).
     seed: non-negative seed of the draw.
 
   Returns:
     What is left of the split, and what was cut off; either can be empty only
-    where the share rounds to nothing.
+    where the fraction rounds to nothing.
   """
   rng = np.random.default_rng(seed)
   _, classes, counts = np.unique(
@@ -204,24 +244,48 @@ def cut(split: T, *, fraction: float, seed: int) -> tuple[T, T]:
   return split.take(~off), split.take(off)
 
 
-def complete(
+def make_dataset(
   found: dict[str, T],
   cuts: Cuts,
   *,
   source: str,
+  fingerprint: str | None = None,
+  num_classes: int = 0,
+  class_names: tuple[str, ...] = (),
   cut: Callable[..., tuple[T, T]] = cut,
-) -> dict[str, T]:
-  """Cuts the splits that a source lacks from "train", see `Cuts`.
+) -> Dataset[T]:
+  """Makes a data set of the splits that a source has.
 
   Args:
-    found: splits by name, "train" among them; left as it is.
-    cuts: says how much is cut off, and how.
+    found: splits by name, "train" among them.
+    cuts: cut those that are missing.
     source: names the data in messages.
+    fingerprint: of the data; by default that of the columns of all splits.
+    num_classes: see `Dataset`. Classes that training lacks are a warning.
+    class_names: see `Dataset`.
     cut: makes a cut, with the arguments of `cut`.
 
   Raises:
-    ValueError: nothing would be in a split.
+    ValueError: a split is empty, or would be.
   """
+  for key, split in found.items():
+    if not len(split):
+      raise ValueError(f"{source}: {key} has no example")
+  completed = _complete(found, cuts, source, cut)
+  if num_classes:
+    warn_of_absent(
+      completed["train"].classes, num_classes=num_classes, where=source
+    )
+  return Dataset(
+    splits=completed,
+    fingerprint=fingerprint or _fingerprint(completed),
+    num_classes=num_classes,
+    class_names=class_names,
+  )
+
+
+def _complete(found, cuts, source, cut):
+  """Returns all splits: those that are missing are cut from "train"."""
   splits = dict(found)
   # Two seeds, so that the draws for "test" and "valid" are unrelated.
   for seed, key, fraction in (

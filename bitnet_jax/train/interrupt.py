@@ -12,23 +12,24 @@ import jax
 
 from bitnet_jax.train.devices.multihost import Preemption
 
-AT_ONCE = "at once; the same command resumes from the last checkpoint, if any"
+NOTHING_SAVED = (
+  "before the first step; nothing is saved yet, and the same command starts"
+  " anew"
+)
+AT_ONCE = "at once; the same command goes on from the last checkpoint, if any"
 
 
-def stopped_at(step: int) -> str:
+def goes_on(step: int) -> str:
   """Returns the message of a run that is stopped between two steps."""
   if not step:
-    return (
-      "before the first step; nothing is saved yet, and the same command starts"
-      " the run again"
-    )
+    return NOTHING_SAVED
   return (
-    f"at step {step}; the checkpoint is saved, and the same command resumes"
-    " there"
+    f"at step {step}; the checkpoint is saved, and the same command goes on"
+    " from there"
   )
 
 
-def stopped_evaluating(step: int) -> str:
+def evaluation_goes_on(step: int) -> str:
   """Returns the message of a run that is stopped after its last step."""
   return (
     f"in the evaluation after step {step}; the checkpoint is saved, and the"
@@ -67,7 +68,7 @@ class Interrupt:
 
   def __init__(self):
     self.received: signal.Signals | None = None
-    self.outcome = stopped_at(0)
+    self.outcome = NOTHING_SAVED
     self._defers = False
     self._before: dict[signal.Signals, Any] = {}
     self._preemption: Preemption | None = None

@@ -49,7 +49,7 @@ from bitnet_jax.train.hooks import (
   Timed,
   closing,
 )
-from bitnet_jax.train.interrupt import Interrupt, stopped_at, stopped_evaluating
+from bitnet_jax.train.interrupt import Interrupt, evaluation_goes_on, goes_on
 from bitnet_jax.train.interrupt import Interrupted as Interrupted
 from bitnet_jax.train.loop import train
 from bitnet_jax.train.state import TrainState
@@ -156,16 +156,16 @@ class _Start:
       state, progress = restored
       _say(f"resuming at step {int(state.step)}")
     step = int(state.step)
-    self.interrupt.outcome = stopped_at(step)
-    self._resume_from(step)
+    self.interrupt.outcome = goes_on(step)
+    self._go_on_from(step)
     finished = multihost.on_primary(lambda: self._result_of(step))
     if finished is not None:
       _say(f"{self.folder} holds this run, finished")
       return finished
     return self._train_and_record(state, progress)
 
-  def _resume_from(self, step: int) -> None:
-    """Updates the config by where the run resumes, and warns of its options.
+  def _go_on_from(self, step: int) -> None:
+    """Updates the config by where the run goes on, and warns of its course.
 
     That may be before the newest checkpoint, if it is damaged.
     """
@@ -234,7 +234,7 @@ class _Start:
       if step < total_steps and stopped_early():
         _say(f"stopped at step {step}: no new best in {patience} evaluations")
       elif step < total_steps and self.interrupt.received:
-        raise Interrupted(self.interrupt.received, stopped_at(step))
+        raise Interrupted(self.interrupt.received, goes_on(step))
     return state, hooks.evaluate, writer.seconds()
 
   def _train_and_record(
@@ -242,7 +242,7 @@ class _Start:
   ) -> dict[str, Any]:
     """Trains, measures the last and the best checkpoint, writes the result."""
     state, evaluate, seconds = self._train(state, progress)
-    self.interrupt.outcome = stopped_evaluating(int(state.step))
+    self.interrupt.outcome = evaluation_goes_on(int(state.step))
     self.interrupt.check()
     experiment = self.experiment
     splits = [s for s in ("valid", "test") if s in experiment.data.facts.splits]

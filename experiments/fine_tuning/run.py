@@ -21,7 +21,7 @@ import sys
 
 from absl import flags
 
-from bitnet_jax.data.views import labelled
+from bitnet_jax.data.views import labeled_texts
 from bitnet_jax.programs import study
 from bitnet_jax.train.devices.allocation import keep_memory
 from bitnet_jax.train.folder import records
@@ -80,7 +80,7 @@ def run_baseline(data: pathlib.Path) -> None:
   from sklearn.linear_model import LogisticRegression
   from sklearn.pipeline import make_pipeline
 
-  corpus = labelled.load_labelled(
+  corpus = labeled_texts.load(
     f"file:{data}/glue_small/sst2_{{split}}.tsv.gz", columns=("sentence",)
   )
   model = make_pipeline(

@@ -90,3 +90,11 @@ def test_classes_that_never_occur_are_logged(
     np.array(labels), num_classes=num_classes, where="x.npz"
   )
   assert [r.message for r in caplog.records] == ([message] if message else [])
+
+
+def test_digest_sees_the_borders_of_texts():
+  digests = {
+    splits.digest(texts)
+    for texts in ([], [""], ["ab"], ["a", "b"], ["b", "a"], ["", "ab"])
+  }
+  assert len(digests) == 6

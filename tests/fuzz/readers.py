@@ -59,10 +59,10 @@ class Reader:
 
 def _sources(folder, name="set.npz"):
   from bitnet_jax.data import splits
-  from bitnet_jax.data.sources import registry
+  from bitnet_jax.data.views import arrays
 
   cuts = splits.Cuts(valid_fraction=0.2, test_fraction=0.2)
-  dataset = registry.load(f"file:{folder / name}", cuts)
+  dataset = arrays.load(f"file:{folder / name}", cuts)
   return dataset.num_classes
 
 
@@ -104,7 +104,7 @@ def _read_corpus(name, **options):
     from bitnet_jax.data.views import documents
 
     source, cuts = f"file:{folder / name}", splits.Cuts(valid_fraction=0.2)
-    return documents.load_corpus(source, cuts, **options).fingerprint
+    return documents.load(source, cuts, **options).fingerprint
 
   return read
 
@@ -118,12 +118,12 @@ LINES = "".join(
 )
 
 
-def _read_labelled(name, *, regression=False):
+def _read_labeled(name, *, regression=False):
   def read(folder):
     from bitnet_jax.data import splits
-    from bitnet_jax.data.views import labelled
+    from bitnet_jax.data.views import labeled_texts
 
-    return labelled.load_labelled(
+    return labeled_texts.load(
       f"file:{folder / name}",
       splits.Cuts(valid_fraction=0.2),
       columns=("text", "other"),
@@ -145,9 +145,9 @@ def _write_text_gcn(folder):
 
 def _read_text_gcn(folder):
   from bitnet_jax.data import splits
-  from bitnet_jax.data.views import labelled
+  from bitnet_jax.data.views import labeled_texts
 
-  return labelled.load_labelled(
+  return labeled_texts.load(
     f"textgcn:{folder / 'set.clean'}", splits.Cuts(valid_fraction=0.2)
   ).fingerprint
 
@@ -241,7 +241,7 @@ def _read_planetoid(folder):
   from bitnet_jax.data.views import nodes
 
   members = planetoid.read(folder, "cora", num_valid=2)
-  return nodes.make_dataset(members, fingerprint="", where=str(folder))
+  return nodes.make_dataset(members, where=str(folder))
 
 
 _PICKLES = ("x", "tx", "allx", "y", "ty", "ally", "graph")
@@ -300,7 +300,7 @@ def _read_graphs(folder):
   from bitnet_jax.data.views import graph_sets
 
   cuts = splits.Cuts(valid_fraction=0.2, test_fraction=0.2)
-  return graph_sets.load(f"file:{folder}", cuts, max_degree=4).num_features
+  return graph_sets.load(f"file:{folder}", cuts, max_degree=4).num_classes
 
 
 def _write_tensors(folder):
@@ -386,30 +386,6 @@ def _read_run(folder):
   return config
 
 
-def _write_facts(folder):
-  """A run of a language model, without a checkpoint."""
-  from bitnet_jax.train import build, runner
-  from bitnet_jax.train.folder import workdir
-  from tests.train import tiny
-
-  source = tiny.write(folder / "texts.txt", TEXT.splitlines())
-  config = tiny.make("decoder", source, data__valid_fraction=0.2)
-  experiment = build.build(config)
-  with workdir.Lock(folder) as lock:
-    runner._claim(experiment, lock)
-  (folder / "texts.txt").unlink()
-
-
-def _read_facts(folder):
-  from bitnet_jax.train.folder import data_facts, trained
-
-  opened = trained.open_without_data(folder)
-  if opened is not None:
-    setup, tokenizer = opened
-    data_facts.claim(folder, setup.task.facts, tokenizer, setup.settings.data)
-  return opened
-
-
 def _write_results(folder):
   metrics = {"test/accuracy": 0.5, "valid/loss": 1.5}
   result = {"run_id": "0" * 12, "step": 5, "config": {}, "metrics": metrics}
@@ -478,7 +454,7 @@ def _read_checkpoints(folder):
   if step is not None:
     seals.read_progress(checkpoints._folder(step))
   for step in (5, 10):
-    checkpoints._check_undamaged(step)
+    checkpoints._check_whole(step)
 
 
 PARAGRAPHS = TEXT.replace("9 of", "9\n\nof")
@@ -496,19 +472,17 @@ READERS = {
     write=_write_text("a.txt.xz", MARKED, lzma.compress),
     read=_read_corpus("a.txt.xz", documents="marked"),
   ),
-  "tsv": Reader(
-    write=_write_text("a.tsv", TABLE), read=_read_labelled("a.tsv")
-  ),
+  "tsv": Reader(write=_write_text("a.tsv", TABLE), read=_read_labeled("a.tsv")),
   "tsv, packed": Reader(
     write=_write_text("a.tsv.xz", TABLE, lzma.compress),
-    read=_read_labelled("a.tsv.xz", regression=True),
+    read=_read_labeled("a.tsv.xz", regression=True),
   ),
   "jsonl": Reader(
-    write=_write_text("a.jsonl", LINES), read=_read_labelled("a.jsonl")
+    write=_write_text("a.jsonl", LINES), read=_read_labeled("a.jsonl")
   ),
   "jsonl, packed": Reader(
     write=_write_text("a.jsonl.gz", LINES, gzip.compress),
-    read=_read_labelled("a.jsonl.gz", regression=True),
+    read=_read_labeled("a.jsonl.gz", regression=True),
   ),
   "textgcn": Reader(
     write=_write_text_gcn, read=_read_text_gcn, speaks=("set.",)
@@ -546,9 +520,6 @@ READERS = {
   "frozen": Reader(write=_write_frozen, read=_read_frozen, repair=_agree),
   "config.json": Reader(
     write=_write_run, read=_read_run, speaks=("config", "workdir")
-  ),
-  "data_facts.json": Reader(
-    write=_write_facts, read=_read_facts, fixed=("config.json", ".lock")
   ),
   "results": Reader(write=_write_results, read=_read_results),
   "seals": Reader(

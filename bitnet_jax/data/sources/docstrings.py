@@ -4,7 +4,8 @@ import ast
 import pathlib
 import sysconfig
 
-from bitnet_jax.data.sources.tables import Table
+from bitnet_jax.data import splits
+from bitnet_jax.data.sources.tables import Source, Table
 
 # Modules with at least 150 docstrings that every Python has.
 MODULES = (
@@ -21,17 +22,14 @@ _LEAST_WORDS = 4
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def read(label: str = "label") -> Table:
+def read(name: str, cuts: splits.Cuts) -> Source:
   """Reads the docstrings of modules, classes and functions from their sources.
 
   Nothing is imported. Docstrings of fewer than four words are left out, and so
   are repeated ones, but for the first.
 
-  Args:
-    label: name for the column of labels.
-
   Returns:
-    A table with the columns "text" and `label`, the name of the module.
+    A table with the columns "text" and "label", the name of the module.
 
   Raises:
     FileNotFoundError: this Python comes without its sources.
@@ -49,12 +47,13 @@ def read(label: str = "label") -> Table:
       )
     for text in texts:
       modules.setdefault(text, module)
-  return Table(
-    columns={"text": list(modules), label: list(modules.values())},
+  table = Table(
+    columns={"text": list(modules), "label": list(modules.values())},
     name="embedded:docstrings",
     unit="docstring",
     first=0,
   )
+  return Source(splits={"train": table}, texts=("text",), label="label")
 
 
 def _docstrings(file):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from bitnet_jax.data import graphs
-from bitnet_jax.data.sources import graph_files
+from bitnet_jax.data import graphs, splits
+from bitnet_jax.data.sources import npz_graphs
 from bitnet_jax.data.sources.planetoid_pickles import (
   MOST_OPERATIONS,
   Array,
@@ -11,6 +11,8 @@ from bitnet_jax.data.sources.planetoid_pickles import (
   to_array,
   unpickle,
 )
+from bitnet_jax.data.sources.tables import Source
+from bitnet_jax.extras import needed_by
 from bitnet_jax.files import PathLike, local_path, read_bytes
 
 NAMES = ("cora", "citeseer", "pubmed")
@@ -18,6 +20,17 @@ PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 NUM_VALID = 500  # nodes after those of training
 LARGEST_INDEX = 2**20  # bytes of `test.index`
 LARGEST_NUMBER = 2**31 - 1  # of a node
+
+
+def read_prepared(name: str, cuts: splits.Cuts) -> Source:
+  """Reads a set as TFDS prepares it, see `planetoid_tfds.read_prepared`.
+
+  Raises:
+    ImportError: tensorflow-datasets is not installed.
+  """
+  with needed_by(f"tfds:{name}", "tensorflow-datasets"):
+    from bitnet_jax.data.sources import planetoid_tfds
+  return planetoid_tfds.read_prepared(name, cuts)
 
 
 def read(
@@ -35,7 +48,7 @@ def read(
     num_valid: number of validation nodes.
 
   Returns:
-    The members of a .npz file that `nodes.read` takes: `data`, `indices`,
+    The members of a .npz file that `nodes.load` takes: `data`, `indices`,
     `indptr`, `shape`, `labels`, `has_label`, `edges`, `train_idx`, `val_idx`,
     `test_idx`.
 
@@ -97,7 +110,7 @@ def _matrix(file):
   shape = parts.get("_shape")
   if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):
     raise ValueError(f"{file} does not hold a sparse matrix with a shape")
-  return graph_files.check_csr(data, indices, indptr, shape, where=str(file))
+  return npz_graphs.check_csr(data, indices, indptr, shape, where=str(file))
 
 
 def _labels(file):

@@ -7,7 +7,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
+from bitnet_jax.data import splits
 from bitnet_jax.data.sources import planetoid
+from bitnet_jax.data.sources.tables import Records, Source
 
 SPLIT = "full"  # The only one, with one example: the graph.
 
@@ -32,7 +34,7 @@ class Planetoid(tfds.core.GeneratorBasedBuilder):
   """Citation networks, with the public split: Cora, CiteSeer, PubMed.
 
   One example holds a graph, its features as the parts of a sparse matrix; see
-  `nodes.make_dataset` for the members.
+  `nodes.load` for the members.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -74,39 +76,38 @@ class Planetoid(tfds.core.GeneratorBasedBuilder):
     )
 
 
-def read(
-  name: str, *, data_dir: str | None = None
-) -> tuple[dict[str, np.ndarray], str]:
+def read_prepared(name: str, cuts: splits.Cuts) -> Source:
   """Reads a set, preparing it first if it is not.
 
   Args:
-    name: "cora", "citeseer" or "pubmed".
-    data_dir: folder of the prepared sets; by default `TFDS_DATA_DIR`, else the
-      folder that tensorflow-datasets uses. The published files are looked for
-      in `downloads/manual` there.
+    name: "planetoid/cora", "planetoid/citeseer" or "planetoid/pubmed".
+    cuts: `data_dir` is the folder of the prepared sets; by default
+      `TFDS_DATA_DIR`, else the folder that tensorflow-datasets uses. The
+      published files are looked for in `downloads/manual` there.
 
   Returns:
-    The members of a file, see `nodes.read`, and a fingerprint.
+    One example with the members of a file, see `nodes.load`.
 
   Raises:
     FileNotFoundError: it is not prepared, and a published file is missing.
     ValueError: a published file is not as it must be.
   """
+  config = name.removeprefix("planetoid/")
   builder = Planetoid(
-    config=name, data_dir=data_dir, file_format="array_record"
+    config=config, data_dir=cuts.data_dir, file_format="array_record"
   )
   if not builder.info.splits:
     manual = epath.Path(builder._data_dir_root) / "downloads" / "manual"
-    missing = [
-      f"ind.{name}.{part}"
-      for part in planetoid.PARTS
-      if not (manual / f"ind.{name}.{part}").exists()
-    ]
+    files = [f"ind.{config}.{part}" for part in planetoid.PARTS]
+    missing = [file for file in files if not (manual / file).exists()]
     if missing:
       raise FileNotFoundError(
-        f"tfds:planetoid/{name} is not prepared in {builder.data_dir}, and"
-        f" {manual} lacks {', '.join(missing)}. {_HOW.format(name=name)}"
+        f"tfds:{name} is not prepared in {builder.data_dir}, and {manual} lacks"
+        f" {', '.join(missing)}. {_HOW.format(name=config)}"
       )
     builder.download_and_prepare()
   (example,) = builder.as_data_source(split=SPLIT)
-  return dict(example), f"tfds:{builder.info.full_name}"
+  return Source(
+    splits={"train": Records(records=[dict(example)], name=f"tfds:{name}")},
+    fingerprint=f"tfds:{builder.info.full_name}",
+  )

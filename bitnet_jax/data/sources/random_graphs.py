@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 
 from bitnet_jax import choices
+from bitnet_jax.data import splits
+from bitnet_jax.data.sources.tables import Records, Source
+from bitnet_jax.extras import needed_by
 
-_REWIRED = 0.2  # share of rewired edges of a small world
+_SEED = 0
+_PER_CLASS = {"train": 250, "valid": 75, "test": 125}
+_NODES = (20, 40)  # fewest and most nodes of a graph
+_REWIRED = 0.2  # fraction of rewired edges of a small world
 
 
 def draw(kind: str, num_nodes: int, *, seed: int) -> np.ndarray:
@@ -34,12 +40,8 @@ def versions() -> str:
 
 
 def _networkx() -> Any:
-  try:
+  with needed_by("embedded:graphs", "networkx"):
     import networkx
-  except ImportError as error:
-    raise ImportError(
-      "embedded:graphs needs networkx: pip install 'bitnet-jax[train]'"
-    ) from error
   return networkx
 
 
@@ -69,3 +71,34 @@ GENERATORS: dict[str, Callable[[int, int], np.ndarray]] = {
   "small_world": _small_world,
   "geometric": _geometric,
 }
+
+
+def read(name: str, cuts: splits.Cuts) -> Source:
+  """The set embedded:graphs; the labels of its graphs are their generators."""
+  rng = np.random.default_rng(_SEED)
+  kinds = tuple(GENERATORS)
+  counts = {key: len(kinds) * count for key, count in _PER_CLASS.items()}
+  total = sum(counts.values())
+  sizes = rng.integers(*_NODES, size=total, endpoint=True).tolist()
+  seeds = rng.integers(2**31, size=total).tolist()
+  records = [
+    {
+      "edges": draw(kinds[i % len(kinds)], n, seed=seed),
+      "num_nodes": np.array(n),
+      "label": np.array(i % len(kinds)),
+    }
+    for i, (n, seed) in enumerate(zip(sizes, seeds, strict=True))
+  ]
+  tables, first = {}, 0
+  for key, count in counts.items():
+    tables[key] = Records(
+      records=records[first : first + count],
+      name="embedded:graphs",
+      unit="graph",
+      first=first,
+    )
+    first += count
+  return Source(
+    splits=tables,
+    fingerprint=f"embedded:graphs {versions()}",
+  )

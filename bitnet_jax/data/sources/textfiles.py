@@ -1,14 +1,14 @@
 """Text files: plain or compressed UTF-8, errors with file and line."""
 
 import gzip
-import hashlib
 import lzma
 import pathlib
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from bitnet_jax import choices, files
 from bitnet_jax.data import splits
+from bitnet_jax.data.sources.tables import Records, Source, Table
 
 LARGEST_TEXT = 2**34  # bytes, unpacked
 # Bytes that a packed file may become: so many, or as many for each of its own.
@@ -86,10 +86,64 @@ def find_splits(pattern: str, names: Mapping[str, str]) -> dict[str, str]:
   return found
 
 
-def kind(path: str) -> str:
-  """Returns the ending that tells the format, without that of a packed one."""
-  pure = pathlib.PurePath(path)
-  return (pure.with_suffix("") if pure.suffix in _PACKED else pure).suffix
+def read_splits(
+  pattern: str,
+  cuts: splits.Cuts,
+  read: Callable[[pathlib.Path], Table | Records],
+) -> Source:
+  """Reads the file of each split, see `find_splits`."""
+  paths = find_splits(pattern, dict(cuts.split_names))
+  found = {key: read(find(path)) for key, path in paths.items()}
+  return Source(splits=found)
+
+
+def read_whole(pattern: str, cuts: splits.Cuts) -> Source:
+  """Reads files as tables of one row, whose column "text" is all of it."""
+
+  def whole(file):
+    return Table(columns={"text": [read(file)]}, name=str(file))
+
+  return read_splits(pattern, cuts, whole)
+
+
+def read_languages(
+  pattern: str, cuts: splits.Cuts, languages: Sequence[str]
+) -> Source:
+  """Reads a file a split and language, a row a line.
+
+  Args:
+    pattern: has `{lang}` where the name of a language stands.
+    cuts: name the splits.
+    languages: names of the columns.
+
+  Raises:
+    FileNotFoundError: one of the files is missing.
+    ValueError: two files have different numbers of lines.
+  """
+  names = dict(cuts.split_names)
+  paths = {
+    language: find_splits(pattern.replace("{lang}", language), names)
+    for language in languages
+  }
+  found = {}
+  for key in splits.NAMES:
+    there = [paths[code][key] for code in languages if key in paths[code]]
+    if not there:
+      continue
+    if len(there) < len(languages):
+      raise FileNotFoundError(
+        f"{key} has only {', '.join(there)}, a file of one of the languages"
+        f" {', '.join(languages)}"
+      )
+    columns = {code: lines(find(paths[code][key])) for code in languages}
+    first = len(columns[languages[0]])
+    for path, column in zip(there, columns.values(), strict=True):
+      if len(column) != first:
+        raise ValueError(
+          f"{there[0]} has {first} lines, but {path} has {len(column)}"
+        )
+    found[key] = Table(columns=columns, name=" and ".join(there))
+  return Source(splits=found)
 
 
 def read(file: pathlib.Path) -> str:
@@ -131,15 +185,9 @@ def _content(file):
 
 def lines(file: pathlib.Path) -> list[str]:
   """Reads the lines of a file, without their ends; only line feeds end one."""
-  content = read(file)
+  return split_lines(read(file))
+
+
+def split_lines(content: str) -> list[str]:
+  """Returns the lines of a text, without their ends."""
   return content.removesuffix("\n").split("\n") if content else []
-
-
-def digest(texts: Iterable[str]) -> str:
-  """Returns a hash, in hex digits, of texts and their borders."""
-  content = hashlib.sha256()
-  for text in texts:
-    data = text.encode()
-    content.update(len(data).to_bytes(8, "little"))
-    content.update(data)
-  return content.hexdigest()

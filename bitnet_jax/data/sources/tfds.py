@@ -1,4 +1,7 @@
-"""Sets that TensorFlow Datasets has prepared; images and their labels."""
+"""Sets that TensorFlow Datasets has prepared: texts, images and their labels.
+
+Reading needs no TensorFlow and no network.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from bitnet_jax.data import splits
+from bitnet_jax.data.sources.tables import Records, Source, Table
+from bitnet_jax.extras import needed_by
 
 # Names of their splits, and ours.
 _SPLITS = {
@@ -14,66 +19,107 @@ _SPLITS = {
   "valid": "valid",
   "test": "test",
 }
+# Columns of the texts of GLUE, by task.
+_GLUE = {
+  "ax": ("premise", "hypothesis"),
+  "cola": ("sentence",),
+  "mnli": ("premise", "hypothesis"),
+  "mnli_matched": ("premise", "hypothesis"),
+  "mnli_mismatched": ("premise", "hypothesis"),
+  "mrpc": ("sentence1", "sentence2"),
+  "qnli": ("question", "sentence"),
+  "qqp": ("question1", "question2"),
+  "rte": ("sentence1", "sentence2"),
+  "sst2": ("sentence",),
+  "stsb": ("sentence1", "sentence2"),
+  "wnli": ("sentence1", "sentence2"),
+}
 
 
-def read(
-  name: str, *, data_dir: str | None = None, image_size: int | None = None
-) -> splits.Dataset:
-  """Reads a prepared set into memory; needs no TensorFlow and no network.
-
-  Args:
-    name: as in `tfds.builder`: a set, optionally with config and version.
-    data_dir: folder of the prepared sets; by default `TFDS_DATA_DIR`, else the
-      folder that tensorflow-datasets uses.
-    image_size: makes every image square: the shorter side is scaled to this
-      size and the centre kept. Needed by sets whose images differ in shape.
-
-  Returns:
-    The data set; inputs uint8 [n, height, width, channels], labels int64 [n],
-    not checked yet. The fingerprint is the name with config and version.
-
-  Raises:
-    ImportError: tensorflow-datasets is not installed.
-    ValueError: the set is unknown, is not prepared for random access, or does
-      not consist of uint8 images and class labels.
-  """
-  info, sources = open_splits(name, data_dir=data_dir)
-  shape, num_classes = _check_features(name, info.features, image_size)
-  return splits.Dataset(
-    splits={
-      key: _split(source, shape, image_size) for key, source in sources.items()
-    },
-    num_classes=num_classes,
-    fingerprint=f"tfds:{info.full_name}",
-  )
-
-
-def open_splits(
-  name: str,
-  *,
-  data_dir: str | None = None,
-  split_names: Mapping[str, str] | None = None,
-) -> tuple[Any, dict[str, Sequence[Mapping[str, Any]]]]:
-  """Opens a prepared set; needs no TensorFlow and no network.
+def read(name: str, cuts: splits.Cuts) -> Source:
+  """Opens all splits of a prepared set; examples are read when asked for.
 
   Args:
     name: as in `tfds.builder`: a set, optionally with config and version.
-    data_dir: see `read`.
-    split_names: what the set calls "train", "valid" or "test", where that is
-      not one of the usual names; a part of a split, as `train[:1%]`, is fine.
+    cuts: `data_dir`, the folder of the prepared sets (by default
+      `TFDS_DATA_DIR`, else the folder that tensorflow-datasets uses), and
+      `split_names`; a part of a split, as `train[:1%]`, is fine as a name.
 
   Returns:
-    The `DatasetInfo`, and sequences of examples by the name of the split.
+    Tables; the columns of the texts of GLUE, and of pairs if the set says which
+    are read and written; and the names of classes.
 
   Raises:
     ImportError: tensorflow-datasets is not installed.
     ValueError: the set is unknown, is not prepared for random access, or lacks
       a split.
   """
-  builder: Any = _builder(name, data_dir)
+  info, sources = _open(name, cuts)
+  return Source(
+    splits={
+      key: Records(
+        records=source, name=f"tfds:{name} {key}", first=0, unit="example"
+      )
+      for key, source in sources.items()
+    },
+    names=tuple(info.features),
+    texts=_GLUE.get(name.removeprefix("glue/").split(":")[0], ()),
+    pair=info.supervised_keys or (),
+    class_names={
+      key: feature.names
+      for key, feature in info.features.items()
+      if getattr(feature, "names", None)
+    },
+  )
+
+
+def read_images(
+  name: str, cuts: splits.Cuts, *, image_size: int | None = None
+) -> Source:
+  """Reads images and labels of a prepared set into memory.
+
+  Args:
+    name: see `read`.
+    cuts: see `read`.
+    image_size: makes every image square: the shorter side is scaled to this
+      size and the centre kept. Needed by sets whose images differ in shape.
+
+  Returns:
+    Tables with "inputs", uint8 [n, height, width, channels], and "labels",
+    int64 [n]. The fingerprint is the name with config and version.
+
+  Raises:
+    ImportError: tensorflow-datasets is not installed.
+    ValueError: see `read`; or the set does not consist of uint8 images and
+      class labels.
+  """
+  info, sources = _open(name, cuts)
+  shape, num_classes = _check_features(name, info.features, image_size)
+  tables = {}
+  for key, source in sources.items():
+    inputs = np.empty((len(source), *shape), np.uint8)
+    labels = np.empty(len(source), np.int64)
+    for i in range(len(source)):
+      example = source[i]
+      image = example["image"]
+      inputs[i] = image if image_size is None else _resize(image, image_size)
+      labels[i] = example["label"]
+    tables[key] = Table(
+      columns={"inputs": inputs, "labels": labels}, name=f"tfds:{name} {key}"
+    )
+  return Source(
+    splits=tables,
+    num_classes=num_classes,
+    fingerprint=f"tfds:{info.full_name}",
+  )
+
+
+def _open(name, cuts) -> tuple[Any, dict[str, Sequence[Mapping[str, Any]]]]:
+  """Returns the `DatasetInfo`, and examples by split."""
+  builder: Any = _builder(name, cuts.data_dir)
   there = builder.info.splits
   found = {_SPLITS[key]: key for key in there if key in _SPLITS}
-  found |= split_names or {}
+  found |= dict(cuts.split_names)
   for key in ("train", *found):
     if found.get(key, key).partition("[")[0] not in there:
       raise ValueError(
@@ -101,12 +147,8 @@ def _how_to_prepare(name):
 
 def _builder(name, data_dir):
   """Returns the builder of a set that is known and prepared."""
-  try:
+  with needed_by(f"tfds:{name}", "tensorflow-datasets"):
     import tensorflow_datasets as tfds
-  except ImportError as error:
-    raise ImportError(
-      f"tfds:{name} needs tensorflow-datasets: pip install 'bitnet-jax[train]'"
-    ) from error
   try:
     builder = tfds.builder(name, data_dir=data_dir)
   except (ValueError, AssertionError) as error:
@@ -150,18 +192,6 @@ def _check_features(name, features, image_size):
       " image_size must say to what size they are scaled and cropped"
     )
   return (*size, channels), num_classes
-
-
-def _split(source, shape, image_size):
-  """Reads all examples of one split."""
-  inputs = np.empty((len(source), *shape), np.uint8)
-  labels = np.empty(len(source), np.int64)
-  for i in range(len(source)):
-    example = source[i]
-    image = example["image"]
-    inputs[i] = image if image_size is None else _resize(image, image_size)
-    labels[i] = example["label"]
-  return splits.Split(inputs=inputs, labels=labels)
 
 
 def _resize(image, size):

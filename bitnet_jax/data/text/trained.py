@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import logging
 
-from bitnet_jax.data.sources import textfiles
+from bitnet_jax.data import splits
 from bitnet_jax.data.text import (
   sentencepieces,
   subword_training,
@@ -66,7 +66,7 @@ def find(
       something else.
   """
   library = sentencepieces if options["spec"] == "unigram" else subwords
-  record = {**options, "texts": textfiles.digest(texts())}
+  record = {**options, "texts": splits.digest(texts())}
   data = (
     None
     if cache is None

@@ -159,8 +159,8 @@ class Lock:
     ours |= _VOCABULARY if _RECORD in found else set()
     if ours & found:
       logging.warning(
-        "--workdir=%s holds a run that ended before its first step; it starts"
-        " again",
+        "--workdir=%s holds a run that ended before its first step; it is"
+        " started anew",
         self.folder,
       )
     for name in ours & found:

@@ -10,8 +10,8 @@ import numpy as np
 from bitnet_jax.data import standardization
 from bitnet_jax.data.batches import order
 from bitnet_jax.data.batches.images import Arrays
-from bitnet_jax.data.sources import registry
 from bitnet_jax.data.splits import Dataset
+from bitnet_jax.data.views import arrays
 from bitnet_jax.train.config.settings import (
   DataOptions,
   RunContext,
@@ -70,8 +70,7 @@ class Classification(Classifier):
 def load(settings: Settings, context: RunContext) -> base.TaskData:
   """Loads the data set; see ``TaskSpec``."""
   data: ArrayOptions = settings.data
-  registry.check_name(data.source)
-  dataset = registry.load(
+  dataset = arrays.load(
     data.source,
     data.cuts(),
     num_classes=data.num_classes,

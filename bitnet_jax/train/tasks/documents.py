@@ -11,7 +11,7 @@ import numpy as np
 from bitnet_jax import choices
 from bitnet_jax.data.batches import bag_of_words
 from bitnet_jax.data.text.tokenizers import Ragged, load_tokenizer
-from bitnet_jax.data.views.labelled import load_labelled
+from bitnet_jax.data.views import labeled_texts
 from bitnet_jax.models.wide_mlp import WideMlp
 from bitnet_jax.train.config.settings import (
   DataOptions,
@@ -34,7 +34,7 @@ class BagOptions(DataOptions):
   """The group ``data`` of the task "documents".
 
   Attributes:
-    source: see ``load_labelled``, like the next two.
+    source: see ``labeled_texts.load``, like the next two.
     column: of the texts; ``None`` where the source implies it.
     label: column of the classes.
     tokenizer: see ``load_tokenizer``.
@@ -109,7 +109,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       f"optim.accumulate_steps is {settings.optim.accumulate_steps}; batches of"
       " documents are flat and cannot be split: it must be 1"
     )
-  found = load_labelled(
+  found = labeled_texts.load(
     data.source,
     data.cuts(),
     columns=(data.column,) if data.column else (),

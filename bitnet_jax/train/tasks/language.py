@@ -7,8 +7,9 @@ from typing import Any
 
 from bitnet_jax import choices
 from bitnet_jax.data.batches.order import Examples
+from bitnet_jax.data.splits import Dataset
 from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
-from bitnet_jax.data.views import documents as text
+from bitnet_jax.data.views import documents
 from bitnet_jax.train.config.settings import RunContext, Settings, check_least
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.facts import SplitFacts
@@ -23,8 +24,9 @@ class LanguageOptions(TextOptions):
   """The keys of the group ``data`` that all language models have.
 
   Attributes:
-    source: "embedded:pydoc", "file:PATH" or "tfds:NAME", see ``load_corpus``.
-    documents: what a document of a ".txt" is, see ``load_corpus``; ``None`` for
+    source: "embedded:pydoc", "file:PATH" or "tfds:NAME"; see
+      ``documents.load``, like the next four.
+    documents: what a document of a ".txt" is; ``None`` for
       the whole file.
     marker: ends a document if they are "marked".
     column: where the text of tables stands.
@@ -109,17 +111,19 @@ def load_documents(
   )
 
 
-def _load_corpus(data: LanguageOptions, context: RunContext) -> text.Corpus:
+def _load_corpus(
+  data: LanguageOptions, context: RunContext
+) -> Dataset[documents.Documents]:
   """Loads the documents, as the run in the folder did.
 
   Lines were the documents of a ".txt" before the whole file was.
   """
 
-  def load(documents: str | None) -> text.Corpus:
-    return text.load_corpus(
+  def load(unit: str | None) -> Dataset[documents.Documents]:
+    return documents.load(
       data.source,
       data.cuts(),
-      documents=documents,
+      documents=unit,
       marker=data.marker,
       column=data.column,
       skip_empty=data.skip_empty,
@@ -128,7 +132,7 @@ def _load_corpus(data: LanguageOptions, context: RunContext) -> text.Corpus:
   corpus = load(data.documents)
   if not context.recorded or context.recorded == corpus.fingerprint:
     return corpus
-  if data.documents is None and text.holds_plain_text(data.source):
+  if data.documents is None and documents.is_plain_text(data.source):
     with contextlib.suppress(ValueError):  # Of blank lines, for instance.
       by_line = load("lines")
       if by_line.fingerprint == context.recorded:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bitnet_jax import choices
 from bitnet_jax.data.batches import rows
-from bitnet_jax.data.views import labelled
+from bitnet_jax.data.views import labeled_texts
 from bitnet_jax.train.config.settings import (
   RunContext,
   Settings,
@@ -35,7 +35,7 @@ class ClassifiedTextOptions(TextOptions):
 
   Attributes:
     source: "file:PATH", "textgcn:FOLDER/NAME" or "tfds:NAME", see
-      ``load_labelled``.
+      ``labeled_texts.load``.
     columns: of the texts, one or two.
     label: column of the labels.
     class_names: in their order; empty for those of the data.
@@ -152,7 +152,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   data: ClassifiedTextOptions = settings.data
   options: TextClassificationOptions = settings.task.options
   data.check_fits(settings.model, "seq_len")
-  corpus = labelled.load_labelled(
+  corpus = labeled_texts.load(
     data.source,
     data.cuts(),
     columns=data.columns,

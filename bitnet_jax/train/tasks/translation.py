@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from bitnet_jax import choices
 from bitnet_jax.data.batches import rows
 from bitnet_jax.data.text.tokenizers import Tokenizer
-from bitnet_jax.data.views import parallel
+from bitnet_jax.data.views import pairs
 from bitnet_jax.inference import beam_search
 from bitnet_jax.train.config.settings import (
   RunContext,
@@ -41,8 +41,8 @@ class PairOptions(TextOptions):
   """The group ``data`` of the task "translation".
 
   Attributes:
-    source: "file:PATH" or "tfds:NAME", see ``load_parallel``.
-    languages: of the encoder and of the decoder; see ``load_parallel``.
+    source: "file:PATH" or "tfds:NAME", see ``pairs.load``.
+    languages: of the encoder and of the decoder; see ``pairs.load``.
     input_len: largest number of tokens that the encoder reads.
     target_len: largest number of tokens that the decoder writes.
     too_long: what happens to longer texts: "error", or "cut", which is logged.
@@ -85,9 +85,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   data: PairOptions = settings.data
   options: TranslationOptions = settings.task.options
   data.check_fits(settings.model, "input_len", "target_len")
-  corpus = parallel.load_parallel(
-    data.source, data.cuts(), languages=data.languages
-  )
+  corpus = pairs.load(data.source, data.cuts(), languages=data.languages)
   train = corpus.splits["train"]
   tokenizer = data.load_tokenizer(
     lambda: [*train.sources, *train.targets], context
@@ -99,10 +97,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     )
 
   def make(split: str) -> rows.SequencePairs:
-    pairs = corpus.splits[split]
+    texts = corpus.splits[split]
     return rows.sequence_pairs(
-      tokenizer.encode_ragged(pairs.sources, where="source"),
-      tokenizer.encode_ragged(pairs.targets, where="target"),
+      tokenizer.encode_ragged(texts.sources, where="source"),
+      tokenizer.encode_ragged(texts.targets, where="target"),
       tokenizer,
       input_len=data.input_len,
       target_len=data.target_len,

@@ -5,19 +5,20 @@ import sysconfig
 import numpy as np
 import pytest
 
+from bitnet_jax.data import splits
 from bitnet_jax.data.sources import docstrings
-from bitnet_jax.data.views.labelled import load_labelled
+from bitnet_jax.data.views import labeled_texts
 from tests.data import loading
 
 
 def load(source, **options):
-  return loading.load(load_labelled, source, **options)
+  return loading.load(labeled_texts.load, source, **options)
 
 
 def test_docstrings_are_those_of_the_modules():
-  table = docstrings.read("module")
+  table = docstrings.read("docstrings", splits.NO_CUTS).splits["train"]
   modules = dict(
-    zip(table.columns["text"], table.columns["module"], strict=True)
+    zip(table.columns["text"], table.columns["label"], strict=True)
   )
   assert len(modules) == len(table.columns["text"])  # none twice
   assert set(modules.values()) == set(docstrings.MODULES)
@@ -39,4 +40,4 @@ def test_source_is_cut_into_splits():
 def test_library_without_sources_is_named(tmp_path, monkeypatch):
   monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
   with pytest.raises(FileNotFoundError, match="has none of _pydecimal"):
-    docstrings.read()
+    docstrings.read("docstrings", splits.NO_CUTS)

@@ -144,7 +144,7 @@ def test_written_pickles_are_like_the_published_ones():
 
 def test_parts_are_put_in_their_places(folder):
   _, features, labels = make_values()
-  dataset = nodes.make_dataset(read(folder()), fingerprint="", where="here")
+  dataset = nodes.make_dataset(read(folder()), where="here")
   expected = np.zeros((NUM_NODES, 5), np.float32)
   expected[:7] = features[:7]
   expected[TEST_INDEX] = features[7:]
@@ -319,7 +319,7 @@ def test_edge_to_a_missing_node_is_named(folder):
   with pytest.raises(
     ValueError, match="edge 1 joins the nodes 2 and 11, but there are 11 nodes"
   ):
-    nodes.make_dataset(members, fingerprint="", where="here")
+    nodes.make_dataset(members, where="here")
 
 
 def test_too_few_nodes_for_validation_are_named(folder):
@@ -350,9 +350,7 @@ def test_tfds_prepares_and_reads_the_published_files(
   }
   with pytest.raises(FileNotFoundError, match=r"lacks ind\.citeseer\.x, .*Put"):
     loading.load(nodes.load, "tfds:planetoid/citeseer", **options)
-  expected = nodes.make_dataset(
-    read(folder()), fingerprint="", where="published"
-  )
+  expected = nodes.make_dataset(read(folder()), where="published")
   for file in tmp_path.glob("ind.*"):
     file.rename(manual / file.name)
   for _ in range(2):  # Prepared, then as it is there.

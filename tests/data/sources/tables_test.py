@@ -7,8 +7,10 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from bitnet_jax.data.sources import tables
+from bitnet_jax.data import splits
+from bitnet_jax.data.sources import jsonl, tsv
 
+READERS = {"tsv": tsv.read, "jsonl": jsonl.read}
 FIELDS = strategies.text(
   strategies.sampled_from('ab \t\n"é,\u2028'), min_size=1, max_size=6
 )
@@ -18,7 +20,8 @@ ROWS = strategies.lists(strategies.tuples(FIELDS, FIELDS), min_size=1)
 def read(folder, content, columns=("label", "text"), kind="tsv"):
   path = folder / f"a.{kind}"
   path.write_bytes(content.encode())
-  table = tables.read(str(path), columns)
+  source = READERS[kind](str(path), splits.NO_CUTS)
+  table = source.splits["train"].read(*columns)
   return table, list(zip(*(table.columns[c] for c in columns), strict=True))
 
 
@@ -147,11 +150,11 @@ def test_integer_of_many_digits_is_named(tmp_path, number):
   path = tmp_path / "a.jsonl"
   path.write_text(f'{{"score": 1}}\n{{"score": {number}}}\n')
   with pytest.raises(ValueError, match=r"a\.jsonl, line 2"):
-    tables.read(str(path), ["score"])
+    jsonl.read(str(path), splits.NO_CUTS).splits["train"].read("score")
 
 
 def test_line_that_is_nested_deep_is_named(tmp_path):
   path = tmp_path / "a.jsonl"
   path.write_text('{"score": 1}\n' + "[" * 200_000 + "\n")
   with pytest.raises(ValueError, match=r"a\.jsonl, line 2 is not JSON"):
-    tables.read(str(path), ["score"])
+    jsonl.read(str(path), splits.NO_CUTS).splits["train"].read("score")

@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from PIL import Image
 
-from bitnet_jax.data.sources import registry
+from bitnet_jax.data.views import arrays
 from tests.data import loading
 
 
@@ -58,7 +58,7 @@ def blobs(count, shape=(4, 6, 3)):
 def load(folder, **options):
   options = dict(valid_fraction=0.0, test_fraction=0.0) | options
   return loading.load(
-    registry.load, "tfds:blobs", data_dir=str(folder), **options
+    arrays.load, "tfds:blobs", data_dir=str(folder), **options
   )
 
 
@@ -175,7 +175,7 @@ def test_set_that_is_not_there_is_an_error_with_the_remedy(
     ValueError, match=message.replace("FOLDER", str(tmp_path))
   ):
     loading.load(
-      registry.load,
+      arrays.load,
       f"tfds:{name}",
       valid_fraction=0.0,
       test_fraction=0.0,
@@ -219,7 +219,7 @@ def test_public_sets_are_read_as_they_are_defined(
   info.write_to_directory(builder.data_path)
   with tfds.testing.mock_data(num_examples=40, data_dir=str(tmp_path)):
     dataset = loading.load(
-      registry.load, f"tfds:{name}", valid_fraction=0.25, test_fraction=0.0
+      arrays.load, f"tfds:{name}", valid_fraction=0.25, test_fraction=0.0
     )
   sizes = {key: len(split.labels) for key, split in dataset.splits.items()}
   assert sizes["test"] == 40

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from bitnet_jax.data.views import documents, labelled, parallel
+from bitnet_jax.data.views import documents, labeled_texts, pairs
 from bitnet_jax.train.config.flags import load_config
 from tests.data.loading import load
 from tests.train.conftest import CONFIGS
@@ -83,7 +83,7 @@ def test_sets_of_documents(tmp_path, name):
   splits = ("train", "validation" if "c4" in name else "test")
   with prepared(name, tmp_path, splits=splits):
     corpus = load(
-      documents.load_corpus,
+      documents.load,
       f"tfds:{name}",
       data_dir=str(tmp_path),
       valid_fraction=0.25,
@@ -99,7 +99,7 @@ def test_random_examples_of_the_library_are_read(tmp_path):
     prepared("lm1b", tmp_path, splits=("train",)),
     tfds.testing.mock_data(num_examples=7, data_dir=str(tmp_path)),
   ):
-    corpus = load(documents.load_corpus, "tfds:lm1b", data_dir=str(tmp_path))
+    corpus = load(documents.load, "tfds:lm1b", data_dir=str(tmp_path))
   assert len(corpus.splits["train"]) == 7
   assert all(isinstance(t, str) for t in corpus.splits["train"].texts)
 
@@ -115,7 +115,7 @@ def test_tasks_of_glue_leave_hidden_labels_out(tmp_path, task, count, caplog):
 
   with prepared(f"glue/{task}", tmp_path, label=label):
     corpus = load(
-      labelled.load_labelled, f"tfds:glue/{task}", data_dir=str(tmp_path)
+      labeled_texts.load, f"tfds:glue/{task}", data_dir=str(tmp_path)
     )
   assert corpus.splits.keys() == {"train", "valid"}
   assert f"Left test of tfds:glue/{task} out: it has no labels" in caplog.text
@@ -134,7 +134,7 @@ def test_order_of_sentences_is_that_of_the_task(tmp_path):
   values["label"] = lambda split, rng: np.int64(rng.integers(3))
   with prepared("glue/mnli", tmp_path, splits=("train", *names), **values):
     corpus = load(
-      labelled.load_labelled,
+      labeled_texts.load,
       "tfds:glue/mnli",
       data_dir=str(tmp_path),
       split_names=(("valid", "validation_matched"),),
@@ -151,7 +151,7 @@ def test_labels_of_glue_can_be_numbers(tmp_path):
   config = load_config(str(CONFIGS / "glue_encoder.py:stsb"))
   with prepared("glue/stsb", tmp_path, label=label):
     corpus = load(
-      labelled.load_labelled,
+      labeled_texts.load,
       config["data"]["source"],
       columns=config["data"]["columns"],
       label=config["data"]["label"],
@@ -178,7 +178,7 @@ def test_sets_of_pairs_say_what_is_read(tmp_path, name, languages):
   with prepared(name, tmp_path, **values):
     corpus, back = (
       load(
-        parallel.load_parallel,
+        pairs.load,
         f"tfds:{name}",
         data_dir=str(tmp_path),
         languages=chosen,
@@ -195,19 +195,17 @@ def test_sets_of_pairs_say_what_is_read(tmp_path, name, languages):
 def test_what_a_set_lacks_is_an_error(tmp_path):
   folder = dict(data_dir=str(tmp_path))
   with prepared("lm1b", tmp_path, splits=("train", "test")):
-    with pytest.raises(ValueError, match="lm1b has no column body, it has te"):
-      load(documents.load_corpus, "tfds:lm1b", column="body", **folder)
+    with pytest.raises(ValueError, match="has no column body, it has text"):
+      load(documents.load, "tfds:lm1b", column="body", **folder)
     with pytest.raises(ValueError, match="no split dev, it has train, test"):
       names = (("valid", "dev"),)
-      load(documents.load_corpus, "tfds:lm1b", split_names=names, **folder)
+      load(documents.load, "tfds:lm1b", split_names=names, **folder)
     with pytest.raises(ValueError, match="lm1b needs columns"):
-      load(labelled.load_labelled, "tfds:lm1b", **folder)
+      load(labeled_texts.load, "tfds:lm1b", **folder)
     with pytest.raises(ValueError, match="no column label"):
-      load(labelled.load_labelled, "tfds:lm1b", columns=("text",), **folder)
+      load(labeled_texts.load, "tfds:lm1b", columns=("text",), **folder)
     part = (("train", "train[:50%]"),)
-    corpus = load(
-      documents.load_corpus, "tfds:lm1b", split_names=part, **folder
-    )
+    corpus = load(documents.load, "tfds:lm1b", split_names=part, **folder)
     assert corpus.splits.keys() == {"train", "test"}
 
 
@@ -216,4 +214,4 @@ def test_empty_text_is_an_error_with_its_example(tmp_path):
     prepared("lm1b", tmp_path, splits=("train",), text=lambda *_: b" "),
     pytest.raises(ValueError, match="tfds:lm1b train, example 0: text is emp"),
   ):
-    load(documents.load_corpus, "tfds:lm1b", data_dir=str(tmp_path))
+    load(documents.load, "tfds:lm1b", data_dir=str(tmp_path))

@@ -246,7 +246,7 @@ def test_what_is_wrong_with_a_file_is_named(saved, changes, message):
   [
     ("embedded:cora", {}, ValueError, "unknown source of a graph"),
     ("http:x", {}, ValueError, "choose among embedded:karate, file:PATH.npz"),
-    ("file:graph.txt", {}, ValueError, "must end in .npz"),
+    ("file:graph.txt", {}, ValueError, "file:graph.txt.*file:PATH.npz"),
     ("file:/nowhere/graph.npz", {}, FileNotFoundError, "there is no file"),
     ("tfds:planetoid/wiki", {}, ValueError, "'tfds:planetoid/cora'"),
     ("embedded:karate", {}, ValueError, "has no splits; train_per_class must"),

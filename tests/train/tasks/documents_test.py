@@ -190,7 +190,7 @@ def test_sums_count_each_document_once():
     ({"data__split_seed": -1}, "data.split_seed is -1"),
     ({"task__label_smoothing": 1.5}, "task.label_smoothing is 1.5"),
     ({"optim__accumulate_steps": 2}, "optim.accumulate_steps is 2"),
-    ({"data__source": "file:nowhere.txt"}, "nowhere.txt must end in .tsv"),
+    ({"data__source": "file:nowhere.txt"}, r"file:nowhere.txt.*PATH\.tsv"),
     ({"model__name": "mlp"}, "model.name is 'mlp'"),
     ({"data__tokenizer": "words"}, "unknown tokenizer 'words'"),
   ],

@@ -212,7 +212,7 @@ def test_label_smoothing_is_for_training_alone():
     ),
     (
       lambda: random_graphs(data__node_budget=20),
-      r"the graph embedded:graphs\[\d+\] has \d\d nodes, but the budget",
+      r"the graph embedded:graphs, graph \d+ has \d\d nodes, but the budget",
     ),
     (
       lambda: random_graphs(data__node_budget=900),

@@ -324,7 +324,7 @@ BAD = {
   ),
   "source": (
     {"data__source": "embedded:pydoc"},
-    r"unknown source of labelled texts 'embedded:pydoc'",
+    r"unknown source of labeled texts 'embedded:pydoc'",
   ),
 }
 

@@ -6,7 +6,7 @@ import pytest
 
 from bitnet_jax.data.splits import Cuts
 from bitnet_jax.data.text.tokenizers import ROLES, load_tokenizer
-from bitnet_jax.data.views import documents as text
+from bitnet_jax.data.views import documents
 from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
 from bitnet_jax.train.folder import workdir
@@ -129,7 +129,7 @@ def test_run_of_before_keeps_its_documents(tmp_path, lines):
     "decoder", source, data__documents=None, data__skip_empty=True
   )
   folder, today = tmp_path / "run", build(config)
-  corpus = text.load_corpus(
+  corpus = documents.load(
     source,
     Cuts(**{k: config["data"][k] for k in ("valid_fraction", "test_fraction")}),
     documents="lines",

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from bitnet_jax.data.sources import npz
+from bitnet_jax.data.sources import npz_arrays
 
 
 def noise(shape, seed=0):
@@ -27,7 +27,7 @@ def test_decode_residuals_undoes_the_packing():
   pixels = noise((5, 4, 6, 3))
   residuals = encode(pixels)
   before = residuals.copy()
-  decoded = npz.decode_residuals(residuals)
+  decoded = npz_arrays.decode_residuals(residuals)
   assert decoded.dtype == np.uint8
   assert decoded.flags.c_contiguous
   np.testing.assert_array_equal(decoded, pixels)
@@ -40,7 +40,7 @@ def test_decode_residuals_matches_values_worked_by_hand():
   residuals[0, 0] = [[250, 0], [0, 0]]  # red less green: -6 everywhere
   residuals[2, 0] = [[1, 0], [0, 1]]  # blue less green: 1 1 / 1 2
   np.testing.assert_array_equal(
-    npz.decode_residuals(residuals)[0],
+    npz_arrays.decode_residuals(residuals)[0],
     [[[4, 10, 11], [5, 11, 12]], [[9, 15, 16], [8, 14, 16]]],
   )
 
@@ -63,5 +63,5 @@ def test_decoded_cifar100_has_the_published_content(member, sha256):
   if not folder or not pathlib.Path(folder).is_dir():
     pytest.skip("BITNET_JAX_DATA names no folder of data sets")
   file = pathlib.Path(folder) / "cifar100_subset" / "cifar100_subset.npz"
-  decoded = npz.decode_residuals(np.load(file)[member])
+  decoded = npz_arrays.decode_residuals(np.load(file)[member])
   assert hashlib.sha256(decoded.tobytes()).hexdigest() == sha256

@@ -2,12 +2,12 @@ import gzip
 
 import pytest
 
-from bitnet_jax.data.views import parallel
+from bitnet_jax.data.views import pairs
 from tests.data import loading
 
 
 def load(source, **options):
-  return loading.load(parallel.load_parallel, source, **options)
+  return loading.load(pairs.load, source, **options)
 
 
 LANGUAGES = dict(languages=("en", "de"))
@@ -91,7 +91,7 @@ def test_file_of_one_language_is_an_error(tmp_path, lacking):
     ("embedded:pydoc", LANGUAGES, "unknown source of pairs"),
     ("file:a.{lang}", {}, r"needs two languages, read and written, not \[\]"),
     ("file:a.{lang}", dict(languages=("en",)), r"not \['en'\]"),
-    ("file:a.txt", LANGUAGES, r"must have \{lang\}, or end in .tsv"),
+    ("file:a.txt", LANGUAGES, r"\{lang\}.*PATH\.tsv\[.*PATH\.jsonl\["),
     ("file:a.{lang}", LANGUAGES | dict(test_fraction=-1), "test_fraction"),
   ],
 )
@@ -102,7 +102,7 @@ def test_impossible_arguments_are_errors(source, options, message):
 
 def test_files_without_a_line_are_an_error(tmp_path):
   source = write(tmp_path, train__en=[], train__de=[])
-  with pytest.raises(ValueError, match="train has no pair"):
+  with pytest.raises(ValueError, match="train has no example"):
     load(source, **LANGUAGES)
 
 

@@ -1,4 +1,4 @@
-"""Graphs in .npz files, checked so that errors name file, member and index."""
+"""Graphs in `.npz` files: one a file, alone or in a folder of a set."""
 
 import hashlib
 import pathlib
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bitnet_jax.data import graphs
-from bitnet_jax.data.sources import npz
-from bitnet_jax.files import open_regular
+from bitnet_jax.data import graphs, splits
+from bitnet_jax.data.sources import npz, textfiles
+from bitnet_jax.data.sources.tables import Records, Source
 
 SPARSE = ("data", "indices", "indptr", "shape")
 MOST_FEATURES = 2**24  # of a node
@@ -17,39 +17,60 @@ MOST_FEATURES = 2**24  # of a node
 _REAL, _INTEGERS = "biuf", "iu"
 
 
-def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
-  """Reads all arrays of a .npz file.
-
-  Returns:
-    The members by name, and the SHA-256 of the file.
+def read(path: str, cuts: splits.Cuts) -> Source:
+  """Reads all arrays of the file of one graph; "train" has this one example.
 
   Raises:
     FileNotFoundError: there is no such file.
     ValueError: it is not a complete .npz file.
   """
-  if not path.is_file():
-    raise FileNotFoundError(f"there is no file {path}")
-  with open_regular(path, most=npz.LARGEST_ARCHIVE) as stream:
-    digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    stream.seek(0)
-    archive = npz.open_archive(path, stream)
-    members = {
-      name: npz.read_member(path, archive, name)
-      for name in npz.members(archive)
-    }
-  return members, digest
+  with npz.open_archive(textfiles.find(path)) as (archive, fingerprint):
+    record = Records(records=[dict(archive)], name=str(archive.file))
+  return Source(splits={"train": record}, fingerprint=fingerprint)
 
 
-def check_members(
-  members: Mapping[str, np.ndarray], *needed: str, where: str
-) -> None:
-  """Raises a ValueError that lists what is missing, and what there is."""
-  missing = [name for name in needed if name not in members]
-  if missing:
+def read_folder(path: str, cuts: splits.Cuts) -> Source:
+  """Reads all arrays of a folder of files, a graph each.
+
+  The files lie in the folder itself, or in folders `train`, `valid` and `test`
+  there, and are read in the order of their names.
+
+  Args:
+    path: of the folder; a leading `~` is the home folder.
+    cuts: not used.
+
+  Returns:
+    The graphs; the fingerprint is a SHA-256 of names and contents.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: it holds no graphs, or a file is not a complete .npz file.
+  """
+  folder = pathlib.Path(path).expanduser().absolute()
+  if not folder.is_dir():
+    raise FileNotFoundError(f"file:{path}: there is no folder {folder}")
+  found = {key: sorted((folder / key).glob("*.npz")) for key in splits.NAMES}
+  found = {key: files for key, files in found.items() if files}
+  flat = sorted(folder.glob("*.npz"))
+  if bool(flat) == bool(found) or (found and "train" not in found):
+    inside = ", ".join(f"{len(files)} in {key}" for key, files in found.items())
     raise ValueError(
-      f"{where} lacks {', '.join(missing)}: it holds"
-      f" {', '.join(members) or 'nothing'}"
+      f"{folder} must hold .npz files either itself or in a folder train (and"
+      f" valid, test); it holds {len(flat)} itself and {inside or 'none'} in"
+      " such folders"
     )
+  content = hashlib.sha256()
+  tables = {}
+  for key, files in (found or {"train": flat}).items():
+    names, records = [str(file.relative_to(folder)) for file in files], []
+    for name in names:
+      with npz.open_archive(folder / name) as (archive, fingerprint):
+        records.append(dict(archive))
+      content.update(f"{name} {fingerprint.partition(':')[2]}\n".encode())
+    tables[key] = Records(
+      records=records, name=str(folder), unit="file", places=names
+    )
+  return Source(splits=tables, fingerprint=f"sha256:{content.hexdigest()}")
 
 
 def features(members: Mapping[str, np.ndarray], *, where: str) -> Any:
@@ -74,7 +95,7 @@ def features(members: Mapping[str, np.ndarray], *, where: str) -> Any:
     return check_finite(values, where=f"{where}: features")
   if not set(SPARSE) & set(members):
     return None
-  check_members(members, *SPARSE, where=where)
+  npz.check_members(members, *SPARSE, where=where)
   data, indices, indptr, shape = (members[name] for name in SPARSE)
   check_integers(shape, where=f"{where}: shape")
   return check_csr(data, indices, indptr, tuple(shape.tolist()), where=where)

@@ -1,0 +1,118 @@
+"""Tables of fields that tabs separate, with a header."""
+
+import csv
+import dataclasses
+import pathlib
+import re
+import sys
+
+from absl import logging
+
+from bitnet_jax.data import splits
+from bitnet_jax.data.sources import textfiles
+from bitnet_jax.data.sources.tables import Source, Table
+
+_QUOTED = re.compile(r'(?:^|[\t\n])"')  # a field that begins with a quote
+# A file whose quotes are around fields, or doubled in those.
+_WELL_FORMED = re.compile(
+  r'(?:(?:"(?:[^"]|"")*+"|[^"\t\n]*+)(?:[\t\n]|\Z))*+\Z'
+)
+
+
+def read(pattern: str, cuts: splits.Cuts) -> Source:
+  """Reads a TSV file a split, see `textfiles.find_splits`.
+
+  If quotes around fields are what makes the file a table (a field holds a tab,
+  a line feed or a doubled quote, or the header is quoted), they are taken off,
+  as `csv` and pandas write it. Otherwise a quote is a character of a text, as
+  in the files of GLUE. A file that could be read both ways is a warning. Blank
+  lines at the end are left out.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: a file or one of its lines is not as it must be.
+  """
+  return textfiles.read_splits(pattern, cuts, _read)
+
+
+def _read(file: pathlib.Path):
+  """Reads the table of one file."""
+  header, *rows = _choose(file, textfiles.read(file).rstrip("\n"))
+  names = header.fields
+  if len({*names}) < len(names):
+    raise ValueError(
+      f"{file}, line {header.line}: a column is named twice, {names}"
+    )
+  for row in rows:
+    if len(row.fields) != len(names):
+      raise ValueError(
+        f"{file}, line {row.line}: {len(row.fields)} fields, but the header has"
+        f" {len(names)}, {names}"
+      )
+  return Table(
+    columns={n: [row.fields[i] for row in rows] for i, n in enumerate(names)},
+    name=str(file),
+    places=[row.line for row in rows],
+  )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Row:
+  """The fields of a row, and the line it begins with."""
+
+  fields: list[str]
+  line: int
+
+
+def _choose(file, content) -> list[_Row]:
+  """Returns the rows of a file, quotes around fields taken off or not."""
+  if not content:
+    raise ValueError(f"{file} is empty: it lacks a header")
+  lines = content.split("\n")
+  plain = [_Row(line.split("\t"), i) for i, line in enumerate(lines, start=1)]
+  if not _QUOTED.search(content):
+    return plain
+  quoted = _unquoted(lines)
+  if quoted is None or not _is_table(quoted):
+    return plain
+  if not _is_table(plain):
+    return quoted
+  # Both are tables. If no field had to be quoted, the quotes are of texts that
+  # someone says.
+  needed = _WELL_FORMED.match(content) is not None and (
+    content.startswith('"')
+    or any(
+      c in field for row in quoted for field in row.fields for c in '\t\n"'
+    )
+  )
+  logging.warning(
+    "%s can be read in two ways, with the quotes around fields (%d rows) or"
+    " without (%d rows); it is read %s them",
+    file,
+    len(plain) - 1,
+    len(quoted) - 1,
+    "without" if needed else "with",
+  )
+  return quoted if needed else plain
+
+
+def _is_table(rows):
+  return len({len(row.fields) for row in rows}) == 1
+
+
+def _unquoted(lines) -> list[_Row] | None:
+  """Returns the rows with quoted fields as `csv` reads them, if it can."""
+  limit = csv.field_size_limit(sys.maxsize)  # The default is 128 KB.
+  try:
+    reader = csv.reader(
+      (f"{line}\n" for line in lines), delimiter="\t", strict=True
+    )
+    rows, line = [], 1
+    for fields in reader:
+      rows.append(_Row(fields or [""], line))
+      line = reader.line_num + 1
+    return rows
+  except csv.Error:
+    return None
+  finally:
+    csv.field_size_limit(limit)

@@ -1,0 +1,179 @@
+"""Texts and pairs of texts with a class or a number each."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from absl import logging
+
+from bitnet_jax import choices
+from bitnet_jax.data import splits
+from bitnet_jax.data.sources import registry
+from bitnet_jax.data.sources.tables import Table
+from bitnet_jax.data.splits import Dataset
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabeledTexts(splits.Columns):
+  """Examples that are used together.
+
+  Attributes:
+    texts: one or two columns, each a list of n texts.
+    labels: the class of each example, int32 [n], or a number, float32 [n].
+  """
+
+  texts: tuple[list[str], ...]
+  labels: np.ndarray
+
+
+def load(
+  source: str,
+  cuts: splits.Cuts = splits.NO_CUTS,
+  *,
+  columns: Sequence[str] = (),
+  label: str = "label",
+  regression: bool = False,
+  class_names: Sequence[str] = (),
+) -> Dataset[LabeledTexts]:
+  """Loads texts and their labels into memory and completes their splits.
+
+  A split whose labels all are -1, which is how hidden ones are written, is left
+  out, which is logged, unless "train" has -1 too. Splits that the source lacks
+  are cut from "train", see `Cuts`.
+
+  Args:
+    source: `embedded:docstrings`, those of Python's library by their module;
+      `file:PATH` of a `.tsv` with a header or a `.jsonl`, packed if `.gz` or
+      `.xz` follows, which may have `{split}` for a file a split (see
+      `textfiles.find_splits`); `textgcn:FOLDER/NAME.clean` (see
+      `textgcn.read`); or `tfds:NAME`, a prepared set.
+    cuts: name splits, and cut those that the source lacks.
+    columns: where the texts stand, one or two; needed by `file:`, and by
+      `tfds:` but for `glue/*`.
+    label: the column of the labels.
+    regression: whether labels are numbers.
+    class_names: names of the classes in their order; by default those of the
+      set, or else the labels of "train", sorted, as integers if they are.
+
+  Returns:
+    The data set, without classes if labels are numbers; its fingerprint is that
+    of its content.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ImportError: tensorflow-datasets is not installed.
+    ValueError: an argument or something in the data is not as it must be;
+      names the line.
+  """
+  choices.check(len(columns), (0, 1, 2), key="number of columns")
+  read, rest = registry.find("labeled texts", source)
+  if regression and class_names:
+    raise ValueError("regression has no class_names")
+  found = read(rest, cuts)
+  # The label tells whether the columns are the user's to choose.
+  columns = found.texts if found.label else tuple(columns) or found.texts
+  label = found.label or label
+  if not columns:
+    raise ValueError(f"{source} needs columns: where the texts stand")
+  tables = {k: t.read(*columns, label) for k, t in found.splits.items()}
+  own_names = found.class_names.get(label, ())
+  if own_names:
+    tables = {k: _named(table, label, own_names) for k, table in tables.items()}
+  class_names = tuple(class_names or own_names)
+  tables = _without_hidden(source, tables, label, class_names)
+  if not class_names and not regression:
+    class_names = _sorted_names(tables["train"].columns[label])
+  examples = {
+    key: LabeledTexts(
+      texts=tuple(table.texts(column) for column in columns),
+      labels=table.numbers(label)
+      if regression
+      else _indices(table, label, class_names),
+    )
+    for key, table in tables.items()
+  }
+  if regression:
+    class_names = ()
+  return splits.make_dataset(
+    examples,
+    cuts,
+    source=source,
+    num_classes=len(class_names),
+    class_names=class_names,
+  )
+
+
+def _named(table, label, names):
+  """Returns a table with the names of classes in place of their numbers."""
+  values = [int(value) for value in table.columns[label]]
+  values = [names[value] if value >= 0 else value for value in values]
+  return dataclasses.replace(table, columns={**table.columns, label: values})
+
+
+def _without_hidden(source, tables, label, class_names):
+  """Returns the splits that have labels: hidden ones are written as -1."""
+  if any(map(_is_hidden, class_names)):
+    return tables
+  hidden = {
+    k: sum(map(_is_hidden, t.columns[label])) for k, t in tables.items()
+  }
+  if hidden["train"] and hidden["train"] == len(tables["train"]):
+    raise ValueError(f"{source}: train has no labels, they all are -1")
+  if hidden["train"]:  # where -1 is a label as others are
+    return tables
+  labeled = {}
+  for key, table in tables.items():
+    if hidden[key] and hidden[key] == len(table):
+      logging.info("Left %s of %s out: it has no labels", key, source)
+      continue
+    if hidden[key]:
+      logging.warning(
+        "%d of %d labels in %s of %s are -1, which marks hidden labels; train"
+        " has none of these",
+        hidden[key],
+        len(table),
+        key,
+        source,
+      )
+    labeled[key] = table
+  return labeled
+
+
+def _is_hidden(value) -> bool:
+  """Whether a label is -1, as a number or written out."""
+  try:
+    return float(value) == -1
+  except (TypeError, ValueError):
+    return False
+
+
+def _sorted_names(labels) -> tuple[str, ...]:
+  """Returns the different labels in order."""
+  names = {name for label in labels if (name := _label_name(label))}
+  if all(re.fullmatch("-?[0-9]{1,18}", name) for name in names):
+    return tuple(sorted(names, key=lambda name: (int(name), name)))
+  return tuple(sorted(names))
+
+
+def _label_name(label):
+  """Returns the name of a class: a text, or an integer or truth of JSON."""
+  if isinstance(label, str):
+    return label or None
+  return str(label) if isinstance(label, int | np.integer) else None
+
+
+def _indices(table: Table, label: str, names: Sequence[str]):
+  """Returns the class of each row, int32 [n]."""
+  index: Mapping[str | None, int] = {name: i for i, name in enumerate(names)}
+  found = np.empty(len(table), np.int32)
+  for row, value in enumerate(table.columns[label]):
+    place = index.get(_label_name(value))
+    if place is None:
+      shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+      raise ValueError(
+        f"{table.place(row)}: {label} is {value!r}, which is none of the"
+        f" classes {shown}"
+      )
+    found[row] = place
+  return found
