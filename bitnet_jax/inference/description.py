@@ -14,19 +14,22 @@ from bitnet_jax.models.registry import MODELS, example_call
 from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.quantizers.recipe import Recipe
 
-# Sizes that count what is traced one by one, which takes time.
+# Sizes whose repeats are traced one by one, which takes time.
 _COUNTS = (
   *("depth", "num_layers", "num_decoder_layers"),
   *("convs_per_block", "steps"),
 )
-# How large they, and the lists, may be whatever arrays there are.
+# They, and the lists, may always be this large.
 MOST_REPEATS = 100
 
 
 def describe(
   model: nn.Module, params: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-  """Returns what ``build`` makes the model of; ``None`` for another's model."""
+  """Returns a model as JSON values, for ``build``.
+
+  ``None`` for a model that is not of this package.
+  """
   for name, family in MODELS.items():
     if type(model) is family.module:
       args, kwargs = example_call(model, params)
@@ -49,24 +52,24 @@ def build(content: Any, *, largest: int, arrays: int) -> nn.Module:
 
   Args:
     content: what ``describe`` returned, after JSON.
-    largest: number that no size may exceed: that of the parameters.
-    arrays: how many there are of them, which the number of layers may not
-      exceed either, unless they are scanned or at most ``MOST_REPEATS``.
+    largest: number of parameters, which no size may exceed.
+    arrays: number of arrays, which the number of layers may not exceed unless
+      they are scanned or at most ``MOST_REPEATS``.
 
   Raises:
-    ValueError: for anything that is not the description of a model.
+    ValueError: for anything that does not describe a model.
   """
   if content is None:
     raise ValueError("the model is not one of this package; give it as model")
   try:
-    json.dumps(content, allow_nan=False)  # which no number in it is
+    json.dumps(content, allow_nan=False)  # Refuses NaN and infinity.
     family = choices.pick(MODELS, content["name"], key="name")
     sizes = {name: _tuples(value) for name, value in content["sizes"].items()}
     most = max(arrays, MOST_REPEATS)
     _check_sizes(sizes, largest, most)
     if sum(len(entry["paths"]) for entry in content["recipes"]) > most:
       raise ValueError(f"recipes has more than {most} paths")
-    # Paths, not patterns: to match a pattern of a stranger may take forever.
+    # Paths, not patterns: matching an untrusted pattern may take forever.
     rules = tuple(
       (re.escape(path), _recipe(entry["recipe"]))
       for entry in content["recipes"]
@@ -78,7 +81,7 @@ def build(content: Any, *, largest: int, arrays: int) -> nn.Module:
 
 
 def _check_sizes(sizes, largest, most):
-  """Raises a ValueError for sizes that take more time or memory than files."""
+  """Raises a ValueError for sizes that such a file cannot need."""
   for name, value in sizes.items():
     is_scanned = sizes.get("scan_layers") is True
     limit = most if name in _COUNTS and not is_scanned else largest

@@ -1,4 +1,4 @@
-"""What a frozen model takes in memory and on disk."""
+"""Size of a frozen model in memory and on disk."""
 
 import dataclasses
 import math
@@ -13,13 +13,12 @@ from bitnet_jax.types import Packed, QTensor
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KernelSize:
-  """The codes of one kernel.
+  """Size of the codes of one kernel.
 
   Attributes:
-    weights: how many there are.
-    bits: of a weight on disk.
-    entropy: bits that a weight would take if each were coded by how often its
-      value occurs in the kernel.
+    weights: number of codes.
+    bits: per code, on disk.
+    entropy: bits per code under an ideal entropy code for this kernel.
   """
 
   weights: int
@@ -35,9 +34,9 @@ class Size:
     kernels: by path.
     codes: bytes of all codes on disk.
     scales: bytes of their scales.
-    floats: bytes of everything that stays in float.
-    memory: bytes of all of it in memory, where ternary codes take 2 bits.
-    parameters: number of all of them, scales not counted.
+    floats: bytes of all parameters that stay in float.
+    memory: bytes in memory, where ternary codes take 2 bits.
+    parameters: number of parameters, without scales.
   """
 
   kernels: Mapping[str, KernelSize]
@@ -49,7 +48,7 @@ class Size:
 
   @property
   def disk(self) -> int:
-    """Bytes on disk, but for names and shapes."""
+    """Bytes on disk, without names and shapes."""
     return self.codes + self.scales + self.floats
 
   def table(self) -> str:
@@ -71,13 +70,13 @@ class Size:
       ("all, in bfloat16", 2 * self.parameters),
       ("all, in float32", 4 * self.parameters),
     ):
-      share = 8 * size / self.parameters
-      rows.append(f"| {name} | {self.parameters:,} | {size:,} | {share:.3f} |")
+      bits = 8 * size / self.parameters
+      rows.append(f"| {name} | {self.parameters:,} | {size:,} | {bits:.3f} |")
     return "\n".join(rows)
 
 
 def measure_size(variables: Mapping[str, Any]) -> Size:
-  """Returns how large frozen variables are.
+  """Returns the size of frozen variables.
 
   Raises:
     ValueError: if nothing is frozen.
@@ -97,7 +96,7 @@ def measure_size(variables: Mapping[str, Any]) -> Size:
     )
     codes += stored
     scales += leaf.scale.size * leaf.scale.dtype.itemsize
-    held = leaf.qvalue.data if isinstance(leaf.qvalue, Packed) else leaf.codes
+    held = leaf.qvalue.data if isinstance(leaf.qvalue, Packed) else leaf.qvalue
     memory += held.size
   check_frozen(kernels)
   return Size(
@@ -111,7 +110,7 @@ def measure_size(variables: Mapping[str, Any]) -> Size:
 
 
 def _entropy(codes) -> float:
-  """Returns bits a code."""
+  """Returns the entropy of codes, in bits."""
   _, counts = np.unique(np.asarray(codes), return_counts=True)
-  shares = counts / counts.sum()
-  return float(-(shares * np.log2(shares)).sum())
+  fractions = counts / counts.sum()
+  return float(-(fractions * np.log2(fractions)).sum())

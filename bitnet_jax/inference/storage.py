@@ -1,7 +1,6 @@
-"""Frozen models in a folder: ``model.safetensors`` beside ``model.json``.
+"""Saves and loads frozen models: ``model.safetensors`` and ``model.json``.
 
-Nothing in the files is executable, and nothing of them is believed before it
-is checked.
+The files are untrusted: nothing in them is executed, and all is checked.
 """
 
 import hashlib
@@ -38,12 +37,12 @@ _KEYS = {"format", "model", "kernels", "sha256", "record"}
 
 
 class FrozenModel(NamedTuple):
-  """What ``load_frozen`` returns.
+  """A frozen model from a folder.
 
   Attributes:
     model: the module.
-    variables: of it, frozen.
-    record: what was given to ``save_frozen``.
+    variables: its frozen variables.
+    record: as given to ``save_frozen``.
   """
 
   model: nn.Module
@@ -57,21 +56,21 @@ def save_frozen(
   model: nn.Module,
   record: Mapping[str, Any] | None = None,
 ) -> None:
-  """Writes a frozen model, reads it back, and compares.
+  """Saves a frozen model, and checks that it reads back the same.
 
   Args:
-    folder: made if it is not there.
-    variables: what ``freeze`` returned.
-    model: the module; a module that is not of this package is not written, and
-      ``load_frozen`` asks for it.
-    record: anything that JSON can hold, to be kept with it.
+    folder: created if it does not exist.
+    variables: from ``freeze``.
+    model: the module; one that is not of this package is not saved, and must be
+      given to ``load_frozen``.
+    record: JSON values to save with the model.
 
   Raises:
     FileExistsError: if the folder holds a model.
     ValueError: for variables that are not frozen, not finite, or not those of
       the model.
     ImportError: if ``safetensors`` is not installed.
-    OSError: if what was written reads differently.
+    OSError: if the files do not read back the same.
   """
   folder = pathlib.Path(folder).expanduser()
   for name in (DESCRIPTION, TENSORS):
@@ -103,15 +102,15 @@ def save_frozen(
 def load_frozen(
   folder: str | pathlib.Path, model: nn.Module | None = None
 ) -> FrozenModel:
-  """Reads what ``save_frozen`` wrote.
+  """Loads a frozen model from a folder of ``save_frozen``.
 
   Args:
-    folder: where.
-    model: the module, if it is not one of this package.
+    folder: with the files.
+    model: the module, if it is not of this package.
 
   Raises:
     FileNotFoundError: if there is no model.
-    ValueError: for files that are damaged, of another format, or do not fit
+    ValueError: for files that are damaged, have another format, or do not fit
       each other, saying what is wrong.
     ImportError: if ``safetensors`` is not installed.
   """
@@ -202,7 +201,7 @@ def _check_fits(model, variables):
 
 
 def _forms(variables):
-  """Returns how each variable looks, to compare and to tell."""
+  """Returns dtype and shape of each variable as text."""
   found = {}
   for name, leaf in flat(variables).items():
     if isinstance(leaf, QTensor):

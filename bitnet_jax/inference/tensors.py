@@ -1,4 +1,4 @@
-"""Frozen variables as named arrays, and back; files of named arrays.
+"""Frozen variables as named arrays, and safetensors files.
 
 A frozen kernel becomes two arrays: its codes, ternary ones in the layout
 "base3", five to a byte, and its scale.
@@ -28,20 +28,20 @@ from bitnet_jax.types import Packed, QTensor
 
 CODES, SCALE = ".codes", ".scale"
 TERNARY, OTHERS = "base3", "int8"
-# Bytes that the list of arrays in a file may have: some 40,000 arrays.
+# Most bytes of the list of arrays in a file: some 40,000 arrays.
 LARGEST_HEADER = 2**22
-LARGEST_TENSORS = 2**37  # bytes of a file
+LARGEST_TENSORS = 2**37  # Most bytes of a file.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Kernel:
-  """How the codes of a kernel are written.
+  """How a file stores the codes of a kernel.
 
   Attributes:
     shape: of the kernel.
     layout: "base3" for ternary codes, in one row, or "int8".
-    axis: that is packed in memory, of ternary codes; ``None`` for the one that
-      is packed if nothing is known of the kernel but its shape.
+    axis: the axis of ternary codes that is packed in memory; ``None`` for the
+      default of that shape.
   """
 
   shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class Kernel:
 
   @classmethod
   def of(cls, q: QTensor) -> "Kernel":
-    """Returns how a frozen kernel is written."""
+    """Returns how a file stores this frozen kernel."""
     if not isinstance(q.qvalue, Packed):
       return cls(shape=q.shape, layout=OTHERS)
     axis = q.qvalue.axis
@@ -91,7 +91,7 @@ def flat(variables: Mapping[str, Any]) -> dict[str, Any]:
 def to_tensors(
   variables: Mapping[str, Any],
 ) -> tuple[dict[str, jax.Array], dict[str, Kernel]]:
-  """Returns arrays by name, and how the kernels among them are written.
+  """Returns variables as arrays by name, and how kernels are stored in them.
 
   Raises:
     ValueError: if nothing is frozen.
@@ -119,11 +119,11 @@ def check_frozen(kernels: Mapping[str, Any]) -> None:
 def from_tensors(
   tensors: Mapping[str, jax.Array], kernels: Mapping[str, Kernel]
 ) -> dict[str, Any]:
-  """Returns the variables of which ``to_tensors`` made these.
+  """Returns variables from the arrays of ``to_tensors``.
 
   Raises:
-    ValueError: for arrays that are missing, of another shape or dtype than
-      the kernel has, or that hold no codes or no scale.
+    ValueError: for arrays that are missing, have another shape or dtype than
+      the kernel, or hold no valid codes or scale.
   """
   rest, leaves = dict(tensors), {}
   for name, kernel in kernels.items():
@@ -150,7 +150,7 @@ def from_tensors(
 
 @jax.jit
 def _to_row(q: QTensor) -> jax.Array:
-  """Packs codes as one row, of which only the end is filled up."""
+  """Packs codes as one row, which is padded at its end only."""
   return pack(q.codes.reshape(-1), TERNARY).data
 
 
@@ -165,7 +165,7 @@ def _from_row(
 
 
 def _usual_axis(shape: tuple[int, ...]) -> int:
-  """Returns the axis that is packed of a kernel that is in no stack."""
+  """Returns the packed axis of a kernel that is not stacked."""
   axis = axis_to_pack(shape)
   assert axis is not None
   return axis - len(shape)
@@ -184,7 +184,7 @@ def save_tensors(
   path: PathLike,
   metadata: Mapping[str, str] | None = None,
 ) -> None:
-  """Writes a file of safetensors.
+  """Writes a safetensors file.
 
   Raises:
     ImportError: if ``safetensors`` is not installed.
@@ -193,7 +193,7 @@ def save_tensors(
   path = local_path(path)
   safetensors = _safetensors()
   check_finite(tensors)
-  # The library gives its files to their owner alone.
+  # The library makes files that only their owner can read.
   path.touch()
   mode = stat.S_IMODE(path.stat().st_mode)
   safetensors.flax.save_file(
@@ -205,7 +205,7 @@ def save_tensors(
 def load_tensors(
   path: PathLike,
 ) -> tuple[dict[str, jax.Array], dict[str, str]]:
-  """Reads a file of safetensors, and what it says beside its arrays.
+  """Reads the arrays and the metadata of a safetensors file.
 
   Raises:
     FileNotFoundError: if there is none.
@@ -236,7 +236,7 @@ def load_tensors(
 
 
 def _safetensors() -> Any:
-  """Returns the library, if it is there."""
+  """Returns the library, or raises an ImportError that says what to install."""
   try:
     import safetensors.flax
   except ImportError as error:
