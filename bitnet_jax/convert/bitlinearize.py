@@ -1,4 +1,4 @@
-"""One function for the models of Linen and of NNX."""
+"""``bitlinearize``, for models of Linen and of NNX."""
 
 from typing import Any
 
@@ -17,14 +17,13 @@ def bitlinearize(
   rngs: Any = None,
   **more: Any,
 ) -> tuple[Any, Report]:
-  """Quantizes the layers of a model that knows nothing of it.
+  """Quantizes the layers of an existing model, without a change to its source.
 
   ``nn.Dense``, ``nn.DenseGeneral`` and ``nn.Conv`` of a Linen model are run by
-  ``BitDense``, ``BitDenseGeneral`` and ``BitConv``, with the parameters that
-  they have: the tree stays, and a full-precision checkpoint is the start of
-  ternary training. In a copy of an NNX model, ``nnx.Linear``,
-  ``nnx.LinearGeneral`` and ``nnx.Conv`` become their twins, with their
-  parameters. A layer that no rule matches stays as it was.
+  ``BitDense``, ``BitDenseGeneral`` and ``BitConv``. The parameters stay, so
+  training can start from a full-precision checkpoint. In a copy of an NNX
+  model, ``nnx.Linear``, ``nnx.LinearGeneral`` and ``nnx.Conv`` become their
+  twins, with their parameters. A layer that no rule matches stays unchanged.
 
   Args:
     model: an ``nn.Module`` or an ``nnx.Module``.
@@ -41,13 +40,13 @@ def bitlinearize(
     layers are quantized, which are not, and why.
 
   Raises:
-    TypeError: for what is no module.
+    TypeError: for a model that is no module.
     ValueError: for an unknown recipe, a rule that applies to no layer, or a
       recipe that needs random keys where there are none.
   """
   pairs = check_rules(rules)
   if not isinstance(model, nn.Module):
-    # Not before: it loads optax, which Linen models do without.
+    # Imported here: it loads optax, which Linen models do not need.
     from flax import nnx
 
     from bitnet_jax.convert.nnx import convert

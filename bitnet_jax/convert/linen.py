@@ -18,7 +18,7 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
   nn.DenseGeneral: BitDenseGeneral,
   nn.Conv: BitConv,
 }
-# The innermost converted model that runs; those around it leave its layers.
+# The innermost converted model that runs; outer ones leave its layers alone.
 _running: contextvars.ContextVar[Any] = contextvars.ContextVar(
   "_running", default=None
 )
@@ -126,7 +126,7 @@ def _bound(wrapper: BitLinearized) -> tuple[nn.Module, Interception]:
   if bound is None or scope is not wrapper.scope:
     scope = wrapper.scope
     assert scope is not None  # Without one there is no path either.
-    # By report: a second conversion is traced anew, and fills its own.
+    # A key for each report: a second conversion is traced again.
     interception = Interception(scope, wrapper.report.key)
     bound = wrapper.source.model.clone(parent=scope), interception
     object.__setattr__(wrapper, "_bound", (scope, bound))

@@ -1,4 +1,4 @@
-"""What became of the layers of a model."""
+"""Report of a conversion: which layers are quantized, and why others not."""
 
 import dataclasses
 import re
@@ -23,8 +23,8 @@ class Layer:
 
   Attributes:
     kind: name of its class.
-    recipe: of its twin; ``None`` if the layer stayed as it was.
-    reason: why it did, or the pattern that decided.
+    recipe: of its twin; ``None`` if the layer is unchanged.
+    reason: why it is unchanged, or the pattern that decided.
   """
 
   kind: str
@@ -33,7 +33,7 @@ class Layer:
 
   @property
   def state(self) -> str:
-    """What to say of it: "quantized", "float" or "as it was"."""
+    """One of "quantized", "float" and "as it was"."""
     if self.recipe is None:
       return "as it was"
     return "float" if self.recipe.is_float else "quantized"
@@ -41,9 +41,9 @@ class Layer:
 
 @dataclasses.dataclass(eq=False)
 class Report:
-  """The layers that have been met, by slash-joined path.
+  """The layers of a model, by slash-joined path.
 
-  A report equals no other, not even one that lists the same.
+  Two reports are never equal, even if they list the same layers.
 
   Attributes:
     layers: what became of each.
@@ -74,8 +74,8 @@ def check_rules(rules: Rules) -> Pairs:
   """Returns rules as pairs of patterns and recipes.
 
   Raises:
-    ValueError: for what is no rule, an unknown recipe, or what is no regular
-      expression.
+    ValueError: for an invalid rule, an unknown recipe, or a pattern that is no
+      regular expression.
   """
   pairs = as_pairs(rules)
   for pattern, _ in pairs:

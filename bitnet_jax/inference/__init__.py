@@ -1,4 +1,4 @@
-"""Running trained models: no training state here."""
+"""Inference with trained models: freezing, generation and beam search."""
 
 from bitnet_jax.inference.beam import beam_search as beam_search
 from bitnet_jax.inference.freeze import freeze as freeze

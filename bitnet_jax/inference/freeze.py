@@ -42,7 +42,7 @@ def freeze(
 
   Returns:
     The variables with ``QTensor`` kernels: ternary codes as ``Packed`` in the
-    layout "quad", others as int8. What is frozen already stays.
+    layout "quad", others as int8. Frozen kernels stay as they are.
 
   Raises:
     TypeError: for a model that is no Linen module.
@@ -55,14 +55,14 @@ def freeze(
   known = not example and not more
   if known:
     example, more = example_call(model, variables["params"])
-  # Models of this package multiply what is stored.
+  # Models of this package multiply their stored kernels.
   layers = find_layers(model, example, more, follow=not known)
   params = freeze_kernels(layers, variables["params"])
   return {**variables, "params": params}
 
 
 def _check(variables, model):
-  """Raises an error for what is not the variables of a Linen module."""
+  """Raises an error unless these are a Linen module and its variables."""
   if not isinstance(model, nn.Module):
     name = getattr(model, "__name__", type(model).__name__)
     raise TypeError(

@@ -146,7 +146,7 @@ def stream(
 def quantize_once(
   model: Any, variables: Mapping[str, Any], *example: Any
 ) -> dict[str, Any]:
-  """Returns variables with codes for kernels, so that no step rounds them anew.
+  """Returns variables with quantized kernels, so that no step quantizes them.
 
   Args:
     model: any model with layers of this package.

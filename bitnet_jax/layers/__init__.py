@@ -1,4 +1,4 @@
-"""Linen modules that own latent weights and call the products of ``ops``."""
+"""Quantized Linen layers: latent weights and the products of ``ops``."""
 
 from bitnet_jax.layers.conv import BitConv as BitConv
 from bitnet_jax.layers.dense import BitDense as BitDense

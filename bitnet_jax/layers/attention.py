@@ -59,7 +59,7 @@ def rotate(
   frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
   angles = jnp.multiply.outer(positions.astype(jnp.float32), frequencies)
   angles = angles[:, :, None]  # The same for all heads.
-  # Else compilers fuse them into what follows, once for each head.
+  # Without a barrier, compilers compute them again for each head.
   cos, sin = jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   rotated = (first * cos - second * sin, second * cos + first * sin)
@@ -71,16 +71,17 @@ def make_mask(
   positions: tuple[Int[Array, "b t"], Int[Array, "b s"]] | None = None,
   segments: tuple[Int[Array, "b t"], Int[Array, "b s"]] | None = None,
 ) -> Bool[Array, "b 1 t s"] | None:
-  """Returns which keys each query sees.
+  """Returns an attention mask, true where a query sees a key.
 
   Args:
-    positions: of queries and keys: a query sees the keys up to its own
-      position, and none of a negative one. ``None`` for attention both ways.
+    positions: of queries and keys, for causal attention: a query sees the keys
+      up to its own position, and none at a negative one. ``None`` for
+      bidirectional attention.
     segments: of queries and keys: a query sees the keys of its own segment;
       0 marks padding, which is masked. ``None`` for one segment.
 
   Returns:
-    The mask; ``None`` if everything is seen.
+    The mask; ``None`` if nothing is masked.
   """
   seen = None
   if positions is not None:
@@ -104,12 +105,12 @@ def attend(
   """Returns ``jax.nn.dot_product_attention``.
 
   Causal attention of many tokens is computed in blocks of queries, each with
-  the keys up to its end, which leaves out 3/8 of the work: what is masked.
+  the keys up to its end. That skips 3/8 of the work, all of it masked.
 
   Args:
-    query: what asks; ``h`` is a multiple of ``kv_heads``.
+    query: queries; ``h`` is a multiple of ``kv_heads``.
     keys: one for each value.
-    values: what is averaged.
+    values: values.
     mask: which keys each query sees.
     is_causal: whether each query sees the keys up to its own place only.
   """

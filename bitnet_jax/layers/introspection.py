@@ -27,10 +27,10 @@ class BitLayer:
     recipe: its recipe.
     scale_axes: axes of the stored kernel that share a scale, counted from the
       last.
-    stack_axes: its axes that number kernels, likewise: those of ``nn.scan`` and
+    stack_axes: its axes that stack kernels, likewise: those of ``nn.scan`` and
       ``nn.vmap``, and batch dimensions of a layer.
-    is_stored: whether the layer multiplies what is stored, so that codes may
-      stand in its place; not where a mask or ``nn.WeightNorm`` comes between.
+    is_stored: whether the layer multiplies the stored kernel, so that codes can
+      replace it; not with a mask or under ``nn.WeightNorm``.
   """
 
   path: str
@@ -73,10 +73,10 @@ class BitLayer:
 
 
 def _measured(quantizer, kernel, axes, stack):
-  """Measures each of stacked kernels alone, as the layer itself would.
+  """Measures each of stacked kernels by itself, as the layer does.
 
-  In one reduction of the stack, terms of a mean are added in another order;
-  other measures are the same in any order.
+  One reduction over the stack would add the terms of a mean in another order.
+  Other measures do not depend on the order.
   """
   if not stack or quantizer.measure != "absmean":
     return quantizer.measured(kernel, axes=axes)
@@ -101,10 +101,10 @@ def quantize_kernels(
 ) -> dict[str, QTensor]:
   """Quantizes the kernels of a model, once for all products with them.
 
-  Kernels that the recipe leaves in float, that are frozen, or that a layer does
-  not multiply as they are stored, are left out. So are kernels with stochastic
-  rounding in training, where layers draw anew for each product; outside of
-  training they are rounded to nearest, as ``freeze`` does.
+  Leaves out kernels that the recipe leaves in float, that are frozen, or that a
+  layer does not multiply as they are stored. In training it also leaves out
+  kernels with stochastic rounding, which layers round for each product;
+  otherwise these are rounded to nearest, as by ``freeze``.
 
   Args:
     layers: of the model, from ``bit_layers``.

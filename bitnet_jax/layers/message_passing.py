@@ -1,11 +1,11 @@
 """Message passing over edges.
 
-A graph is an array of nodes ``[n, d]`` and the ends of its edges, ``senders``
-and ``receivers`` ``[e]``: numbers of nodes, each edge in one direction. All
-functions take any number of leading batch axes, of graphs with as many nodes
-and edges each. What fills a batch up are nodes, and edges among them, which
-never reach the others. A GPU takes sums over edges in no fixed order, so that
-their last bits may differ from call to call.
+A graph is an array of nodes ``[n, d]`` and, for each edge, the numbers of the
+nodes at its ends: ``senders`` and ``receivers`` ``[e]``. An edge has one
+direction. All functions take any number of leading batch axes; all graphs of a
+batch have the same numbers of nodes and edges. Padding consists of nodes, and
+of edges among these. A GPU sums over edges in no fixed order, so the last bits
+of a sum may differ from call to call.
 """
 
 from collections.abc import Callable
@@ -39,9 +39,9 @@ def graph_of_node(
   """Returns the number of the graph of each node.
 
   Args:
-    n_node: how many nodes each graph has; they stand one behind the other.
-    num_nodes: length of the result; what is left at its end is padding, and of
-      graph ``g``, which ``segment_sum`` leaves out.
+    n_node: number of nodes of each graph, one graph after the other.
+    num_nodes: length of the result; the nodes at its end that belong to no
+      graph are padding, and get number ``g``, which ``segment_sum`` leaves out.
   """
 
   def one(n_node):
@@ -64,12 +64,12 @@ def segment_sum(
   *,
   num_segments: int,
 ) -> Num[Array, "..."]:
-  """Adds up what belongs to the same segment.
+  """Sums the values of each segment.
 
   Args:
     values: ``[*batch, e, *features]``.
     segments: of each value; one beyond the last leaves the value out.
-    num_segments: how many there are.
+    num_segments: number of segments.
 
   Returns:
     Sums ``[*batch, num_segments, *features]``, zero for an empty segment.
@@ -87,8 +87,9 @@ def segment_mean(
   *,
   num_segments: int,
 ) -> Inexact[Array, "..."]:
-  """Returns means in place of the sums of ``segment_sum``, also zero for an
-  empty segment; in float32, or the dtype of values that are wider.
+  """Averages the values of each segment; an empty segment gives zero.
+
+  The result is float32, or has the dtype of values that are wider.
   """
   sums = segment_sum(_widened(values), segments, num_segments=num_segments)
   counts = jnp.maximum(count(segments, num_segments=num_segments), 1)
@@ -99,7 +100,7 @@ def segment_mean(
 def count(
   segments: Int[Array, "*batch e"], *, num_segments: int
 ) -> Float[Array, "*batch s"]:
-  """Returns how often each segment occurs: of receivers, the degrees."""
+  """Counts how often each segment occurs; for receivers, the degrees."""
   ones = jnp.ones(segments.shape, jnp.float32)
   return segment_sum(ones, segments, num_segments=num_segments)
 
@@ -142,8 +143,8 @@ def symmetric_weights(
 ) -> Float[Array, "*batch e"]:
   """Returns ``1 / sqrt(degree(sender) * degree(receiver))`` of each edge.
 
-  The degree of a node is the number of edges that it receives; one that only
-  sends counts as of degree 1. With self loops among the edges this is the
+  The degree of a node is the number of edges that it receives, and at least 1.
+  With self loops among the edges this is the
   normalization of the reference.
 
   References:
@@ -161,7 +162,7 @@ def aggregate(
   receivers: Int[Array, "*batch e"],
   weights: Float[Array, "*batch e"],
 ) -> Inexact[Array, "*batch n d"]:
-  """Adds up, at each node, what its edges send: weight times node.
+  """Sums, for each receiving node, its senders times the weights of the edges.
 
   Sums are taken in float32, or in the dtype of nodes that are wider (float64,
   complex), and returned in the dtype of the nodes; in float32 for integers and

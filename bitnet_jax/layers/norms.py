@@ -1,7 +1,7 @@
-"""Flax's norms, which give NaN where their statistics overflow.
+"""Norms of Flax that return NaN where their statistics overflow.
 
-A variance beyond float32, as values of 1e20 have, makes the factor
-``1 / sqrt(variance)`` zero, and with it whatever the norm is given.
+The variance of values around 1e20 exceeds float32. Then ``1 / sqrt(variance)``
+is zero, and the norms of Flax return zeros.
 """
 
 from typing import Any

@@ -40,10 +40,10 @@ def max_pool_by_two(
 ) -> Num[Array, "batch half_height half_width channels"]:
   """Returns the maximum of each 2x2 window; an odd last row is left out.
 
-  The same as ``nn.max_pool(x, (2, 2), (2, 2))``, with a gradient that CPUs run
-  faster. Not a ``jnp.max`` over the windows: its gradient divides
-  by the number of elements that equal the maximum, which is none where XLA
-  computes them twice with different roundings.
+  The same as ``nn.max_pool(x, (2, 2), (2, 2))``, with a gradient that is faster
+  on CPUs. The gradient of ``jnp.max`` divides by the number of elements that
+  equal the maximum. That is zero where XLA computes them twice and rounds
+  differently, so ``jnp.max`` is not used.
   """
   b, height, width, c = x.shape
   half_h, half_w = height // 2, width // 2
@@ -99,7 +99,7 @@ class Cnn(Model):
             name=f"norm_{block}_{i}",
           )(x)
         if i == cfg.convs_per_block - 1:
-          x = max_pool_by_two(x)  # Before the ReLU: equal, and four times less.
+          x = max_pool_by_two(x)  # Before the ReLU: equal, with 1/4 the work.
         axes = ("batch", None, None, "mlp")
         x = nn.with_logical_constraint(nn.relu(x), axes)
     x = x.reshape(x.shape[0], -1)

@@ -76,8 +76,8 @@ class EncoderDecoder(Model):
     """Returns logits of the token that follows each of ``tokens``.
 
     Args:
-      inputs: what is encoded, ids.
-      tokens: what is decoded, ids, starting with a start token.
+      inputs: ids that the encoder reads.
+      tokens: ids that the decoder reads, starting with a start token.
       input_mask: 1 for inputs, 0 for padding, which is masked.
       deterministic: whether dropout is off.
       strength: fraction of quantization, in [0, 1]; ``None`` for all of it.

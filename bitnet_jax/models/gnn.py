@@ -121,11 +121,11 @@ class Gnn(Model):
     Args:
       nodes: features.
       senders: where edges start; an undirected edge is there in both
-        directions, and self loops are not there. ``None``, and ``receivers``
-        too, for an "sgc" whose nodes are propagated already.
+        directions, without self loops. ``None``, and ``receivers`` too, for an
+        "sgc" whose nodes are propagated already.
       receivers: where edges end.
-      n_node: how many nodes each graph has, for pooling; the graphs of an
-        element of the batch stand one behind the other.
+      n_node: number of nodes of each graph, for pooling; the graphs of an
+        element of the batch follow one another.
       deterministic: whether dropout is off.
       strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
     """
@@ -158,7 +158,7 @@ class Gnn(Model):
     return head(drop(x), strength=strength)
 
   def _pool(self, x, n_node):
-    """Makes one of the nodes of each graph, if the outputs are of graphs."""
+    """Pools the nodes of each graph, if the outputs are of graphs."""
     pool = POOLINGS[self.cfg.pooling]
     if pool is None:
       return x
@@ -169,7 +169,7 @@ class Gnn(Model):
     return pooled.astype(x.dtype)
 
   def _conv(self, x, name, axes):
-    """Makes a convolution; that of the head gives the classes."""
+    """Returns a convolution; the head has an output for each class."""
     cfg, is_head = self.cfg, name == "head"
     features = cfg.num_classes if is_head else cfg.width
     kernel_init, bias_init = INITS[cfg.init](x.shape[-1])

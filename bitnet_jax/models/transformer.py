@@ -22,7 +22,7 @@ NORMS = ("rms_norm", "layer_norm")
 REMAT = {
   "none": None,
   "full": jax.checkpoint_policies.nothing_saveable,
-  # In the dtype of the layer, where ``dots_saveable`` would keep int32 sums.
+  # Outputs in the dtype of the layer; ``dots_saveable`` would save int32 sums.
   "products": jax.checkpoint_policies.save_only_these_names(PRODUCT),
 }
 
@@ -49,11 +49,10 @@ class TransformerConfig(ModelConfig):
     rotary_base: of the wavelengths of rotary positions.
     max_length: longest sequence, in tokens (or patches).
     dropout: rate on embeddings and on what each part of a block adds.
-    scan_layers: whether the blocks are one, scanned over stacked parameters,
-      which compiles faster; else each has its own name and may have its own
-      recipe.
-    remat: what is computed anew in the backward pass: nothing ("none"), all
-      but the products with weights ("products"), or everything ("full").
+    scan_layers: whether one block is scanned over stacked parameters, which
+      compiles faster; else each block has a name and may have its own recipe.
+    remat: what the backward pass recomputes: nothing ("none"), all but the
+      products with weights ("products"), or everything ("full").
     dtype: dtype of activations, a name in ``DTYPES``.
     param_dtype: dtype of the latent weights, a name in ``DTYPES``.
   """
@@ -103,7 +102,7 @@ class TransformerConfig(ModelConfig):
 
   @property
   def block_options(self) -> dict[str, Any]:
-    """What attention and feed-forward layers have in common."""
+    """Arguments that attention and feed-forward layers share."""
     return {
       "use_bias": self.use_bias,
       "norm": functools.partial(make_norm, self) if self.sub_norm else None,

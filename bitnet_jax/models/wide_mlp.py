@@ -66,10 +66,10 @@ class WideMlp(Model):
       tokens: the token of each entry, in [0, vocab_size).
       segments: the document of each entry, not negative; entries of documents
         from ``num_documents`` on are left out.
-      weights: what each entry counts for; for a mean of embeddings, one by the
+      weights: of the entries; for a mean of embeddings, one divided by the
         length of the document.
       num_documents: number of documents.
-      deterministic: whether nothing is dropped.
+      deterministic: whether dropout is off.
       strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
     """
     cfg, dtype = self.cfg, self.cfg.dtypes["dtype"]

@@ -144,6 +144,17 @@ def test_ternary_kernels_are_packed_and_no_others_touched():
     )
 
 
+def test_frozen_kernel_can_be_dequantized():
+  x = jax.random.normal(jax.random.key(1), (3, 10))
+  model = BitDense(6)
+  variables = model.init(jax.random.key(0), x)
+  kernel = freeze(variables, model, x)["params"]["kernel"]
+  assert isinstance(kernel.qvalue, Packed)
+  weights = RECIPES["b158"].weights
+  expected = weights.quantize(variables["params"]["kernel"]).dequantize()
+  np.testing.assert_array_equal(kernel.dequantize(), expected)
+
+
 def test_another_model_needs_an_example():
   variables = nn.unbox(jax.jit(Net().init)(jax.random.key(0), IMAGES))
   with pytest.raises(ValueError, match=r"Net is not a model of this package.*"):
