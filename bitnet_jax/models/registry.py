@@ -23,44 +23,27 @@ from bitnet_jax.quantizers.recipe import Rules, check_used
 
 
 class Family(NamedTuple):
-  """A model: its class, the class of its sizes, and the tasks it is for."""
+  """A model: its class, and the class of its sizes."""
 
   module: type[nn.Module]
   config: type
-  tasks: tuple[str, ...]
 
 
 MODELS: dict[str, Family] = {
-  "cnn": Family(Cnn, CnnConfig, ("classification",)),
-  "decoder": Family(Decoder, DecoderConfig, ("causal_lm",)),
-  "encoder": Family(
-    Encoder, EncoderConfig, ("masked_lm", "text_classification")
-  ),
-  "encoder_decoder": Family(
-    EncoderDecoder, EncoderDecoderConfig, ("span_corruption", "translation")
-  ),
-  "gnn": Family(
-    Gnn, GnnConfig, ("node_classification", "graph_classification")
-  ),
-  "mlp": Family(Mlp, MlpConfig, ("classification",)),
-  "vit": Family(Vit, VitConfig, ("classification",)),
-  "wide_mlp": Family(WideMlp, WideMlpConfig, ("documents",)),
+  "cnn": Family(Cnn, CnnConfig),
+  "decoder": Family(Decoder, DecoderConfig),
+  "encoder": Family(Encoder, EncoderConfig),
+  "encoder_decoder": Family(EncoderDecoder, EncoderDecoderConfig),
+  "gnn": Family(Gnn, GnnConfig),
+  "mlp": Family(Mlp, MlpConfig),
+  "vit": Family(Vit, VitConfig),
+  "wide_mlp": Family(WideMlp, WideMlpConfig),
 }
 
 
 def get_family(name: str) -> Family:
   """Returns the model of that name; a ValueError lists the names."""
   return choices.pick(MODELS, name, key="model.name")
-
-
-def check_task(name: str, task: str) -> None:
-  """Raises a ValueError unless the model ``name`` is one for ``task``."""
-  if task not in get_family(name).tasks:
-    fitting = [n for n, family in MODELS.items() if task in family.tasks]
-    raise ValueError(
-      f"model.name is {name!r}, which is not for task.name {task!r}; the models"
-      f" for it are: {', '.join(fitting)}"
-    )
 
 
 def example_call(model: nn.Module, params: Mapping[str, Any]) -> Call:

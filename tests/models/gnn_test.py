@@ -267,15 +267,6 @@ def test_many_nodes_in_bfloat16_are_pooled_in_float32():
   )
 
 
-def test_registry_names_the_tasks_of_the_family():
-  registry.check_task("gnn", "node_classification")
-  registry.check_task("gnn", "graph_classification")
-  with pytest.raises(
-    ValueError, match=r"'gnn', which is not for .*'causal_lm'"
-  ):
-    registry.check_task("gnn", "causal_lm")
-
-
 @pytest.mark.parametrize(
   ("changes", "message"),
   [

@@ -59,10 +59,3 @@ def test_rule_that_decides_for_no_layer_is_named(rules, pattern):
   message = f"the rule '{pattern}' applies to no layer; .*: layer_0, head"
   with pytest.raises(ValueError, match=message):
     registry.check_rules(rules, LAYERS)
-
-
-def test_model_must_be_one_for_the_task():
-  registry.check_task("vit", "classification")
-  message = "'vit', which is not for task.name 'causal_lm'; .*: decoder$"
-  with pytest.raises(ValueError, match=message):
-    registry.check_task("vit", "causal_lm")

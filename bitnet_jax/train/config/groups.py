@@ -1,7 +1,7 @@
 """The smaller groups of a config, as checked options."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bitnet_jax import choices
@@ -90,12 +90,25 @@ class ModelOptions:
   sizes: Mapping[str, Any]
 
   @classmethod
-  def parse(cls, group: Any, *, task: str) -> "ModelOptions":
-    """Checks the group: the sizes, and that the model is one for the task."""
+  def parse(
+    cls, group: Any, *, task: str, models: Sequence[str]
+  ) -> "ModelOptions":
+    """Checks the group: the sizes, and that the task takes the model.
+
+    Args:
+      group: the keys with their values.
+      task: name of the task.
+      models: names of the models that it takes.
+    """
     if not isinstance(group, Mapping) or "name" not in group:
       raise ValueError(f"model is {group!r}; it must be a group with a name")
     options = cls(group["name"], {k: group[k] for k in group if k != "name"})
-    registry.check_task(options.name, task)
+    registry.get_family(options.name)
+    if options.name not in models:
+      raise ValueError(
+        f"model.name is {options.name!r}, which is not for task.name {task!r};"
+        f" the models for it are: {', '.join(models)}"
+      )
     options.make(**FROM_DATA)
     return options
 

@@ -38,7 +38,7 @@ class RunContext:
   """Placement of this process. Never affects results.
 
   Attributes:
-    folder: of the run, where a vocabulary is kept; ``None`` keeps none.
+    folder: of the run, where a vocabulary is saved; ``None`` saves none.
     shards: number of parts into which devices split a batch.
     process_index: index of this process's part of a batch.
     process_count: number of those parts.
@@ -71,6 +71,7 @@ class TaskSpec(NamedTuple):
     task_options: class of the other keys of the group ``task``.
     load: from ``Settings`` and a ``RunContext`` to a ``TaskData``.
     task: class of the task, a subclass of ``Supervised``.
+    models: names of the models that the task takes.
     full_graph: whether a batch is one graph, which every process holds, and
       which devices split by its nodes and edges.
   """
@@ -79,6 +80,7 @@ class TaskSpec(NamedTuple):
   task_options: type
   load: Callable[..., Any]
   task: Callable[..., Any]
+  models: tuple[str, ...]
   full_graph: bool = False
 
 
@@ -314,5 +316,7 @@ def parse_settings(
   if "data" in config:
     config["data"] = construct(spec.data_options, config["data"], group="data")
   if "model" in config:
-    config["model"] = ModelOptions.parse(config["model"], task=task["name"])
+    config["model"] = ModelOptions.parse(
+      config["model"], task=task["name"], models=spec.models
+    )
   return construct(Settings, config, group="")

@@ -78,4 +78,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   )
 
 
-SPEC = TaskSpec(CausalOptions, TokenOptions, load, CausalPrediction)
+SPEC = TaskSpec(
+  data_options=CausalOptions,
+  task_options=TokenOptions,
+  load=load,
+  task=CausalPrediction,
+  models=("decoder",),
+)

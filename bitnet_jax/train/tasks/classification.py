@@ -132,4 +132,10 @@ def _standardization(
   return tuple(mean.tolist()), tuple(std.tolist())
 
 
-SPEC = TaskSpec(ArrayOptions, LossOptions, load, Classification)
+SPEC = TaskSpec(
+  data_options=ArrayOptions,
+  task_options=LossOptions,
+  load=load,
+  task=Classification,
+  models=("cnn", "mlp", "vit"),
+)

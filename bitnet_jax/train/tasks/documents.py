@@ -191,4 +191,10 @@ def _bags(data, found, ids, vocabulary):
   }
 
 
-SPEC = TaskSpec(BagOptions, LossOptions, load, BagClassification)
+SPEC = TaskSpec(
+  data_options=BagOptions,
+  task_options=LossOptions,
+  load=load,
+  task=BagClassification,
+  models=("wide_mlp",),
+)

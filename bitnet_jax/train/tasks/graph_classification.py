@@ -94,4 +94,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   )
 
 
-SPEC = TaskSpec(GraphOptions, LossOptions, load, GnnClassification)
+SPEC = TaskSpec(
+  data_options=GraphOptions,
+  task_options=LossOptions,
+  load=load,
+  task=GnnClassification,
+  models=("gnn",),
+)

@@ -82,4 +82,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   return load_documents(settings, context, make_examples)
 
 
-SPEC = TaskSpec(LanguageOptions, MaskingOptions, load, TokenPrediction)
+SPEC = TaskSpec(
+  data_options=LanguageOptions,
+  task_options=MaskingOptions,
+  load=load,
+  task=TokenPrediction,
+  models=("encoder",),
+)

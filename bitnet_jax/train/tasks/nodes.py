@@ -104,5 +104,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
 
 
 SPEC = TaskSpec(
-  NodeOptions, LossOptions, load, GnnClassification, full_graph=True
+  data_options=NodeOptions,
+  task_options=LossOptions,
+  load=load,
+  task=GnnClassification,
+  models=("gnn",),
+  full_graph=True,
 )

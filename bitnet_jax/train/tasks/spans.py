@@ -61,4 +61,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   )
 
 
-SPEC = TaskSpec(LanguageOptions, SpanOptions, load, TokenPrediction)
+SPEC = TaskSpec(
+  data_options=LanguageOptions,
+  task_options=SpanOptions,
+  load=load,
+  task=TokenPrediction,
+  models=("encoder_decoder",),
+)

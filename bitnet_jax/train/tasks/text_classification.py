@@ -205,5 +205,9 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
 
 
 SPEC = TaskSpec(
-  ClassifiedTextOptions, TextClassificationOptions, load, make_task
+  data_options=ClassifiedTextOptions,
+  task_options=TextClassificationOptions,
+  load=load,
+  task=make_task,
+  models=("encoder",),
 )

@@ -174,4 +174,10 @@ def _decode(row: np.ndarray, tokenizer: Tokenizer) -> str:
   return tokenizer.decode(row[: ended[0]] if ended.size else row)
 
 
-SPEC = TaskSpec(PairOptions, TranslationOptions, load, TokenPrediction)
+SPEC = TaskSpec(
+  data_options=PairOptions,
+  task_options=TranslationOptions,
+  load=load,
+  task=TokenPrediction,
+  models=("encoder_decoder",),
+)

@@ -1,4 +1,4 @@
-"""What holds for every kind of task, whatever the options of training are."""
+"""What every task has in common."""
 
 import re
 
@@ -9,7 +9,9 @@ import numpy as np
 import optax
 import pytest
 
+from bitnet_jax.models.registry import MODELS
 from bitnet_jax.train.build import build
+from bitnet_jax.train.config.settings import parse_settings
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_train_step
 from bitnet_jax.train.tasks.facts import ArraySpec, DataFacts
@@ -51,8 +53,7 @@ def _config(name, **own):
 
 
 GRAPH = {"data__batch_size": 12, "data__eval_batch_size": 12, "model__width": 8}
-# From the name of a kind to what makes a small config of it, and to options
-# that are of training alone.
+# By task, a function that makes a small config, and options of training only.
 CASES = {
   "causal_lm": (_tiny("decoder"), TOKENS),
   "classification": (
@@ -87,7 +88,7 @@ CASES = {
 }
 
 
-# Whose evaluation is that of others but for the model, which is traced long.
+# Tasks whose evaluation is that of others, except for a model slow to trace.
 SLOW = ("causal_lm", "graph_classification", "span_corruption", "translation")
 
 
@@ -196,3 +197,24 @@ def test_metrics_do_not_depend_on_accumulation(targets):
       after.params,
       found[1][0].params,
     )
+
+
+def test_every_model_is_taken_by_a_task():
+  taken = [name for spec in TASKS.values() for name in spec.models]
+  assert {*taken} == {*MODELS}
+
+
+@pytest.mark.parametrize(
+  ("config_name", "model", "models"),
+  [
+    ("digits_mlp", "decoder", "cnn, mlp, vit"),
+    ("graphs_gnn", "encoder", "gnn"),
+  ],
+)
+def test_model_for_other_tasks_is_named(
+  make_config, config_name, model, models
+):
+  config = make_config(config_name, model__name=model)
+  message = f"'{model}', which is not for .*; the models for it are: {models}$"
+  with pytest.raises(ValueError, match=message):
+    parse_settings(config, TASKS)
