@@ -15,8 +15,8 @@ from jaxtyping import Array, ArrayLike, Num
 
 from bitnet_jax.layers.arguments import as_tuple, check_sizes, replaces_product
 from bitnet_jax.layers.dense import QuantizedLayer
-from bitnet_jax.ops.multiply import PRODUCT, multiply
 from bitnet_jax.ops.operands import quantize_operands
+from bitnet_jax.ops.products import PRODUCT, multiply
 from bitnet_jax.ops.xla_conv import Window
 from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
@@ -201,7 +201,7 @@ def make_window(
     pads = [(0, 0), *((r // 2, r - r // 2) for r in reach), (0, 0)]
     pad = functools.partial(jnp.pad, pad_width=pads, mode=_PAD_MODES[padding])
     padding = "VALID"
-  window = Window.of(strides, padding, input_dilation, kernel_dilation, groups)
+  window = Window(strides, padding, input_dilation, kernel_dilation, groups)
   return window, pad
 
 

@@ -17,8 +17,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, ArrayLike, Num
 
 from bitnet_jax.layers.arguments import check_sizes, replaces_product
-from bitnet_jax.ops.multiply import PRODUCT, multiply
 from bitnet_jax.ops.operands import draws, quantize_operands
+from bitnet_jax.ops.products import PRODUCT, multiply
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, Rules, recipe_at
 from bitnet_jax.types import QTensor
 

@@ -19,9 +19,9 @@ from bitnet_jax.layers.arguments import (
 )
 from bitnet_jax.layers.dense import QuantizedLayer
 from bitnet_jax.ops import bit_dot
-from bitnet_jax.ops.multiply import PRODUCT
 from bitnet_jax.ops.operands import prepare_input
 from bitnet_jax.ops.packing import unpacked
+from bitnet_jax.ops.products import PRODUCT
 from bitnet_jax.quantizers.recipe import Recipe
 from bitnet_jax.types import QTensor
 

@@ -14,7 +14,7 @@ from bitnet_jax.layers import norms
 from bitnet_jax.layers.attention import Attention, AttentionCache
 from bitnet_jax.layers.feed_forward import KINDS, FeedForward
 from bitnet_jax.models.base import ModelConfig
-from bitnet_jax.ops.multiply import PRODUCT
+from bitnet_jax.ops.products import PRODUCT
 from bitnet_jax.quantizers.recipe import Rules
 
 POSITIONS = ("rotary", "learned")

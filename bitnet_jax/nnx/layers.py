@@ -16,8 +16,8 @@ from bitnet_jax.layers.arguments import (
 from bitnet_jax.layers.conv import check_input, convolve, make_window, masked
 from bitnet_jax.layers.dense import result_dtype
 from bitnet_jax.layers.dense_general import dense_general
-from bitnet_jax.ops.multiply import PRODUCT, multiply
 from bitnet_jax.ops.operands import quantize_operands
+from bitnet_jax.ops.products import PRODUCT, multiply
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, RecipeLike, get_recipe
 from bitnet_jax.types import QTensor
 

@@ -2,7 +2,6 @@
 
 from bitnet_jax.ops.norm import normalize as normalize
 from bitnet_jax.ops.operands import quantize_input as quantize_input
-from bitnet_jax.ops.operands import quantize_weight as quantize_weight
 from bitnet_jax.ops.packing import pack as pack
 from bitnet_jax.ops.packing import unpack as unpack
 from bitnet_jax.ops.products import bit_conv as bit_conv

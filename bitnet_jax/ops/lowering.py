@@ -2,54 +2,45 @@
 
 An operation is a table of entries. The first that runs on the backend and
 supports the operands is taken; the last is XLA's own, which supports all of
-them. ``explain`` tells what a function takes, ``forced`` overrules the tables,
-and ``portable`` leaves out what not every machine can run.
+them. ``explain`` lists what a function takes, ``forced`` overrules the tables,
+and ``portable`` leaves out kernels, which not every machine can run.
 """
 
 import contextlib
 import contextvars
 import dataclasses
-import functools
 import types
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array
 
 from bitnet_jax import backend, choices
 from bitnet_jax.ops import xla, xla_conv
 from bitnet_jax.ops.cpu import conv as cpu_conv
 from bitnet_jax.ops.cpu import dot as cpu_dot
-from bitnet_jax.ops.cpu import library
-from bitnet_jax.ops.cpu import rows as cpu_rows
-from bitnet_jax.ops.packing import unpack
+from bitnet_jax.ops.cpu import kernels, library
 from bitnet_jax.ops.tpu import packed_dot as tpu_packed_dot
-from bitnet_jax.types import Packed
 
-_portable: contextvars.ContextVar[bool] = contextvars.ContextVar(
-  "portable", default=False
-)
-_forced: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar(
+_portable = contextvars.ContextVar[bool]("portable", default=False)
+_forced = contextvars.ContextVar[Mapping[str, str]](
   "forced", default=types.MappingProxyType({})
 )
-_taken: contextvars.ContextVar[list[tuple[str, str]] | None] = (
-  contextvars.ContextVar("taken", default=None)
+_taken = contextvars.ContextVar[list[tuple[str, str]] | None](
+  "taken", default=None
 )
 
 
 def _anywhere(operands: Any) -> bool:
-  del operands
   return True
 
 
 def _on_cpu(operands: Any) -> bool:
-  del operands
   return backend.current() == "cpu"
 
 
 def _on_one_cpu(operands: Any) -> bool:
-  del operands
   return backend.is_one_cpu()
 
 
@@ -59,19 +50,20 @@ def _with_kernels(operands: Any) -> bool:
 
 def _with_kernels_alone(operands: Any) -> bool:
   """Not on several devices, in ``jax.shard_map``, or for any batch size."""
+  arrays = jax.tree.leaves(operands)
   return (
     backend.is_one_cpu()
     and _with_kernels(operands)
-    and all(
-      isinstance(n, int) for a in jax.tree.leaves(operands) for n in a.shape
-    )
+    and all(isinstance(n, int) for array in arrays for n in array.shape)
     and not jax.sharding.get_abstract_mesh().manual_axes
   )
 
 
 def _on_tpu(operands: Any) -> bool:
-  del operands
   return backend.current() == "tpu" and not _portable.get()
+
+
+_NEED_KERNELS = (_with_kernels, _with_kernels_alone, _on_tpu)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +73,9 @@ class Entry:
   Attributes:
     name: for ``explain`` and ``forced``.
     run: takes operands and options of the operation.
-    supports: of the same arguments, whether ``run`` takes these types and
-      sizes, and is the faster for them.
-    where: of the operands, whether ``run`` can run on the backend.
+    supports: takes the same arguments; whether ``run`` takes these types and
+      sizes, and is the fastest for them.
+    where: takes the operands; whether the backend can execute ``run``.
   """
 
   name: str
@@ -94,7 +86,7 @@ class Entry:
   @property
   def is_kernel(self) -> bool:
     """Whether this is a kernel, which not every machine can run."""
-    return self.where in (_with_kernels, _with_kernels_alone, _on_tpu)
+    return self.where in _NEED_KERNELS
 
   def takes(self, operands: Any, options: Any) -> bool:
     """Whether this entry can run here, and supports the operands."""
@@ -118,16 +110,15 @@ class Operation:
     Raises:
       ValueError: if one is forced that does not take the operands.
     """
+    entries = self.entries.values()
     forced = _forced.get().get(self.name)
     if forced is None:
-      return next(
-        e for e in self.entries.values() if e.takes(operands, options)
-      )
+      return next(e for e in entries if e.takes(operands, options))
     if not self.entries[forced].takes(operands, options):
-      shapes = jax.tree.map(jax.typeof, jax.tree.leaves(operands))
+      shapes = ", ".join(str(jax.typeof(a)) for a in jax.tree.leaves(operands))
       raise ValueError(
-        f"{self.name} must run {forced!r}, which does not take"
-        f" {', '.join(map(str, shapes))} on {backend.current()}"
+        f"{self.name} must run {forced!r}, which does not take {shapes} on"
+        f" {backend.current()}"
       )
     return self.entries[forced]
 
@@ -138,25 +129,25 @@ class Operation:
       taken.append((self.name, entry.name))
     if not entry.is_kernel:
       return entry.run(*operands, **options)
-    by_xla = next(
-      e
-      for e in self.entries.values()
-      if not e.is_kernel and e.takes(operands, options)
-    )
-    runs = (functools.partial(e.run, **options) for e in (entry, by_xla))
+    others = (e for e in self.entries.values() if not e.is_kernel)
+    by_xla = next(e for e in others if e.takes(operands, options))
+    runs = (partial(e.run, **options) for e in (entry, by_xla))
     return _differentiable(*runs, *operands)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _differentiable(kernel, by_xla, *operands):
-  del by_xla
   return kernel(*operands)
 
 
 @_differentiable.defjvp
 def _differentiable_jvp(kernel, by_xla, primals, tangents):
-  del kernel
   return jax.jvp(by_xla, primals, tangents)
+
+
+def _dequantized(run):
+  """Multiplies a float multiple of the codes; exact for ternary ones."""
+  return lambda g, w, **options: run(g, w.dequantize(), **options)
 
 
 # Operands are the factors of a product; options say what its result is like.
@@ -166,62 +157,60 @@ DOT = Operation(
   Entry("flat", cpu_dot.flat, where=_on_one_cpu),
   Entry("xla", xla.dot),
 )
+_by_input = _dequantized(xla.dot_by_input)
 DOT_BY_INPUT = Operation(
   "dot_by_input",
   Entry("look-up", cpu_dot.look_up, cpu_dot.looks_up, _with_kernels_alone),
-  Entry("dequantized", xla.dequantized_by_input, xla.is_scaled, _on_cpu),
+  Entry("dequantized", _by_input, cpu_dot.is_scaled, _on_cpu),
   Entry("xla", xla.dot_by_input),
 )
 DOT_BY_WEIGHT = Operation(
   "dot_by_weight",
   Entry("integers", cpu_dot.sum_up, cpu_dot.sums_up, _with_kernels_alone),
-  Entry("copied", cpu_dot.by_weight_copied, cpu_dot.copies, _on_one_cpu),
+  Entry("copied", cpu_dot.by_weight_copied, cpu_dot.is_copied, _on_one_cpu),
   Entry("flat", cpu_dot.by_weight_flat, where=_on_one_cpu),
   Entry("float32", xla.dot_by_weight, where=_on_cpu),
   Entry("xla", xla.dot_by_weight_like),
 )
-
-
-def _unpacked_dot(x: Array, w: Packed, **options: Any) -> Array:
-  return DOT(x, unpack(w), **options)
-
-
+_few = partial(cpu_dot.is_packed, most=cpu_dot.MOST_PACKED_ROWS)
 PACKED_DOT = Operation(
   "packed_dot",
   Entry("tpu", tpu_packed_dot.run, tpu_packed_dot.supports, _on_tpu),
-  Entry("registers", cpu_dot.packed, cpu_dot.is_packed_few, _with_kernels),
-  Entry("row", cpu_dot.packed_row, cpu_dot.is_packed_row, _on_cpu),
-  Entry("unpacked", _unpacked_dot),
+  Entry("registers", cpu_dot.packed, _few, _with_kernels),
+  Entry("row", cpu_dot.packed_row, cpu_dot.is_packed, _on_cpu),
+  Entry("unpacked", lambda x, w, **options: DOT(x, w.unpack(), **options)),
 )
 CONV = Operation("conv", Entry("xla", xla_conv.conv))
+_by_input = _dequantized(xla_conv.conv_by_input)
+_float32 = partial(xla_conv.conv_by_input, in_float32=True)
 CONV_BY_INPUT = Operation(
   "conv_by_input",
   Entry("look-up", cpu_conv.look_up, cpu_conv.looks_up, _with_kernels_alone),
-  Entry("dequantized", xla_conv.dequantized_by_input, xla.is_scaled, _on_cpu),
-  Entry("float32", xla_conv.by_input_in_float32, where=_on_cpu),
+  Entry("dequantized", _by_input, cpu_dot.is_scaled, _on_cpu),
+  Entry("float32", _float32, where=_on_cpu),
   Entry("xla", xla_conv.conv_by_input),
 )
-_taps = functools.partial(
-  cpu_conv.by_dot_of_taps, dot_by_weight=DOT_BY_WEIGHT, copied=False
-)
-_copied_taps = functools.partial(_taps, copied=True)
+_taps = partial(cpu_conv.by_tap, dot_by_weight=DOT_BY_WEIGHT, copied=False)
+_copied_taps = partial(_taps, copied=True)
+_float32 = partial(xla_conv.conv_by_weight, in_float32=True)
 CONV_BY_WEIGHT = Operation(
   "conv_by_weight",
   Entry("integers", cpu_conv.sum_up, cpu_conv.sums_up, _with_kernels_alone),
-  Entry("copied taps", _copied_taps, cpu_conv.copies_taps, _on_one_cpu),
-  Entry("taps", _taps, cpu_conv.is_wide, _on_cpu),
+  Entry("copied taps", _copied_taps, cpu_conv.is_copied_by_tap, _on_one_cpu),
+  Entry("taps", _taps, cpu_conv.goes_by_tap, _on_cpu),
   Entry("grouped taps", xla_conv.by_grouped_tap, xla_conv.is_grouped),
-  Entry("float32", xla_conv.by_weight_in_float32, where=_on_cpu),
+  Entry("float32", _float32, where=_on_cpu),
   Entry("xla", xla_conv.conv_by_weight),
 )
+_quantizes, _in_float32 = kernels.quantizes_rows, kernels.takes_norm_gradient
 QUANTIZE_ROWS = Operation(
   "quantize_rows",
-  Entry("one pass", cpu_rows.quantize, cpu_rows.quantizes, _with_kernels_alone),
+  Entry("one pass", kernels.quantize_rows, _quantizes, _with_kernels_alone),
   Entry("xla", xla.quantize_rows),
 )
 NORM_GRADIENT = Operation(
   "norm_gradient",
-  Entry("one pass", cpu_rows.gradient, cpu_rows.suits, _with_kernels_alone),
+  Entry("one pass", kernels.norm_gradient, _in_float32, _with_kernels_alone),
   Entry("xla", xla.norm_gradient),
 )
 OPERATIONS = {
@@ -246,25 +235,29 @@ CONVS = Product(CONV, CONV_BY_INPUT, CONV_BY_WEIGHT)
 
 
 @contextlib.contextmanager
-def portable() -> Iterator[None]:
+def _setting(variable, value):
+  token = variable.set(value)
+  try:
+    yield
+  finally:
+    variable.reset(token)
+
+
+def portable() -> contextlib.AbstractContextManager[None]:
   """Traces programs without kernels, for machines that have none.
 
   A function under ``jax.jit`` that was called before stays as it was traced,
   also under ``forced``.
   """
-  token = _portable.set(True)
-  try:
-    yield
-  finally:
-    _portable.reset(token)
+  return _setting(_portable, value=True)
 
 
 @contextlib.contextmanager
 def forced(**entries: str) -> Iterator[None]:
   """Traces programs that run these entries of operations, by name.
 
-  ``with forced(dot_by_weight="xla"):``; a call that the entry does not take
-  is then a ValueError.
+  Under ``with forced(dot_by_weight="xla"):`` a call that the entry does not
+  take is a ValueError.
 
   Raises:
     ValueError: for an unknown operation or entry, with the choices.
@@ -272,27 +265,21 @@ def forced(**entries: str) -> Iterator[None]:
   for name, entry in entries.items():
     operation = choices.pick(OPERATIONS, name, key="operation")
     choices.check(entry, operation.entries, key=name)
-  token = _forced.set({**_forced.get(), **entries})
-  try:
+  with _setting(_forced, {**_forced.get(), **entries}):
     yield
-  finally:
-    _forced.reset(token)
 
 
 def explain(function: Callable[..., Any], *args: Any) -> list[tuple[str, str]]:
   """Returns what a function would run: pairs of operation and entry.
 
-  Traces it, and computes nothing. In order of tracing; what was traced under
-  ``jax.jit`` before is not met again.
+  Traces it, and computes nothing. What ``jax.jit`` traced before is not met
+  again.
 
   Args:
     function: of arrays, such as ``jax.grad`` of a loss.
     *args: pytrees of arrays, or of ``jax.ShapeDtypeStruct``.
   """
   taken: list[tuple[str, str]] = []
-  token = _taken.set(taken)
-  try:
+  with _setting(_taken, taken):
     jax.eval_shape(lambda *args: function(*args), *args)
-  finally:
-    _taken.reset(token)
   return taken

@@ -237,36 +237,6 @@ def quantize_input(
   return q
 
 
-def quantize_weight(
-  w: Num[Array, "*shape d_out"],
-  recipe: RecipeLike,
-  *,
-  key: Key[Array, ""] | None = None,
-) -> QTensor:
-  """Quantizes weights that several products share, once.
-
-  Gradients pass straight through to ``w``, in reverse mode only.
-
-  Args:
-    w: weights of ``bit_dot`` or of ``bit_conv``.
-    recipe: that of all the products.
-    key: random key, for stochastic rounding.
-
-  Raises:
-    TypeError: for complex numbers.
-    ValueError: if the recipe leaves weights in float.
-  """
-  recipe = get_recipe(recipe)
-  if recipe.weights is None:
-    raise ValueError(
-      "quantize_weight needs a recipe that quantizes weights; this one leaves"
-      " them in float"
-    )
-  q = weight_operand(as_floats(w), recipe, key=key)
-  assert isinstance(q, QTensor)
-  return q
-
-
 def prepare_input(
   x: Num[Array, "*shape"] | QTensor,
   recipe: Recipe,

@@ -1,7 +1,7 @@
 """Matrix products, their gradients, and norms, as XLA computes them anywhere.
 
-Each is the textbook version of an operation in ``lowering``, and the last of
-its entries.
+Each is the textbook version of an operation in ``lowering``: the last entry of
+its table.
 """
 
 import math
@@ -16,24 +16,13 @@ from bitnet_jax.quantizers.quantizer import Quantizer
 from bitnet_jax.types import QTensor
 
 LARGEST_INT32 = 2**31 - 1
-# So many products of any two int8 codes fit an int32.
+# The number of products of any two int8 codes whose sum fits an int32.
 INT8_TERMS = LARGEST_INT32 // 128**2
 NORM_EPS = 1e-5
 
 
-def dot(
-  x: Array, w: Array, *, precision: Any, dtype: Any, window: None = None
-) -> Array:
-  """Multiplies x [*batch, k] with w [k, n].
-
-  Args:
-    x: left factor.
-    w: right factor.
-    precision: of the product.
-    dtype: in which to add up; ``None``: as the operands say.
-    window: of a convolution, which this is not.
-  """
-  del window
+def dot(x: Array, w: Array, *, precision: Any, dtype: Any, **_: Any) -> Array:
+  """Returns x [*batch, k] times w [k, n], summed in ``dtype``."""
   contracted = (((x.ndim - 1,), (0,)), ((), ()))
   return jax.lax.dot_general(
     x, w, contracted, precision=precision, preferred_element_type=dtype
@@ -41,21 +30,16 @@ def dot(
 
 
 def dot_by_input(
-  g: Array, w: Array | QTensor, *, precision: Any, **options: Any
+  g: Array, w: Array | QTensor, *, precision: Any, **_: Any
 ) -> Array:
-  """Multiplies g [*batch, n] with w [k, n], transposed: the gradient by x.
+  """Returns g [*batch, n] times the transpose of w [k, n]: the gradient by x.
 
   Args:
-    g: cotangent; or its int8 codes.
-    w: of the same dtype; or codes of any, with a single scale, by which the
-      result is multiplied, since codes are exact in any float.
+    g: cotangent; or its int8 codes, whose sums are int32.
+    w: array of the same dtype; or codes with a single scale, by which the
+      result is multiplied: codes are exact in any float.
     precision: of the product.
-    **options: of the operation, which do not matter here.
-
-  Returns:
-    int32 sums of codes, else float32 ones.
   """
-  del options
   if isinstance(w, QTensor):
     dx = dot_by_input(g, w.codes.astype(g.dtype), precision=precision)
     return dx * w.scale.reshape(())
@@ -73,20 +57,6 @@ def dot_by_input(
   return sum_in_parts(multiply, terms=terms, most=INT8_TERMS)
 
 
-def is_scaled(g: Array, w: Array | QTensor, **options: Any) -> bool:
-  """Whether weights are codes with a scale, and the product in float32."""
-  del options
-  return isinstance(w, QTensor) and g.dtype == jnp.float32
-
-
-def dequantized_by_input(g: Array, w: QTensor, **options: Any) -> Array:
-  """Multiplies floats: a multiple of codes is less to compute than of g or x.
-
-  Exact for ternary codes.
-  """
-  return dot_by_input(g, w.dequantize(), **options)
-
-
 def dot_by_weight(
   g: Array,
   x: Array | QTensor,
@@ -94,20 +64,17 @@ def dot_by_weight(
   precision: Any,
   transpose: Callable[[Array], Array] | None = None,
   dtype: Any = None,
-  **options: Any,
+  **_: Any,
 ) -> Array:
-  """Multiplies x [*batch, k], transposed, with g [*batch, n]: [k, n].
+  """Returns the transpose of x [*batch, k] times g [*batch, n]: [k, n].
 
   Args:
     g: cotangent; or its int8 codes.
-    x: values or codes; cast to the dtype of g.
+    x: values or codes, which are cast to the dtype of g.
     precision: of the product.
-    transpose: makes x [rows, k] a copy [k, rows] first; ``None``: no copy.
-    dtype: of the sums; by default int32 of codes, if they fit that, and else
-      float32.
-    **options: of the operation, which do not matter here.
+    transpose: copies x [rows, k] to [k, rows] first; ``None``: no copy.
+    dtype: of the sums; by default int32 for codes if they fit it, else float32.
   """
-  del options
   dtype = dtype or _sum_dtype(g)
 
   def multiply(x, g):
@@ -135,7 +102,7 @@ def dot_by_weight(
 def dot_by_weight_like(
   g: Array, x: Array | QTensor, *, w: jax.ShapeDtypeStruct, **options: Any
 ) -> Array:
-  """Adds up in bfloat16 over devices where that is the dtype of ``w``."""
+  """Sums over devices in bfloat16, if that is the dtype of ``w``."""
   dtype = w.dtype if w.dtype == jnp.bfloat16 else None
   return dot_by_weight(g, x, dtype=dtype, **options)
 
@@ -147,14 +114,13 @@ def sum_in_parts(
 
   Args:
     multiply: maps a slice of the terms to its sums, int32.
-    terms: how many there are; of a program for batches of any size that number
-      is not known, and all are summed at once.
-    most: how many an int32 holds.
+    terms: number of terms.
+    most: number of terms that an int32 holds.
 
   Returns:
     int32 sums of all terms if they fit, else float32 ones.
   """
-  if not isinstance(terms, int) or terms <= most:
+  if terms <= most:
     return multiply(slice(None))
   parts = (slice(start, start + most) for start in range(0, terms, most))
   first, *rest = (multiply(part).astype(jnp.float32) for part in parts)
@@ -162,13 +128,12 @@ def sum_in_parts(
 
 
 def flat(x: Array) -> Array:
-  """Flattens the leading axes."""
+  """Flattens the leading axes: [rows, columns]."""
   return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _sum_dtype(codes_or_floats):
-  is_codes = codes_or_floats.dtype == jnp.int8
-  return jnp.int32 if is_codes else jnp.float32
+  return jnp.int32 if codes_or_floats.dtype == jnp.int8 else jnp.float32
 
 
 def normalize(
@@ -176,8 +141,7 @@ def normalize(
 ) -> tuple[Array, Array | None, Array]:
   """Returns ``(x - mean) * factor``, the mean and the factor, in float32.
 
-  There is no mean for "rms_norm". The one place where a norm becomes NaN, which
-  it does where squares overflow.
+  "rms_norm" has no mean. The factor is NaN where squares overflow.
   """
   x32, mean = x.astype(jnp.float32), None
   if norm == "layer_norm":
@@ -195,15 +159,14 @@ def norm_gradient(
   factor: Array,
   g: Array,
   *,
-  norm: str,
   axes: tuple[int, ...],
+  **_: Any,
 ) -> Array:
-  """Normalizes again, which is cheaper than to keep a second array.
+  """Returns the gradient of ``normalize`` by x.
 
-  The mean of ``g * y`` comes from that of ``g * x``, for XLA to have no need of
-  ``y`` as an array.
+  Normalizes again, which is cheaper than to keep a second array. The mean of
+  ``g * y`` comes from that of ``g * x``, so that XLA need not make ``y``.
   """
-  del norm
   x32 = x.astype(jnp.float32)
   mean_g, mean_gy = 0.0, jnp.mean(g * x32, axes, keepdims=True) * factor
   if mean is not None:
@@ -217,9 +180,9 @@ def norm_gradient(
 def quantize_rows(
   x: Array, *, norm: str | None, quantizer: Quantizer
 ) -> tuple[Array, Array, Array, Array]:
-  """Returns codes and scales of normalized rows, and the means and factors.
+  """Returns codes and scales of normalized rows, and means and factors.
 
-  Means are 0 and factors 1 of a norm that has none.
+  A norm without them has means of 0 and factors of 1.
   """
   y, mean, factor = x, jnp.zeros_like(x[..., :1]), jnp.ones_like(x[..., :1])
   if norm is not None:

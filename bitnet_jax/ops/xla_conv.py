@@ -12,64 +12,51 @@ from jaxtyping import Array
 from bitnet_jax.types import QTensor
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Window:
-  """How a window moves: ``x [batch, *space, c_in]`` by ``w [*window, ...]``.
+  """How a window moves; arguments of ``jax.lax.conv_general_dilated``.
 
   Attributes:
     strides: of the window.
     padding: "SAME", "VALID", or (low, high) for each spatial axis.
     lhs_dilation: of the input; ``None`` for 1 along each axis.
     rhs_dilation: of the window, likewise.
-    groups: of channels.
+    groups: number of groups of channels.
   """
 
-  strides: tuple[int, ...]
-  padding: str | tuple[tuple[int, int], ...]
-  lhs_dilation: tuple[int, ...] | None = None
-  rhs_dilation: tuple[int, ...] | None = None
+  strides: Sequence[int]
+  padding: str | Sequence[tuple[int, int]]
+  lhs_dilation: Sequence[int] | None = None
+  rhs_dilation: Sequence[int] | None = None
   groups: int = 1
 
-  @classmethod
-  def of(
-    cls,
-    strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int] | None,
-    rhs_dilation: Sequence[int] | None,
-    groups: int,
-  ) -> "Window":
-    """Makes one of any sequences."""
+  def __post_init__(self):
+    padding = self.padding
     if not isinstance(padding, str):
       padding = tuple((int(low), int(high)) for low, high in padding)
-    return cls(
-      strides=tuple(strides),
-      padding=padding,
-      lhs_dilation=None if lhs_dilation is None else tuple(lhs_dilation),
-      rhs_dilation=None if rhs_dilation is None else tuple(rhs_dilation),
-      groups=groups,
-    )
+    object.__setattr__(self, "padding", padding)
+    for name in ("strides", "lhs_dilation", "rhs_dilation"):
+      value = getattr(self, name)
+      object.__setattr__(self, name, None if value is None else tuple(value))
 
   def pads(
-    self, space: Sequence[int], window: Sequence[int]
+    self, space: Sequence[int], sizes: Sequence[int]
   ) -> Sequence[tuple[int, int]]:
     """Returns what is added before and after each axis."""
     if not isinstance(self.padding, str):
       return self.padding
-    seen, reach = zip(
-      *(
-        ((n - 1) * of_x + 1, (size - 1) * of_window + 1)
-        for n, size, (of_x, of_window) in zip(
-          space, window, self.dilations(len(space)), strict=True
-        )
-      ),
-      strict=True,
+    dilations = self.dilations(len(space))
+    seen, reach = (
+      tuple((n - 1) * by + 1 for n, by in zip(ns, bys, strict=True))
+      for ns, bys in zip(
+        (space, sizes), zip(*dilations, strict=True), strict=True
+      )
     )
     return jax.lax.padtype_to_pads(seen, reach, self.strides, self.padding)
 
-  def dilations(self, axes: int) -> tuple[tuple[int, int], ...]:
-    """Returns those of input and window for each of so many axes."""
-    ones = (1,) * axes
+  def dilations(self, rank: int) -> tuple[tuple[int, int], ...]:
+    """Returns those of input and window, for each spatial axis."""
+    ones = (1,) * rank
     return tuple(
       zip(self.lhs_dilation or ones, self.rhs_dilation or ones, strict=True)
     )
@@ -80,12 +67,7 @@ def conv(
 ) -> Array:
   """Convolves x [batch, *space, c_in] with w [*window, c_in / groups, c_out].
 
-  Args:
-    x: input.
-    w: weights.
-    window: how it moves.
-    precision: of the products.
-    dtype: in which to add up; ``None``: as the operands say.
+  Sums are in ``dtype``; ``None``: in that of the operands.
   """
   last = x.ndim - 1
   spatial = tuple(range(1, last))
@@ -115,11 +97,10 @@ def conv_by_input(
   x: jax.ShapeDtypeStruct,
   window: Window,
   precision: Any,
-  ternary: bool = True,
+  in_float32: bool = False,
+  **_: Any,
 ) -> Array:
   """Transposes a convolution by its input; see ``xla.dot_by_input``.
-
-  Codes are multiplied as floats.
 
   Args:
     g: cotangent of the outputs; or its int8 codes.
@@ -127,32 +108,17 @@ def conv_by_input(
     x: what the result is like.
     window: how it moves.
     precision: of the products.
-    ternary: does not matter here.
+    in_float32: whether floats of all dtypes become float32, as codes do.
   """
-  del ternary
   scale = None
   if isinstance(w, QTensor):
     w, scale = w.codes.astype(g.dtype), w.scale.reshape(())
-  g, w = _as_floats(g), _as_floats(w)
+  g, w = (_as_floats(a, in_float32) for a in (g, w))
   options = {"window": window, "precision": precision, "dtype": g.dtype}
   (dx,) = jax.linear_transpose(
     lambda x: conv(x, w, **options), x.update(dtype=g.dtype)
   )(g)
   return dx if scale is None else dx * scale
-
-
-def dequantized_by_input(g: Array, w: QTensor, **options: Any) -> Array:
-  """Multiplies floats; see ``xla.dequantized_by_input``."""
-  return conv_by_input(g, w.dequantize(), **options)
-
-
-def by_input_in_float32(g: Array, w: Array | QTensor, **options: Any) -> Array:
-  """Convolves in float32, the only dtype that CPUs are fast in."""
-  if isinstance(w, QTensor):
-    dx = by_input_in_float32(g, w.codes.astype(g.dtype), **options)
-    return dx * w.scale.reshape(())
-  g, w = g.astype(jnp.float32), w.astype(jnp.float32)
-  return conv_by_input(g, w, **options)
 
 
 def conv_by_weight(
@@ -162,10 +128,9 @@ def conv_by_weight(
   w: jax.ShapeDtypeStruct,
   window: Window,
   precision: Any,
+  in_float32: bool = False,
 ) -> Array:
-  """Transposes a convolution by its weights; see ``xla.dot_by_weight``.
-
-  Codes are multiplied as floats.
+  """Transposes a convolution by its weights; see ``conv_by_input``.
 
   Args:
     g: cotangent of the outputs; or its int8 codes.
@@ -173,9 +138,11 @@ def conv_by_weight(
     w: what the result is like.
     window: how it moves.
     precision: of the products.
+    in_float32: see ``conv_by_input``.
   """
-  g = _as_floats(g)
-  x = x.dequantize() if isinstance(x, QTensor) else _as_floats(x)
+  g = _as_floats(g, in_float32)
+  is_codes = isinstance(x, QTensor)
+  x = x.dequantize() if is_codes else _as_floats(x, in_float32)
   options = {"window": window, "precision": precision, "dtype": g.dtype}
   (dw,) = jax.linear_transpose(
     lambda w: conv(x.astype(g.dtype), w, **options), w.update(dtype=g.dtype)
@@ -183,14 +150,9 @@ def conv_by_weight(
   return dw
 
 
-def by_weight_in_float32(g: Array, x: Array | QTensor, **options: Any) -> Array:
-  """Convolves in float32; see ``by_input_in_float32``."""
-  x = x if isinstance(x, QTensor) else x.astype(jnp.float32)
-  return conv_by_weight(g.astype(jnp.float32), x, **options)
-
-
-def _as_floats(array):
-  return array.astype(jnp.float32) if array.dtype == jnp.int8 else array
+def _as_floats(array, in_float32):
+  convert = in_float32 or array.dtype == jnp.int8
+  return array.astype(jnp.float32) if convert else array
 
 
 def by_tap(
@@ -208,10 +170,10 @@ def by_tap(
     x: input, or its codes.
     w: what the result is like.
     window: how it moves.
-    contract: of the rows of g and of what one position meets, both
-      [rows, channels]: the part of the result at that position.
+    contract: maps the rows of g and what one position meets, both
+      [rows, channels], to the part of the result at that position.
   """
-  g = g.astype(jnp.float32) if g.dtype == jnp.int8 else g
+  g = _as_floats(g, in_float32=False)
   if isinstance(x, QTensor):
     g, x = g * x.scale, x.codes
   sizes = w.shape[:-2]
@@ -244,13 +206,12 @@ def by_tap(
   return taps.reshape(w.shape)
 
 
-def is_grouped(g: Array, x: Any, *, window: Window, **options: Any) -> bool:
+def is_grouped(g: Array, x: Any, *, window: Window, **_: Any) -> bool:
   """Whether channels are in groups.
 
-  What XLA's partitioner makes of the weight gradient of groups is wrong on a
-  mesh along one axis of which the batch is whole.
+  XLA's partitioner makes their weight gradient wrong on a mesh along one axis
+  of which the batch is whole.
   """
-  del g, x, options
   return window.groups > 1
 
 

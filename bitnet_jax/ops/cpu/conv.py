@@ -1,6 +1,6 @@
-"""Convolutions on CPUs, and from which sizes on each is the faster one.
+"""Convolutions on CPUs, and the sizes from which each one is faster.
 
-By the measurements in docs/performance.md.
+By the measurements in docs/performance.md; see ``cpu.dot``.
 """
 
 import math
@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from bitnet_jax.ops import xla_conv
 from bitnet_jax.ops.cpu import dot, kernels
-from bitnet_jax.ops.xla_conv import Window, by_tap
+from bitnet_jax.ops.xla_conv import Window
 from bitnet_jax.types import QTensor
 
 # XLA's int8 convolution is slower than the float one for fewer input channels
@@ -36,7 +37,7 @@ def is_slow_in_int8(w: Any, window: Window) -> bool:
 
 
 def looks_up(g: Array, w: Any, *, window: Window, **options: Any) -> bool:
-  """Whether the kernel that looks sums up is the faster."""
+  """Whether the kernel that looks sums up is faster."""
   return (
     dot.looks_up(g, w, **options)
     and window.groups == 1
@@ -45,11 +46,8 @@ def looks_up(g: Array, w: Any, *, window: Window, **options: Any) -> bool:
   )
 
 
-def look_up(
-  g: Array, w: QTensor, *, x: Any, window: Window, **options: Any
-) -> Array:
+def look_up(g: Array, w: QTensor, *, x: Any, window: Window, **_: Any) -> Array:
   """Looks up the sums of the gradient by x."""
-  del options
   batch, *space, c_in = x.shape
   sizes, outputs = w.shape[:-2], g.shape[1:-1]
   dx = kernels.ternary_conv_transpose(
@@ -62,18 +60,14 @@ def look_up(
   return dx.reshape(x.shape)
 
 
-def sums_up(g: Array, x: Any, *, window: Window, **options: Any) -> bool:
-  """Whether the kernel that sums integers is the faster."""
-  del options
+def sums_up(g: Array, x: Any, *, window: Window, **_: Any) -> bool:
+  """Whether the kernel that sums integers is faster."""
   one_group = window.groups == 1 and isinstance(x, QTensor)
   return one_group and dot.sums_up(g, x, min_columns=MIN_CHANNELS_SUMMED)
 
 
-def sum_up(
-  g: Array, x: QTensor, *, w: Any, window: Window, **options: Any
-) -> Array:
+def sum_up(g: Array, x: QTensor, *, w: Any, window: Window, **_: Any) -> Array:
   """Sums the gradient by w as integers."""
-  del options
   batch, *space, c_in = x.shape
   sizes, outputs = w.shape[:-2], g.shape[1:-1]
   dw = kernels.transposed_conv(
@@ -115,27 +109,23 @@ def places(
   return found
 
 
-def is_wide(
-  g: Array, x: Any, *, w: Any, window: Window, **options: Any
-) -> bool:
+def goes_by_tap(g: Array, x: Any, *, w: Any, window: Window, **_: Any) -> bool:
   """Whether the weight gradient goes by tap.
 
   XLA's convolution with the shapes of a weight gradient takes two to three
   times as long.
   """
-  del g, x, options
   return window.groups == 1 and w.shape[-2] >= MIN_CHANNELS_BY_TAP
 
 
-def copies_taps(g: Array, x: Any, **options: Any) -> bool:
+def is_copied_by_tap(g: Array, x: Any, **options: Any) -> bool:
   """Whether also a transposed copy of what a tap sees is worth it."""
-  return is_wide(g, x, **options) and (
-    g.dtype not in (jnp.float32, jnp.int8)
-    or x.shape[-1] >= dot.MIN_COLUMNS_COPIED
-  )
+  is_float32 = g.dtype in (jnp.float32, jnp.int8)  # int8 becomes float32.
+  is_narrow = is_float32 and x.shape[-1] < dot.MIN_COLUMNS_COPIED
+  return goes_by_tap(g, x, **options) and not is_narrow
 
 
-def by_dot_of_taps(
+def by_tap(
   g: Array,
   x: Any,
   *,
@@ -158,11 +148,10 @@ def by_dot_of_taps(
   """
 
   def contract(g, seen):
-    if not copied:
-      seen = seen.astype(g.dtype)
+    seen = seen if copied else seen.astype(g.dtype)
     # A barrier, since XLA makes it slow when it fuses what follows.
     seen = jax.lax.optimization_barrier(seen)
     like = jax.ShapeDtypeStruct(w.shape[-2:], jnp.float32)
-    return dot_by_weight(g, seen, w=like, precision=precision, window=None)
+    return dot_by_weight(g, seen, w=like, precision=precision)
 
-  return by_tap(g, x, w=w, window=window, contract=contract)
+  return xla_conv.by_tap(g, x, w=w, window=window, contract=contract)

@@ -1,6 +1,7 @@
-"""Matrix products on CPUs, and from which sizes on each is the faster one.
+"""Matrix products on CPUs, and the sizes from which each one is faster.
 
-By the measurements in docs/performance.md.
+By the measurements in docs/performance.md. All functions are those of entries
+in ``lowering``, and take the operands and options of its operations.
 """
 
 import math
@@ -20,7 +21,7 @@ from bitnet_jax.types import LAYOUTS, Packed, QTensor
 # codes, or for a product in bfloat16 or int8, always is.
 MIN_COLUMNS_COPIED = 128
 # From so many columns and terms on the kernel that looks sums up is faster than
-# XLA's product of float32 and ternary codes, of few rows, too (in jax 0.12).
+# XLA's product of float32 and ternary codes, also for few rows (in jax 0.12).
 MIN_COLUMNS_LOOKED_UP = 8
 # From so many rows, columns of codes and outputs on the kernel that sums
 # integers is faster than XLA, which multiplies float32.
@@ -31,9 +32,8 @@ MIN_OUTPUTS_SUMMED = 8
 MOST_PACKED_ROWS = 32
 
 
-def is_int8_row(x: Array, w: Array, **options: Any) -> bool:
+def is_int8_row(x: Array, w: Array, **_: Any) -> bool:
   """Whether a single row of codes is multiplied."""
-  del w, options
   return x.dtype == jnp.int8 and math.prod(x.shape[:-1]) == 1
 
 
@@ -47,7 +47,7 @@ def padded_row(x: Array, w: Array, **options: Any) -> Array:
 
 
 def flat(x: Array, w: Array, **options: Any) -> Array:
-  """Multiplies rows, without batch axes, for gradients to contract one axis.
+  """Multiplies rows without batch axes, so that gradients contract one axis.
 
   Where several are contracted, XLA copies an operand and multiplies the copy
   slower.
@@ -55,24 +55,28 @@ def flat(x: Array, w: Array, **options: Any) -> Array:
   return xla.dot(xla.flat(x), w, **options).reshape(*x.shape[:-1], w.shape[-1])
 
 
-def looks_up(
-  g: Array, w: Array | QTensor, *, ternary: bool = True, **options: Any
-) -> bool:
-  """Whether the kernel that looks sums up is the faster."""
+def is_scaled(g: Array, w: Array | QTensor, **_: Any) -> bool:
+  """Whether weights are codes with a scale, and the product is in float32.
+
+  Then the scaled codes are less to compute than scaled results.
+  """
+  return isinstance(w, QTensor) and g.dtype == jnp.float32
+
+
+def looks_up(g: Array, w: Any, *, ternary: bool = True, **_: Any) -> bool:
+  """Whether the kernel that looks sums up is faster."""
   return (
-    xla.is_scaled(g, w, **options)
+    is_scaled(g, w)
     and ternary
-    and isinstance(w, QTensor)
     and w.codes.dtype == jnp.int8
     and min(w.shape[-2:]) >= MIN_COLUMNS_LOOKED_UP
   )
 
 
 def look_up(
-  g: Array, w: QTensor, *, x: jax.ShapeDtypeStruct, **options: Any
+  g: Array, w: QTensor, *, x: jax.ShapeDtypeStruct, **_: Any
 ) -> Array:
   """Looks up the sums of the gradient by x."""
-  del options
   scale = w.scale.reshape(()).astype(jnp.float32)
   return kernels.ternary_dot(xla.flat(g), w.codes, scale).reshape(x.shape)
 
@@ -82,10 +86,9 @@ def sums_up(
   x: Array | QTensor,
   *,
   min_columns: int = MIN_COLUMNS_SUMMED,
-  **options: Any,
+  **_: Any,
 ) -> bool:
-  """Whether the kernel that sums integers is the faster."""
-  del options
+  """Whether the kernel that sums integers is faster."""
   codes = x.codes if isinstance(x, QTensor) else x
   return (
     codes.dtype == jnp.int8
@@ -96,9 +99,8 @@ def sums_up(
   )
 
 
-def sum_up(g: Array, x: Array | QTensor, **options: Any) -> Array:
+def sum_up(g: Array, x: Array | QTensor, **_: Any) -> Array:
   """Sums the gradient by w as integers."""
-  del options
   g, x = _rows(g, x)
   codes, scale = x, jnp.ones((1,), jnp.float32)
   if isinstance(x, QTensor):
@@ -106,16 +108,14 @@ def sum_up(g: Array, x: Array | QTensor, **options: Any) -> Array:
   return kernels.transposed_dot(codes, scale, g)
 
 
-def copies(g: Array, x: Array | QTensor, **options: Any) -> bool:
+def is_copied(g: Array, x: Array | QTensor, **_: Any) -> bool:
   """Whether a transposed copy of x is worth it.
 
   XLA multiplies a transposed operand as float32, whatever it is, and not at its
   fastest.
   """
-  del options
-  if isinstance(x, QTensor) or g.dtype != jnp.float32:
-    return True
-  return x.shape[-1] >= MIN_COLUMNS_COPIED
+  is_float32 = not isinstance(x, QTensor) and g.dtype == jnp.float32
+  return not is_float32 or x.shape[-1] >= MIN_COLUMNS_COPIED
 
 
 def by_weight_copied(g: Array, x: Array | QTensor, **options: Any) -> Array:
@@ -129,7 +129,7 @@ def by_weight_flat(g: Array, x: Array | QTensor, **options: Any) -> Array:
 
 
 def _rows(g, x):
-  """Flattens both; rows get the scales that they share with others."""
+  """Flattens both; each row gets the scale that it shares with others."""
   if isinstance(x, QTensor):
     x = QTensor(x.qvalue, jnp.broadcast_to(x.scale, (*x.shape[:-1], 1)))
   return xla.flat(g), jax.tree.map(xla.flat, x)
@@ -141,33 +141,26 @@ def _transposed(x):
   return jax.lax.optimization_barrier(x)
 
 
-def is_packed_few(x: Array, w: Packed, **options: Any) -> bool:
-  """Whether a kernel takes packed codes apart for a few rows.
+def is_packed(x: Array, w: Packed, *, most: int = 1, **_: Any) -> bool:
+  """Whether at most ``most`` rows are multiplied with packed codes.
 
-  Those are computed with faster than weights are read from memory: 2 bits each,
+  A few are computed with faster than weights are read from memory: 2 bits each,
   taken apart in registers, instead of 8 that were written before.
   """
-  del options
-  return w.is_quad_matrix and 1 <= _count(x) <= MOST_PACKED_ROWS
+  rows = math.prod(x.shape[:-1])  # No integer for batches of any size.
+  return w.is_quad_matrix and isinstance(rows, int) and 1 <= rows <= most
 
 
 def packed(
-  x: Int8[Array, "*few k"], w: Packed, **options: Any
+  x: Int8[Array, "*few k"], w: Packed, **_: Any
 ) -> Int32[Array, "..."]:
   """Multiplies few rows with packed codes [k, n], exactly."""
-  del options
   y = kernels.packed_dot(x.reshape(-1, x.shape[-1]), w.data)
   return y.reshape(*x.shape[:-1], w.shape[-1])
 
 
-def is_packed_row(x: Array, w: Packed, **options: Any) -> bool:
-  """Whether a single row is multiplied with packed codes."""
-  del options
-  return w.is_quad_matrix and _count(x) == 1
-
-
 def packed_row(
-  x: Int8[Array, "*few k"], w: Packed, **options: Any
+  x: Int8[Array, "*few k"], w: Packed, **_: Any
 ) -> Int32[Array, "..."]:
   """Multiplies one row in the operations of XLA.
 
@@ -175,7 +168,6 @@ def packed_row(
   ``y = sum_k x[k] * digit[k] - sum_k x[k]``. Four products of an int8 with a
   digit of at most 2 fit 16 bits, of which a register holds twice as many.
   """
-  del options
   layout, row = LAYOUTS[w.layout], x.reshape(-1)
   row = jnp.pad(row, (0, -len(row) % layout.codes))
   parts = row.reshape(-1, layout.codes).astype(jnp.int16)
@@ -185,9 +177,3 @@ def packed_row(
     sums += parts[:, i, None] * digits.astype(jnp.int16)
   y = jnp.sum(sums, axis=0, dtype=jnp.int32) - jnp.sum(row, dtype=jnp.int32)
   return y.reshape(*x.shape[:-1], w.shape[-1])
-
-
-def _count(x):
-  """Returns the number of rows; 0 in a program for batches of any size."""
-  rows = math.prod(x.shape[:-1])
-  return rows if isinstance(rows, int) else 0

@@ -1,5 +1,7 @@
 """The kernels in C++, as functions of arrays, where ``library.is_there()``."""
 
+from typing import Any
+
 import jax
 import jax.custom_batching
 import jax.ffi
@@ -7,6 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int8, Int32, UInt8
 
+from bitnet_jax.ops.xla import NORM_EPS
+from bitnet_jax.quantizers.quantizer import Quantizer
+
+_ROWS = "broadcast_all"  # No row depends on another.
 # How the kernels call the norms.
 _NORMS = {None: 0, "layer_norm": 1, "rms_norm": 2}
 
@@ -80,9 +86,7 @@ def transposed_dot(
   threads there are.
   """
   shape = jax.ShapeDtypeStruct((codes.shape[1], x.shape[1]), jnp.float32)
-  return jax.ffi.ffi_call(
-    "bitnet_transposed_dot", shape, vmap_method="sequential"
-  )(codes, scale, x)
+  return _ffi("bitnet_transposed_dot", shape)(codes, scale, x)
 
 
 def transposed_conv(
@@ -101,76 +105,65 @@ def transposed_conv(
   """
   shape = places.shape[1], codes.shape[2], x.shape[2]
   result = jax.ShapeDtypeStruct(shape, jnp.float32)
-  call = jax.ffi.ffi_call(
-    "bitnet_transposed_conv", result, vmap_method="sequential"
+  return _ffi("bitnet_transposed_conv", result)(codes, scale, x, places)
+
+
+def quantizes_rows(x: Array, *, norm: str | None, quantizer: Quantizer) -> bool:
+  """Whether ``quantize_rows`` rounds as the quantizer does.
+
+  However few values there are, so that a row has its codes in any batch.
+  """
+  return (
+    x.dtype == jnp.float32
+    and quantizer.measure == "absmax"
+    and quantizer.rounding == "nearest"
+    and quantizer.axis is not None
   )
-  return call(codes, scale, x, places)
 
 
 def quantize_rows(
-  x: Float32[Array, "*batch n"],
-  *,
-  norm: str | None,
-  norm_eps: float,
-  codes: tuple[int, int],
-  eps: float,
-) -> tuple[
-  Int8[Array, "*batch n"],
-  Float32[Array, "*batch 1"],
-  Float32[Array, "*batch 1"],
-  Float32[Array, "*batch 1"],
-]:
-  """Normalizes rows and rounds them by their largest.
-
-  Args:
-    x: rows; none depends on another.
-    norm: "layer_norm", "rms_norm" or ``None``.
-    norm_eps: added to the variance.
-    codes: lowest and highest.
-    eps: floor of the largest magnitude.
-
-  Returns:
-    Codes and their scales, and means and factors of the norm; 0 and 1 for what
-    it has not.
-  """
+  x: Float32[Array, "*batch n"], *, norm: str | None, quantizer: Quantizer
+) -> tuple[Array, Array, Array, Array]:
+  """Normalizes rows and rounds them; see ``xla.quantize_rows``."""
   one = jax.ShapeDtypeStruct((*x.shape[:-1], 1), jnp.float32)
   results = jax.ShapeDtypeStruct(x.shape, jnp.int8), one, one, one
-  call = jax.ffi.ffi_call(
-    "bitnet_quantize_rows", results, vmap_method="broadcast_all"
-  )
-  rounded, scale, mean, factor = call(
+  low, high = quantizer.range
+  codes, scale, mean, factor = _ffi("bitnet_quantize_rows", results, _ROWS)(
     x,
     norm=np.int64(_NORMS[norm]),
-    low=np.int64(codes[0]),
-    high=np.int64(codes[1]),
-    norm_eps=np.float32(norm_eps),
-    eps=np.float32(eps),
+    low=np.int64(low),
+    high=np.int64(high),
+    norm_eps=np.float32(NORM_EPS),
+    eps=np.float32(quantizer.eps),
   )
-  return rounded, scale, mean, factor
+  return codes, scale, mean, factor
 
 
-def norm_gradients(
+def takes_norm_gradient(
+  x: Array, *_: Any, axes: tuple[int, ...], norm: str
+) -> bool:
+  """Whether rows of float32 were normalized."""
+  return axes in ((-1,), (x.ndim - 1,)) and x.dtype == jnp.float32
+
+
+def norm_gradient(
   x: Float32[Array, "*batch n"],
-  mean: Float32[Array, "*batch 1"],
+  mean: Float32[Array, "*batch 1"] | None,
   factor: Float32[Array, "*batch 1"],
   g: Float32[Array, "*batch n"],
   *,
   norm: str,
+  axes: tuple[int, ...],
 ) -> Float32[Array, "*batch n"]:
-  """Returns the gradient by rows that a norm was applied to, likewise.
-
-  Args:
-    x: rows.
-    mean: of each, 0 for "rms_norm".
-    factor: of each.
-    g: cotangents of ``(x - mean) * factor``.
-    norm: "layer_norm" or "rms_norm".
-  """
+  """Returns the gradient by normalized rows; see ``xla.norm_gradient``."""
+  mean = jnp.zeros_like(factor) if mean is None else mean
   result = jax.ShapeDtypeStruct(x.shape, jnp.float32)
-  call = jax.ffi.ffi_call(
-    "bitnet_norm_gradients", result, vmap_method="broadcast_all"
-  )
+  call = _ffi("bitnet_norm_gradients", result, _ROWS)
   return call(x, mean, factor, g, norm=np.int64(_NORMS[norm]))
+
+
+def _ffi(target, results, vmap_method="sequential"):
+  return jax.ffi.ffi_call(target, results, vmap_method=vmap_method)
 
 
 def _call(target, shape, dtype, *operands):
@@ -181,7 +174,7 @@ def _call(target, shape, dtype, *operands):
 
   def call(x, *rest):
     result = jax.ShapeDtypeStruct((len(x), *shape), dtype)
-    return jax.ffi.ffi_call(target, result, vmap_method="sequential")(x, *rest)
+    return _ffi(target, result)(x, *rest)
 
   batching = jax.custom_batching.custom_vmap(call)
 

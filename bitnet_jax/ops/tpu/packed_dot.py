@@ -31,7 +31,6 @@ def suits(rows: int, k: int, n: int) -> bool:
 
 def supports(x: Array, w: Packed, **options: Any) -> bool:
   """Whether ``run`` takes these, and is the faster for them."""
-  del options
   rows = math.prod(x.shape[:-1])
   is_known = isinstance(rows, int)  # Not in a program for batches of any size.
   return is_known and w.is_quad_matrix and suits(rows, *w.shape)
@@ -45,7 +44,6 @@ def run(
   **options: Any,
 ) -> Array:
   """Multiplies few rows with packed codes [k, n], exactly."""
-  del options
   y = packed_dot(x.reshape(-1, x.shape[-1]), w.data, interpret=interpret)
   return y.reshape(*x.shape[:-1], w.shape[-1])
 
