@@ -1,4 +1,4 @@
-"""Quantized products: of operands, and of arrays in ``bit_dot``, ``bit_conv``."""
+"""Quantized products of operands, and of arrays: ``bit_dot``, ``bit_conv``."""
 
 from collections.abc import Sequence
 from typing import Any
