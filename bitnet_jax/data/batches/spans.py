@@ -183,13 +183,6 @@ def span_corruption(
     Raffel et al., T5, 2019, https://arxiv.org/abs/1910.10683, 3.1.4 and 3.3.4.
   """
   eos = tokenizer.need("eos", purpose="span corruption")
-  packing.check_length("input_len", input_len, 4)
-  if not 0 < noise_density < 1:
-    raise ValueError(
-      f"noise_density must be in (0, 1), it is {noise_density!r}"
-    )
-  if mean_span < 1:
-    raise ValueError(f"mean_span must be at least 1, it is {mean_span!r}")
   length, num_noise, num_spans = _sizes(input_len, noise_density, mean_span)
   if num_spans > len(tokenizer.sentinels):
     raise ValueError(
@@ -217,6 +210,11 @@ def span_corruption(
 
 def _sizes(input_len, density, mean_span):
   """Returns the longest chunk, and its numbers of masked tokens and spans."""
+  packing.check_length("input_len", input_len, 4)
+  if not 0 < density < 1:
+    raise ValueError(f"noise_density must be in (0, 1), it is {density!r}")
+  if mean_span < 1:
+    raise ValueError(f"mean_span must be at least 1, it is {mean_span!r}")
   best = None
   length = 2
   while True:
