@@ -153,11 +153,10 @@ def _read_text_gcn(folder):
 
 
 def _train(kind):
-  from bitnet_jax.data.text import sentencepieces, subword_training
+  from bitnet_jax.data.text import training
 
-  library = sentencepieces if kind == "unigram" else subword_training
   roles = ("pad", "eos", "unk", "bos", "mask", "cls", "sep")
-  return library.train(
+  return training.train(
     TEXT.splitlines(keepends=True) * 3,
     spec=kind,
     vocab_size=300 if kind == "unigram" else 290,

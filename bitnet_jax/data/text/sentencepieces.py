@@ -1,20 +1,16 @@
-"""Vocabularies of the library sentencepiece: read from files, and trained."""
+"""Vocabularies of the library sentencepiece, read from files."""
 
-import io
 import math
-import pathlib
 import re
-import sys
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from bitnet_jax.data.sources import textfiles
-from bitnet_jax.data.text import limits
-from bitnet_jax.data.text import subwords as pieces
+from bitnet_jax.data.text import limits, subwords
 from bitnet_jax.data.text.vocabulary import Vocabulary
+from bitnet_jax.extras import needed_by
 from bitnet_jax.files import read_bytes
 
 FILE_NAME = "tokenizer.model"
@@ -86,7 +82,7 @@ class _Codec:
       ValueError: for other kinds, and for rules that change the text.
     """
     proto = self._processor.serialized_model_proto()
-    model = _messages().ModelProto.FromString(proto)
+    model = messages().ModelProto.FromString(proto)
     rules = model.normalizer_spec
     if (
       model.trainer_spec.model_type != model.trainer_spec.UNIGRAM
@@ -99,12 +95,12 @@ class _Codec:
         " is become a tokenizer.json"
       )
     special = [
-      pieces.special_token(i, piece.piece)
+      subwords.special_token(i, piece.piece)
       for i, piece in enumerate(model.pieces)
       if piece.type in (piece.CONTROL, piece.UNKNOWN)
     ]
     space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-    return pieces.describe(
+    return subwords.describe(
       {
         "type": "Unigram",
         "unk_id": self._processor.unk_id(),
@@ -164,7 +160,7 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
     ValueError: it is not a model of sentencepiece, or beyond a limit of
       `vocabulary_limits`.
   """
-  library = _library()
+  library = import_library()
   if not data:
     raise ValueError(f"{where} is empty")
   model = _hidden(data, where)
@@ -209,7 +205,7 @@ def _check(model):
 def _hidden(data, where):
   """Returns the model with its sentinels as control tokens."""
   with limits.naming_failures(f"{where} is not a model of sentencepiece"):
-    model = _messages().ModelProto.FromString(data)
+    model = messages().ModelProto.FromString(data)
     limits.check_ids([len(model.pieces) - 1])
     if not all(isinstance(piece.piece, str) for piece in model.pieces):
       raise ValueError("a piece is not UTF-8")
@@ -230,117 +226,15 @@ def _spells_all(model):
   )
 
 
-def train(
-  lines: Iterable[str],
-  *,
-  spec: str,
-  vocab_size: int,
-  lowercase: bool,
-  names: Sequence[str],
-) -> bytes:
-  """Trains a unigram vocabulary that spells every text, down to its bytes.
-
-  One thread: the sums of several are added in another order, which gives
-  another vocabulary.
-
-  Args:
-    lines: what to train on.
-    spec: "unigram".
-    vocab_size: with the special tokens.
-    lowercase: whether text is lowered.
-    names: of the special tokens; pad, eos, unk and bos come first.
-
-  Returns:
-    The serialized model.
-
-  Raises:
-    ImportError: sentencepiece is not installed.
-    ValueError: the size is too small, or there is nothing to train on.
-  """
-  output = io.BytesIO()
-  with tempfile.TemporaryDirectory() as folder:
-    rules = {"normalization_rule_name": "identity"}
-    if lowercase:
-      rules = {"normalization_rule_tsv": _lower_rules(folder)}
-    _train(output, lines, spec, vocab_size, names, rules)
-  return _without_paths(output.getvalue())
-
-
-def _without_paths(data):
-  """Returns a model without the name of the temporary file of its rules."""
-  model = _messages().ModelProto.FromString(data)
-  if not model.normalizer_spec.normalization_rule_tsv:
-    return data
-  model.normalizer_spec.ClearField("normalization_rule_tsv")
-  return model.SerializeToString()
-
-
-def _lower_rules(folder):
-  """Writes what lower case makes of each character; returns the path.
-
-  The rules that sentencepiece has would make spaces of line feeds.
-  """
-  path = pathlib.Path(folder) / "lower.tsv"
-  upper = [c for c in map(chr, range(sys.maxunicode + 1)) if c.lower() != c]
-  lowered = (" ".join(f"{ord(low):X}" for low in c.lower()) for c in upper)
-  lines = (
-    f"{ord(c):X}\t{low}\n" for c, low in zip(upper, lowered, strict=True)
-  )
-  path.write_text("".join(lines))
-  return str(path)
-
-
-def _train(output, lines, spec, vocab_size, names, rules):
-  """Writes a model."""
-  try:
-    _library().SentencePieceTrainer.train(
-      sentence_iterator=(line.rstrip("\n") for line in lines),
-      model_writer=output,
-      model_type=spec,
-      vocab_size=vocab_size,
-      hard_vocab_limit=False,
-      byte_fallback=True,
-      **rules,
-      remove_extra_whitespaces=False,
-      add_dummy_prefix=False,
-      max_sentence_length=2**30,
-      num_threads=1,
-      minloglevel=2,
-      pad_id=0,
-      eos_id=1,
-      unk_id=2,
-      bos_id=3,
-      pad_piece=names[0],
-      eos_piece=names[1],
-      unk_piece=names[2],
-      bos_piece=names[3],
-      control_symbols=list(names[4:]),
-    )
-  except RuntimeError as error:
-    raise ValueError(
-      f"{spec} with vocab_size={vocab_size} cannot be trained on these texts:"
-      f" {error}"
-    ) from error
-
-
-def _messages() -> Any:
-  """Returns the messages that a model is made of."""
-  try:
+def messages() -> Any:
+  """Returns the messages of which a serialized model consists."""
+  with needed_by("reading a model of sentencepiece", "protobuf"):
     from sentencepiece import sentencepiece_model_pb2
-  except ImportError as error:
-    raise ImportError(
-      "reading a model of sentencepiece needs protobuf: pip install"
-      " 'bitnet-jax[train]'"
-    ) from error
   return sentencepiece_model_pb2  # its classes are made when it is imported
 
 
-def _library():
-  try:
+def import_library() -> Any:
+  """Imports sentencepiece; an ImportError says what to do."""
+  with needed_by("models of sentencepiece", "sentencepiece"):
     import sentencepiece
-  except ImportError as error:
-    raise ImportError(
-      "models of sentencepiece need sentencepiece: pip install"
-      " 'bitnet-jax[train]'"
-    ) from error
   return sentencepiece

@@ -12,6 +12,7 @@ from absl import logging
 from bitnet_jax.data.sources import textfiles
 from bitnet_jax.data.text import limits
 from bitnet_jax.data.text.vocabulary import Vocabulary
+from bitnet_jax.extras import needed_by
 from bitnet_jax.files import parse_json, read_bytes
 
 FILE_NAME = "tokenizer.json"
@@ -164,7 +165,7 @@ def read_bert(path: str, *, lowercase: bool) -> Vocabulary:
       raise ValueError(f"{file}, line {line + 1}: {what}; a token a line")
   if "[UNK]" not in vocabulary:
     raise ValueError(f"{file} is not a vocabulary of BERT: it lacks [UNK]")
-  tokenizer = word_pieces(vocabulary, "[UNK]", lowercase=lowercase)
+  tokenizer = wordpiece_tokenizer(vocabulary, "[UNK]", lowercase=lowercase)
   content = b"%d %s" % (lowercase, data)
   return _loaded(tokenizer, content, vocabulary, str(file))
 
@@ -311,7 +312,7 @@ def _fix(description, where):
       model[key] = None
 
 
-def word_pieces(vocabulary, unknown, *, lowercase):
+def wordpiece_tokenizer(vocabulary, unknown, *, lowercase):
   """Returns a tokenizer with the rules of BERT."""
   library = import_library()
   model = library.models.WordPiece(vocabulary, unk_token=unknown)
@@ -359,16 +360,8 @@ def _has_space(tokenizer, name):
   return any(c.isspace() for c in name + looked_for)
 
 
-def import_library():
-  """Imports the library tokenizers.
-
-  Raises:
-    ImportError: it is not installed.
-  """
-  try:
+def import_library() -> Any:
+  """Imports the library tokenizers; an ImportError says what to do."""
+  with needed_by("sub-word vocabularies", "tokenizers"):
     import tokenizers
-  except ImportError as error:
-    raise ImportError(
-      "sub-word vocabularies need tokenizers: pip install 'bitnet-jax[train]'"
-    ) from error
   return tokenizers

@@ -10,8 +10,13 @@ import numpy as np
 from absl import logging
 
 from bitnet_jax import choices
-from bitnet_jax.data.text import limits, sentencepieces, trained
-from bitnet_jax.data.text import subwords as pieces
+from bitnet_jax.data.text import (
+  byte_tokens,
+  limits,
+  sentencepieces,
+  subwords,
+  training,
+)
 from bitnet_jax.data.text.vocabulary import ROLES, Codec, Vocabulary
 from bitnet_jax.files import PathLike, local_path
 
@@ -274,7 +279,7 @@ def load_tokenizer(
   kind, _, path = spec.partition(":")
   _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs)
   if kind == "bytes":
-    found = trained.bytes_vocabulary(num_sentinels)
+    found = byte_tokens.vocabulary(num_sentinels)
   elif kind in _TRAINED:
     assert vocab_size is not None
     options = {
@@ -283,15 +288,15 @@ def load_tokenizer(
       "num_sentinels": num_sentinels,
       "lowercase": kind == "wordpiece" if lowercase is None else lowercase,
     }
-    found = trained.find(options, texts, cache)
+    found = training.load_or_train(options, texts, cache)
   elif kind == "sentencepiece":
     found = sentencepieces.read(path)
   elif kind == "tokenizers":
-    found = pieces.read(path)
+    found = subwords.read(path)
   elif kind == "gpt2":
-    found = pieces.read_gpt2(*path.split(",", 1))
+    found = subwords.read_gpt2(*path.split(",", 1))
   else:
-    found = pieces.read_bert(path, lowercase=lowercase is not False)
+    found = subwords.read_bert(path, lowercase=lowercase is not False)
   tokenizer = _complete(found, num_sentinels, needs)
   if known and tokenizer.fingerprint not in known:
     others = _completions(found, num_sentinels, needs)

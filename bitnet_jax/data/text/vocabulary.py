@@ -1,24 +1,15 @@
-"""Codecs and vocabularies of tokenizers, and files of trained ones."""
+"""Vocabularies: special tokens, and codecs between text and token ids."""
 
 import dataclasses
-import hashlib
-import json
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
-
-from bitnet_jax.data.text.limits import LARGEST_VOCABULARY
-from bitnet_jax.files import read_bytes, read_json
 
 # What a special token is for; those of trained vocabularies, in this order.
 ROLES = ("pad", "eos", "unk", "bos", "mask", "cls", "sep")
 
-_RECORD = "tokenizer_source.json"
-
 
 class Codec(Protocol):
-  """What turns text into ids and back, special tokens left aside."""
+  """Turns text into token ids and back, without special tokens."""
 
   def encode(self, texts: Sequence[str]) -> list[list[int]]:
     """Returns the ids of each text; no text becomes a special token."""
@@ -39,15 +30,15 @@ class Codec(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-  """What was read or trained.
+  """A vocabulary as it was read or trained.
 
   Attributes:
     codec: turns text into ids and back.
-    content: tells this vocabulary from others.
+    content: distinguishes this vocabulary from others.
     size: ids are in [0, size).
     ids: of special tokens, by role.
     sentinels: ids of the sentinels in the order of their use.
-    unused: ids below ``size`` that stand for nothing.
+    unused: ids below ``size`` without a token.
   """
 
   codec: Codec
@@ -56,51 +47,3 @@ class Vocabulary:
   ids: Mapping[str, int]
   sentinels: tuple[int, ...]
   unused: tuple[int, ...] = ()
-
-
-def recall(folder: pathlib.Path, name: str, record: Mapping) -> bytes | None:
-  """Returns what was trained from just this, `None` if there is nothing.
-
-  The record is written last and holds the hash of the file, so that a file
-  without its record is what an interrupted write left: it is made anew.
-  """
-  path = folder / _RECORD
-  if not path.is_file():
-    return None
-  try:
-    kept = read_json(path)
-    sha256 = kept.pop("sha256")
-  except (ValueError, TypeError, AttributeError, KeyError) as error:
-    raise ValueError(f"{path} is not the record of a tokenizer") from error
-  different = [
-    f"{key} was {kept.get(key)!r} and is {record.get(key)!r}"
-    for key in sorted({*kept, *record})
-    if kept.get(key) != record.get(key)
-  ]
-  if different:
-    raise ValueError(
-      f"the tokenizer in {folder} was trained from something else:"
-      f" {'; '.join(different)}; take another folder, or remove {path}"
-    )
-  file = folder / name
-  if not file.is_file():
-    raise FileNotFoundError(f"{path} speaks of {file}, which is not there")
-  data = read_bytes(file, most=LARGEST_VOCABULARY)
-  if hashlib.sha256(data).hexdigest() != sha256:
-    raise ValueError(f"{file} is not the file that {path} speaks of")
-  return data
-
-
-def keep(folder: pathlib.Path, name: str, data: bytes, record: Mapping) -> None:
-  """Writes a vocabulary, then its record."""
-  folder.mkdir(parents=True, exist_ok=True)
-  record = {**record, "sha256": hashlib.sha256(data).hexdigest()}
-  _write(folder / name, data)
-  _write(folder / _RECORD, (json.dumps(record, indent=2) + "\n").encode())
-
-
-def _write(path, data):
-  """Writes a file in one move; processes that share a folder do not clash."""
-  temporary = path.with_name(f".{path.name}.{os.getpid()}")
-  temporary.write_bytes(data)
-  os.replace(temporary, path)
