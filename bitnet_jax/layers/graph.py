@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Int, Num
 
 from bitnet_jax import choices
-from bitnet_jax.layers.dense import BitDense
 from bitnet_jax.layers.message_passing import (
   add_self_loops,
   gather,
@@ -21,7 +20,11 @@ from bitnet_jax.layers.message_passing import (
   segment_softmax,
   segment_sum,
 )
-from bitnet_jax.layers.projections import default_kernel_init, share_input
+from bitnet_jax.layers.projections import (
+  DenseFactory,
+  default_kernel_init,
+  share_input,
+)
 from bitnet_jax.quantizers.quantizer import check_real
 from bitnet_jax.quantizers.recipe import RECIPES, Rules
 
@@ -29,7 +32,7 @@ _SLOPE = 0.2  # of the leaky ReLU of attention scores, as in its paper
 MERGES = ("concatenate", "mean")
 
 
-class GraphConv(nn.Module):
+class GraphConv(DenseFactory):
   """Base of the graph convolutions, which share their arguments.
 
   A bias is added after aggregation, where it is not quantized.
@@ -55,16 +58,10 @@ class GraphConv(nn.Module):
   recipe: Rules = RECIPES["b158"]
 
   @nn.nowrap
-  def _dense(self, features: int, name: str) -> BitDense:
-    return BitDense(
-      features,
-      use_bias=False,
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
-      kernel_init=self.kernel_init,
-      recipe=self.recipe,
-      name=name,
-    )
+  def dense_options(self) -> dict[str, Any]:
+    """Returns the arguments that all dense layers of this layer share."""
+    names = ("dtype", "param_dtype", "kernel_init")
+    return {name: getattr(self, name) for name in names} | {"use_bias": False}
 
   @nn.compact
   def __call__(
@@ -109,7 +106,7 @@ class GcnConv(GraphConv):
 
   def _convolve(self, nodes, senders, receivers, deterministic, strength):
     del deterministic  # It has no dropout.
-    y = self._dense(self.features, "dense")(nodes, strength=strength)
+    y = self.dense("dense", self.features)(nodes, strength=strength)
     return propagate(y, senders, receivers, steps=1)
 
 
@@ -129,7 +126,7 @@ class SageConv(GraphConv):
   def _convolve(self, nodes, senders, receivers, deterministic, strength):
     del deterministic  # It has no dropout.
     own, others = (
-      self._dense(self.features, name) for name in ("self", "neighbors")
+      self.dense(name, self.features) for name in ("self", "neighbors")
     )
     x = nodes
     if not own.find_recipe().needs_key:
@@ -170,7 +167,7 @@ class GatConv(GraphConv):
   def _convolve(self, nodes, senders, receivers, deterministic, strength):
     choices.check(self.merge, MERGES, key="merge")
     n, shape = nodes.shape[-2], (self.heads, self.features)
-    x = self._dense(self.heads * self.features, "dense")(
+    x = self.dense("dense", self.heads * self.features)(
       nodes, strength=strength
     )
     check_real(nodes=x)

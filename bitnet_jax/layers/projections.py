@@ -1,4 +1,4 @@
-"""The dense layers inside attention and feed-forward layers."""
+"""Dense layers inside other layers and models."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -24,27 +24,44 @@ def no_partitioning(init: Initializer, axes: Axes) -> Initializer:
   return init
 
 
-def make_dense(
-  features: int,
-  axes: Axes,
-  *,
-  partition: Callable[..., Any] = no_partitioning,
-  kernel_init: Initializer = default_kernel_init,
-  **options: Any,
-) -> BitDense:
-  """Returns a dense layer, as all layers and models of this package make it.
+class DenseFactory(nn.Module):
+  """Base of layers and models with dense layers, which are all made here."""
 
-  Args:
-    features: size of its output.
-    axes: logical axes of its kernel, for sharding.
-    partition: names the axes of what an initializer returns.
-    kernel_init: initializer of the kernel.
-    **options: of ``BitDense``: recipe, name, dtypes.
-  """
-  return BitDense(features, kernel_init=partition(kernel_init, axes), **options)
+  @nn.nowrap
+  def dense_options(self) -> dict[str, Any]:
+    """Returns the arguments that all dense layers of this module share.
+
+    Those of ``BitDense``, and ``partition``, which names the axes of a kernel
+    for sharding, as ``nn.with_logical_partitioning`` does.
+    """
+    raise NotImplementedError
+
+  @nn.nowrap
+  def dense(
+    self, name: str | None, features: int, axes: Axes = (), **options: Any
+  ) -> BitDense:
+    """Returns a dense layer of this module, with the rules in its ``recipe``.
+
+    Args:
+      name: of the layer; ``None`` in a ``setup``, where its attribute names it.
+      features: size of its output.
+      axes: logical axes of its kernel.
+      **options: in place of ``dense_options``, or beside them.
+    """
+    module: Any = self
+    options = self.dense_options() | options
+    partition = options.pop("partition", no_partitioning)
+    kernel_init = options.pop("kernel_init", default_kernel_init)
+    return BitDense(
+      features,
+      kernel_init=partition(kernel_init, axes),
+      recipe=module.recipe,
+      name=name,
+      **options,
+    )
 
 
-class Projections(nn.Module):
+class Projections(DenseFactory):
   """Options of a layer whose dense layers are alike.
 
   Attributes:
@@ -69,19 +86,10 @@ class Projections(nn.Module):
   recipe: Rules = "b158"
 
   @nn.nowrap
-  def dense(self, name: str, features: int, axes: Axes) -> BitDense:
-    """Returns the dense layer ``name``, with the options of this layer."""
-    return make_dense(
-      features,
-      axes,
-      partition=self.partition,
-      kernel_init=self.kernel_init,
-      use_bias=self.use_bias,
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
-      recipe=self.recipe,
-      name=name,
-    )
+  def dense_options(self) -> dict[str, Any]:
+    """Returns the arguments that all dense layers of this layer share."""
+    names = ("use_bias", "dtype", "param_dtype", "kernel_init", "partition")
+    return {name: getattr(self, name) for name in names}
 
   @nn.nowrap
   def project_output(

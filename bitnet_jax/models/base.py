@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bitnet_jax import choices
-from bitnet_jax.layers import BitDense
-from bitnet_jax.layers.projections import Axes, make_dense
+from bitnet_jax.layers.projections import DenseFactory
 from bitnet_jax.quantizers.recipe import Rules
 
 # Positional and keyword arguments of a model, with shapes for arrays.
@@ -68,7 +67,7 @@ class ModelConfig:
     }
 
 
-class Model(nn.Module):
+class Model(DenseFactory):
   """Base of all models.
 
   Attributes:
@@ -81,26 +80,9 @@ class Model(nn.Module):
   recipe: Rules
 
   @nn.nowrap
-  def dense(
-    self, name: str | None, features: int, axes: Axes, **options: Any
-  ) -> BitDense:
-    """Returns a dense layer of this model, with its recipe and dtypes.
-
-    Args:
-      name: of the layer; ``None`` in a ``setup``, where its attribute names it.
-      features: size of its output.
-      axes: logical axes of its kernel.
-      **options: other arguments of ``BitDense``.
-    """
-    return make_dense(
-      features,
-      axes,
-      partition=nn.with_logical_partitioning,
-      recipe=self.recipe,
-      name=name,
-      **self.cfg.dtypes,
-      **options,
-    )
+  def dense_options(self) -> dict[str, Any]:
+    """Returns the arguments that all dense layers of the model share."""
+    return {"partition": nn.with_logical_partitioning, **self.cfg.dtypes}
 
   @nn.nowrap
   def example_call(self, params: Any) -> Call:
