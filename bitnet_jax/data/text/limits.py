@@ -1,4 +1,4 @@
-"""Limits of untrusted vocabulary files: sizes, growth of texts, and time."""
+"""Limits for untrusted vocabulary files: size, growth of texts, and time."""
 
 import base64
 import binascii
@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 
 LARGEST_VOCABULARY = 2**26  # bytes of a file
-LARGEST_MODEL = 2**25  # of one of sentencepiece
+LARGEST_MODEL = 2**25  # of a sentencepiece model
 MOST_VALUES = 2**22  # of JSON in it
 MOST_TOKENS = 2**20  # ids are smaller
 MOST_RULES = 64  # of normalizer, splits and decoder, each
-MOST_GROWTH = 64  # how many characters one may become by all of them
+MOST_GROWTH = 64  # most characters that one may become by all rules
 LONGEST_PATTERN = 4096  # characters of a regular expression
 MOST_REPEATS = 100_000  # product of the numbers of repeats in one
-LONGEST_PART = 64  # characters or bytes that a rule puts in place of one
+LONGEST_PART = 64  # characters or bytes by which a rule replaces one
 MOST_SECONDS = 0.5  # for a text of at most 1,024 characters
 
 _CHILDREN = ("normalizers", "pretokenizers", "decoders")
 _BRACED = re.compile(r"\\[a-zA-Z]\{[^}]*\}")  # names and code points
 _REPEAT = re.compile(r"\{(\d*),?(\d*)\}")
-_BYTE_CHARACTERS = 4  # that the bytes of a character become
-# Texts that patterns go over again and again.
+_BYTE_CHARACTERS = 4  # that represent the bytes of a character
+# Texts that make slow patterns backtrack.
 _PROBES = ("a", " ", "0", "a ", "A1", "é", "中", "\n", ".", "aB-3_ ")
 _LENGTHS = (16, 64, 256, 1024)
 _BLOCK = 256  # units of a table of characters that one unit may lead to
@@ -41,7 +41,7 @@ def check_description(description: Mapping[str, Any]) -> None:
     growth = math.prod(map(_growth, rules))
     if growth > MOST_GROWTH:
       raise ValueError(
-        f"its {part} makes up to {growth:.3g} characters of one, more than"
+        f"its {part} turns one character into up to {growth:.3g}, more than"
         f" {MOST_GROWTH}"
       )
   model = description["model"]
@@ -62,13 +62,13 @@ def check_ids(ids: Any) -> None:
 
 
 def check_length(text: str | bytes, *, what: str) -> None:
-  """Raises a ValueError for what is longer than `LONGEST_PART`."""
+  """Raises a ValueError for a value longer than `LONGEST_PART`."""
   if len(text) > LONGEST_PART:
     raise ValueError(f"{what} is longer than {LONGEST_PART}")
 
 
 def _rules(rule) -> Iterator[Mapping[str, Any]]:
-  """Yields the rules of a part, those in sequences one by one."""
+  """Yields the rules of a part, with sequences flattened."""
   inner = [key for key in _CHILDREN if rule and key in rule]
   if rule and not inner:
     yield rule
@@ -78,7 +78,7 @@ def _rules(rule) -> Iterator[Mapping[str, Any]]:
 
 
 def _growth(rule):
-  """Returns how many characters a rule makes of one at most."""
+  """Returns the most characters that a rule makes of one."""
   pattern = rule.get("pattern") or {}
   pattern = {"String": pattern} if isinstance(pattern, str) else pattern
   regular = pattern.get("Regex")
@@ -103,7 +103,7 @@ def _growth(rule):
 
 
 def _check_pattern(pattern):
-  """Raises a ValueError for a pattern whose compilation takes memory."""
+  """Raises a ValueError for a pattern that may need too much memory."""
   if len(pattern) > LONGEST_PATTERN:
     raise ValueError(f"a pattern has more than {LONGEST_PATTERN} characters")
   repeats = 1
@@ -114,17 +114,17 @@ def _check_pattern(pattern):
 
 
 def check_character_table(table: bytes) -> int:
-  """Checks a table that sentencepiece looks characters up in.
+  """Checks the character table of a sentencepiece model.
 
-  It is a trie, whose units lead to others by their numbers, and a text, into
-  which its leaves point. Not every release of the libraries need check
-  those numbers, as sentencepiece 0.2.3 does.
+  The table is a trie, whose units refer to others by number, and a text, into
+  which its leaves point. sentencepiece 0.2.3 checks these numbers, but other
+  releases may not.
 
   Returns:
-    How many bytes it makes of a character at most.
+    The most bytes that it makes of a character.
 
   Raises:
-    ValueError: a number leads out of the table, or a string is longer than
+    ValueError: a number points outside the table, or a string is longer than
       `LONGEST_PART`.
   """
   if not table:
@@ -132,18 +132,18 @@ def check_character_table(table: bytes) -> int:
   size = int.from_bytes(table[:4], "little")
   units = np.frombuffer(table[4 : 4 + size], "<u1")
   if size == 0 or size % (4 * _BLOCK) or len(units) != size:
-    raise ValueError("its table of characters is cut off")
+    raise ValueError("its character table is truncated")
   units = units.view("<u4").astype(np.int64)
   text = table[4 + size :]
   is_leaf = units >> 31 == 1
   values = units[is_leaf] & 0x7FFFFFFF
-  # A unit leads to the one whose number is its own, changed by an offset and a
+  # A unit refers to the one whose number is its own, changed by an offset and a
   # byte; the highest bit says that it is a leaf.
   offsets = (units >> 10) << ((units & 0x200) >> 6)
   leads = (np.arange(len(units)) ^ offsets) // _BLOCK
   outside = ~is_leaf & (leads >= len(units) // _BLOCK)
   if outside.any() or (values >= len(text)).any() or not text.endswith(b"\0"):
-    raise ValueError("its table of characters leads out of itself")
+    raise ValueError("its character table points outside itself")
   longest = max(map(len, text.split(b"\0")))
   if longest > LONGEST_PART:
     raise ValueError(
@@ -154,10 +154,10 @@ def check_character_table(table: bytes) -> int:
 
 @contextlib.contextmanager
 def naming_failures(where: str) -> Iterator[None]:
-  """Turns what the library tokenizers raises into ValueErrors.
+  """Turns errors of the tokenizers library into ValueErrors.
 
-  It raises bare exceptions, and where Rust panics, as over a pattern that takes
-  too many steps, what is no exception at all.
+  The library raises bare exceptions. If Rust panics, for example when a pattern
+  takes too many steps, it raises a BaseException.
   """
   try:
     yield
@@ -169,10 +169,11 @@ def naming_failures(where: str) -> Iterator[None]:
 
 
 def check_time(encode: Callable[[str], Any]) -> None:
-  """Encodes texts of growing length, so that rules that run away are noticed.
+  """Encodes texts of growing length, to detect rules that take too long.
 
   Raises:
-    ValueError: one of at most 1,024 characters takes more than `MOST_SECONDS`.
+    ValueError: a text of at most 1,024 characters takes more than
+      `MOST_SECONDS`.
   """
   for length in _LENGTHS:
     for probe in _PROBES:

@@ -1,8 +1,8 @@
-"""Vocabularies in files: beside a model, and as a ``tokenizer.json`` of others.
+"""Saves vocabularies beside a model, and describes them as ``tokenizer.json``.
 
-Beside a model a vocabulary is saved in the files that it was loaded from, with
-an entry (JSON) that says how to load them again. Other libraries read a
-``tokenizer.json``, which ``describe`` makes of any vocabulary.
+Beside a model, a vocabulary is saved in the files that it was loaded from, with
+a JSON entry that says how to load them again. For other libraries, ``describe``
+returns the content of a ``tokenizer.json``.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from bitnet_jax.data.text import sentencepieces, subwords
 from bitnet_jax.data.text.tokenizers import ROLES, Tokenizer, load_tokenizer
 from bitnet_jax.files import PathLike, local_path
 
-# How a vocabulary is loaded again, and the names of its files, by its kind.
+# The scheme that loads a saved vocabulary, and its file names, by its kind.
 _SAVED = {
   "bytes": ("bytes", ()),
   "bpe": ("tokenizers", (subwords.FILE_NAME,)),
@@ -31,7 +31,7 @@ _SAVED = {
   "gpt2": ("gpt2", ("vocab.json", "merges.txt")),
   "bert": ("bert", ("vocab.txt",)),
 }
-# In front of the names of files that a run copies into its folder.
+# Prefix of the names of files that a run copies into its folder.
 COPIED = "vocabulary_"
 COPIES = frozenset(
   f"{COPIED}{name}" for _, names in _SAVED.values() for name in names
@@ -59,19 +59,19 @@ def save_vocabulary(
   cache: PathLike | None = None,
   lowercase: bool | None = None,
 ) -> dict[str, Any]:
-  """Copies the files of a vocabulary, and checks that they give it again.
+  """Copies the files of a vocabulary, and checks that they load as the same.
 
   Args:
     tokenizer: the vocabulary.
-    spec: what it was loaded by, see ``load_tokenizer``.
-    folder: where the files are copied to.
-    cache: the folder of the run, which holds the files of trained vocabularies.
-      ``None`` if that is ``folder``: then only files from elsewhere are copied,
-      under names (``COPIES``) that replace no file of the user.
-    lowercase: as it was loaded.
+    spec: the spec that loaded it, see ``load_tokenizer``.
+    folder: the folder to copy to.
+    cache: the run folder, which holds the files of trained vocabularies.
+      ``None`` if it is ``folder``: then only files from elsewhere are copied,
+      under names (``COPIES``) that do not replace files of the user.
+    lowercase: the argument that loaded it.
 
   Returns:
-    The entry that ``load_vocabulary`` takes, for JSON.
+    The JSON entry for ``load_vocabulary``.
   """
   folder = local_path(folder)
   kind, _, path = spec.partition(":")
@@ -101,10 +101,10 @@ def save_vocabulary(
 
 
 def spec_of(entry: Mapping[str, Any], folder: PathLike) -> str:
-  """Returns what ``load_tokenizer`` loads a saved vocabulary by.
+  """Returns the spec by which ``load_tokenizer`` loads a saved vocabulary.
 
   Args:
-    entry: what ``save_vocabulary`` returned.
+    entry: the result of ``save_vocabulary``.
     folder: the folder of its files.
   """
   kind, prefix = entry["kind"], entry.get("prefix", "")
@@ -119,12 +119,12 @@ def load_vocabulary(entry: Mapping[str, Any], folder: PathLike) -> Tokenizer:
   """Returns the tokenizer that was saved in a folder.
 
   Args:
-    entry: what ``save_vocabulary`` returned.
+    entry: the result of ``save_vocabulary``.
     folder: the folder of its files.
 
   Raises:
-    FileNotFoundError: if its file is not there.
-    ValueError: if the entry or the file is not what was saved.
+    FileNotFoundError: if its file does not exist.
+    ValueError: if the entry or the file differs from what was saved.
   """
   try:
     spec, options = spec_of(entry, folder), dict(entry)
@@ -138,8 +138,8 @@ def load_vocabulary(entry: Mapping[str, Any], folder: PathLike) -> Tokenizer:
     ) from error
   if found.fingerprint != fingerprint:
     raise ValueError(
-      f"the vocabulary in {folder} is another than the model was trained with:"
-      f" {found.fingerprint}, not {fingerprint}"
+      f"the vocabulary in {folder} is not the one that the model was trained"
+      f" with: {found.fingerprint}, not {fingerprint}"
     )
   return found
 
@@ -147,12 +147,12 @@ def load_vocabulary(entry: Mapping[str, Any], folder: PathLike) -> Tokenizer:
 def describe(tokenizer: Tokenizer) -> dict[str, Any]:
   """Returns the content of a ``tokenizer.json`` with all special tokens.
 
-  A text that is encoded with special tokens has the token that ends texts in
-  front, as in training, where each text follows another.
+  Encoding with special tokens puts the end-of-text token before a text, as in
+  training, where each text follows another.
 
   Raises:
     ImportError: if tokenizers is not installed.
-    ValueError: if such a file cannot say what this vocabulary does.
+    ValueError: if such a file cannot describe this vocabulary.
   """
   description = tokenizer.codec.describe()
   names = names_of(description)
@@ -182,7 +182,7 @@ def describe(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _cut_names(description) -> None:
-  """Has the names of special tokens and bytes read in two parts, so as text.
+  """Splits the names of special tokens and bytes in two, so they stay text.
 
   As subword tokens of the model they would be found in any text.
   """
@@ -212,7 +212,7 @@ def names_of(description: dict[str, Any]) -> dict[int, str]:
 
 
 def _check(description, tokenizer):
-  """Raises a ValueError unless the library reads texts as we do."""
+  """Raises a ValueError unless the library encodes texts as we do."""
   try:
     import tokenizers
   except ImportError as error:
@@ -231,10 +231,10 @@ def compare(
   """Raises a ValueError unless two vocabularies give texts the same ids.
 
   Args:
-    where: names the other in the message.
+    where: name of the other vocabulary, for the message.
     other: a ``tokenizers.Tokenizer``.
-    tokenizer: ours.
-    names: of tokens that are not found by the rules for words.
+    tokenizer: our vocabulary.
+    names: names of tokens that are matched before words are split.
   """
   texts = _samples(tokenizer, names[:_MOST_ADDED])
   theirs = other.encode_batch(texts, add_special_tokens=False)
@@ -248,7 +248,7 @@ def compare(
 
 
 def _samples(tokenizer, names) -> list[str]:
-  """Returns texts: any, some around names, and some of tokens drawn."""
+  """Returns test texts: fixed ones, some around names, and random tokens."""
   rng = np.random.default_rng(0)
   known = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.unused)
   drawn = rng.choice(known, (_DRAWN, _TOKENS))

@@ -1,4 +1,4 @@
-"""Vocabularies of the library sentencepiece, read from files."""
+"""Reads vocabularies of the sentencepiece library from files."""
 
 import math
 import re
@@ -32,9 +32,9 @@ _SPACE = "▁"  # how pieces write a space
 class _Codec:
   """Codec of a loaded model.
 
-  The library writes a space as U+2581, and takes that character in a text for
-  a space. Where a model has the bytes of every text, a space that is no piece
-  is the byte 0x20, and U+2581 is its own three bytes.
+  The library writes a space as U+2581 and reads this character as a space. If a
+  model can spell all bytes, a space that is not a piece becomes the byte 0x20,
+  and U+2581 becomes its own three bytes.
   """
 
   def __init__(self, processor, *, spells_all):
@@ -91,8 +91,8 @@ class _Codec:
       or rules.remove_extra_whitespaces
     ):
       raise ValueError(
-        "of sentencepiece, only unigram vocabularies that leave the text as it"
-        " is become a tokenizer.json"
+        "a sentencepiece model becomes a tokenizer.json only if it is unigram"
+        " and does not normalize text"
       )
     special = [
       subwords.special_token(i, piece.piece)
@@ -121,7 +121,7 @@ class _Codec:
 
 
 def _replaced(ids, old, new):
-  """Returns ids in which one sequence stands in place of another."""
+  """Returns ids in which one sequence replaces another."""
   if old[0] not in ids:
     return ids
   values = np.array(ids)
@@ -136,9 +136,9 @@ def read(path: str) -> Vocabulary:
   """Reads a `.model` file; see `parse`.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ImportError: sentencepiece is not installed.
-    ValueError: it is not a model of sentencepiece.
+    ValueError: it is not a sentencepiece model.
   """
   file = textfiles.find(path)
   data = read_bytes(file, most=limits.LARGEST_MODEL)
@@ -148,8 +148,8 @@ def read(path: str) -> Vocabulary:
 def parse(data: bytes, *, where: str) -> Vocabulary:
   """Returns the vocabulary of a serialized model.
 
-  Sentinels that the model would read from text, as those of T5, are made such
-  that it does not.
+  Sentinels that the model would read from text, such as those of T5, become
+  control tokens, which it does not read from text.
 
   Args:
     data: the serialized model.
@@ -157,8 +157,7 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
 
   Raises:
     ImportError: sentencepiece or protobuf is not installed.
-    ValueError: it is not a model of sentencepiece, or beyond a limit of
-      `vocabulary_limits`.
+    ValueError: it is not a sentencepiece model, or exceeds a limit in `limits`.
   """
   library = import_library()
   if not data:
@@ -194,7 +193,7 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
 
 
 def _check(model):
-  """Raises a ValueError for what the library would believe."""
+  """Raises a ValueError for values that the library does not check."""
   for rules in (model.normalizer_spec, model.denormalizer_spec):
     limits.check_character_table(rules.precompiled_charsmap)
   limits.check_length(model.trainer_spec.unk_surface, what="unk_surface")
@@ -216,7 +215,7 @@ def _hidden(data, where):
 
 
 def _spells_all(model):
-  """Whether a model has the bytes of every text, and leaves its spaces."""
+  """Whether a model can spell all bytes and keeps spaces."""
   rules = model.normalizer_spec
   return (
     model.trainer_spec.byte_fallback
@@ -227,10 +226,10 @@ def _spells_all(model):
 
 
 def messages() -> Any:
-  """Returns the messages of which a serialized model consists."""
+  """Returns the protobuf messages of a model."""
   with needed_by("reading a model of sentencepiece", "protobuf"):
     from sentencepiece import sentencepiece_model_pb2
-  return sentencepiece_model_pb2  # its classes are made when it is imported
+  return sentencepiece_model_pb2  # the import creates its classes
 
 
 def import_library() -> Any:

@@ -1,4 +1,4 @@
-"""Vocabularies of the library tokenizers, read from files."""
+"""Reads subword vocabularies of the tokenizers library from files."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from bitnet_jax.files import parse_json, read_bytes
 
 FILE_NAME = "tokenizer.json"
 
-# Names of special tokens, the first of a role that a vocabulary has counts.
+# Names of special tokens; of each role, the first that a vocabulary has counts.
 _ROLES = {
   "pad": ("<pad>", "[PAD]", "<|pad|>", "<|padding|>"),
   "bos": ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>"),
@@ -27,21 +27,21 @@ _ROLES = {
   "cls": ("<cls>", "[CLS]"),
   "sep": ("<sep>", "[SEP]"),
 }
-# Stands before the names of special tokens. It is drawn anew in each process,
-# so that no text can hold it; ids do not depend on it.
+# Precedes the names of special tokens. It is random in each process, so that no
+# text can contain it; ids do not depend on it.
 _HIDDEN = f"\0{secrets.token_hex(16)}"
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
-# Long texts are cut here, so that several threads encode them: the word rules
-# of GPT-2 and BERT split a text between a character and a single space.
+# Long texts are cut here, so that several threads can encode them: the word
+# rules of GPT-2 and BERT split a text between a character and a single space.
 _BORDER = re.compile(r"(?<=\S) (?=\S)")
 _RARE = "\U00012000"  # a letter that few vocabularies have
-_RANDOM = ("dropout", "alpha", "nbest_size")  # keys of models that draw ids
+_RANDOM = ("dropout", "alpha", "nbest_size")  # make ids random
 _PART = 2**14  # characters
 _PARTS = 1024  # that are encoded at once, which bounds the memory
 
 
 class _Codec:
-  """Codec of a tokenizer of the library."""
+  """Codec of a tokenizer of the tokenizers library."""
 
   def __init__(self, tokenizer, where):
     self._tokenizer, self._where = tokenizer, where
@@ -97,9 +97,9 @@ def read(path: str) -> Vocabulary:
   """Reads a `tokenizer.json`; see `parse`.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ImportError: tokenizers is not installed.
-    ValueError: it is not a file of the library tokenizers.
+    ValueError: it is not a file of the tokenizers library.
   """
   file = textfiles.find(path)
   data = read_bytes(file, most=limits.LARGEST_VOCABULARY)
@@ -109,17 +109,17 @@ def read(path: str) -> Vocabulary:
 def parse(data: bytes, *, where: str) -> Vocabulary:
   """Returns the vocabulary of a `tokenizer.json`.
 
-  Whatever cuts texts, pads them, adds special tokens or draws at random (the
-  dropout of BPE) is off.
+  Truncation, padding, added special tokens and random choices (the dropout of
+  BPE) are switched off.
 
   Args:
     data: content of the file.
-    where: names it in messages.
+    where: name of the file, for messages.
 
   Raises:
     ImportError: tokenizers is not installed.
-    ValueError: it is not a file of the library tokenizers, or beyond a limit
-      of `vocabulary_limits`.
+    ValueError: it is not a file of the tokenizers library, or exceeds a limit
+      in `limits`.
   """
   library = import_library()
   with limits.naming_failures(f"{where} is not a tokenizer.json"):
@@ -140,7 +140,7 @@ def read_gpt2(vocab: str, merges: str) -> Vocabulary:
   content = b"\0".join(read_bytes(file, most=most) for file in files)
   what = f"{files[0]} and {files[1]} are not vocabulary and merges of a BPE"
   with limits.naming_failures(what):
-    # A token and a merge have a colon or a line each.
+    # Each token has a colon, and each merge a line.
     limits.check_ids([content.count(sign) for sign in (b":", b"\n")])
     model = library.models.BPE.from_file(*map(str, files))
   tokenizer = library.Tokenizer(model)
@@ -180,7 +180,7 @@ def _loaded(tokenizer, content, named, where):
   if not _encodes(tokenizer, _RARE):
     logging.warning(
       "%s has neither an unknown token nor all bytes: characters that it lacks"
-      " are left out of a text, or are an error",
+      " are dropped from texts, or are errors",
       where,
     )
   ids = {
@@ -214,7 +214,7 @@ def _encodes(tokenizer, text):
 
 
 def _special(description):
-  """Returns the ids of special tokens by name, and the name of the unknown."""
+  """Returns the ids of special tokens by name, and the unknown token's name."""
   named = {
     token["content"]: token["id"]
     for token in description["added_tokens"]
@@ -265,7 +265,7 @@ def special_token(token: int, name: str) -> dict[str, Any]:
 
 def describe_bytes() -> dict[str, Any]:
   """Returns a byte-level BPE without merges: token ``i`` is the byte ``i``."""
-  # As in GPT-2, a byte that prints as a character is that character.
+  # As in GPT-2, a byte that is a printable character is named by it.
   printed = {*range(33, 127), *range(161, 173), *range(174, 256)}
   others = itertools.count(256)
   characters = [chr(b if b in printed else next(others)) for b in range(256)]
@@ -284,7 +284,7 @@ def _shown(name):
 
 
 def _hide(description, unknown):
-  """Renames special tokens, lest a model that looks for them finds them."""
+  """Renames special tokens, so that the model does not find them in texts."""
   model, hidden = description["model"], {}
   for token in description["added_tokens"]:
     if token["special"] and token["content"] != unknown:
@@ -297,14 +297,14 @@ def _hide(description, unknown):
 
 
 def _fix(description, where):
-  """Turns off what makes ids depend on anything but the text."""
+  """Turns off settings that make ids depend on more than the text."""
   for key in ("truncation", "padding", "post_processor"):
     description[key] = None
   model = description["model"]
   for key in _RANDOM:
     if model.get(key):
       logging.warning(
-        "%s has %s=%r, which draws other tokens each time; it is off",
+        "%s has %s=%r, which makes tokens random; it is switched off",
         where,
         key,
         model[key],
@@ -349,12 +349,12 @@ def _splits_words(tokenizer):
 
 
 def _rule(part):
-  """Returns what a `tokenizer.json` says of a part of a tokenizer."""
+  """Returns a part of a tokenizer as in `tokenizer.json`."""
   return {"type": None} if part is None else json.loads(part.__getstate__())
 
 
 def _has_space(tokenizer, name):
-  """Whether there is space in an added token, as written or as looked for."""
+  """Whether an added token contains space, as written or normalized."""
   rule = tokenizer.normalizer
   looked_for = name if rule is None else rule.normalize_str(name)
   return any(c.isspace() for c in name + looked_for)
@@ -362,6 +362,6 @@ def _has_space(tokenizer, name):
 
 def import_library() -> Any:
   """Imports the library tokenizers; an ImportError says what to do."""
-  with needed_by("sub-word vocabularies", "tokenizers"):
+  with needed_by("subword vocabularies", "tokenizers"):
     import tokenizers
   return tokenizers

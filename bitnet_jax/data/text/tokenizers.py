@@ -1,4 +1,4 @@
-"""Tokenizers: bytes, vocabularies of files, and vocabularies trained here."""
+"""Tokenizers: bytes, vocabulary files, and vocabularies trained on the data."""
 
 import dataclasses
 import hashlib
@@ -21,8 +21,8 @@ from bitnet_jax.data.text.vocabulary import ROLES, Codec, Vocabulary
 from bitnet_jax.files import PathLike, local_path
 
 MOST_SENTINELS = 2**16
-_USUAL_SENTINELS = 512  # up to which those of other runs are looked for
-_MANY_UNKNOWN = 0.01  # fraction of the tokens above which they are a warning
+_USUAL_SENTINELS = 512  # largest number of sentinels
+_MANY_UNKNOWN = 0.01  # fraction of unknown tokens that logs a warning
 _TRAINED = ("bpe", "wordpiece", "unigram")
 _FILES = {
   "sentencepiece": "sentencepiece:PATH.model",
@@ -34,11 +34,11 @@ _FILES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ragged:
-  """Sequences of ids of any length, one after the other.
+  """Sequences of ids of varying length, concatenated.
 
   Attributes:
     values: int32 [total], the ids of all sequences.
-    offsets: int64 [n + 1], where each starts; the last is the total.
+    offsets: int64 [n + 1], the start of each sequence; the last is the total.
   """
 
   values: np.ndarray
@@ -46,7 +46,7 @@ class Ragged:
 
   @classmethod
   def of(cls, sequences: Iterable[Sequence[int] | np.ndarray]) -> "Ragged":
-    """Puts sequences one after the other."""
+    """Concatenates sequences."""
     arrays = [np.asarray(ids, np.int32) for ids in sequences]
     return cls(
       values=np.concatenate([np.zeros(0, np.int32), *arrays]),
@@ -68,26 +68,25 @@ class Ragged:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Tokenizer:
-  """A vocabulary, and how text becomes its ids and comes back.
+  """A vocabulary that encodes text to ids and decodes ids to text.
 
-  Ids of special tokens are for the caller to put where they belong: encoding
-  never gives one, whatever a text says, but `unk_id` for what the vocabulary
-  cannot spell.
+  Encoding never returns ids of special tokens, whatever a text contains, except
+  `unk_id` for characters that the vocabulary cannot spell. Callers add special
+  tokens where they belong.
 
   Attributes:
     vocab_size: ids are in [0, vocab_size).
-    fingerprint: names the vocabulary by content.
-    codec: turns text into ids and back.
-    pad_id: fills rows; `None`, as each of the following, if there is none.
-    bos_id: before a text.
-    eos_id: after a text.
-    unk_id: for what the vocabulary cannot spell.
-    mask_id: in place of what a model has to guess.
-    cls_id: in front of what is to be classified.
-    sep_id: after each text of an example.
-    sentinels: one for each span that span corruption takes out, in the order
-      of their use.
-    unused: ids in [0, vocab_size) that stand for nothing.
+    fingerprint: hash of the vocabulary.
+    codec: encodes and decodes text.
+    pad_id: padding; `None`, like each of the following, if there is none.
+    bos_id: beginning of text.
+    eos_id: end of text.
+    unk_id: unknown token.
+    mask_id: mask token.
+    cls_id: classification token, before a row.
+    sep_id: separator, after each text of an example.
+    sentinels: one for each span of span corruption, in the order of use.
+    unused: ids in [0, vocab_size) without a token.
   """
 
   vocab_size: int
@@ -104,10 +103,10 @@ class Tokenizer:
   unused: tuple[int, ...] = ()
 
   def unused_ids(self, vocab_size: int) -> np.ndarray:
-    """Returns the ids of a model that stand for nothing, int32, sorted.
+    """Returns the ids of a model without a token, int32, sorted.
 
     Args:
-      vocab_size: of the model, which may be more than there are tokens.
+      vocab_size: number of ids of the model, which may exceed the vocabulary.
     """
     return np.array(
       [*self.unused, *range(self.vocab_size, vocab_size)], np.int32
@@ -115,19 +114,19 @@ class Tokenizer:
 
   @property
   def special_ids(self) -> np.ndarray:
-    """The ids that stand for no text, int32, sorted; `unk_id` among them."""
+    """The ids without text, including `unk_id`, int32, sorted."""
     ids = {getattr(self, f"{role}_id") for role in ROLES} - {None}
     return np.array(sorted(ids | {*self.sentinels}), np.int32)
 
   def need(self, role: str, *, purpose: str) -> int:
-    """Returns the id of a special token that something cannot do without.
+    """Returns the id of a required special token.
 
     Args:
       role: one of `ROLES`.
-      purpose: what it is needed for, for the message.
+      purpose: what needs it, for the message.
 
     Raises:
-      ValueError: the vocabulary has none.
+      ValueError: the vocabulary lacks it.
     """
     token = getattr(self, f"{role}_id")
     if token is None:
@@ -152,13 +151,13 @@ class Tokenizer:
   def encode_ragged(
     self, texts: Sequence[str], *, where: str = "text"
   ) -> Ragged:
-    """Returns the ids of all texts, one after the other.
+    """Returns the concatenated ids of all texts.
 
     The fraction of unknown tokens is logged, as a warning above 1 %.
 
     Args:
-      texts: none may be without a token.
-      where: names a text in messages.
+      texts: each must have at least one token.
+      where: name of a text in messages.
 
     Raises:
       ValueError: a text has no token, or cannot be written in UTF-8; names its
@@ -174,7 +173,7 @@ class Tokenizer:
     return encoded
 
   def _encode(self, texts):
-    """Returns what the codec does; names a text that is not UTF-8."""
+    """Encodes texts by the codec; names a text that is not UTF-8."""
     try:
       return self.codec.encode(texts)
     except (TypeError, ValueError):
@@ -201,9 +200,9 @@ class Tokenizer:
     )
 
   def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-    """Returns the text of ids; special tokens but the unknown are left out.
+    """Returns the text of ids, without special tokens except the unknown.
 
-    An id that stands for nothing becomes U+FFFD.
+    An id without a token becomes U+FFFD.
 
     Raises:
       ValueError: an id is outside the vocabulary; names it and its index.
@@ -235,44 +234,42 @@ def load_tokenizer(
   known: Collection[str] = (),
   cache: PathLike | None = None,
 ) -> Tokenizer:
-  """Makes the tokenizer that a name stands for.
+  """Loads or trains the tokenizer of a spec.
 
   `bytes` has the 256 bytes of UTF-8 and needs no file. `bpe` and `wordpiece`
-  are trained with the library tokenizers, `unigram` with sentencepiece, each so
-  that equal texts give equal vocabularies. `bytes`, `bpe` and `unigram` spell
-  every text; `wordpiece` has the text rules of BERT. These four have all of
-  `ROLES`.
+  are trained with the tokenizers library, `unigram` with sentencepiece;
+  training is reproducible. `bytes`, `bpe` and `unigram` can spell every text;
+  `wordpiece` has the text rules of BERT. These four have all of `ROLES`.
 
   Files: `sentencepiece:PATH.model`, `tokenizers:PATH/tokenizer.json`,
-  `gpt2:VOCAB.json,MERGES.txt` and `bert:VOCAB.txt`. The special tokens they
-  have are found by their names.
+  `gpt2:VOCAB.json,MERGES.txt` and `bert:VOCAB.txt`. Their special tokens are
+  found by name.
 
   Args:
     spec: one of the above.
-    texts: gives what to train on; called for `bpe`, `wordpiece`, `unigram`.
-    vocab_size: size to train to, special tokens and sentinels included; small
-      texts can give less, which is logged. For others `None`, or more than
-      they have, such as a multiple of the devices that share the vocabulary;
-      nothing is ever written with the ids beyond.
-    num_sentinels: how many sentinels there must be at least.
+    texts: returns the training texts; called for `bpe`, `wordpiece`, `unigram`.
+    vocab_size: size to train to, including special tokens and sentinels; small
+      texts can give less, which is logged. For others `None`, or more than they
+      have, such as a multiple of the devices over which the vocabulary is
+      split; the ids beyond are never generated.
+    num_sentinels: least number of sentinels.
     lowercase: whether to train on and read text in lower case, and for `bert`
-      and `wordpiece` without accents; `None` is yes for these two and no for
-      the others that are trained, and all that other files take.
-    needs: those of `ROLES` that there must be. What a file lacks of them, and
-      of sentinels, gets new ids at the end of the vocabulary, in the order of
-      `ROLES`.
-    known: fingerprints of vocabularies of other runs. Where this one would be
-      such a vocabulary with other new ids, it gets those: with fewer of
-      `needs`, as a run of before had, or with more sentinels.
-    cache: folder of the run. What is trained is kept there, as `tokenizer.json`
-      or, for `unigram`, `tokenizer.model`, with a record of what it was trained
-      from, and read from there the next time.
+      and `wordpiece` without accents. `None` means yes for these two and no for
+      the other trained ones; other files accept only `None`.
+    needs: required `ROLES`. Those, and sentinels, that a file lacks get new ids
+      at the end of the vocabulary, in the order of `ROLES`.
+    known: fingerprints of vocabularies of other runs. If this vocabulary would
+      be one of those with other new ids, it gets theirs: with fewer of `needs`,
+      as older runs have, or with more sentinels.
+    cache: run folder. A trained vocabulary is saved there, as `tokenizer.json`
+      or, for `unigram`, `tokenizer.model`, with a record of its training, and
+      loaded from there the next time.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ImportError: the package that a vocabulary needs is not installed.
-    ValueError: an argument or a file is not as it must be, or the cache holds
-      what was trained from something else.
+    ValueError: an argument or a file is invalid, or the cache holds a
+      vocabulary that was trained differently.
   """
   if cache is not None:
     cache = local_path(cache)
@@ -307,8 +304,8 @@ def load_tokenizer(
   if vocab_size < tokenizer.vocab_size:
     raise ValueError(
       f"vocab_size is {vocab_size}, but {spec} has {tokenizer.vocab_size}"
-      " tokens with those it was given; leave vocab_size None, or give more for"
-      " ids that nothing has"
+      " tokens, including added ones; set vocab_size to None, or to more for"
+      " unused ids"
     )
   unused = tuple(tokenizer.unused_ids(vocab_size).tolist())
   return dataclasses.replace(tokenizer, vocab_size=vocab_size, unused=unused)
@@ -338,7 +335,7 @@ def _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs):
 
 
 def _completions(found, num_sentinels, needs):
-  """Yields tokenizers with more sentinels, or with fewer of the roles."""
+  """Yields tokenizers with more sentinels or with fewer roles."""
   digest = hashlib.sha256(found.content)
   for count in range(num_sentinels + 1, _USUAL_SENTINELS + 1):
     yield _complete(found, count, needs, digest)
@@ -349,7 +346,7 @@ def _completions(found, num_sentinels, needs):
 
 
 def _complete(found: Vocabulary, num_sentinels, needs, digest=None):
-  """Returns a tokenizer with what is asked for beyond the vocabulary."""
+  """Returns a tokenizer with the added special tokens and sentinels."""
   ids = dict(found.ids)
   new = itertools.count(found.size)
   for role in ROLES:

@@ -1,4 +1,4 @@
-"""Training of subword vocabularies, and where a run saves them.
+"""Trains subword vocabularies and saves them in the run folder.
 
 Equal texts give equal vocabularies.
 """
@@ -21,8 +21,8 @@ from bitnet_jax.data.text import limits, sentencepieces, subwords
 from bitnet_jax.data.text.vocabulary import ROLES, Vocabulary
 from bitnet_jax.files import read_bytes, read_json
 
-# Stands before the words from which WordPiece is trained. No text of BERT has
-# a character of this kind.
+# Precedes the words on which WordPiece is trained. BERT's text rules remove
+# this kind of character.
 _MARK = "\ue000"
 _MOST_CHARACTERS = 1000  # that WordPiece spells; rarer ones are unknown
 _RECORD = "tokenizer_source.json"
@@ -38,12 +38,12 @@ def load_or_train(
   Args:
     options: "spec", "vocab_size", "num_sentinels" and "lowercase", as
       `tokenizers.load_tokenizer` takes them.
-    texts: gives what to train on.
-    cache: the folder where it is saved; `None` for nowhere.
+    texts: returns the training texts.
+    cache: the folder to save it in; `None` to save nothing.
 
   Raises:
-    ValueError: the size is too small, or the cache holds what was trained from
-      something else.
+    ValueError: the size is too small, or the cache holds a vocabulary that was
+      trained differently.
   """
   spec = options["spec"]
   library = sentencepieces if spec == "unigram" else subwords
@@ -91,13 +91,14 @@ def train(
   """Trains a vocabulary.
 
   Args:
-    lines: what to train on.
+    lines: training text.
     spec: "bpe", byte-level with the word rule of GPT-2; "wordpiece", with the
       word rule of BERT; or "unigram", which spells every text, down to its
       bytes.
-    vocab_size: with the special tokens.
-    lowercase: whether text is lowered.
-    names: of the special tokens, in the order of `ROLES`; they come first.
+    vocab_size: size, including the special tokens.
+    lowercase: whether to convert text to lower case.
+    names: names of the special tokens, in the order of `ROLES`; they come
+      first.
 
   Returns:
     The content of a `tokenizer.json`, or for "unigram" the serialized model.
@@ -115,13 +116,13 @@ def train(
 
 
 def _lines(texts):
-  """Yields texts line by line: what is trained on counts words only."""
+  """Yields texts line by line, since training counts words only."""
   for text in texts:
     yield from (line + "\n" for line in text.split("\n") if line)
 
 
 def _train_bpe(lines, vocab_size, lowercase, names):
-  """Byte-level BPE."""
+  """Trains a byte-level BPE."""
   library = subwords.import_library()
   tokenizer = library.Tokenizer(library.models.BPE())
   if lowercase:
@@ -140,12 +141,12 @@ def _train_bpe(lines, vocab_size, lowercase, names):
 
 
 def _train_wordpiece(lines, vocab_size, lowercase, names):
-  """WordPiece.
+  """Trains a WordPiece vocabulary.
 
-  The trainer of the library takes characters in the order of a hash table,
-  which differs from run to run, and its ties with them. So what it does, which
-  is to train a BPE whose tokens know whether they start a word, is done with
-  its trainer of BPE on words with a mark in front.
+  The library's own WordPiece trainer visits characters in the order of a hash
+  table, which varies from run to run and decides ties. It trains a BPE whose
+  tokens are marked as starting a word or not. Training the library's BPE on
+  words with a mark in front does the same, reproducibly.
   """
   library = subwords.import_library()
   pre_tokenizers = library.pre_tokenizers
@@ -187,10 +188,10 @@ def _train_wordpiece(lines, vocab_size, lowercase, names):
 
 
 def _train_unigram(lines, vocab_size, lowercase, names) -> bytes:
-  """A unigram vocabulary.
+  """Trains a unigram vocabulary.
 
-  One thread: the sums of several are added in another order, which gives
-  another vocabulary.
+  Training uses one thread, because several threads add sums in varying order,
+  which changes the vocabulary.
   """
   output = io.BytesIO()
   with tempfile.TemporaryDirectory() as folder:
@@ -236,7 +237,7 @@ def _train_unigram(lines, vocab_size, lowercase, names) -> bytes:
 
 
 def _lower_rules(folder):
-  """Writes what lower case makes of each character; returns the path.
+  """Writes the lower-case rules of all characters; returns the path.
 
   The rules that sentencepiece has would turn line feeds into spaces.
   """
@@ -252,10 +253,10 @@ def _lower_rules(folder):
 
 
 def _find(folder: pathlib.Path, name: str, record: Mapping) -> bytes | None:
-  """Returns what was trained from exactly this, `None` if there is nothing.
+  """Returns a saved vocabulary with the same record, `None` if there is none.
 
   The record is written last and holds the hash of the file. A file without its
-  record was left by an interrupted write, and is made anew.
+  record was left by an interrupted write, and is trained again.
   """
   path = folder / _RECORD
   if not path.is_file():
@@ -272,8 +273,8 @@ def _find(folder: pathlib.Path, name: str, record: Mapping) -> bytes | None:
   ]
   if different:
     raise ValueError(
-      f"the tokenizer in {folder} was trained from something else:"
-      f" {'; '.join(different)}; take another folder, or remove {path}"
+      f"the tokenizer in {folder} was trained differently:"
+      f" {'; '.join(different)}; use another folder, or remove {path}"
     )
   file = folder / name
   if not file.is_file():

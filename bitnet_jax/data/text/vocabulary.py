@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-# What a special token is for; those of trained vocabularies, in this order.
+# Roles of special tokens, in their order in trained vocabularies.
 ROLES = ("pad", "eos", "unk", "bos", "mask", "cls", "sep")
 
 
@@ -16,14 +16,14 @@ class Codec(Protocol):
     ...
 
   def decode(self, ids: list[int]) -> str:
-    """Returns the text of ids, none of which is special but the unknown."""
+    """Returns the text of ids; none is special except the unknown token."""
     ...
 
   def describe(self) -> dict[str, Any]:
     """Returns the vocabulary as the content of a `tokenizer.json`.
 
     Raises:
-      ValueError: such a file cannot say what this codec does.
+      ValueError: such a file cannot describe this codec.
     """
     ...
 
@@ -36,8 +36,8 @@ class Vocabulary:
     codec: turns text into ids and back.
     content: distinguishes this vocabulary from others.
     size: ids are in [0, size).
-    ids: of special tokens, by role.
-    sentinels: ids of the sentinels in the order of their use.
+    ids: ids of special tokens, by role.
+    sentinels: ids of the sentinels in the order of use.
     unused: ids below ``size`` without a token.
   """
 

@@ -37,17 +37,17 @@ DOUBLED = [replace({"String": "a"}, "aa")] * 30
 @pytest.mark.parametrize(
   ("parts", "message"),
   [
-    ({"normalizer": sequence(*DOUBLED)}, "up to 1.07e.09 characters of one"),
+    ({"normalizer": sequence(*DOUBLED)}, "one character into up to 1.07e.09"),
     (
       {"normalizer": sequence(sequence(*DOUBLED[:15]), *DOUBLED[:15])},
-      "its normalizer makes up to",
+      "its normalizer turns one character into up to",
     ),
     ({"normalizer": sequence(*[replace({"Regex": ""}, "aa")] * 8)}, "up to"),
     ({"normalizer": replace({"String": "a"}, "b" * 65)}, "content of a rule"),
     ({"normalizer": {"type": "Prepend", "prepend": "b" * 65}}, "prepend"),
     (
       {"decoder": sequence(*DOUBLED, key="decoders")},
-      "its decoder makes up to",
+      "its decoder turns one character into up to",
     ),
     (
       {"normalizer": sequence(*[{"type": "Lowercase"}] * 65)},
@@ -64,7 +64,7 @@ DOUBLED = [replace({"String": "a"}, "aa")] * 30
     ),
     (
       {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
-      "table of characters is cut off",
+      "character table is truncated",
     ),
     ({"normalizer": {"type": "Lowercase", "type ": [[]]}}, None),
   ],
@@ -127,12 +127,12 @@ LEAF = np.zeros(256, np.uint32) | np.uint32(2**31 + 5)
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    (table(WILD), "leads out of itself"),
-    (table(LEAF), "leads out of itself"),
-    (table(np.zeros(256), b"b"), "leads out of itself"),
-    (table(np.zeros(255)), "is cut off"),
+    (table(WILD), "points outside itself"),
+    (table(LEAF), "points outside itself"),
+    (table(np.zeros(256), b"b"), "points outside itself"),
+    (table(np.zeros(255)), "is truncated"),
     (table(np.zeros(256), b"b" * 65 + b"\0"), "more than 64 bytes"),
-    (b"\xff\xff\xff\xff", "is cut off"),
+    (b"\xff\xff\xff\xff", "is truncated"),
   ],
 )
 @pytest.mark.parametrize("kind", ["sentencepiece", "tokenizers"])

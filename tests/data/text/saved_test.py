@@ -81,7 +81,7 @@ def test_other_vocabulary_is_refused(folders):
   entry = save_vocabulary(
     load("bpe", run, vocab_size=300), "bpe", model, cache=run
   )
-  with pytest.raises(ValueError, match="another than the model was trained"):
+  with pytest.raises(ValueError, match="not the one that the model was"):
     load_vocabulary({**entry, "fingerprint": "sha256:0"}, model)
   with pytest.raises(ValueError, match="kind is 'pickle'"):
     load_vocabulary({**entry, "kind": "pickle"}, model)

@@ -163,7 +163,7 @@ def test_cache_of_something_else_is_an_error(tmp_path):
     )
 
 
-def test_damaged_cache_is_an_error_and_an_unfinished_one_is_made_anew(tmp_path):
+def test_damaged_cache_is_an_error_and_an_unfinished_one_is_redone(tmp_path):
   first = load("bpe", cache=tmp_path)
   file, record = tmp_path / "tokenizer.json", tmp_path / "tokenizer_source.json"
   content = file.read_bytes()
