@@ -16,24 +16,20 @@ from bitnet_jax.types import QTensor
 
 @dataclasses.dataclass(frozen=True)
 class Blend:
-  """An array that is only partly quantized, while quantization is phased in.
+  """An operand that is partly quantized, while quantization is phased in.
 
   Attributes:
     values: ``x + strength * (dequantize(quantize(x)) - x)``, in float32.
-    scale: of the codes; 1 of an operand that stays in float.
+    scale: of the codes; 1 for an operand that stays in float.
     strength: fraction of quantization in force.
-    dtype: of the array.
+    dtype: of ``x``.
   """
 
   values: Array
   scale: Array
   strength: ArrayLike
   dtype: Any
-
-  @property
-  def shape(self) -> tuple[int, ...]:
-    """The shape of the array."""
-    return self.values.shape
+  shape = property(lambda self: self.values.shape)
 
 
 Operand: TypeAlias = Array | QTensor | Blend
@@ -44,11 +40,7 @@ def scale_axes(
 ) -> tuple[int, ...]:
   """Returns the axes of an operand that share a scale.
 
-  Args:
-    quantizer: of the operand.
-    ndim: number of its axes.
-    axes: what shares one scale if not all of it does: the axes of one token, or
-      of the weights of one output.
+  All of them, or ``axes``: those of one token, or of the weights of one output.
   """
   return tuple(range(ndim)) if quantizer.axis is None else tuple(axes)
 
@@ -72,8 +64,8 @@ def input_operand(
 
   Raises:
     TypeError: for complex numbers, unless the recipe is "float".
-    ValueError: for codes where the product needs values; or for a recipe that
-      has no product for a strength.
+    ValueError: for codes where the product needs values, or a strength that the
+      recipe's ``compute`` rules out.
   """
   return _operand("x", x, recipe, recipe.acts, axes, strength, key)
 
@@ -185,6 +177,10 @@ def quantize_operands(
 
   Returns:
     What ``multiply`` takes.
+
+  Raises:
+    TypeError: for complex numbers, unless the recipe is "float".
+    ValueError: see ``input_operand``.
   """
   x = prepare_input(x, recipe, axes=axes, strength=strength)
   if pad is not None:
@@ -244,21 +240,11 @@ def prepare_input(
   axes: tuple[int, ...] = (-1,),
   strength: ArrayLike | None,
 ) -> Inexact[Array, "*shape"] | QTensor:
-  """Applies the norm of a recipe; codes have been through it.
+  """Applies the norm of a recipe to the input of a layer.
 
-  Integers become float32, as they would by promotion with a kernel.
-
-  Args:
-    x: input of a layer, or what ``quantize_input`` made of it.
-    recipe: of the layer.
-    axes: see ``quantize_input``.
-    strength: see ``input_operand``.
-
-  Returns:
-    Normalized values; codes where one kernel rounds them as well.
-
-  Raises:
-    TypeError: for complex numbers, unless the recipe is "float".
+  Codes have been through it. Where one kernel does both, it rounds as well, and
+  codes are returned. Integers become float32. Arguments and errors are those of
+  ``quantize_operands``.
   """
   if isinstance(x, QTensor):
     return x

@@ -43,22 +43,19 @@ def multiply(
 ) -> Float[Array, "..."]:
   """Multiplies operands: a matrix product, or with a window a convolution.
 
-  Two arrays give the full-precision twin, bit for bit. Codes and codes, or an
-  array, have a straight-through gradient; see ``bit_dot``.
+  Two arrays give the full-precision twin, bit for bit. Codes, times codes or an
+  array, have a straight-through gradient. See ``bit_dot`` for what is not said
+  here.
 
   Args:
     x: of ``input_operand``.
     w: of ``weight_operand``.
     recipe: of both: how the product is computed, and its gradients.
     window: of a convolution.
-    bias: see ``bit_dot``.
+    bias: [d_out].
     key: random key, for ``backward="int8"``.
-    precision: see ``bit_dot``.
-    dtype: see ``bit_dot``.
-
-  Raises:
-    TypeError: see ``bit_dot``.
-    ValueError: likewise.
+    precision: of products with an operand in float.
+    dtype: of the result.
   """
   if bias is not None and bias.shape != w.shape[-1:]:
     raise ValueError(
@@ -170,17 +167,9 @@ def bit_dot(
     raise ValueError(
       f"bit_dot takes x [*batch, K] and w [K, N], not {x.shape} and {w.shape}"
     )
-  recipe = get_recipe(recipe)
-  x_key, w_key = split_key(key)
-  return multiply(
-    input_operand(x, recipe, axes=(x.ndim - 1,), strength=strength, key=x_key),
-    weight_operand(w, recipe, strength=strength, key=w_key),
-    recipe,
-    bias=bias,
-    key=key,
-    precision=precision,
-    dtype=dtype,
-  )
+  quantized = _quantize(x, w, recipe, (x.ndim - 1,), strength, key)
+  options = {"key": key, "precision": precision, "dtype": dtype}
+  return multiply(*quantized, bias=bias, **options)
 
 
 def bit_conv(
@@ -213,37 +202,30 @@ def bit_conv(
     lhs_dilation: dilation of the input.
     rhs_dilation: dilation of the window.
     feature_group_count: number of groups of channels.
-    bias: see ``bit_dot``, like the rest.
-    strength: see ``bit_dot``.
-    key: see ``bit_dot``.
-    precision: see ``bit_dot``.
-    dtype: see ``bit_dot``.
-
-  Returns:
-    The convolution, in ``dtype``.
-
-  Raises:
-    TypeError: as ``bit_dot``.
-    ValueError: likewise.
+    bias: as in ``bit_dot``, like the other arguments and the errors.
+    strength: fraction of quantization.
+    key: random key.
+    precision: of convolutions with an operand in float.
+    dtype: of the result.
   """
   if x.ndim != w.ndim or x.ndim < 3:
     raise ValueError(
       "bit_conv takes x [batch, *spatial, c_in] and w [*window, c_in / groups,"
       f" c_out], not {x.shape} and {w.shape}"
     )
+  quantized = _quantize(x, w, recipe, range(1, x.ndim), strength, key)
   window = Window(
     window_strides, padding, lhs_dilation, rhs_dilation, feature_group_count
   )
+  options = {"key": key, "precision": precision, "dtype": dtype}
+  return multiply(*quantized, window=window, bias=bias, **options)
+
+
+def _quantize(x, w, recipe, axes, strength, key):
   recipe = get_recipe(recipe)
   x_key, w_key = split_key(key)
-  axes = range(1, x.ndim)
-  return multiply(
+  return (
     input_operand(x, recipe, axes=axes, strength=strength, key=x_key),
     weight_operand(w, recipe, strength=strength, key=w_key),
     recipe,
-    window=window,
-    bias=bias,
-    key=key,
-    precision=precision,
-    dtype=dtype,
   )

@@ -16,7 +16,7 @@ from jaxtyping import Array
 from bitnet_jax.ops import compute, lowering, xla
 from bitnet_jax.ops.cpu.conv import is_slow_in_int8
 from bitnet_jax.ops.operands import scale_axes
-from bitnet_jax.ops.packing import unpack, unpacked
+from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.ops.placement import call_sharded_like, shape_like
 from bitnet_jax.ops.xla_conv import Window
 from bitnet_jax.quantizers.quantizer import Quantizer
@@ -68,32 +68,28 @@ def along_last(v: Array, y: Array) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def straight_through_product(spec, x, w, bias, qx, qw, g_key):
   """Float32 product of the codes; gradients go to ``x``, ``w`` and ``bias``."""
-  del g_key
   a, b, options = _factors(spec, x, w, qx, qw)
-  packed = isinstance(b, Packed)
-  forward = lowering.PACKED_DOT if packed else spec.product.forward
-  if options["dtype"] == jnp.int32 and math.prod(b.shape[:-1]) > _most_terms(
-    spec
-  ):
-    y = _in_parts(spec, a, unpack(b) if packed else b, options)
+  if options["dtype"] == jnp.int32 and _terms(b) > _most_terms(spec):
+    y = _in_parts(spec, a, b, options)
+  elif isinstance(b, Packed):
+    y = lowering.PACKED_DOT(a, b, **options)
   else:
-    y = forward(a, b, **options)
+    y = spec.product.forward(a, b, **options)
   y = y.astype(jnp.float32)
   scales = [qx.scale] if qx is not None else []
   scales += [along_last(qw.scale, y)] if qw is not None else []
-  bias32: Any = None
+  first, last = None, bias
   if bias is not None:
-    bias32 = along_last(bias.astype(jnp.float32), y)
-  if bias is not None and spec.recipe.bias_in_product:
-    y = y + bias32
+    last = along_last(bias.astype(jnp.float32), y)
+  if spec.recipe.bias_in_product:
+    first, last = last, None
+  y = y if first is None else y + first
   for scale in scales:
     y = y * scale
   # A zero that compilers cannot fold: else they may contract the last product
   # with an addition that follows, and need not do so for both computes alike.
   y = y + (scales[-1] - scales[-1])
-  if bias is not None and not spec.recipe.bias_in_product:
-    y = y + bias32
-  return y
+  return y if last is None else y + last
 
 
 def _factors(spec, x, w, qx, qw):
@@ -108,7 +104,7 @@ def _factors(spec, x, w, qx, qw):
     return a.astype(dtype), b.astype(dtype), options
   chosen = compute.choose_compute(
     spec.recipe,
-    terms=math.prod(qw.shape[:-1]),
+    terms=_terms(qw),
     slow_in_int8=spec.window is not None and is_slow_in_int8(qw, spec.window),
   )
   if chosen == "int8":
@@ -119,6 +115,11 @@ def _factors(spec, x, w, qx, qw):
   return a.astype(dtype), qw.codes.astype(dtype), options
 
 
+def _terms(w):
+  """Returns how many products are summed in one output element."""
+  return math.prod(w.shape[:-1])
+
+
 def _most_terms(spec):
   """Returns how many products of codes an int32 holds."""
   return xla.LARGEST_INT32 // compute.largest_sum(spec.recipe, 1)
@@ -126,7 +127,8 @@ def _most_terms(spec):
 
 def _in_parts(spec, a, b, options):
   """Multiplies codes whose sums could exceed an int32 in parts."""
-  terms, channels = math.prod(b.shape[:-1]), b.shape[-2]
+  b = b.unpack() if isinstance(b, Packed) else b
+  terms, channels = _terms(b), b.shape[-2]
   most, window = _most_terms(spec), terms // channels
   if a.shape[-1] != channels or window > most:
     raise ValueError(
@@ -160,19 +162,17 @@ def _forward(spec, *primals):
 
 def _gradient_masks(spec, x, w):
   """For the clipped estimator, where each rounded operand was in range."""
-  if spec.recipe.ste == "identity":
-    return None, None
-  in_range = []
-  for quantizer, array, axes_of in (
-    (spec.recipe.acts, x, spec.token_axes),
-    (spec.recipe.weights, w, lambda ndim: range(ndim - 1)),
-  ):
-    if quantizer is None or array is None:
-      in_range.append(None)
-    else:
-      axes = scale_axes(quantizer, array.ndim, axes_of(array.ndim))
-      in_range.append(quantizer.in_range(array, axes=axes))
-  return tuple(in_range)
+
+  def in_range(quantizer, array, axes):
+    if spec.recipe.ste == "identity" or quantizer is None or array is None:
+      return None
+    axes = scale_axes(quantizer, array.ndim, axes(array.ndim))
+    return quantizer.in_range(array, axes=axes)
+
+  return (
+    in_range(spec.recipe.acts, x, spec.token_axes),
+    in_range(spec.recipe.weights, w, lambda ndim: range(ndim - 1)),
+  )
 
 
 @jax.custom_jvp
