@@ -6,7 +6,7 @@ import re
 ROOT = pathlib.Path(__file__).parents[1]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 READ = ("README.md", "CHANGELOG.md", "docs", "configs", "experiments")
-PACKAGES = ("analysis", "data/batches", "data/text", "export", "quantizers")
+PACKAGES = ("analysis", "data", "export", "quantizers")
 # Words to avoid, parts of identifiers included, and what to write instead.
 BANNED = {
   "filling": "padding",

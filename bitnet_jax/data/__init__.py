@@ -1,1 +1,1 @@
-"""Where examples come from: data sources, image transforms and batches."""
+"""Data: sources, views, batches and tokenizers."""

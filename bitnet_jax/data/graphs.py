@@ -1,4 +1,4 @@
-"""Graphs: their edges and features, checked, normalized and propagated."""
+"""Graphs of NumPy arrays: edges, features, normalization and propagation."""
 
 import dataclasses
 from typing import Any
@@ -15,10 +15,10 @@ class Graph:
   """Nodes with features, and the edges between them.
 
   Attributes:
-    features: float32 [n, d], an array or a sparse one of scipy.
-    senders: int32 [e], where edges start; an undirected edge is there in both
-      directions, once each, and self loops are not there.
-    receivers: int32 [e], where edges end.
+    features: float32 [n, d], dense or a SciPy sparse matrix.
+    senders: int32 [e], start of each edge; an undirected edge appears once in
+      each direction, and there are no self loops.
+    receivers: int32 [e], end of each edge.
   """
 
   features: Any
@@ -37,7 +37,7 @@ class Graph:
 
 
 def sparse() -> Any:
-  """Returns the module ``scipy.sparse``; an ImportError says what to do."""
+  """Imports ``scipy.sparse``; an ImportError says how to install it."""
   with needed_by("a graph", "scipy"):
     import scipy.sparse
   return scipy.sparse
@@ -49,9 +49,8 @@ def both_directions(
   """Makes senders and receivers of undirected edges.
 
   Args:
-    edges: integers [m, 2], each edge in any direction; those that are there
-      several times are taken once, and self loops are left to the layers,
-      which have one for each node.
+    edges: integers [m, 2], each edge in any direction. Repeated edges count
+      once. Self loops are dropped, since the layers add one to each node.
     num_nodes: ends must be in [0, num_nodes).
     where: source and field, for the message.
 
@@ -114,12 +113,12 @@ def dense(features: Any) -> np.ndarray:
 def propagate(graph: Graph, *, steps: int) -> np.ndarray:
   """Multiplies features by the normalized adjacency matrix, on the host.
 
-  ``message_passing.propagate`` in ``layers`` is the same for a device. This one
-  gives the same bits each time, which sums of a GPU in no fixed order do not.
+  ``message_passing.propagate`` in ``layers`` does the same on a device. This
+  function is reproducible bit for bit, unlike sums on a GPU.
 
   Args:
     graph: features [n, d].
-    steps: how many times.
+    steps: number of products.
 
   Returns:
     float32 [n, d], dense.
@@ -153,9 +152,9 @@ def propagate(graph: Graph, *, steps: int) -> np.ndarray:
 def degree_features(
   receivers: np.ndarray, *, num_nodes: int, max_degree: int
 ) -> np.ndarray:
-  """Returns one column for each degree, float32 [n, max_degree + 1].
+  """Returns one-hot degrees as features, float32 [n, max_degree + 1].
 
-  Nodes of a larger degree count as of ``max_degree``.
+  Larger degrees count as ``max_degree``.
   """
   degrees = np.bincount(receivers, minlength=num_nodes)
   columns = np.eye(max_degree + 1, dtype=np.float32)

@@ -9,7 +9,7 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 from absl import logging
 
-# That labels count: a label of 900,000,000 is no reason for as many outputs.
+# The most classes that a label may imply, and so outputs of a model.
 MOST_CLASSES = 2**20
 _LISTED = 10  # classes in a message
 
@@ -18,13 +18,13 @@ NAMES = ("train", "valid", "test")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cuts:
-  """Where the splits of a data set come from.
+  """How missing splits of a data set are cut from its training split.
 
-  Splits that the source has are used as they are. A missing "test" is cut from
-  "train" first, then a missing "valid" from what is left: stratified by class,
-  in the order of the source, every class keeping at least one training example
-  (see `cut`). The draws depend on `split_seed` and on nothing else that is
-  random, and that of "test" does not depend on `valid_fraction`.
+  Splits of the source are used as they are. A missing "test" is cut from
+  "train" first, then a missing "valid" from the rest. Cuts are stratified by
+  class and keep the order of the source and at least one training example of
+  each class (see `cut`). The draws depend on `split_seed` only, and the draw of
+  "test" does not depend on `valid_fraction`.
 
   Attributes:
     valid_fraction: fraction of the training examples for "valid" if the source
@@ -32,9 +32,9 @@ class Cuts:
     test_fraction: fraction of them for "test" if the source lacks it, 0 for
       none.
     split_seed: seed of the cuts, not negative.
-    split_names: (our name, its name) pairs, where the source does not use one
-      of the usual names, as (("test", "test_2016_flickr"),).
-    data_dir: folder of prepared sets, read by `tfds:` only.
+    split_names: (our name, its name) pairs for splits with unusual names, such
+      as (("test", "test_2016_flickr"),).
+    data_dir: folder of prepared data sets, used by `tfds:` only.
   """
 
   valid_fraction: float = 0.0
@@ -59,10 +59,10 @@ NO_CUTS = Cuts()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Columns:
-  """Examples of a split in memory: a base for dataclasses of columns.
+  """The examples of a split in memory: a base of dataclasses of columns.
 
-  Each field is a column, an array or a list with one entry an example, or a
-  tuple of such columns. The last field is a column.
+  Each field is a column (an array or a list with one entry per example), or a
+  tuple of columns. The last field is a column.
   """
 
   def columns(self) -> Iterator[Any]:
@@ -73,7 +73,7 @@ class Columns:
 
   @property
   def classes(self) -> np.ndarray:
-    """What cuts take equal fractions of, [n]: integer labels, else zeros."""
+    """The strata of cuts, [n]: integer labels, else zeros."""
     labels = getattr(self, "labels", None)
     if labels is None or labels.dtype.kind not in "iu":
       return np.zeros(len(self), np.int32)
@@ -123,7 +123,7 @@ class Dataset(Generic[T]):
 
   Attributes:
     splits: by name, among "train", "valid" and "test"; "train" is always there.
-    fingerprint: names the data by content or by version, never by its place.
+    fingerprint: identifies the data by content or version, never by location.
     num_classes: labels are in [0, num_classes); 0 where there are no classes.
     class_names: names of the classes, empty if the source has none.
   """
@@ -135,7 +135,7 @@ class Dataset(Generic[T]):
 
 
 def digest(texts: Iterable[str]) -> str:
-  """Returns a hash, in hex digits, of texts and their borders."""
+  """Returns a hash, in hex digits, of texts and their boundaries."""
   content = hashlib.sha256()
   for text in texts:
     data = text.encode()
@@ -145,7 +145,7 @@ def digest(texts: Iterable[str]) -> str:
 
 
 def _fingerprint(splits):
-  """Names columns of texts and numbers, by split, by their content."""
+  """Returns a fingerprint of columns of texts and numbers, by split."""
   digests = []
   for key in sorted(splits):
     digests.append(key)
@@ -183,12 +183,12 @@ def check_labels(
 
 
 def warn_of_absent(labels: np.ndarray, *, num_classes: int, where: str) -> None:
-  """Logs which classes never occur.
+  """Logs which classes never occur in the training examples.
 
   Args:
-    labels: of the training examples, in [0, num_classes).
+    labels: their labels, in [0, num_classes).
     num_classes: number of classes.
-    where: names the data.
+    where: name of the data.
   """
   present = {*np.unique(labels).tolist()}
   absent = [str(i) for i in range(num_classes) if i not in present]
@@ -207,22 +207,23 @@ def warn_of_absent(labels: np.ndarray, *, num_classes: int, where: str) -> None:
 
 
 def cut(split: T, *, fraction: float, seed: int) -> tuple[T, T]:
-  """Cuts a random fraction off a split, the same fraction of every class.
+  """Splits off a random fraction of examples, stratified by class.
 
-  The cut has `round(fraction * n)` examples. Each class gives the floor of its
-  part, and classes with the largest remainders give one more until the number
-  is reached; ties are broken at random. No class gives its last example, so a
-  split of many tiny classes can give fewer. Both results keep the order of the
-  examples, and depend on the classes, the fraction and the seed only.
+  The cut has `round(fraction * n)` examples. Each class contributes its
+  fraction rounded down, and classes with the largest remainders one more until
+  the number is reached; ties are broken at random. No class contributes its
+  last example, so a cut from many tiny classes can be smaller. Both results
+  keep the order of the examples, and depend on the classes, the fraction and
+  the seed only.
 
   Args:
     split: examples and their classes.
-    fraction: how much to cut off, in [0, 1).
+    fraction: fraction to split off, in [0, 1).
     seed: non-negative seed of the draw.
 
   Returns:
-    What is left of the split, and what was cut off; either can be empty only
-    where the fraction rounds to nothing.
+    The rest of the split, and the cut; one of them can be empty only if the
+    fraction rounds to zero examples.
   """
   rng = np.random.default_rng(seed)
   _, classes, counts = np.unique(
@@ -254,19 +255,19 @@ def make_dataset(
   class_names: tuple[str, ...] = (),
   cut: Callable[..., tuple[T, T]] = cut,
 ) -> Dataset[T]:
-  """Makes a data set of the splits that a source has.
+  """Makes a data set from the splits of a source, and cuts missing ones.
 
   Args:
-    found: splits by name, "train" among them.
-    cuts: cut those that are missing.
-    source: names the data in messages.
-    fingerprint: of the data; by default that of the columns of all splits.
-    num_classes: see `Dataset`. Classes that training lacks are a warning.
+    found: splits by name, including "train".
+    cuts: how to cut missing splits.
+    source: name of the data, for messages.
+    fingerprint: fingerprint of the data; by default that of all columns.
+    num_classes: see `Dataset`. Classes missing in "train" log a warning.
     class_names: see `Dataset`.
-    cut: makes a cut, with the arguments of `cut`.
+    cut: function with the arguments of `cut`.
 
   Raises:
-    ValueError: a split is empty, or would be.
+    ValueError: a split is empty, or a cut would be.
   """
   for key, split in found.items():
     if not len(split):
@@ -285,7 +286,7 @@ def make_dataset(
 
 
 def _complete(found, cuts, source, cut):
-  """Returns all splits: those that are missing are cut from "train"."""
+  """Returns all splits; missing ones are cut from "train"."""
   splits = dict(found)
   # Two seeds, so that the draws for "test" and "valid" are unrelated.
   for seed, key, fraction in (

@@ -1,9 +1,9 @@
-"""Channel statistics of arrays, and checks of what they standardize."""
+"""Mean and deviation of channels, and checks of standardized values."""
 
 import numpy as np
 
 _CHUNK_VALUES = 2**20  # 8 MB of float64 at a time
-# A variance of the square of this is lost beside the eps of a norm, 1e-5.
+# Below this deviation, a norm's eps of 1e-5 exceeds the variance.
 _LEAST_SPREAD = 1e-4
 
 
@@ -11,8 +11,8 @@ def channel_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Computes mean and standard deviation over all axes but the last.
 
   Sums run in float64 over chunks, so no float copy of the data is made. A
-  channel or feature that never changes, or by less than a normal float32 can
-  say, gets the deviation 1, so that dividing by it is safe.
+  channel or feature that is constant, or varies by less than a normal float32,
+  gets the deviation 1, so that dividing by it is safe.
 
   Args:
     inputs: [n, ..., channels] or [n, features], numbers of any dtype, n >= 1.
@@ -21,15 +21,15 @@ def channel_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean and std, float32 [channels] each; std is that of the population.
 
   Raises:
-    ValueError: there is no value to take the statistics of, or they are not
-      finite in float32; names the channel.
+    ValueError: there are no values, or the statistics are not finite in
+      float32; names the channel.
   """
   if not inputs.size:
     raise ValueError(f"no statistics of an empty array, {inputs.shape}")
   channels = inputs.shape[-1]
   values = inputs.reshape(len(inputs), -1)
-  # Sums are taken about one value of each channel: a constant channel then has
-  # a variance of exactly 0, and a large mean costs no digits.
+  # Sums are relative to one value of each channel, so that a constant channel
+  # has a variance of exactly 0, and a large mean costs no digits.
   first = values[0, :channels].astype(np.float64)
   shift = np.tile(first, values.shape[1] // channels)
   total, squares = np.zeros_like(shift), np.zeros_like(shift)
@@ -59,7 +59,7 @@ def check_standardized(
 ) -> None:
   """Checks that `(inputs - mean) / std` is finite in float32.
 
-  Looks at the least and the largest value of each channel only.
+  Only the smallest and largest value of each channel are checked.
 
   Args:
     inputs: uint8 or float32 [n, ..., channels].
@@ -95,10 +95,9 @@ def check_standardized(
 def check_spread(
   inputs: np.ndarray, mean: np.ndarray, std: np.ndarray, *, where: str
 ) -> None:
-  """Checks that no few values make all others equal by their deviation.
+  """Checks for outliers that would make all other standardized values equal.
 
-  Such as one of 3e38 among pixels from 0 to 1, beside which standardized pixels
-  all are the same number.
+  An example is one value of 3e38 among pixels from 0 to 1.
 
   Args:
     inputs: uint8 or float32 [n, ..., channels].

@@ -1,1 +1,1 @@
-"""Where data come from: one file for each kind of source."""
+"""Data sources: one module for each kind of source."""

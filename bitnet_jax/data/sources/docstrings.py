@@ -1,4 +1,4 @@
-"""Labelled documents that come with Python: docstrings, and their modules."""
+"""The source embedded:docstrings: Python's docstrings, labeled by module."""
 
 import ast
 import pathlib
@@ -7,7 +7,7 @@ import sysconfig
 from bitnet_jax.data import splits
 from bitnet_jax.data.sources.tables import Source, Table
 
-# Modules with at least 150 docstrings that every Python has.
+# Modules of every Python with at least 150 docstrings.
 MODULES = (
   "_pydecimal",
   "asyncio",
@@ -23,16 +23,16 @@ _DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def read(name: str, cuts: splits.Cuts) -> Source:
-  """Reads the docstrings of modules, classes and functions from their sources.
+  """Reads the docstrings of modules, classes and functions from source files.
 
-  Nothing is imported. Docstrings of fewer than four words are left out, and so
-  are repeated ones, but for the first.
+  Nothing is imported. Docstrings of fewer than four words and repetitions are
+  left out.
 
   Returns:
     A table with the columns "text" and "label", the name of the module.
 
   Raises:
-    FileNotFoundError: this Python comes without its sources.
+    FileNotFoundError: this Python comes without source files.
   """
   library = pathlib.Path(sysconfig.get_path("stdlib"))
   modules: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Small data sets that come with Python and its packages, by `embedded:`."""
+"""The sources embedded:NAME: data that come with Python and its packages."""
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def pydoc(name: str, cuts: splits.Cuts) -> Source:
 
 
 def karate(name: str, cuts: splits.Cuts) -> Source:
-  """Zachary's karate club, its nodes without features but their number."""
+  """Zachary's karate club; the only feature of a node is its number."""
   with needed_by("embedded:karate", "networkx"):
     import networkx
   club = networkx.karate_club_graph()

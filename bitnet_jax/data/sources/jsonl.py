@@ -1,4 +1,4 @@
-"""Tables of JSON: an object a line."""
+"""Reads JSONL tables, one JSON object per line."""
 
 from bitnet_jax.data import splits
 from bitnet_jax.data.sources import textfiles
@@ -7,11 +7,11 @@ from bitnet_jax.files import parse_json
 
 
 def read(pattern: str, cuts: splits.Cuts) -> Source:
-  """Reads a JSONL file a split; blank lines are left out.
+  """Reads one JSONL file per split; blank lines are skipped.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: a line is no object of JSON; names it.
+    FileNotFoundError: the file does not exist.
+    ValueError: a line is not a JSON object; names it.
   """
   return textfiles.read_splits(pattern, cuts, _read)
 

@@ -1,4 +1,4 @@
-"""Files of NumPy arrays, `.npz`, read within limits for hostile ones."""
+"""Reads untrusted `.npz` files of NumPy arrays within limits."""
 
 import contextlib
 import hashlib
@@ -16,10 +16,10 @@ import numpy as np
 from bitnet_jax import files
 
 LARGEST_ARCHIVE = 2**34  # bytes of a file
-# Bytes that a file may become: so many, or as many for each of its own.
+# Bytes to which a file may expand: this many, or this many times its size.
 ALWAYS_UNPACKED, MOST_GROWTH = 2**26, 100
 
-# What numpy, zipfile and the decompressors raise on damaged files.
+# Errors of NumPy, zipfile and the decompressors for damaged files.
 _READ_ERRORS = (
   EOFError,
   IndexError,
@@ -38,8 +38,7 @@ _READ_ERRORS = (
   zipfile.BadZipFile,
   zlib.error,
 )
-# Members are unpacked from so many bytes at a time, since a decompressor gives
-# all that it makes of them.
+# Bytes to decompress at a time; the output of each step is bounded by them.
 _PART = 4096
 _HEADERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
@@ -50,17 +49,17 @@ _KINDS = "biufcUS"  # numbers, truths and strings
 
 
 class Archive(Mapping[str, np.ndarray]):
-  """Arrays of an open file by name, each read when it is asked for.
+  """The arrays of an open file by name, read lazily.
 
-  A file becomes at most `ALWAYS_UNPACKED` bytes, or `MOST_GROWTH` times its
-  size, and each of its members has another name.
+  A file may expand to `ALWAYS_UNPACKED` bytes, or to `MOST_GROWTH` times its
+  size, and its members must have different names.
 
   Attributes:
     file: its path.
   """
 
   def __init__(self, file: pathlib.Path, stream: BinaryIO):
-    """Reads which members there are; a ValueError names the file."""
+    """Reads the names of the members; a ValueError names the file."""
     self.file = file
     try:
       if stream.read(len(_MAGIC)) == _MAGIC:
@@ -75,7 +74,7 @@ class Archive(Mapping[str, np.ndarray]):
       self._infos = {i.filename.removesuffix(".npy"): i for i in infos}
       if len(self._infos) < len(infos):
         names = sorted(info.filename.removesuffix(".npy") for info in infos)
-        raise ValueError(f"a member is there twice: {', '.join(names)}")
+        raise ValueError(f"a member appears twice: {', '.join(names)}")
     except _READ_ERRORS as error:
       raise ValueError(
         f"{file} is not a complete .npz file: {error!s:.200}"
@@ -91,11 +90,11 @@ class Archive(Mapping[str, np.ndarray]):
     return name in self._infos
 
   def __getitem__(self, name: str) -> np.ndarray:
-    """Reads one array, whose header says as many bytes as there are.
+    """Reads one array, whose header must match the number of bytes.
 
     Raises:
-      KeyError: there is no such member.
-      ValueError: it cannot be read, or is no array of numbers, truths or
+      KeyError: the member does not exist.
+      ValueError: it cannot be read, or is not an array of numbers, booleans or
         strings; names file and member.
     """
     info = self._infos[name]
@@ -113,10 +112,10 @@ class Archive(Mapping[str, np.ndarray]):
 
 @contextlib.contextmanager
 def open_archive(file: pathlib.Path) -> Iterator[tuple[Archive, str]]:
-  """Opens a file; gives its arrays and its fingerprint, a SHA-256.
+  """Opens a file; yields its arrays and its fingerprint, a SHA-256.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ValueError: it is not a complete .npz file, or beyond the limits.
   """
   if not file.is_file():
@@ -130,7 +129,7 @@ def open_archive(file: pathlib.Path) -> Iterator[tuple[Archive, str]]:
 def check_members(
   members: Mapping[str, np.ndarray], *needed: str, where: str, hint: str = ""
 ) -> None:
-  """Raises a ValueError that lists what is missing, and what there is."""
+  """Raises a ValueError that lists missing and existing members."""
   missing = [name for name in needed if name not in members]
   if missing:
     raise ValueError(
@@ -140,7 +139,7 @@ def check_members(
 
 
 def _read_array(stream, size):
-  """Reads an array of so many bytes with their header."""
+  """Reads an array of a number of bytes, including its header."""
   version = np.lib.format.read_magic(stream)
   if version not in _HEADERS:
     raise ValueError(f"the version of its format is {version}")

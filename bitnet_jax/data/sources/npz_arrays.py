@@ -1,4 +1,4 @@
-"""Examples and labels in `.npz` files."""
+"""Reads examples and labels from `.npz` files."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ def read(path: str, cuts: splits.Cuts) -> Source:
   ones become float32.
 
   Args:
-    path: of the file; a leading `~` is the home folder.
+    path: path of the file; a leading `~` is the home folder.
     cuts: not used.
 
   Returns:
@@ -35,7 +35,7 @@ def read(path: str, cuts: splits.Cuts) -> Source:
     SHA-256 of the file.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ValueError: it is not a .npz file, is damaged or larger than the limits,
       lacks members, or a member has a wrong shape, a wrong dtype or values that
       are not finite.

@@ -1,4 +1,4 @@
-"""Graphs in `.npz` files: one a file, alone or in a folder of a set."""
+"""Reads graphs from `.npz` files, one per file, single or in folders."""
 
 import hashlib
 import pathlib
@@ -18,10 +18,10 @@ _REAL, _INTEGERS = "biuf", "iu"
 
 
 def read(path: str, cuts: splits.Cuts) -> Source:
-  """Reads all arrays of the file of one graph; "train" has this one example.
+  """Reads all arrays of one graph's file; it is the only example of "train".
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ValueError: it is not a complete .npz file.
   """
   with npz.open_archive(textfiles.find(path)) as (archive, fingerprint):
@@ -30,20 +30,20 @@ def read(path: str, cuts: splits.Cuts) -> Source:
 
 
 def read_folder(path: str, cuts: splits.Cuts) -> Source:
-  """Reads all arrays of a folder of files, a graph each.
+  """Reads all arrays of a folder of files, one graph each.
 
-  The files lie in the folder itself, or in folders `train`, `valid` and `test`
-  there, and are read in the order of their names.
+  The files are in the folder itself, or in its folders `train`, `valid` and
+  `test`, and are read in the order of their names.
 
   Args:
-    path: of the folder; a leading `~` is the home folder.
+    path: path of the folder; a leading `~` is the home folder.
     cuts: not used.
 
   Returns:
     The graphs; the fingerprint is a SHA-256 of names and contents.
 
   Raises:
-    FileNotFoundError: there is no such folder.
+    FileNotFoundError: the folder does not exist.
     ValueError: it holds no graphs, or a file is not a complete .npz file.
   """
   folder = pathlib.Path(path).expanduser().absolute()
@@ -76,14 +76,14 @@ def read_folder(path: str, cuts: splits.Cuts) -> Source:
 def features(members: Mapping[str, np.ndarray], *, where: str) -> Any:
   """Returns the features of nodes, or ``None`` if there are none.
 
-  They are `features` [n, d], or a sparse matrix as `data`, `indices`, `indptr`
-  and `shape` of its compressed rows.
+  They are `features` [n, d], or a sparse CSR matrix as `data`, `indices`,
+  `indptr` and `shape`.
 
   Returns:
     float32 [n, d], sparse if the members are.
 
   Raises:
-    ValueError: a member is missing or not as it must be; names it.
+    ValueError: a member is missing or invalid; names it.
   """
   if "features" in members:
     values = members["features"]
@@ -109,18 +109,18 @@ def check_csr(
   *,
   where: str,
 ) -> Any:
-  """Returns a sparse float32 matrix of its parts, after checking them.
+  """Returns a sparse float32 matrix from the checked parts of a CSR matrix.
 
   Args:
-    data: the values that are not zero.
-    indices: column of each.
-    indptr: where each row starts in them, and the end.
+    data: the nonzero values.
+    indices: the column of each value.
+    indptr: the start of each row in the values, and the end.
     shape: rows and columns.
     where: the source, for the message.
 
   Raises:
-    ValueError: if the parts are not those of a matrix of at most
-      `MOST_FEATURES` columns; names the part.
+    ValueError: if the parts do not form a matrix of at most `MOST_FEATURES`
+      columns; names the part.
   """
   if len(shape) != 2 or min(shape) < 0 or shape[1] > MOST_FEATURES:
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Planetoid's published files (Yang et al., 2016): pickles of Python 2."""
+"""Reads Planetoid's published files (Yang et al., 2016), Python 2 pickles."""
 
 import numpy as np
 

@@ -1,8 +1,8 @@
-"""A reader of Planetoid's pickles that calls nothing that they name.
+"""Reads Planetoid's pickles safely: nothing that they name is called.
 
-The published files hold sparse matrices, labels, and lists of nodes by node, as
-Python 2 wrote them. Whatever a pickle names becomes an inert stand-in, which
-keeps arguments and state; arrays are made of those only after they are checked.
+The published files hold sparse matrices, labels, and lists of nodes by node, in
+pickles of Python 2. Every name in a pickle becomes an inert stand-in, which
+stores arguments and state. Arrays are made from these after checks.
 """
 
 import io
@@ -19,8 +19,8 @@ from bitnet_jax.files import read_bytes
 # The largest published file has 7 MB and 180,000 operations.
 LARGEST_PICKLE = 2**25
 MOST_OPERATIONS = 2**20
-# Named things, tuples and their like: the published files have 40 at most. It
-# also bounds how deep tuples are nested, which Python hashes by recursion.
+# Named objects, tuples and similar; the published files have at most 40. This
+# also bounds the nesting of tuples, which Python hashes by recursion.
 MOST_OBJECTS = 1000
 
 _PLAIN = {
@@ -39,7 +39,7 @@ _DTYPES = (
   *("i1", "i2", "i4", "i8"),
   *("u1", "u2", "u4", "u8"),
 )
-# What damaged and hostile pickles raise, of bytes and of operations.
+# Errors that damaged and hostile pickles raise.
 _ERRORS = (
   AttributeError,
   EOFError,
@@ -55,7 +55,7 @@ _ERRORS = (
 
 
 class _Standin:
-  """Stands for what a pickle names; keeps what it is called and set to."""
+  """Stand-in for an object that a pickle names; stores arguments and state."""
 
   def __init__(self, *arguments):
     self.arguments, self.state = arguments, None
@@ -67,19 +67,19 @@ class _Standin:
 
 
 class Csr(_Standin):
-  """Stands for scipy's matrix of compressed rows."""
+  """Stand-in for SciPy's CSR matrix."""
 
 
 class Array(_Standin):
-  """Stands for numpy's array."""
+  """Stand-in for a NumPy array."""
 
 
 class _Dtype(_Standin):
-  """Stands for numpy's dtype."""
+  """Stand-in for a NumPy dtype."""
 
 
 class _Dict(_Standin, dict):
-  """Stands for a dict with a default, which it lacks."""
+  """Stand-in for a defaultdict, without its default."""
 
 
 _STANDINS = {
@@ -94,7 +94,7 @@ _STANDINS = {
 
 class _Unpickler(pickle.Unpickler):
   def find_class(self, module, name):
-    """Returns the stand-in of what a pickle names."""
+    """Returns the stand-in of an object that a pickle names."""
     found = _STANDINS.get(f"{module}.{name}")
     if found is None:
       raise pickle.UnpicklingError(
@@ -104,14 +104,14 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle(file: pathlib.Path) -> Any:
-  """Reads one of the pickles, running nothing that it brings.
+  """Reads one of the pickles without executing anything in it.
 
   Returns:
     Numbers, strings, lists and dicts as they are; ``Csr``, ``Array`` and other
     stand-ins for what the pickle names.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ValueError: it is damaged, larger than ``LARGEST_PICKLE`` bytes or
       ``MOST_OPERATIONS``, or asks for more than arrays, sparse matrices and
       lists by number; names the file.
@@ -127,7 +127,7 @@ def unpickle(file: pathlib.Path) -> Any:
 
 
 def _check_operations(data):
-  """Raises a ValueError for operations, or for more, than files need."""
+  """Raises a ValueError for operations or sizes beyond the published files."""
   objects = 0
   for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
     name = operation.name
@@ -138,7 +138,7 @@ def _check_operations(data):
       if objects > MOST_OBJECTS:
         raise ValueError(f"it has more than {MOST_OBJECTS} objects")
     elif name in _OF_MEMO:
-      # A memo is an array, as long as the largest number in it.
+      # The memo is an array as long as its largest number.
       if argument is None or argument > count:
         raise ValueError(f"it numbers a value {argument}, after {count}")
     elif name not in _PLAIN:

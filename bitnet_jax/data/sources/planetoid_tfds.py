@@ -77,7 +77,7 @@ class Planetoid(tfds.core.GeneratorBasedBuilder):
 
 
 def read_prepared(name: str, cuts: splits.Cuts) -> Source:
-  """Reads a set, preparing it first if it is not.
+  """Reads a data set, preparing it first if needed.
 
   Args:
     name: "planetoid/cora", "planetoid/citeseer" or "planetoid/pubmed".

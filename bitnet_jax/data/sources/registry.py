@@ -1,6 +1,6 @@
-"""The sources of data: every `scheme:rest` there is, and what reads it.
+"""All data sources: every `scheme:rest`, with its reader.
 
-A new source is a file with a reader, and a line here.
+To add a source, add a module with a reader and a line here.
 """
 
 import re
@@ -71,7 +71,7 @@ SOURCES: dict[str, dict[str, Reader]] = {
 
 
 def find(content: str, source: str) -> tuple[Reader, str]:
-  """Returns the reader of a source, and what is behind the colon.
+  """Returns the reader of a source, and the text after the colon.
 
   Args:
     content: a key of `SOURCES`.

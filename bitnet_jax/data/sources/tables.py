@@ -1,4 +1,4 @@
-"""Tables: the examples of each split of a source, and where they stand."""
+"""Tables: named columns of a split's examples, with their places in files."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ class Table(_Rows):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Records(_Rows):
-  """Examples one by one, each read when it is asked for.
+  """A table whose examples are read lazily.
 
   Attributes:
     records: a sequence of mappings from the name of a column to its value.
@@ -153,7 +153,7 @@ def _check_columns(where, there, names):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-  """What a source holds, and what it says of itself.
+  """The tables of a source, with its own description of them.
 
   Attributes:
     splits: tables by our names of the splits, "train" among them.

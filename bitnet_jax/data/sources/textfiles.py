@@ -1,4 +1,4 @@
-"""Text files: plain or compressed UTF-8, errors with file and line."""
+"""Reads text files, plain or compressed; errors name file and line."""
 
 import gzip
 import lzma
@@ -10,9 +10,9 @@ from bitnet_jax import choices, files
 from bitnet_jax.data import splits
 from bitnet_jax.data.sources.tables import Records, Source, Table
 
-LARGEST_TEXT = 2**34  # bytes, unpacked
-# Bytes that a packed file may become: so many, or as many for each of its own.
-# Texts grow by less than 10, what is packed to fill a memory by 1,000 or more.
+LARGEST_TEXT = 2**34  # bytes, decompressed
+# Bytes to which a compressed file may expand: this many, or this many times
+# its size. Texts expand less than 10 times, decompression bombs 1,000 times.
 ALWAYS_UNPACKED, MOST_GROWTH = 2**22, 32
 
 _PACKED = {".gz": gzip.open, ".xz": lzma.open}
@@ -24,7 +24,7 @@ _READ_ERRORS = (
   lzma.LZMAError,
   zlib.error,
 )
-# What files call the splits.
+# Usual names of the splits in files.
 _USUAL = {
   "train": ("train",),
   "valid": ("valid", "val", "validation", "dev"),
@@ -33,13 +33,13 @@ _USUAL = {
 
 
 def find(path: str) -> pathlib.Path:
-  """Returns the absolute path of a file that is there.
+  """Returns the absolute path of an existing file.
 
   Args:
     path: a leading `~` is the home folder.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
   """
   file = pathlib.Path(path).expanduser().absolute()
   if not file.is_file():
@@ -48,17 +48,16 @@ def find(path: str) -> pathlib.Path:
 
 
 def find_splits(pattern: str, names: Mapping[str, str]) -> dict[str, str]:
-  """Returns the path of the file of each split there is.
+  """Returns the path of each existing split.
 
   Args:
     pattern: path of the only file, which is "train", or a path with `{split}`
-      where the name of a split stands. A missing "train" is an error.
-    names: what stands there, by "train", "valid" and "test", where it is none
-      of the usual: train; valid, val, validation or dev; test. These must be
-      there.
+      in place of a split's name. A missing "train" is an error.
+    names: unusual names of splits, by "train", "valid" and "test"; these must
+      exist. The usual ones are train; valid, val, validation or dev; test.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ValueError: a split has two files, or names do not apply.
   """
   for key in names:
@@ -98,7 +97,7 @@ def read_splits(
 
 
 def read_whole(pattern: str, cuts: splits.Cuts) -> Source:
-  """Reads files as tables of one row, whose column "text" is all of it."""
+  """Reads files as tables of one row; its column "text" is the whole file."""
 
   def whole(file):
     return Table(columns={"text": [read(file)]}, name=str(file))
@@ -109,11 +108,11 @@ def read_whole(pattern: str, cuts: splits.Cuts) -> Source:
 def read_languages(
   pattern: str, cuts: splits.Cuts, languages: Sequence[str]
 ) -> Source:
-  """Reads a file a split and language, a row a line.
+  """Reads a file per split and language, with one row per line.
 
   Args:
-    pattern: has `{lang}` where the name of a language stands.
-    cuts: name the splits.
+    pattern: path with `{lang}` in place of a language.
+    cuts: names of the splits.
     languages: names of the columns.
 
   Raises:
@@ -147,13 +146,13 @@ def read_languages(
 
 
 def read(file: pathlib.Path) -> str:
-  r"""Reads a file of UTF-8, unpacked if its name ends in `.gz` or `.xz`.
+  r"""Reads a UTF-8 file, decompressed if its name ends in `.gz` or `.xz`.
 
   Line ends become "\n" and a byte order mark is dropped; nothing else changes.
 
   Raises:
     ValueError: the file is damaged, or not UTF-8, naming the line; or it has
-      more than `LARGEST_TEXT` bytes, or becomes more than `ALWAYS_UNPACKED`
+      more than `LARGEST_TEXT` bytes, or expands to more than `ALWAYS_UNPACKED`
       and more than `MOST_GROWTH` times its size.
   """
   try:
@@ -170,7 +169,7 @@ def read(file: pathlib.Path) -> str:
 
 
 def _content(file):
-  """Returns the bytes of a file, unpacked."""
+  """Returns the decompressed bytes of a file."""
   opened = _PACKED.get(file.suffix)
   if opened is None:
     return files.read_bytes(file, most=LARGEST_TEXT)

@@ -1,4 +1,4 @@
-"""Documents and their classes in the files of TextGCN (Yao et al., 2019)."""
+"""Reads labeled documents in the files of TextGCN (Yao et al., 2019)."""
 
 import pathlib
 
@@ -8,13 +8,13 @@ from bitnet_jax.data.sources.tables import Source, Table
 
 
 def read(name: str, cuts: splits.Cuts) -> Source:
-  """Reads documents and their index, either packed or not.
+  """Reads documents and their index, compressed or not.
 
   Args:
     name: `FOLDER/NAME.clean` for the documents of FOLDER/NAME.clean.txt, one a
       line, with FOLDER/NAME.index.tsv, whose lines are an id, "train" or
       "test", and a class, separated by tabs; `.raw` likewise.
-    cuts: `split_names` tells what the index calls the splits.
+    cuts: `split_names` has the names of the splits in the index.
 
   Returns:
     Tables with the columns "text" and "label".
@@ -57,7 +57,7 @@ def read(name: str, cuts: splits.Cuts) -> Source:
 
 
 def _lines(path, column):
-  """Reads a file that is packed in one way or none, a row a line."""
+  """Reads a file, compressed or not, with one row per line."""
   packed = [f"{path}.gz", f"{path}.xz"]
   there = [p for p in packed if pathlib.Path(p).expanduser().is_file()]
   file = textfiles.find((*there, path)[0])

@@ -1,6 +1,6 @@
-"""Sets that TensorFlow Datasets has prepared: texts, images and their labels.
+"""Reads data sets prepared by TensorFlow Datasets: texts, images and labels.
 
-Reading needs no TensorFlow and no network.
+Reading needs neither TensorFlow nor a network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from bitnet_jax.data import splits
 from bitnet_jax.data.sources.tables import Records, Source, Table
 from bitnet_jax.extras import needed_by
 
-# Names of their splits, and ours.
+# Our names of the splits, by theirs.
 _SPLITS = {
   "train": "train",
   "validation": "valid",
@@ -37,7 +37,7 @@ _GLUE = {
 
 
 def read(name: str, cuts: splits.Cuts) -> Source:
-  """Opens all splits of a prepared set; examples are read when asked for.
+  """Opens all splits of a prepared data set; examples are read lazily.
 
   Args:
     name: as in `tfds.builder`: a set, optionally with config and version.

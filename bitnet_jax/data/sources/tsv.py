@@ -1,4 +1,4 @@
-"""Tables of fields that tabs separate, with a header."""
+"""Reads TSV tables with a header."""
 
 import csv
 import dataclasses
@@ -20,17 +20,17 @@ _WELL_FORMED = re.compile(
 
 
 def read(pattern: str, cuts: splits.Cuts) -> Source:
-  """Reads a TSV file a split, see `textfiles.find_splits`.
+  """Reads one TSV file per split, see `textfiles.find_splits`.
 
-  If quotes around fields are what makes the file a table (a field holds a tab,
-  a line feed or a doubled quote, or the header is quoted), they are taken off,
-  as `csv` and pandas write it. Otherwise a quote is a character of a text, as
-  in the files of GLUE. A file that could be read both ways is a warning. Blank
-  lines at the end are left out.
+  If the file needs quotes around fields to be a table (a field holds a tab, a
+  line feed or a doubled quote, or the header is quoted), they are removed, as
+  in files that `csv` and pandas write. Otherwise a quote is text, as in the
+  files of GLUE. A file that can be read both ways logs a warning. Blank lines
+  at the end are skipped.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: a file or one of its lines is not as it must be.
+    FileNotFoundError: the file does not exist.
+    ValueError: a file or one of its lines is invalid.
   """
   return textfiles.read_splits(pattern, cuts, _read)
 
@@ -77,8 +77,8 @@ def _choose(file, content) -> list[_Row]:
     return plain
   if not _is_table(plain):
     return quoted
-  # Both are tables. If no field had to be quoted, the quotes are of texts that
-  # someone says.
+  # Both are tables. If no field had to be quoted, the quotes belong to the
+  # texts.
   needed = _WELL_FORMED.match(content) is not None and (
     content.startswith('"')
     or any(

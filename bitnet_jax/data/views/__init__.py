@@ -1,1 +1,1 @@
-"""What a task reads from a source: columns, checks and fingerprints."""
+"""Views: checked examples for a task, from the tables of a source."""

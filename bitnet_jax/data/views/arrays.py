@@ -1,4 +1,4 @@
-"""Arrays with a class each: images, or feature vectors."""
+"""Loads labeled arrays: images or feature vectors."""
 
 import numpy as np
 
@@ -20,17 +20,17 @@ def load(
     source: `embedded:digits` (uint8 [n, 8, 8, 1], 0 to 16), `embedded:xor`
       (float32 [n, 4]: is exactly one of the first two bits set?), `tfds:NAME`
       (a prepared set) or `file:PATH.npz` (see `npz_arrays.read`).
-    cuts: cut splits that the source lacks.
-    num_classes: number of classes; by default what the source says.
+    cuts: how to cut missing splits.
+    num_classes: number of classes; by default that of the source.
     image_size: side to which `tfds:` scales and crops its images.
 
   Returns:
     The data set; inputs uint8 or float32 [n, *shape], labels int32 [n].
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ImportError: the package that provides the source is not installed.
-    ValueError: an argument or something in the data is not as it must be.
+    ValueError: an argument or something in the data is invalid.
   """
   read, rest = registry.find("arrays", source)
   for key, value in (("num_classes", num_classes), ("image_size", image_size)):

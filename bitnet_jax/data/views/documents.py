@@ -1,4 +1,4 @@
-"""Documents without labels: texts of any length."""
+"""Loads documents without labels, for language models."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ DOCUMENTS = ("lines", "paragraphs", "marked", "whole")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Documents(splits.Columns):
-  """Documents that are used together.
+  """The documents of a split.
 
   Attributes:
     texts: one or more, none of them empty.
@@ -26,17 +26,17 @@ class Documents(splits.Columns):
 
   @functools.cached_property
   def num_bytes(self) -> int:
-    """How many bytes of UTF-8 there are."""
+    """The number of bytes of UTF-8."""
     return sum(len(text.encode()) for text in self.texts)
 
   @functools.cached_property
   def num_words(self) -> int:
-    """How many words there are: what space separates."""
+    """The number of words, separated by space."""
     return sum(len(text.split()) for text in self.texts)
 
   @functools.cached_property
   def num_lines(self) -> int:
-    """How many lines there are; the last of a text needs no end."""
+    """The number of lines; the last line of a text needs no line end."""
     return sum(
       text.count("\n") + (not text.endswith("\n")) for text in self.texts
     )
@@ -53,31 +53,31 @@ def load(
 ) -> Dataset[Documents]:
   """Loads documents into memory and completes their splits.
 
-  Splits that the source lacks are cut from "train", "test" first: documents
-  drawn at random; where there is but one document, characters of its end.
+  Missing splits are cut from "train", "test" first. A cut takes random
+  documents, or the end of the text if there is only one document.
 
   Args:
     source: `embedded:pydoc` (the help texts of Python, a document a topic),
-      `file:PATH`, where PATH ends in `.txt`, `.tsv` or `.jsonl`, is packed if
-      `.gz` or `.xz` follows, and may have `{split}` for a file a split (see
-      `textfiles.find_splits`), or `tfds:NAME`, a prepared set.
-    cuts: name splits, and cut those that the source lacks.
-    documents: what a document of a `.txt` is: the "whole" file, blank lines
-      and all (the default), one of its "lines", "paragraphs" (what blank lines
-      separate) or "marked" (what ends with a marker).
-    marker: ends a document if they are "marked"; a line feed after it is no
-      part of the next, and one before it no part of the document.
-    column: where the text of `.tsv`, `.jsonl` and `tfds:` stands.
-    skip_empty: whether to leave out, and log, documents of nothing but space,
-      which are an error else.
+      `file:PATH`, where PATH ends in `.txt`, `.tsv` or `.jsonl`, optionally
+      compressed (`.gz`, `.xz`), and may have `{split}` for one file per split
+      (see `textfiles.find_splits`), or `tfds:NAME`, a prepared data set.
+    cuts: names of splits, and how to cut missing ones.
+    documents: what a document of a `.txt` file is: the "whole" file (the
+      default), each of its "lines", its "paragraphs" (separated by blank
+      lines), or "marked" (ended by a marker).
+    marker: end of a document if they are "marked"; a line feed before or after
+      it belongs to no document.
+    column: the text column of `.tsv`, `.jsonl` and `tfds:`.
+    skip_empty: whether to skip, and log, documents of only space, which are
+      errors otherwise.
 
   Returns:
     The documents; their fingerprint is that of their content.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ImportError: tensorflow-datasets is not installed.
-    ValueError: an argument or something in the data is not as it must be;
+    ValueError: an argument or something in the data is invalid;
       names the line.
   """
   read, rest = registry.find("documents", source)
@@ -101,12 +101,12 @@ def load(
 
 
 def is_plain_text(source: str) -> bool:
-  """Whether a source is a `.txt`, packed or not."""
+  """Whether a source is a `.txt` file, compressed or not."""
   return registry.find("documents", source)[0] is textfiles.read_whole
 
 
 def _cut_text(table, column, documents, marker):
-  """Returns a table with a row a document, of one with a row for all of it."""
+  """Splits a table with one text into a table with one document per row."""
   (content,) = table.columns[column]
   if documents == "whole":
     rows = [(1, content)] if content and not content.isspace() else []
@@ -115,7 +115,7 @@ def _cut_text(table, column, documents, marker):
   elif documents == "lines":
     rows = list(enumerate(textfiles.split_lines(content), start=1))
     while rows and not rows[-1][1]:
-      rows.pop()  # Blank lines end a file, no document.
+      rows.pop()  # Blank lines at the end of a file are not documents.
   else:
     rows = _marked(content, marker)
   return Table(

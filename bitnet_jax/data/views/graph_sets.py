@@ -1,4 +1,4 @@
-"""Sets of graphs with a class each."""
+"""Loads sets of labeled graphs."""
 
 import dataclasses
 
@@ -13,12 +13,12 @@ MOST_NODES = 2**20  # of a graph without features
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GraphSplit(splits.Columns):
-  """Graphs that are used together.
+  """The graphs of a split.
 
   Attributes:
-    graphs: in their order.
+    graphs: the graphs.
     labels: int32 [n], the class of each.
-    names: of each, for messages.
+    names: the name of each, for messages.
   """
 
   graphs: list[graphs.Graph]
@@ -44,18 +44,18 @@ def load(
   Args:
     source: `embedded:graphs` (which of four random generators made a graph? see
       `random_graphs.draw`) or `file:FOLDER` (see `npz_graphs.read_folder`).
-    cuts: cut splits that the source lacks.
+    cuts: how to cut missing splits.
     max_degree: largest degree that has a feature.
     num_classes: number of classes; by default the largest label + 1.
-    row_normalize: whether features are divided by the sum of those of a node.
+    row_normalize: whether each node's features are divided by their sum.
 
   Returns:
     The set.
 
   Raises:
-    FileNotFoundError: there is no such folder.
+    FileNotFoundError: the folder does not exist.
     ImportError: the package that provides the source is not installed.
-    ValueError: an argument or something in the data is not as it must be.
+    ValueError: an argument or something in the data is invalid.
   """
   read, rest = registry.find("graphs", source)
   source_tables = read(rest, cuts)

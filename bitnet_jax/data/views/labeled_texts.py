@@ -1,4 +1,4 @@
-"""Texts and pairs of texts with a class or a number each."""
+"""Loads texts, or pairs of texts, with a class or a number each."""
 
 import dataclasses
 import re
@@ -16,7 +16,7 @@ from bitnet_jax.data.splits import Dataset
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabeledTexts(splits.Columns):
-  """Examples that are used together.
+  """The labeled texts of a split.
 
   Attributes:
     texts: one or two columns, each a list of n texts.
@@ -38,19 +38,19 @@ def load(
 ) -> Dataset[LabeledTexts]:
   """Loads texts and their labels into memory and completes their splits.
 
-  A split whose labels all are -1, which is how hidden ones are written, is left
-  out, which is logged, unless "train" has -1 too. Splits that the source lacks
-  are cut from "train", see `Cuts`.
+  A split whose labels are all -1, which marks unpublished labels, is left out,
+  which is logged, unless "train" has -1 too. Missing splits are cut from
+  "train", see `Cuts`.
 
   Args:
-    source: `embedded:docstrings`, those of Python's library by their module;
-      `file:PATH` of a `.tsv` with a header or a `.jsonl`, packed if `.gz` or
-      `.xz` follows, which may have `{split}` for a file a split (see
+    source: `embedded:docstrings`, Python's docstrings by module; `file:PATH` of
+      a `.tsv` file with a header or a `.jsonl` file, optionally compressed
+      (`.gz`, `.xz`), which may have `{split}` for one file per split (see
       `textfiles.find_splits`); `textgcn:FOLDER/NAME.clean` (see
-      `textgcn.read`); or `tfds:NAME`, a prepared set.
-    cuts: name splits, and cut those that the source lacks.
-    columns: where the texts stand, one or two; needed by `file:`, and by
-      `tfds:` but for `glue/*`.
+      `textgcn.read`); or `tfds:NAME`, a prepared data set.
+    cuts: names of splits, and how to cut missing ones.
+    columns: one or two text columns; required by `file:`, and by `tfds:` except
+      for `glue/*`.
     label: the column of the labels.
     regression: whether labels are numbers.
     class_names: names of the classes in their order; by default those of the
@@ -61,9 +61,9 @@ def load(
     of its content.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ImportError: tensorflow-datasets is not installed.
-    ValueError: an argument or something in the data is not as it must be;
+    ValueError: an argument or something in the data is invalid;
       names the line.
   """
   choices.check(len(columns), (0, 1, 2), key="number of columns")
@@ -112,7 +112,7 @@ def _named(table, label, names):
 
 
 def _without_hidden(source, tables, label, class_names):
-  """Returns the splits that have labels: hidden ones are written as -1."""
+  """Returns the splits with labels; unpublished labels are -1."""
   if any(map(_is_hidden, class_names)):
     return tables
   hidden = {
@@ -129,7 +129,7 @@ def _without_hidden(source, tables, label, class_names):
       continue
     if hidden[key]:
       logging.warning(
-        "%d of %d labels in %s of %s are -1, which marks hidden labels; train"
+        "%d of %d labels in %s of %s are -1, which marks unknown labels; train"
         " has none of these",
         hidden[key],
         len(table),

@@ -1,4 +1,4 @@
-"""Graphs of which some nodes have a class."""
+"""Loads graphs in which some nodes have a class."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ class NodeDataset:
   """One graph, with nodes to train on and others to test on.
 
   Attributes:
-    graph: all of it.
-    labels: int32 [n], the class of each node; 0 where it is not known.
-    has_label: bool [n], whether it is known.
+    graph: the whole graph.
+    labels: int32 [n], the class of each node; 0 if it is unknown.
+    has_label: bool [n], whether the class is known.
     splits: int32 numbers of nodes by split, among "train", "valid", "test".
     num_classes: labels are in [0, num_classes).
-    fingerprint: names the data by content or version, never by its place.
+    fingerprint: identifies the data by content or version, never by location.
   """
 
   graph: graphs.Graph
@@ -48,10 +48,10 @@ def load(
   bool [n]; and optionally `train_idx`, `val_idx`, `test_idx`, the numbers of
   the nodes of each split. Others do not count.
 
-  Splits that the source has are used as they are. A source without gets them
-  from a draw that depends on labels and seed only: so many nodes of each class
-  are for training, then a fraction of the others, stratified by class, for
-  validation, and what is left for testing.
+  Splits of the source are used as they are. Without any, they are drawn
+  depending on labels and seed only: a number of nodes of each class for
+  training, then a fraction of the others, stratified by class, for validation,
+  and the rest for testing.
 
   Args:
     source: `embedded:karate` (34 members of a club that broke into two),
@@ -61,15 +61,15 @@ def load(
       splits, and `data_dir`; others do not apply.
     train_per_class: training nodes of a class, for a source without splits.
     num_classes: number of classes; by default the largest label + 1.
-    row_normalize: whether features are divided by the sum of those of a node.
+    row_normalize: whether each node's features are divided by their sum.
 
   Returns:
     The data set; features are sparse if those of the source are.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ImportError: the package that provides the source is not installed.
-    ValueError: an argument or something in the data is not as it must be; names
+    ValueError: an argument or something in the data is invalid; names
       file, member and index.
   """
   read, rest = registry.find("a graph", source)
@@ -114,7 +114,7 @@ def make_dataset(
     and without a fingerprint.
 
   Raises:
-    ValueError: a member is missing or not as it must be.
+    ValueError: a member is missing or invalid.
   """
   npz.check_members(members, "edges", "labels", where=where)
   features = npz_graphs.features(members, where=where)
@@ -194,7 +194,7 @@ def draw_splits(
   """Draws the nodes of each split, see `load`.
 
   Raises:
-    ValueError: it is not said how many nodes, or a class has too few.
+    ValueError: ``train_per_class`` is missing, or a class has too few nodes.
   """
   if train_per_class is None:
     raise ValueError(

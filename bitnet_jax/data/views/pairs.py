@@ -1,4 +1,4 @@
-"""Pairs of texts: what a model reads, and what it has to write."""
+"""Loads pairs of source and target texts, for translation."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from bitnet_jax.data.splits import Dataset
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pairs(splits.Columns):
-  """Pairs that are used together.
+  """The pairs of a split.
 
   Attributes:
-    sources: n texts that are read.
-    targets: n texts that are written.
+    sources: n source texts.
+    targets: n target texts.
   """
 
   sources: list[str]
@@ -30,22 +30,22 @@ def load(
   """Loads pairs of texts into memory and completes their splits, see `Cuts`.
 
   Args:
-    source: `file:PATH`, where PATH has `{lang}` for a file a language, line k
-      of one being line k of the other, or ends in `.tsv` or `.jsonl` with a
-      column a language; packed if `.gz` or `.xz` follows; with `{split}` for
-      files a split (see `textfiles.find_splits`). Or `tfds:NAME`, a prepared
-      set with a column a language.
-    cuts: name splits, and cut those that the source lacks.
-    languages: what stands for `{lang}`, or the columns: that which is read, and
-      that which is written. For `tfds:` by default what the set says.
+    source: `file:PATH`, where PATH has `{lang}` for one file per language with
+      matching lines, or ends in `.tsv` or `.jsonl` with one column per
+      language; optionally compressed (`.gz`, `.xz`), and with `{split}` for one
+      file per split (see `textfiles.find_splits`). Or `tfds:NAME`, a prepared
+      data set with one column per language.
+    cuts: names of splits, and how to cut missing ones.
+    languages: source and target language: the names in place of `{lang}`, or
+      the columns. For `tfds:` the default is that of the data set.
 
   Returns:
     The pairs; their fingerprint is that of their content.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ImportError: tensorflow-datasets is not installed.
-    ValueError: an argument or something in the data is not as it must be, as
+    ValueError: an argument or something in the data is invalid, as
       two files with different numbers of lines; names file and line.
   """
   read, rest = registry.find("pairs of texts", source)
