@@ -23,6 +23,8 @@ from bitnet_jax.train.folder import warm_start
 from bitnet_jax.train.folder.metrics import read_metrics
 from tests.export import decoder
 from tests.train import tiny
+from tests.train.folder.trained_test import save
+from tests.train.tasks.registry_test import CASES
 
 TEXTS = ["the cat sat on the mat", "a dog ate the food of the cat"] * 8
 DECODER = dict(
@@ -170,6 +172,19 @@ def test_export_as_a_program(run, tmp_path):
   assert "tokens" in inputs
   logits = jax.export.deserialize(data).call(**inputs)
   assert logits.shape == (3, 16, 263)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_model_of_every_task_is_a_program(make_config, tmp_path, name):
+  """Which is compared with the model on random inputs when it is written."""
+  config = CASES[name][0](make_config, tmp_path)
+  save(config, tmp_path / "run")
+  export_run(tmp_path / "run", tmp_path / "out", "stablehlo")
+  content = json.loads((tmp_path / "out" / "model.json").read_text())
+  assert content["inputs"]
+  count = content["options"].get("num_documents")
+  assert count in (None, str(config["data"]["batch_size"]))
 
 
 @pytest.mark.slow

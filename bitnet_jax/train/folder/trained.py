@@ -112,7 +112,7 @@ def load_run(
   checkpoints = experiment.checkpoints(folder)
   step = _choose_step(checkpoints, checkpoint)
   with experiment.activate():
-    return experiment, checkpoints.restore(step, experiment.init())
+    return experiment, checkpoints.restore(step, experiment.abstract_state())
 
 
 def load_experiment(folder: PathLike) -> Experiment:
