@@ -348,7 +348,7 @@ def test_member_that_is_there_twice_is_named(file):
   np.savez(file, **good())
   with zipfile.ZipFile(file, "a") as archive:
     archive.writestr("y_test", archive.read("y_test.npy"))
-  with pytest.raises(ValueError, match="there twice"):
+  with pytest.raises(ValueError, match="appears twice"):
     load(file)
 
 
