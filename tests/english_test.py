@@ -6,7 +6,7 @@ import re
 ROOT = pathlib.Path(__file__).parents[1]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 READ = ("README.md", "CHANGELOG.md", "docs", "configs", "experiments")
-PACKAGES = ("analysis", "data", "export", "quantizers")
+PACKAGES = ("",)
 # Words to avoid, parts of identifiers included, and what to write instead.
 BANNED = {
   "filling": "padding",
@@ -36,7 +36,14 @@ BANNED = {
 }
 # Labels of records that are not made again, names of code, and arguments of
 # libraries; and by file the word of a library.
-ALLOWED = ('"taught"', '"XLA alone"', "ROUNDINGS", "_piece=")
+ALLOWED = (
+  '"taught"',
+  '" taught by "',
+  "_TAUGHT_BY",
+  '"XLA alone"',
+  "ROUNDINGS",
+  "_piece=",
+)
 OF_LIBRARIES = {"sentencepieces.py": "piece"}
 
 

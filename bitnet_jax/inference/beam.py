@@ -236,7 +236,7 @@ def _extend(decode, allowed, stop_id, beams):
   failed = beams.failed | jnp.any(~is_valid & in_use, axis=1)
   steps = jax.nn.log_softmax(logits).reshape(b, k, vocab_size)
   steps = jnp.where(is_valid[..., None], steps, -jnp.inf)
-  # A hypothesis that has ended goes on with its end, at no cost.
+  # A finished hypothesis continues with its end token at no cost.
   ended = jnp.where(jnp.arange(vocab_size) == stop_id, 0.0, -jnp.inf)
   steps = jnp.where(beams.is_done[..., None], ended, steps)
   candidates = (beams.scores[..., None] + steps).reshape(b, -1)

@@ -1,4 +1,4 @@
-"""Checks of a layer's arguments: sizes, axes, and options of its namesake."""
+"""Checks of a layer's arguments: sizes, axes, and options of the Flax layer."""
 
 import inspect
 from typing import Any
@@ -49,14 +49,14 @@ def check_sizes(layer: str, *single: str, **sizes: Any) -> None:
         raise ValueError(message + "at least 1")
 
 
-def changed_options(layer: Any, namesake: type) -> list[str]:
+def changed_options(layer: Any, twin: type) -> list[str]:
   """Returns the names of ``OPTIONS`` that are not at their defaults.
 
   Args:
     layer: a Linen or NNX layer.
-    namesake: the class of Flax whose constructor has the defaults.
+    twin: the Flax class whose constructor has the defaults.
   """
-  arguments = inspect.signature(namesake.__init__).parameters
+  arguments = inspect.signature(twin.__init__).parameters
   return [
     name
     for name in OPTIONS
@@ -64,13 +64,13 @@ def changed_options(layer: Any, namesake: type) -> list[str]:
   ]
 
 
-def replaces_product(layer: Any, namesake: type, recipe: Recipe) -> bool:
+def replaces_product(layer: Any, twin: type, recipe: Recipe) -> bool:
   """Whether an option of a layer replaces its product.
 
   Raises:
     ValueError: if one does, and the recipe quantizes.
   """
-  options = changed_options(layer, namesake)
+  options = changed_options(layer, twin)
   if options and not recipe.is_float:
     raise ValueError(
       f"{type(layer).__name__} does not support {options[0]} with a recipe that"

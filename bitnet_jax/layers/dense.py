@@ -1,7 +1,7 @@
 """``BitDense``, and what all quantized Linen layers share.
 
-A layer resolves its recipe, creates its parameters as its namesake in Flax
-does, and calls a product of ``ops``: ``BitDense.__call__`` says it all.
+A layer resolves its recipe, creates the parameters of its twin in Flax, and
+calls a product of ``ops``. ``BitDense.__call__`` shows every step.
 """
 
 import dataclasses
@@ -121,7 +121,7 @@ def result_dtype(
   param_dtype: Any,
   preferred: Any = None,
 ) -> Any:
-  """Returns the dtype of a layer's output, as its namesake has it.
+  """Returns the dtype of a layer's output, like its twin in Flax.
 
   Args:
     x: input.

@@ -1,4 +1,4 @@
-"""NNX twins of the layers, with the arguments of their ``nnx`` namesakes."""
+"""NNX layers: twins of ``nnx.Linear``, ``nnx.LinearGeneral``, ``nnx.Conv``."""
 
 from bitnet_jax.nnx.layers import BitConv as BitConv
 from bitnet_jax.nnx.layers import BitLinear as BitLinear

@@ -23,7 +23,7 @@ from bitnet_jax.types import QTensor
 
 # The random stream of stochastic rounding.
 STREAM = "quantize"
-_NAMESAKES = (nnx.Linear, nnx.LinearGeneral, nnx.Conv)
+_TWINS = (nnx.Linear, nnx.LinearGeneral, nnx.Conv)
 
 
 class BitLinear(nnx.Linear):
@@ -249,8 +249,8 @@ def set_recipe(layer: Any, recipe: Recipe, rngs: nnx.Rngs | None) -> None:
       quantizes and the layer has an option that a quantized product cannot
       honour.
   """
-  namesake = next(kind for kind in _NAMESAKES if isinstance(layer, kind))
-  replaces_product(layer, namesake, recipe)
+  twin = next(kind for kind in _TWINS if isinstance(layer, kind))
+  replaces_product(layer, twin, recipe)
   layer.recipe = recipe
   layer.keys = nnx.data(None)
   if recipe.needs_key:
@@ -261,10 +261,10 @@ def set_recipe(layer: Any, recipe: Recipe, rngs: nnx.Rngs | None) -> None:
     layer.keys = rngs[STREAM].fork()
 
 
-def _in_float(namesake: Any, inputs: Any, out_sharding: Any) -> Array:
-  """Runs the call of a namesake."""
+def _in_float(twin: Any, inputs: Any, out_sharding: Any) -> Array:
+  """Calls the twin in Flax."""
   given = {} if out_sharding is None else {"out_sharding": out_sharding}
-  return checkpoint_name(namesake(inputs, **given), PRODUCT)
+  return checkpoint_name(twin(inputs, **given), PRODUCT)
 
 
 def _sharded(y: Array, out_sharding: Any) -> Array:

@@ -93,10 +93,9 @@ def float_dtype_of_codes() -> Any:
 def gradient_dtype(recipe: Recipe, dtype: Any, precision: Any) -> Any:
   """Returns the dtype of the factors of products in the backward pass.
 
-  float32 unless the recipe says bfloat16; but on GPU bfloat16, summed in
-  float32, where the layer computes in bfloat16 and asks for no more precision:
-  what ``nn.Dense`` multiplies there. TPUs multiply float32 factors like that of
-  themselves.
+  float32, unless the recipe says bfloat16. On GPU also bfloat16, summed in
+  float32, if the layer computes in bfloat16 and requests no higher precision,
+  as ``nn.Dense`` does. TPUs multiply float32 factors like this by themselves.
   """
   if recipe.backward == "bfloat16":
     return jnp.bfloat16

@@ -21,7 +21,7 @@ class Blend:
   Attributes:
     values: ``x + strength * (dequantize(quantize(x)) - x)``, in float32.
     scale: of the codes; 1 for an operand that stays in float.
-    strength: fraction of quantization in force.
+    strength: fraction of quantization.
     dtype: of ``x``.
   """
 
@@ -59,7 +59,7 @@ def input_operand(
     x: values; or codes, which are taken as they are.
     recipe: says how, if at all.
     axes: those of one token; of convolutions, all but the batch.
-    strength: fraction of quantization in force; ``None``: all of it.
+    strength: fraction of quantization; ``None`` quantizes fully.
     key: random key, for stochastic rounding.
 
   Raises:

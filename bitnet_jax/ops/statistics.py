@@ -1,11 +1,11 @@
-"""What the codes of a weight look like, and how many changed."""
+"""Statistics of weight codes: fractions of each value, and flip rate."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
 
-def code_shares(codes: Int8[Array, "*shape"]) -> dict[str, Float[Array, ""]]:
-  """Returns the shares of negative, zero and positive codes, summing to 1."""
+def code_fractions(codes: Int8[Array, "*shape"]) -> dict[str, Float[Array, ""]]:
+  """Returns the fractions of negative, zero and positive codes."""
   return {
     "negative_fraction": jnp.mean(codes < 0, dtype=jnp.float32),
     "zero_fraction": jnp.mean(codes == 0, dtype=jnp.float32),
@@ -16,5 +16,5 @@ def code_shares(codes: Int8[Array, "*shape"]) -> dict[str, Float[Array, ""]]:
 def flip_rate(
   before: Int8[Array, "*shape"], after: Int8[Array, "*shape"]
 ) -> Float[Array, ""]:
-  """Returns the share of codes that differ."""
+  """Returns the fraction of codes that differ."""
   return jnp.mean(before != after, dtype=jnp.float32)

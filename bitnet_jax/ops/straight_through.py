@@ -221,9 +221,9 @@ def _backward(spec, residuals, g):
   x_token, w_token, bias_token = tokens
   x_wanted, w_wanted, bias_wanted = (p is not None for p in wanted)
   if compute.on_cpu():
-    # Else XLA quantizes anew in each product, out of floats that it keeps.
+    # Otherwise XLA stores the floats and quantizes again in each product.
     x, w = map(jax.lax.optimization_barrier, (x, w))
-  # What is kept from the forward pass may be packed, and stays so until here.
+  # Residuals may be packed, and stay packed until here.
   w = unpacked(w) if isinstance(w, QTensor) else w
   g = g.astype(jnp.float32)
   in_int8 = spec.recipe.backward == "int8"

@@ -32,9 +32,9 @@ def run_missing(
   """Runs the cases that have no record yet, and records them.
 
   Args:
-    cases: in the order of their runs.
+    cases: the cases, in the order to run.
     results: file of JSON lines.
-    root: folder of the runs; one that was stopped goes on.
+    root: folder of the runs; a stopped run resumes.
   """
   results = local_path(results)
   root = local_path(root)

@@ -153,8 +153,8 @@ def write(
     writer: the model.
     prompts: at least one, none of them empty.
     options: how.
-    show: called with each piece of the first text as soon as a decoder has
-      written it.
+    show: called with each new part of the first text, as soon as a decoder has
+      generated it.
 
   Raises:
     FloatingPointError: if the model computes NaN or infinity.
@@ -189,7 +189,7 @@ def _continue(writer, ids, stop_ids, options, show) -> Written:
     seed=options.seed,
   )
   rows: list[list[int]] = [[] for _ in prompts]
-  pieces = _Pieces(writer.tokenizer)
+  new_text = _NewText(writer.tokenizer)
   began, tokens = time.monotonic(), 0
   for count, step in enumerate(steps):
     if not count:
@@ -199,17 +199,17 @@ def _continue(writer, ids, stop_ids, options, show) -> Written:
     for row, token in zip(rows, step, strict=True):
       row += [] if token is None else [token]
     if show is not None:
-      show(pieces.of(rows[0]))
+      show(new_text.of(rows[0]))
   seconds = time.monotonic() - began
   if show is not None:
-    show(pieces.of(rows[0], ended=True))
+    show(new_text.of(rows[0], ended=True))
   decode = writer.tokenizer.decode
   texts = [decode(np.asarray(row, np.int32)) for row in rows]
   return Written(texts, tokens, seconds)
 
 
-class _Pieces:
-  """Tells what of a growing text is new, in whole characters."""
+class _NewText:
+  """Returns the new part of a growing text, in whole characters."""
 
   def __init__(self, tokenizer: Tokenizer):
     self._tokenizer, self._shown = tokenizer, ""

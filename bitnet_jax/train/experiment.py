@@ -111,7 +111,7 @@ class Experiment(ModelSetup):
   def step_arguments(self) -> tuple[Any, ...]:
     """Returns shapes, dtypes and shardings of what a train step takes.
 
-    Its strength is ``None``: quantization is in full force.
+    Its strength is ``None``, full quantization.
     """
     batch = {
       name: jax.ShapeDtypeStruct(array.shape, array.dtype)

@@ -185,7 +185,7 @@ class CodeStatistics:
       for path, q in quantize(params).items():
         flips = statistics.flip_rate(before[path], q.codes)
         values = {"flip_rate": flips, "scale": q.scale.mean()}
-        values |= statistics.code_shares(q.codes)
+        values |= statistics.code_fractions(q.codes)
         described |= {f"weights/{path}/{n}": v for n, v in values.items()}
       return described
 

@@ -14,9 +14,9 @@ from bitnet_jax.train.devices.multihost import Preemption
 
 NOTHING_SAVED = (
   "before the first step; nothing is saved yet, and the same command starts"
-  " anew"
+  " again"
 )
-AT_ONCE = "at once; the same command goes on from the last checkpoint, if any"
+AT_ONCE = "at once; the same command resumes from the last checkpoint, if any"
 
 
 def goes_on(step: int) -> str:
@@ -24,7 +24,7 @@ def goes_on(step: int) -> str:
   if not step:
     return NOTHING_SAVED
   return (
-    f"at step {step}; the checkpoint is saved, and the same command goes on"
+    f"at step {step}; the checkpoint is saved, and the same command resumes"
     " from there"
   )
 

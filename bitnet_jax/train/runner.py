@@ -165,9 +165,9 @@ class _Start:
     return self._train_and_record(state, progress)
 
   def _go_on_from(self, step: int) -> None:
-    """Updates the config by where the run goes on, and warns of its course.
+    """Updates the config for the resumed step, and logs warnings.
 
-    That may be before the newest checkpoint, if it is damaged.
+    The step may be before the newest checkpoint, if that is damaged.
     """
     experiment = self.experiment
     config = lengths.until(experiment.config, step)

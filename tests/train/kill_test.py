@@ -119,6 +119,6 @@ def test_signal_saves_and_says_how_to_go_on(tmp_path, number):
   _, errors = process.communicate()
   assert process.returncode == 128 + number
   assert f"stopped by {number.name} at step" in errors
-  assert "the same command goes on" in errors
+  assert "the same command resumes" in errors
   assert "Traceback" not in errors
   finish(tmp_path / "run")

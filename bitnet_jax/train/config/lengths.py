@@ -1,7 +1,7 @@
-"""Runs that were made longer: their earlier lengths, kept in ``config.json``.
+"""Extended runs: their earlier lengths, recorded in ``config.json``.
 
-Schedules depend on the length, so a run that was made longer differs from a run
-of that length from the start. Its config lists the earlier lengths, and so its
+Schedules depend on the length, so an extended run differs from a run that had
+that length from the start. Its config lists the earlier lengths, and so its
 identity and its record do, too.
 """
 
@@ -17,7 +17,7 @@ from bitnet_jax.train.optimizer.optim import (
 )
 
 # A list of groups with the keys "total_steps" and "until", the last step with
-# that length; only in configs of runs that were made longer.
+# that length; only in configs of extended runs.
 KEY = "earlier_lengths"
 
 

@@ -89,7 +89,7 @@ class PhaseIn:
 
   @property
   def resets_at(self) -> int | None:
-    """The step before which the state of the optimizer is made anew."""
+    """The step before which the state of the optimizer is reset."""
     return self.start if self.optimizer == "reset" else None
 
   @property

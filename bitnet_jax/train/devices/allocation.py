@@ -12,7 +12,7 @@ import jax
 
 # Options of glibc's malloc: names in GLIBC_TUNABLES, numbers for mallopt, and
 # values. One arena serves all threads, because a second one holds no array
-# above 64 MiB, such as those of a step, and would map each anew. In the one
+# above 64 MiB, such as those of a step, and would map each again. In the one
 # arena no array is mapped on its own, nothing below 2 GiB is given back to the
 # system, and the arena grows by 64 MiB or more.
 _OPTIONS = {
@@ -37,9 +37,9 @@ def keep_memory() -> bool:
   """Makes glibc retain freed memory, if CPUs are the only devices.
 
   XLA frees the arrays of a step at its end. By default glibc returns large ones
-  to the system, so the next step gets them anew, page by page. That takes up to
-  a third of the time of a step of large arrays. Steps of small arrays, and
-  convolutions, take longer with this, as threads wait for one another to
+  to the system, so the next step faults them in again, page by page. This takes
+  up to a third of the time of a step of large arrays. Steps of small arrays,
+  and convolutions, take longer with this, as threads wait for one another to
   allocate. Call it before anything runs in JAX, whose threads by then have
   arenas of their own.
 

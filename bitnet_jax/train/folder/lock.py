@@ -160,7 +160,7 @@ class Lock:
     if ours & found:
       logging.warning(
         "--workdir=%s holds a run that ended before its first step; it is"
-        " started anew",
+        " started again",
         self.folder,
       )
     for name in ours & found:

@@ -46,7 +46,7 @@ def claim(
 
   Raises:
     WorkdirError: if the folder holds another run, listing the keys that
-      differ, or a run without a config. A longer ``total_steps`` goes on.
+      differ, or a run without a config. A longer ``total_steps`` resumes.
   """
   if not (folder / CONFIG_FILE).exists():
     remains = [name for name in _OURS if (folder / name).exists()]

@@ -76,9 +76,9 @@ class TextOptions(DataOptions):
   ) -> Tokenizer:
     """Returns the tokenizer, trained on ``texts`` or found in the folder.
 
-    It has every role of special tokens, whatever the task needs, so that what
-    one task has learned is the start of another. Runs of before had those of
-    their task: their vocabularies are found by their fingerprint.
+    It has every special token, whatever the task needs, so that another task
+    can start from the parameters. Older runs have only the special tokens of
+    their task; their vocabularies are found by fingerprint.
     """
     return load_tokenizer(
       self.tokenizer,
