@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from bitnet_jax.layers.projections import Projections, share_input
+from bitnet_jax.layers.projections import Projections
 from bitnet_jax.ops import compute
 
 _PROJECTIONS = ("query", "key", "value")
@@ -234,7 +234,7 @@ class Attention(Projections):
       return self.dense(name, heads * self.head_dim, axes)
 
     layers = [make(name) for name in names]
-    shared = share_input(self, x, layers, strength)
+    shared = self.share_input(x, layers, strength)
     found = []
     for name, layer in zip(names, layers, strict=True):
       y = layer(shared, strength=strength)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from bitnet_jax import choices
-from bitnet_jax.layers.projections import Projections, share_input
+from bitnet_jax.layers.projections import Projections
 
 
 def squared_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -72,7 +72,7 @@ class FeedForward(Projections):
       self.dense(name, self.width, ("embed", "mlp"))
       for name in (("gate", "up") if kind.gated else ("up",))
     ]
-    shared = share_input(self, x, layers, strength)
+    shared = self.share_input(x, layers, strength)
     y, *rest = [layer(shared, strength=strength) for layer in layers]
     y = kind.activation(y)
     if kind.gated:

@@ -20,11 +20,7 @@ from bitnet_jax.layers.message_passing import (
   segment_softmax,
   segment_sum,
 )
-from bitnet_jax.layers.projections import (
-  DenseFactory,
-  default_kernel_init,
-  share_input,
-)
+from bitnet_jax.layers.projections import DenseFactory, default_kernel_init
 from bitnet_jax.quantizers.quantizer import check_real
 from bitnet_jax.quantizers.recipe import RECIPES, Rules
 
@@ -130,7 +126,7 @@ class SageConv(GraphConv):
     )
     x = nodes
     if not own.find_recipe().needs_key:
-      x = share_input(self, nodes, (own, others), strength)
+      x = self.share_input(nodes, (own, others), strength)
     y, sent = own(x, strength=strength), others(x, strength=strength)
     mean = segment_mean(
       gather(sent, senders), receivers, num_segments=nodes.shape[-2]

@@ -60,6 +60,24 @@ class DenseFactory(nn.Module):
       **options,
     )
 
+  @nn.nowrap
+  def share_input(
+    self,
+    x: Float[Array, "*batch d"],
+    layers: Sequence[BitDense],
+    strength: ArrayLike | None,
+  ) -> Float[Array, "*batch d"] | QTensor:
+    """Normalizes and quantizes the input of several dense layers once.
+
+    Where their recipes differ, leave inputs in float, or are being phased in,
+    each layer gets ``x`` as it is.
+    """
+    recipe, *others = {layer.find_recipe() for layer in layers}
+    if others or recipe.acts is None or strength is not None:
+      return x
+    key = self.make_rng("quantize") if recipe.acts.needs_key else None
+    return quantize_input(x, recipe, key=key)
+
 
 class Projections(DenseFactory):
   """Options of a layer whose dense layers are alike.
@@ -104,27 +122,3 @@ class Projections(DenseFactory):
     if self.norm is not None:
       x = self.norm("sub_norm")(x)
     return self.dense(name, features, axes)(x, strength=strength)
-
-
-def share_input(
-  module: nn.Module,
-  x: Float[Array, "*batch d"],
-  layers: Sequence[BitDense],
-  strength: ArrayLike | None,
-) -> Float[Array, "*batch d"] | QTensor:
-  """Normalizes and quantizes ``x`` once for several layers of ``module``.
-
-  Where their recipes differ, leave inputs in float, or are being phased in,
-  each layer gets ``x`` as it is.
-
-  Args:
-    module: from which a random key comes, if one is needed.
-    x: input of the layers.
-    layers: dense layers with this input.
-    strength: fraction of quantization; ``None`` quantizes fully.
-  """
-  recipe, *others = {layer.find_recipe() for layer in layers}
-  if others or recipe.acts is None or strength is not None:
-    return x
-  key = module.make_rng("quantize") if recipe.acts.needs_key else None
-  return quantize_input(x, recipe, key=key)
