@@ -9,7 +9,7 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 from absl import logging
 
-# The most classes that a label may imply, and so outputs of a model.
+# Bounds the labels: a label of 900,000,000 must not make as many outputs.
 MOST_CLASSES = 2**20
 _LISTED = 10  # classes in a message
 
@@ -21,16 +21,15 @@ class Cuts:
   """How missing splits of a data set are cut from its training split.
 
   Splits of the source are used as they are. A missing "test" is cut from
-  "train" first, then a missing "valid" from the rest. Cuts are stratified by
-  class and keep the order of the source and at least one training example of
-  each class (see `cut`). The draws depend on `split_seed` only, and the draw of
-  "test" does not depend on `valid_fraction`.
+  "train" first, then a missing "valid" from the rest: stratified by class, in
+  the order of the source, with at least one training example left of each class
+  (see `cut`). The draws depend on `split_seed` only, and that of "test" does
+  not depend on `valid_fraction`.
 
   Attributes:
     valid_fraction: fraction of the training examples for "valid" if the source
       lacks it, 0 for none.
-    test_fraction: fraction of them for "test" if the source lacks it, 0 for
-      none.
+    test_fraction: likewise for "test".
     split_seed: seed of the cuts, not negative.
     split_names: (our name, its name) pairs for splits with unusual names, such
       as (("test", "test_2016_flickr"),).
@@ -59,10 +58,10 @@ NO_CUTS = Cuts()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Columns:
-  """The examples of a split in memory: a base of dataclasses of columns.
+  """Base of the splits in memory: a dataclass whose fields are columns.
 
-  Each field is a column (an array or a list with one entry per example), or a
-  tuple of columns. The last field is a column.
+  A column is an array or a list with one entry for each example; a field may
+  also be a tuple of columns, but not the last one.
   """
 
   def columns(self) -> Iterator[Any]:
@@ -73,29 +72,24 @@ class Columns:
 
   @property
   def classes(self) -> np.ndarray:
-    """The strata of cuts, [n]: integer labels, else zeros."""
+    """The strata of cuts, [n]: the labels if they are integers, else zeros."""
     labels = getattr(self, "labels", None)
     if labels is None or labels.dtype.kind not in "iu":
       return np.zeros(len(self), np.int32)
     return labels
 
   def take(self, rows: np.ndarray) -> Self:
-    """Returns the examples where `rows`, bool [n], is true, in their order."""
-    taken: dict[str, Any] = {}
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      taken[field.name] = (
-        tuple(_take(column, rows) for column in value)
-        if isinstance(value, tuple)
-        else _take(value, rows)
-      )
-    return type(self)(**taken)
+    """Returns the examples where `rows`, bool [n], is true."""
+    names = [field.name for field in dataclasses.fields(self)]
+    return type(self)(**{n: _take(getattr(self, n), rows) for n in names})
 
   def __len__(self) -> int:
     return len(getattr(self, dataclasses.fields(self)[-1].name))
 
 
-def _take(column, rows):
+def _take(column, rows) -> Any:
+  if isinstance(column, tuple):
+    return tuple(_take(inner, rows) for inner in column)
   if isinstance(column, np.ndarray):
     return column[rows]
   return list(itertools.compress(column, rows))
@@ -106,10 +100,10 @@ T = TypeVar("T", bound=Columns)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split(Columns):
-  """Arrays and their labels.
+  """A split of arrays with labels.
 
   Attributes:
-    inputs: uint8 or float32 array [n, *shape], one example a row.
+    inputs: uint8 or float32 array [n, *shape].
     labels: int32 array [n], the class of each example.
   """
 
@@ -123,7 +117,7 @@ class Dataset(Generic[T]):
 
   Attributes:
     splits: by name, among "train", "valid" and "test"; "train" is always there.
-    fingerprint: identifies the data by content or version, never by location.
+    fingerprint: identifies the data by content or version, never by its place.
     num_classes: labels are in [0, num_classes); 0 where there are no classes.
     class_names: names of the classes, empty if the source has none.
   """
@@ -135,7 +129,7 @@ class Dataset(Generic[T]):
 
 
 def digest(texts: Iterable[str]) -> str:
-  """Returns a hash, in hex digits, of texts and their boundaries."""
+  """Returns a hash, in hex digits, of texts and of where each one ends."""
   content = hashlib.sha256()
   for text in texts:
     data = text.encode()
@@ -145,7 +139,7 @@ def digest(texts: Iterable[str]) -> str:
 
 
 def _fingerprint(splits):
-  """Returns a fingerprint of columns of texts and numbers, by split."""
+  """Identifies all splits by the content of their columns."""
   digests = []
   for key in sorted(splits):
     digests.append(key)
@@ -163,15 +157,10 @@ def count_classes(labels: np.ndarray) -> int:
 def check_labels(
   labels: np.ndarray, *, num_classes: int, where: str
 ) -> np.ndarray:
-  """Returns labels as int32 after checking that each names a class.
-
-  Args:
-    labels: any integer array [n].
-    num_classes: labels must be in [0, num_classes).
-    where: the source and field, for the message.
+  """Returns integer labels [n] as int32.
 
   Raises:
-    ValueError: a label is out of range; names it and its example.
+    ValueError: a label is not in [0, num_classes); names `where` and example.
   """
   bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
   if bad.size:
@@ -183,13 +172,7 @@ def check_labels(
 
 
 def warn_of_absent(labels: np.ndarray, *, num_classes: int, where: str) -> None:
-  """Logs which classes never occur in the training examples.
-
-  Args:
-    labels: their labels, in [0, num_classes).
-    num_classes: number of classes.
-    where: name of the data.
-  """
+  """Logs which of the classes do not occur among the training labels."""
   present = {*np.unique(labels).tolist()}
   absent = [str(i) for i in range(num_classes) if i not in present]
   if not absent:
@@ -207,23 +190,22 @@ def warn_of_absent(labels: np.ndarray, *, num_classes: int, where: str) -> None:
 
 
 def cut(split: T, *, fraction: float, seed: int) -> tuple[T, T]:
-  """Splits off a random fraction of examples, stratified by class.
+  """Splits examples at random in two, with the same fraction of each class.
 
-  The cut has `round(fraction * n)` examples. Each class contributes its
-  fraction rounded down, and classes with the largest remainders one more until
-  the number is reached; ties are broken at random. No class contributes its
-  last example, so a cut from many tiny classes can be smaller. Both results
-  keep the order of the examples, and depend on the classes, the fraction and
-  the seed only.
+  The second part has `round(fraction * n)` examples. Each class gives the floor
+  of its fraction, and the classes with the largest remainders give one more
+  until the number is reached; ties are broken at random. No class gives its
+  last example, so a split of many tiny classes can give fewer. Both parts keep
+  the order of the examples, and depend on the classes, the fraction and the
+  seed only.
 
   Args:
-    split: examples and their classes.
-    fraction: fraction to split off, in [0, 1).
+    split: the examples.
+    fraction: of the second part, in [0, 1).
     seed: non-negative seed of the draw.
 
   Returns:
-    The rest of the split, and the cut; one of them can be empty only if the
-    fraction rounds to zero examples.
+    The rest and the part that was cut off.
   """
   rng = np.random.default_rng(seed)
   _, classes, counts = np.unique(
@@ -250,21 +232,21 @@ def make_dataset(
   cuts: Cuts,
   *,
   source: str,
-  fingerprint: str | None = None,
-  num_classes: int = 0,
-  class_names: tuple[str, ...] = (),
   cut: Callable[..., tuple[T, T]] = cut,
+  fingerprint: str | None = None,
+  **classes: Any,
 ) -> Dataset[T]:
-  """Makes a data set from the splits of a source, and cuts missing ones.
+  """Returns the data set of the splits that a source has.
+
+  Missing splits are cut from "train", and classes that it lacks are a warning.
 
   Args:
-    found: splits by name, including "train".
-    cuts: how to cut missing splits.
-    source: name of the data, for messages.
-    fingerprint: fingerprint of the data; by default that of all columns.
-    num_classes: see `Dataset`. Classes missing in "train" log a warning.
-    class_names: see `Dataset`.
-    cut: function with the arguments of `cut`.
+    found: splits by name, "train" among them.
+    cuts: what is cut.
+    source: names the data in messages.
+    cut: makes a cut, with the arguments of `cut`.
+    fingerprint: of the source; by default that of the columns of all splits.
+    **classes: `num_classes` and `class_names` of `Dataset`.
 
   Raises:
     ValueError: a split is empty, or a cut would be.
@@ -272,21 +254,6 @@ def make_dataset(
   for key, split in found.items():
     if not len(split):
       raise ValueError(f"{source}: {key} has no example")
-  completed = _complete(found, cuts, source, cut)
-  if num_classes:
-    warn_of_absent(
-      completed["train"].classes, num_classes=num_classes, where=source
-    )
-  return Dataset(
-    splits=completed,
-    fingerprint=fingerprint or _fingerprint(completed),
-    num_classes=num_classes,
-    class_names=class_names,
-  )
-
-
-def _complete(found, cuts, source, cut):
-  """Returns all splits; missing ones are cut from "train"."""
   splits = dict(found)
   # Two seeds, so that the draws for "test" and "valid" are unrelated.
   for seed, key, fraction in (
@@ -295,13 +262,16 @@ def _complete(found, cuts, source, cut):
   ):
     if key in splits or fraction == 0:
       continue
-    total = len(splits["train"])
-    splits["train"], splits[key] = cut(
-      splits["train"], fraction=fraction, seed=seed
-    )
+    train = splits["train"]
+    splits["train"], splits[key] = cut(train, fraction=fraction, seed=seed)
     if not len(splits[key]):
       raise ValueError(
-        f"{source}: {key}_fraction={fraction!r} of {total} training examples"
-        f" leaves no example for {key}"
+        f"{source}: {key}_fraction={fraction!r} of {len(train)} training"
+        f" examples leaves no example for {key}"
       )
-  return splits
+  fingerprint = fingerprint or _fingerprint(splits)
+  dataset = Dataset(splits=splits, fingerprint=fingerprint, **classes)
+  warn_of_absent(
+    splits["train"].classes, num_classes=dataset.num_classes, where=source
+  )
+  return dataset

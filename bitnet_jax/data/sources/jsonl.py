@@ -1,4 +1,4 @@
-"""Reads JSONL tables, one JSON object per line."""
+"""Tables in files of JSON, one object per line."""
 
 from bitnet_jax.data import splits
 from bitnet_jax.data.sources import textfiles
@@ -7,10 +7,10 @@ from bitnet_jax.files import parse_json
 
 
 def read(pattern: str, cuts: splits.Cuts) -> Source:
-  """Reads one JSONL file per split; blank lines are skipped.
+  """Reads one JSONL file per split, without blank lines.
 
   Raises:
-    FileNotFoundError: the file does not exist.
+    FileNotFoundError: there is no such file.
     ValueError: a line is not a JSON object; names it.
   """
   return textfiles.read_splits(pattern, cuts, _read)

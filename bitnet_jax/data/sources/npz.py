@@ -16,7 +16,7 @@ import numpy as np
 from bitnet_jax import files
 
 LARGEST_ARCHIVE = 2**34  # bytes of a file
-# Bytes to which a file may expand: this many, or this many times its size.
+# Most bytes of an unpacked file: this number, or this multiple of its size.
 ALWAYS_UNPACKED, MOST_GROWTH = 2**26, 100
 
 # Errors of NumPy, zipfile and the decompressors for damaged files.
@@ -49,17 +49,14 @@ _KINDS = "biufcUS"  # numbers, truths and strings
 
 
 class Archive(Mapping[str, np.ndarray]):
-  """The arrays of an open file by name, read lazily.
-
-  A file may expand to `ALWAYS_UNPACKED` bytes, or to `MOST_GROWTH` times its
-  size, and its members must have different names.
+  """The arrays of an open file by name, each read when it is needed.
 
   Attributes:
-    file: its path.
+    file: the path of the file, for messages.
   """
 
   def __init__(self, file: pathlib.Path, stream: BinaryIO):
-    """Reads the names of the members; a ValueError names the file."""
+    """Reads the names; a ValueError names a file beyond the limits."""
     self.file = file
     try:
       if stream.read(len(_MAGIC)) == _MAGIC:
@@ -90,12 +87,11 @@ class Archive(Mapping[str, np.ndarray]):
     return name in self._infos
 
   def __getitem__(self, name: str) -> np.ndarray:
-    """Reads one array, whose header must match the number of bytes.
+    """Reads an array of numbers, truths or strings.
 
     Raises:
-      KeyError: the member does not exist.
-      ValueError: it cannot be read, or is not an array of numbers, booleans or
-        strings; names file and member.
+      KeyError: there is no such member.
+      ValueError: it cannot be read; names file and member.
     """
     info = self._infos[name]
     try:
@@ -112,14 +108,7 @@ class Archive(Mapping[str, np.ndarray]):
 
 @contextlib.contextmanager
 def open_archive(file: pathlib.Path) -> Iterator[tuple[Archive, str]]:
-  """Opens a file; yields its arrays and its fingerprint, a SHA-256.
-
-  Raises:
-    FileNotFoundError: the file does not exist.
-    ValueError: it is not a complete .npz file, or beyond the limits.
-  """
-  if not file.is_file():
-    raise FileNotFoundError(f"there is no file {file}")
+  """Opens a file; yields its arrays and its fingerprint, a SHA-256."""
   with files.open_regular(file, most=LARGEST_ARCHIVE) as stream:
     digest = hashlib.file_digest(stream, "sha256").hexdigest()
     stream.seek(0)

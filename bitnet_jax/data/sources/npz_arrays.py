@@ -19,26 +19,19 @@ _SHAPES = "[n, height, width], [n, height, width, channels] or [n, features]"
 def read(path: str, cuts: splits.Cuts) -> Source:
   """Reads a file of examples and labels.
 
-  Members `x_train`, `y_train`, `x_test`, `y_test` and optionally `x_valid`,
-  `y_valid`; images of the packed form are called `x_train_res` and so on, see
-  `decode_residuals`. Inputs [n, height, width] get one channel; floating
-  ones become float32.
-
-  Args:
-    path: path of the file; a leading `~` is the home folder.
-    cuts: not used.
+  It has members `x_train`, `y_train`, `x_test`, `y_test` and optionally
+  `x_valid`, `y_valid`, and `label_names`, one for each class. Images in the
+  form of `decode_residuals` are called `x_train_res` and so on. Inputs [n,
+  height, width] get one channel; floating ones become float32.
 
   Returns:
-    Tables with the columns "inputs" and "labels". Labels have the integer dtype
-    of the file and are not checked yet; the number of classes is that of
-    `label_names`. The fingerprint is the
-    SHA-256 of the file.
+    Tables with the columns "inputs" and "labels", integers that are not checked
+    yet. The fingerprint is the SHA-256 of the file.
 
   Raises:
-    FileNotFoundError: the file does not exist.
-    ValueError: it is not a .npz file, is damaged or larger than the limits,
-      lacks members, or a member has a wrong shape, a wrong dtype or values that
-      are not finite.
+    FileNotFoundError: there is no such file.
+    ValueError: it is not a .npz file, is damaged or beyond the limits, or a
+      member is missing or has a wrong shape, dtype or value.
   """
   with npz.open_archive(textfiles.find(path)) as (archive, fingerprint):
     where = str(archive.file)

@@ -18,29 +18,17 @@ _REAL, _INTEGERS = "biuf", "iu"
 
 
 def read(path: str, cuts: splits.Cuts) -> Source:
-  """Reads all arrays of one graph's file; it is the only example of "train".
-
-  Raises:
-    FileNotFoundError: the file does not exist.
-    ValueError: it is not a complete .npz file.
-  """
+  """Reads the file of one graph, the only example of "train"."""
   with npz.open_archive(textfiles.find(path)) as (archive, fingerprint):
     record = Records(records=[dict(archive)], name=str(archive.file))
   return Source(splits={"train": record}, fingerprint=fingerprint)
 
 
 def read_folder(path: str, cuts: splits.Cuts) -> Source:
-  """Reads all arrays of a folder of files, one graph each.
+  """Reads a folder of files with one graph each, in the order of their names.
 
   The files are in the folder itself, or in its folders `train`, `valid` and
-  `test`, and are read in the order of their names.
-
-  Args:
-    path: path of the folder; a leading `~` is the home folder.
-    cuts: not used.
-
-  Returns:
-    The graphs; the fingerprint is a SHA-256 of names and contents.
+  `test`. The fingerprint is a SHA-256 of names and contents.
 
   Raises:
     FileNotFoundError: the folder does not exist.
@@ -74,16 +62,13 @@ def read_folder(path: str, cuts: splits.Cuts) -> Source:
 
 
 def features(members: Mapping[str, np.ndarray], *, where: str) -> Any:
-  """Returns the features of nodes, or ``None`` if there are none.
+  """Returns the features of nodes, float32 [n, d], or `None` without any.
 
-  They are `features` [n, d], or a sparse CSR matrix as `data`, `indices`,
-  `indptr` and `shape`.
-
-  Returns:
-    float32 [n, d], sparse if the members are.
+  They are `features` [n, d], or `data`, `indices`, `indptr` and `shape` of a
+  sparse matrix of compressed rows, which stays sparse.
 
   Raises:
-    ValueError: a member is missing or invalid; names it.
+    ValueError: a member is missing or wrong; names it.
   """
   if "features" in members:
     values = members["features"]
@@ -109,18 +94,11 @@ def check_csr(
   *,
   where: str,
 ) -> Any:
-  """Returns a sparse float32 matrix from the checked parts of a CSR matrix.
-
-  Args:
-    data: the nonzero values.
-    indices: the column of each value.
-    indptr: the start of each row in the values, and the end.
-    shape: rows and columns.
-    where: the source, for the message.
+  """Returns a sparse float32 matrix of compressed rows, as SciPy names parts.
 
   Raises:
-    ValueError: if the parts do not form a matrix of at most `MOST_FEATURES`
-      columns; names the part.
+    ValueError: the parts are not those of a matrix of at most `MOST_FEATURES`
+      columns; names `where` and the part.
   """
   if len(shape) != 2 or min(shape) < 0 or shape[1] > MOST_FEATURES:
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Tables: named columns of a split's examples, with their places in files."""
+"""Tables: the examples of each split of a source, and where each one stands."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Rows:
-  """Rows of a file or set, by their numbers there.
+  """Rows with the places that messages name.
 
   Attributes:
     name: of the file or set.
     unit: what a row is there.
     first: number of the first row there.
-    places: what names each row there; `None` for numbers from `first` on.
+    places: number or name of each row there; `None` to count from `first`.
   """
 
   name: str
@@ -24,7 +24,7 @@ class _Rows:
   places: Sequence[int | str] | None = None
 
   def number(self, row: int) -> int | str:
-    """Returns the number of a row there."""
+    """Returns the number of a row in its file or set."""
     return self.places[row] if self.places else self.first + row
 
   def place(self, row: int) -> str:
@@ -52,27 +52,25 @@ class Table(_Rows):
     return dataclasses.replace(self, columns=columns, places=places)
 
   def read(self, *names: str) -> "Table":
-    """Returns the table of these columns; a ValueError names missing ones."""
+    """Returns some of the columns; a ValueError names missing ones."""
     _check_columns(self.name, self.columns, names)
-    return dataclasses.replace(
-      self, columns={name: self.columns[name] for name in names}
-    )
+    columns = {name: self.columns[name] for name in names}
+    return dataclasses.replace(self, columns=columns)
 
   def texts(self, column: str) -> list[str]:
     """Returns a column of texts.
 
     Raises:
-      ValueError: something is no text, or nothing but space; names its place.
+      ValueError: something is no text, or only whitespace; names its place.
     """
-    values = self.columns[column]
-    for row, value in enumerate(values):
+    for row, value in enumerate(self.columns[column]):
       if not isinstance(value, str):
         raise ValueError(
           f"{self.place(row)}: {column} must be a text, it is {value!r}"
         )
       if not value or value.isspace():
         raise ValueError(f"{self.place(row)}: {column} is empty")
-    return list(values)
+    return list(self.columns[column])
 
   def numbers(self, column: str) -> np.ndarray:
     """Returns a column of numbers, float32 [n].
@@ -96,10 +94,10 @@ class Table(_Rows):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Records(_Rows):
-  """A table whose examples are read lazily.
+  """Examples that are read one by one, when they are needed.
 
   Attributes:
-    records: a sequence of mappings from the name of a column to its value.
+    records: a sequence of mappings from column to value.
   """
 
   records: Sequence[Mapping[str, Any]]
@@ -108,7 +106,7 @@ class Records(_Rows):
     return len(self.records)
 
   def read(self, *names: str) -> Table:
-    """Reads these columns of all examples, in one pass.
+    """Reads columns of all examples, in one pass.
 
     Raises:
       ValueError: a column is missing, a text is not UTF-8, or an integer has
@@ -123,12 +121,12 @@ class Records(_Rows):
           column.append(_value(record[name]))
         except ValueError as error:
           raise ValueError(f"{self.place(row)}: {name} {error}") from error
-    origin = {f.name: getattr(self, f.name) for f in dataclasses.fields(_Rows)}
-    return Table(columns=columns, **origin)
+    rows = {f.name: getattr(self, f.name) for f in dataclasses.fields(_Rows)}
+    return Table(columns=columns, **rows)
 
 
 def _value(value):
-  """Returns a value, bytes as text; a text must be UTF-8."""
+  """Returns a value, with bytes as text; a ValueError says what is wrong."""
   try:
     if isinstance(value, bytes):
       return value.decode()
@@ -141,29 +139,28 @@ def _value(value):
   return value
 
 
-def _check_columns(where, there, names):
-  """Raises a ValueError unless columns are there."""
-  missing = [name for name in names if name not in there]
+def _check_columns(where, columns, names):
+  """Raises a ValueError unless there are columns of these names."""
+  missing = [name for name in names if name not in columns]
   if missing:
     raise ValueError(
       f"{where} has no column {' or '.join(missing)}, it has"
-      f" {', '.join(there) or 'none'}"
+      f" {', '.join(columns) or 'none'}"
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-  """The tables of a source, with its own description of them.
+  """What a reader returns: the tables of a source, and what it knows of them.
 
   Attributes:
-    splits: tables by our names of the splits, "train" among them.
-    fingerprint: names content or version; `None` where that of the columns is
-      to be taken.
-    names: columns of the tables, where they are not in memory.
-    num_classes: as the source says, `None` where it says nothing.
-    texts: columns of the texts, where the source says so.
-    label: the column of the labels, likewise.
-    pair: columns of what a model reads and what it writes, likewise.
+    splits: tables by split, "train" among them.
+    fingerprint: identifies content or version; `None` to hash the columns.
+    names: all columns, where tables are not in memory.
+    num_classes: number of classes.
+    texts: columns of the texts to classify.
+    label: column of the labels.
+    pair: columns that a model reads and writes.
     class_names: names of the classes, by column of labels.
   """
 

@@ -1,4 +1,8 @@
-"""Reads text files, plain or compressed; errors name file and line."""
+"""Text files in UTF-8: compressed ones, and one file per split or language.
+
+Files whose names end in `.gz` or `.xz` are decompressed. A path with `{split}`
+has one file per split, see `find_splits`. Errors name the file and the line.
+"""
 
 import gzip
 import lzma
@@ -10,9 +14,9 @@ from bitnet_jax import choices, files
 from bitnet_jax.data import splits
 from bitnet_jax.data.sources.tables import Records, Source, Table
 
-LARGEST_TEXT = 2**34  # bytes, decompressed
-# Bytes to which a compressed file may expand: this many, or this many times
-# its size. Texts expand less than 10 times, decompression bombs 1,000 times.
+LARGEST_TEXT = 2**34  # bytes, unpacked
+# Most bytes of a decompressed file: this number, or this multiple of its size.
+# Texts grow by less than 10, files that are made to fill a memory by 1,000.
 ALWAYS_UNPACKED, MOST_GROWTH = 2**22, 32
 
 _PACKED = {".gz": gzip.open, ".xz": lzma.open}
@@ -33,10 +37,7 @@ _USUAL = {
 
 
 def find(path: str) -> pathlib.Path:
-  """Returns the absolute path of an existing file.
-
-  Args:
-    path: a leading `~` is the home folder.
+  """Returns the absolute path of a file; a leading `~` is the home folder.
 
   Raises:
     FileNotFoundError: the file does not exist.
@@ -48,16 +49,16 @@ def find(path: str) -> pathlib.Path:
 
 
 def find_splits(pattern: str, names: Mapping[str, str]) -> dict[str, str]:
-  """Returns the path of each existing split.
+  """Returns the path of the file of each split that exists.
 
   Args:
-    pattern: path of the only file, which is "train", or a path with `{split}`
-      in place of a split's name. A missing "train" is an error.
-    names: unusual names of splits, by "train", "valid" and "test"; these must
-      exist. The usual ones are train; valid, val, validation or dev; test.
+    pattern: a path with `{split}` in place of the name of a split, or the path
+      of the only file, which is "train".
+    names: the name of "train", "valid" or "test", where it is none of the
+      usual: train; valid, val, validation or dev; test.
 
   Raises:
-    FileNotFoundError: the file does not exist.
+    FileNotFoundError: "train" or a split in `names` has no file.
     ValueError: a split has two files, or names do not apply.
   """
   for key in names:
@@ -97,7 +98,7 @@ def read_splits(
 
 
 def read_whole(pattern: str, cuts: splits.Cuts) -> Source:
-  """Reads files as tables of one row; its column "text" is the whole file."""
+  """Reads each file into a table of one row, with the column "text"."""
 
   def whole(file):
     return Table(columns={"text": [read(file)]}, name=str(file))
@@ -108,12 +109,12 @@ def read_whole(pattern: str, cuts: splits.Cuts) -> Source:
 def read_languages(
   pattern: str, cuts: splits.Cuts, languages: Sequence[str]
 ) -> Source:
-  """Reads a file per split and language, with one row per line.
+  """Reads one file per split and language, with one row per line.
 
   Args:
-    pattern: path with `{lang}` in place of a language.
-    cuts: names of the splits.
-    languages: names of the columns.
+    pattern: a path with `{lang}` in place of the name of a language.
+    cuts: for names of splits.
+    languages: the names, which become columns.
 
   Raises:
     FileNotFoundError: one of the files is missing.
@@ -146,14 +147,13 @@ def read_languages(
 
 
 def read(file: pathlib.Path) -> str:
-  r"""Reads a UTF-8 file, decompressed if its name ends in `.gz` or `.xz`.
+  r"""Returns the text of a file.
 
   Line ends become "\n" and a byte order mark is dropped; nothing else changes.
 
   Raises:
-    ValueError: the file is damaged, or not UTF-8, naming the line; or it has
-      more than `LARGEST_TEXT` bytes, or expands to more than `ALWAYS_UNPACKED`
-      and more than `MOST_GROWTH` times its size.
+    ValueError: the file is damaged, is not UTF-8, or is beyond the limits
+      above.
   """
   try:
     data = _content(file)

@@ -8,20 +8,20 @@ from bitnet_jax.data.sources.tables import Source, Table
 
 
 def read(name: str, cuts: splits.Cuts) -> Source:
-  """Reads documents and their index, compressed or not.
+  """Reads documents and their index, which may be compressed.
 
   Args:
-    name: `FOLDER/NAME.clean` for the documents of FOLDER/NAME.clean.txt, one a
-      line, with FOLDER/NAME.index.tsv, whose lines are an id, "train" or
+    name: `FOLDER/NAME.clean` for the documents in FOLDER/NAME.clean.txt, one
+      per line, and FOLDER/NAME.index.tsv, whose lines are an id, "train" or
       "test", and a class, separated by tabs; `.raw` likewise.
-    cuts: `split_names` has the names of the splits in the index.
+    cuts: for other names of the splits in the index.
 
   Returns:
     Tables with the columns "text" and "label".
 
   Raises:
     FileNotFoundError: a file is missing.
-    ValueError: a document is empty, or the index does not fit; names the line.
+    ValueError: a document is empty, or the index is wrong; names the line.
   """
   base = name.rpartition(".")[0]
   documents = _lines(f"{name}.txt", "text")
@@ -57,7 +57,7 @@ def read(name: str, cuts: splits.Cuts) -> Source:
 
 
 def _lines(path, column):
-  """Reads a file, compressed or not, with one row per line."""
+  """Reads the lines of a file, which may be compressed."""
   packed = [f"{path}.gz", f"{path}.xz"]
   there = [p for p in packed if pathlib.Path(p).expanduser().is_file()]
   file = textfiles.find((*there, path)[0])

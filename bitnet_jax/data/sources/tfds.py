@@ -37,17 +37,13 @@ _GLUE = {
 
 
 def read(name: str, cuts: splits.Cuts) -> Source:
-  """Opens all splits of a prepared data set; examples are read lazily.
+  """Opens all splits of a prepared set; examples are read when needed.
 
   Args:
     name: as in `tfds.builder`: a set, optionally with config and version.
-    cuts: `data_dir`, the folder of the prepared sets (by default
-      `TFDS_DATA_DIR`, else the folder that tensorflow-datasets uses), and
-      `split_names`; a part of a split, as `train[:1%]`, is fine as a name.
-
-  Returns:
-    Tables; the columns of the texts of GLUE, and of pairs if the set says which
-    are read and written; and the names of classes.
+    cuts: `data_dir` is the folder of the prepared sets, by default
+      `TFDS_DATA_DIR`, else that of tensorflow-datasets. `split_names` may be
+      parts of a split, as `train[:1%]`.
 
   Raises:
     ImportError: tensorflow-datasets is not installed.
@@ -81,17 +77,17 @@ def read_images(
   Args:
     name: see `read`.
     cuts: see `read`.
-    image_size: makes every image square: the shorter side is scaled to this
-      size and the centre kept. Needed by sets whose images differ in shape.
+    image_size: side of square images: the shorter side is scaled to it, and the
+      centre cropped. Required if images differ in shape.
 
   Returns:
     Tables with "inputs", uint8 [n, height, width, channels], and "labels",
     int64 [n]. The fingerprint is the name with config and version.
 
   Raises:
-    ImportError: tensorflow-datasets is not installed.
-    ValueError: see `read`; or the set does not consist of uint8 images and
-      class labels.
+    ImportError: see `read`.
+    ValueError: see `read`; or the set does not have uint8 images and class
+      labels.
   """
   info, sources = _open(name, cuts)
   shape, num_classes = _check_features(name, info.features, image_size)

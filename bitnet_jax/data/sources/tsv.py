@@ -20,17 +20,17 @@ _WELL_FORMED = re.compile(
 
 
 def read(pattern: str, cuts: splits.Cuts) -> Source:
-  """Reads one TSV file per split, see `textfiles.find_splits`.
+  """Reads one TSV file per split.
 
-  If the file needs quotes around fields to be a table (a field holds a tab, a
-  line feed or a doubled quote, or the header is quoted), they are removed, as
-  in files that `csv` and pandas write. Otherwise a quote is text, as in the
-  files of GLUE. A file that can be read both ways logs a warning. Blank lines
-  at the end are skipped.
+  Quotes around fields are removed, as `csv` and pandas write them, if the file
+  needs them: if a field has a tab, a line feed or a doubled quote, or the
+  header is quoted. Otherwise a quote is a character of the text, as in the
+  files of GLUE. A file that could be read either way logs a warning. Blank
+  lines at the end are ignored.
 
   Raises:
-    FileNotFoundError: the file does not exist.
-    ValueError: a file or one of its lines is invalid.
+    FileNotFoundError: there is no such file.
+    ValueError: a file or one of its lines is wrong.
   """
   return textfiles.read_splits(pattern, cuts, _read)
 

@@ -14,23 +14,18 @@ def load(
   num_classes: int | None = None,
   image_size: int | None = None,
 ) -> Dataset[Split]:
-  """Loads arrays into memory and completes their splits, see `Cuts`.
+  """Loads arrays with their labels, see `Cuts` for the splits.
 
   Args:
     source: `embedded:digits` (uint8 [n, 8, 8, 1], 0 to 16), `embedded:xor`
       (float32 [n, 4]: is exactly one of the first two bits set?), `tfds:NAME`
       (a prepared set) or `file:PATH.npz` (see `npz_arrays.read`).
-    cuts: how to cut missing splits.
-    num_classes: number of classes; by default that of the source.
-    image_size: side to which `tfds:` scales and crops its images.
-
-  Returns:
-    The data set; inputs uint8 or float32 [n, *shape], labels int32 [n].
+    cuts: for splits that the source lacks.
+    num_classes: number of classes; by default what the source says.
+    image_size: side to which the images of `tfds:` are scaled and cropped.
 
   Raises:
-    FileNotFoundError: the file does not exist.
-    ImportError: the package that provides the source is not installed.
-    ValueError: an argument or something in the data is invalid.
+    ValueError: an argument or something in the data is wrong.
   """
   read, rest = registry.find("arrays", source)
   for key, value in (("num_classes", num_classes), ("image_size", image_size)):

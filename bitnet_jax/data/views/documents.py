@@ -16,27 +16,23 @@ DOCUMENTS = ("lines", "paragraphs", "marked", "whole")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Documents(splits.Columns):
-  """The documents of a split.
-
-  Attributes:
-    texts: one or more, none of them empty.
-  """
+  """A split of documents, none of which is empty."""
 
   texts: list[str]
 
   @functools.cached_property
   def num_bytes(self) -> int:
-    """The number of bytes of UTF-8."""
+    """Bytes of UTF-8 of all texts."""
     return sum(len(text.encode()) for text in self.texts)
 
   @functools.cached_property
   def num_words(self) -> int:
-    """The number of words, separated by space."""
+    """Words of all texts, separated by whitespace."""
     return sum(len(text.split()) for text in self.texts)
 
   @functools.cached_property
   def num_lines(self) -> int:
-    """The number of lines; the last line of a text needs no line end."""
+    """Lines of all texts; the last one may lack its line feed."""
     return sum(
       text.count("\n") + (not text.endswith("\n")) for text in self.texts
     )
@@ -51,34 +47,26 @@ def load(
   column: str = "text",
   skip_empty: bool = False,
 ) -> Dataset[Documents]:
-  """Loads documents into memory and completes their splits.
-
-  Missing splits are cut from "train", "test" first. A cut takes random
-  documents, or the end of the text if there is only one document.
+  """Loads documents; their fingerprint is that of their content.
 
   Args:
-    source: `embedded:pydoc` (the help texts of Python, a document a topic),
-      `file:PATH`, where PATH ends in `.txt`, `.tsv` or `.jsonl`, optionally
-      compressed (`.gz`, `.xz`), and may have `{split}` for one file per split
-      (see `textfiles.find_splits`), or `tfds:NAME`, a prepared data set.
-    cuts: names of splits, and how to cut missing ones.
-    documents: what a document of a `.txt` file is: the "whole" file (the
-      default), each of its "lines", its "paragraphs" (separated by blank
-      lines), or "marked" (ended by a marker).
-    marker: end of a document if they are "marked"; a line feed before or after
-      it belongs to no document.
-    column: the text column of `.tsv`, `.jsonl` and `tfds:`.
-    skip_empty: whether to skip, and log, documents of only space, which are
-      errors otherwise.
-
-  Returns:
-    The documents; their fingerprint is that of their content.
+    source: `embedded:pydoc` (the help texts of Python, one document per topic),
+      `file:PATH`, where PATH ends in `.txt`, `.tsv` or `.jsonl` (see
+      `textfiles` for compressed files and `{split}`), or `tfds:NAME`, a
+      prepared set.
+    cuts: for names of splits, and for those that the source lacks: documents
+      drawn at random, or characters of its end if there is only one.
+    documents: what a document of a `.txt` is: the "whole" file with its blank
+      lines (the default), each of its "lines", "paragraphs" between blank
+      lines, or "marked" text in front of a marker.
+    marker: ends a document if they are "marked". Neither the line feed before
+      it nor the one after it belongs to a document.
+    column: of the text in `.tsv`, `.jsonl` and `tfds:`.
+    skip_empty: whether documents of only whitespace are left out, which is
+      logged, instead of being an error.
 
   Raises:
-    FileNotFoundError: the file does not exist.
-    ImportError: tensorflow-datasets is not installed.
-    ValueError: an argument or something in the data is invalid;
-      names the line.
+    ValueError: an argument or something in the data is wrong; names the line.
   """
   read, rest = registry.find("documents", source)
   if documents is not None:

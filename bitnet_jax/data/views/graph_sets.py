@@ -13,13 +13,7 @@ MOST_NODES = 2**20  # of a graph without features
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GraphSplit(splits.Columns):
-  """The graphs of a split.
-
-  Attributes:
-    graphs: the graphs.
-    labels: int32 [n], the class of each.
-    names: the name of each, for messages.
-  """
+  """A split of graphs, with int32 labels [n], and names for messages."""
 
   graphs: list[graphs.Graph]
   labels: np.ndarray
@@ -34,28 +28,23 @@ def load(
   num_classes: int | None = None,
   row_normalize: bool = False,
 ) -> Dataset[GraphSplit]:
-  """Loads a set of graphs into memory and completes its splits, see `Cuts`.
+  """Loads graphs with labels, see `Cuts` for the splits.
 
-  The members of a graph are `edges`, integers [m, 2], undirected; `label`, an
-  integer; and features, see `npz_graphs.features`, or else `num_nodes`, which
-  is at most `MOST_NODES`: then the degree of each node becomes its features,
-  see `graphs.degree_features`.
+  A graph has `edges`, integers [m, 2], undirected; `label`, an integer; and
+  features, see `npz_graphs.features`. Without features it has `num_nodes`, at
+  most `MOST_NODES`, and the degrees of nodes become their features, see
+  `graphs.degree_features`.
 
   Args:
     source: `embedded:graphs` (which of four random generators made a graph? see
-      `random_graphs.draw`) or `file:FOLDER` (see `npz_graphs.read_folder`).
-    cuts: how to cut missing splits.
-    max_degree: largest degree that has a feature.
+      `random_graphs`) or `file:FOLDER` (see `npz_graphs.read_folder`).
+    cuts: for splits that the source lacks.
+    max_degree: largest degree that has a feature of its own.
     num_classes: number of classes; by default the largest label + 1.
-    row_normalize: whether each node's features are divided by their sum.
-
-  Returns:
-    The set.
+    row_normalize: whether the features of a node are divided by their sum.
 
   Raises:
-    FileNotFoundError: the folder does not exist.
-    ImportError: the package that provides the source is not installed.
-    ValueError: an argument or something in the data is invalid.
+    ValueError: an argument or something in the data is wrong.
   """
   read, rest = registry.find("graphs", source)
   source_tables = read(rest, cuts)

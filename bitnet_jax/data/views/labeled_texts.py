@@ -16,7 +16,7 @@ from bitnet_jax.data.splits import Dataset
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabeledTexts(splits.Columns):
-  """The labeled texts of a split.
+  """A split of texts with labels.
 
   Attributes:
     texts: one or two columns, each a list of n texts.
@@ -36,35 +36,26 @@ def load(
   regression: bool = False,
   class_names: Sequence[str] = (),
 ) -> Dataset[LabeledTexts]:
-  """Loads texts and their labels into memory and completes their splits.
+  """Loads texts with labels; their fingerprint is that of their content.
 
-  A split whose labels are all -1, which marks unpublished labels, is left out,
-  which is logged, unless "train" has -1 too. Missing splits are cut from
-  "train", see `Cuts`.
+  Hidden labels are written as -1. A split with only such labels is left out,
+  which is logged, unless -1 is a label of "train".
 
   Args:
-    source: `embedded:docstrings`, Python's docstrings by module; `file:PATH` of
-      a `.tsv` file with a header or a `.jsonl` file, optionally compressed
-      (`.gz`, `.xz`), which may have `{split}` for one file per split (see
-      `textfiles.find_splits`); `textgcn:FOLDER/NAME.clean` (see
-      `textgcn.read`); or `tfds:NAME`, a prepared data set.
-    cuts: names of splits, and how to cut missing ones.
-    columns: one or two text columns; required by `file:`, and by `tfds:` except
-      for `glue/*`.
-    label: the column of the labels.
+    source: `embedded:docstrings` (of Python's library, by module), `file:PATH`
+      of a `.tsv` with a header or of a `.jsonl` (see `textfiles` for compressed
+      files and `{split}`), `textgcn:FOLDER/NAME.clean` (see `textgcn.read`), or
+      `tfds:NAME`, a prepared set.
+    cuts: for names of splits, and for those that the source lacks.
+    columns: of the texts, one or two; required for `file:`, and for `tfds:`
+      except `glue/*`.
+    label: column of the labels.
     regression: whether labels are numbers.
-    class_names: names of the classes in their order; by default those of the
-      set, or else the labels of "train", sorted, as integers if they are.
-
-  Returns:
-    The data set, without classes if labels are numbers; its fingerprint is that
-    of its content.
+    class_names: of the classes in their order; by default those of the set,
+      else the labels of "train", sorted, as integers if they all are.
 
   Raises:
-    FileNotFoundError: the file does not exist.
-    ImportError: tensorflow-datasets is not installed.
-    ValueError: an argument or something in the data is invalid;
-      names the line.
+    ValueError: an argument or something in the data is wrong; names the line.
   """
   choices.check(len(columns), (0, 1, 2), key="number of columns")
   read, rest = registry.find("labeled texts", source)

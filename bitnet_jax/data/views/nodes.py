@@ -14,15 +14,15 @@ _SPLITS = {"train": "train_idx", "valid": "val_idx", "test": "test_idx"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NodeDataset:
-  """One graph, with nodes to train on and others to test on.
+  """One graph whose nodes are split for training and evaluation.
 
   Attributes:
     graph: the whole graph.
-    labels: int32 [n], the class of each node; 0 if it is unknown.
-    has_label: bool [n], whether the class is known.
-    splits: int32 numbers of nodes by split, among "train", "valid", "test".
+    labels: int32 [n], the class of each node; 0 where it is not known.
+    has_label: bool [n], whether it is known.
+    splits: int32 indices of nodes by split, among "train", "valid", "test".
     num_classes: labels are in [0, num_classes).
-    fingerprint: identifies the data by content or version, never by location.
+    fingerprint: identifies the data by content or version.
   """
 
   graph: graphs.Graph
@@ -41,36 +41,28 @@ def load(
   num_classes: int | None = None,
   row_normalize: bool = False,
 ) -> NodeDataset:
-  """Loads a graph into memory.
+  """Loads a graph; features are sparse if those of the source are.
 
-  The members of a graph are `edges`, integers [m, 2], undirected; `labels`,
-  integers [n]; the features, see `npz_graphs.features`; optionally `has_label`,
-  bool [n]; and optionally `train_idx`, `val_idx`, `test_idx`, the numbers of
-  the nodes of each split. Others do not count.
-
-  Splits of the source are used as they are. Without any, they are drawn
-  depending on labels and seed only: a number of nodes of each class for
-  training, then a fraction of the others, stratified by class, for validation,
-  and the rest for testing.
+  A graph has `edges`, integers [m, 2], undirected; `labels`, integers [n];
+  features, see `npz_graphs.features`; optionally `has_label`, bool [n]; and
+  optionally `train_idx`, `val_idx`, `test_idx`, the nodes of each split. If it
+  has no splits, they are drawn: first `train_per_class` nodes of each class for
+  "train", then `valid_fraction` of the others, stratified by class, for
+  "valid", and the rest for "test".
 
   Args:
     source: `embedded:karate` (34 members of a club that broke into two),
       `file:PATH.npz`, or `tfds:planetoid/NAME` (Cora, CiteSeer or PubMed, see
       `planetoid_tfds`).
-    cuts: `valid_fraction` and `split_seed` of the draw for a source without
-      splits, and `data_dir`; others do not apply.
-    train_per_class: training nodes of a class, for a source without splits.
+    cuts: `valid_fraction` and `split_seed` of this draw, and `data_dir`; the
+      other fields do not apply.
+    train_per_class: training nodes of each class.
     num_classes: number of classes; by default the largest label + 1.
-    row_normalize: whether each node's features are divided by their sum.
-
-  Returns:
-    The data set; features are sparse if those of the source are.
+    row_normalize: whether the features of a node are divided by their sum.
 
   Raises:
-    FileNotFoundError: the file does not exist.
-    ImportError: the package that provides the source is not installed.
-    ValueError: an argument or something in the data is invalid; names
-      file, member and index.
+    ValueError: an argument or something in the data is wrong; names file,
+      member and index.
   """
   read, rest = registry.find("a graph", source)
   found = read(rest, cuts)
@@ -80,13 +72,8 @@ def load(
   labels = splits.check_labels(
     dataset.labels, num_classes=num_classes, where=f"{source}: labels"
   )
-  own_splits = dataset.splits or draw_splits(
-    labels,
-    dataset.has_label,
-    train_per_class=train_per_class,
-    valid_fraction=cuts.valid_fraction,
-    seed=cuts.split_seed,
-    where=source,
+  own_splits = dataset.splits or _draw_splits(
+    labels, dataset.has_label, cuts, train_per_class, source
   )
   splits.warn_of_absent(
     labels[own_splits["train"]], num_classes=num_classes, where=source
@@ -107,14 +94,12 @@ def load(
 def make_dataset(
   members: Mapping[str, np.ndarray], *, where: str
 ) -> NodeDataset:
-  """Makes a data set of the members of a graph, see `load`.
+  """Returns the data set of the members of a graph, see `load`.
 
-  Returns:
-    The data set, its labels not checked yet, without splits if there are none
-    and without a fingerprint.
+  It has no fingerprint, perhaps no splits, and labels that are not checked yet.
 
   Raises:
-    ValueError: a member is missing or invalid.
+    ValueError: a member is missing or wrong.
   """
   npz.check_members(members, "edges", "labels", where=where)
   features = npz_graphs.features(members, where=where)
@@ -182,25 +167,14 @@ def _read_splits(members, has_label, where):
   return {key: nodes.astype(np.int32) for key, nodes in found.items()}
 
 
-def draw_splits(
-  labels: np.ndarray,
-  has_label: np.ndarray,
-  *,
-  train_per_class: int | None,
-  valid_fraction: float,
-  seed: int,
-  where: str,
-) -> dict[str, np.ndarray]:
-  """Draws the nodes of each split, see `load`.
-
-  Raises:
-    ValueError: ``train_per_class`` is missing, or a class has too few nodes.
-  """
+def _draw_splits(labels, has_label, cuts, train_per_class, where):
+  """Returns the nodes of each split; a ValueError if a class has too few."""
   if train_per_class is None:
     raise ValueError(
       f"{where} has no splits; train_per_class must say how many nodes of each"
       " class are for training"
     )
+  seed = cuts.split_seed
   known = np.flatnonzero(has_label).astype(np.int32)
   nodes = np.random.default_rng(seed).permutation(known)
   train = []
@@ -215,6 +189,6 @@ def draw_splits(
   train = np.sort(np.concatenate(train))
   others = np.setdiff1d(known, train)
   rest = splits.Split(inputs=others, labels=labels[others])
-  test, valid = splits.cut(rest, fraction=valid_fraction, seed=seed)
+  test, valid = splits.cut(rest, fraction=cuts.valid_fraction, seed=seed)
   found = {"train": train, "valid": valid.inputs, "test": test.inputs}
   return {key: nodes for key, nodes in found.items() if len(nodes)}

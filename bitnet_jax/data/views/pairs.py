@@ -1,4 +1,4 @@
-"""Loads pairs of source and target texts, for translation."""
+"""Pairs of texts: the input of a model, and the output it should write."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,12 +10,7 @@ from bitnet_jax.data.splits import Dataset
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pairs(splits.Columns):
-  """The pairs of a split.
-
-  Attributes:
-    sources: n source texts.
-    targets: n target texts.
-  """
+  """A split of pairs: texts that are read, and texts that are written."""
 
   sources: list[str]
   targets: list[str]
@@ -27,26 +22,20 @@ def load(
   *,
   languages: Sequence[str] = (),
 ) -> Dataset[Pairs]:
-  """Loads pairs of texts into memory and completes their splits, see `Cuts`.
+  """Loads pairs of texts; their fingerprint is that of their content.
 
   Args:
-    source: `file:PATH`, where PATH has `{lang}` for one file per language with
-      matching lines, or ends in `.tsv` or `.jsonl` with one column per
-      language; optionally compressed (`.gz`, `.xz`), and with `{split}` for one
-      file per split (see `textfiles.find_splits`). Or `tfds:NAME`, a prepared
-      data set with one column per language.
-    cuts: names of splits, and how to cut missing ones.
-    languages: source and target language: the names in place of `{lang}`, or
-      the columns. For `tfds:` the default is that of the data set.
-
-  Returns:
-    The pairs; their fingerprint is that of their content.
+    source: `file:PATH`, where PATH has `{lang}` for one file per language, with
+      line k of one translated in line k of the other, or ends in `.tsv` or
+      `.jsonl` with one column per language; or `tfds:NAME`, a prepared set. See
+      `textfiles` for compressed files and `{split}`.
+    cuts: for names of splits, and for those that the source lacks.
+    languages: of the input and the output: the values of `{lang}`, or the
+      columns. By default what a set of `tfds:` says.
 
   Raises:
-    FileNotFoundError: the file does not exist.
-    ImportError: tensorflow-datasets is not installed.
-    ValueError: an argument or something in the data is invalid, as
-      two files with different numbers of lines; names file and line.
+    ValueError: an argument or something in the data is wrong; names file and
+      line.
   """
   read, rest = registry.find("pairs of texts", source)
   is_file = source.startswith("file:")
