@@ -49,7 +49,7 @@ _KINDS = "biufcUS"  # numbers, truths and strings
 
 
 class Archive(Mapping[str, np.ndarray]):
-  """The arrays of an open file by name, each read when it is needed.
+  """The arrays of an open file by name, read lazily.
 
   Attributes:
     file: the path of the file, for messages.
@@ -87,7 +87,7 @@ class Archive(Mapping[str, np.ndarray]):
     return name in self._infos
 
   def __getitem__(self, name: str) -> np.ndarray:
-    """Reads an array of numbers, truths or strings.
+    """Reads an array of numbers, booleans or strings.
 
     Raises:
       KeyError: there is no such member.

@@ -94,7 +94,7 @@ class Table(_Rows):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Records(_Rows):
-  """Examples that are read one by one, when they are needed.
+  """A table whose examples are read lazily.
 
   Attributes:
     records: a sequence of mappings from column to value.
