@@ -218,7 +218,7 @@ def _backward(spec, residuals, g):
   x, w, x_mask, w_mask, tokens, wanted, g_key = residuals
   if isinstance(g, SymbolicZero):
     return (None,) * 6
-  x_token, w_token, bias_token = tokens
+  x_token, w_token, _ = tokens
   x_wanted, w_wanted, bias_wanted = (p is not None for p in wanted)
   if compute.on_cpu():
     # Otherwise XLA stores the floats and quantizes again in each product.
@@ -231,13 +231,8 @@ def _backward(spec, residuals, g):
   w_dtype = (g if w_token is None else w_token).dtype
   # The codes of either operand are a factor of the gradient by the other.
   gs = tuple(
-    _refuse_derivatives(g, token)
-    if is_wanted and isinstance(other, QTensor)
-    else g
-    for is_wanted, other, token in (
-      (x_wanted, w, w_token),
-      (w_wanted, x, x_token),
-    )
+    _refuse_derivatives(g, token) if refused and isinstance(a, QTensor) else g
+    for refused, a, token in ((x_wanted, w, w_token), (w_wanted, x, x_token))
   )
   dx, dw = transpose(spec, gs, x, w, w_dtype, g_key)
   db = None
@@ -247,19 +242,15 @@ def _backward(spec, residuals, g):
         scale = operand.scale
         g = g * (along_last(scale, g) if operand is w else scale)
     db = jnp.sum(g, tuple(range(g.ndim - 1)))
-  gradients = (
-    _masked(d, mask).astype(token.dtype) if is_wanted else None
-    for d, mask, token, is_wanted in (
-      (dx, x_mask, x_token, x_wanted),
-      (dw, w_mask, w_token, w_wanted),
-      (db, None, bias_token, bias_wanted),
-    )
-  )
+  gradients: list[Any] = [dx, dw, db]
+  for i, mask in enumerate((x_mask, w_mask, None)):
+    if wanted[i] is None:
+      gradients[i] = None
+      continue
+    if mask is not None:
+      gradients[i] = jnp.where(mask, gradients[i], 0)
+    gradients[i] = gradients[i].astype(tokens[i].dtype)
   return *gradients, None, None, None
-
-
-def _masked(gradient, mask):
-  return gradient if mask is None else jnp.where(mask, gradient, 0)
 
 
 def _transpose_floats(spec, gs, x, w, w_dtype, g_key):
@@ -281,11 +272,12 @@ def _transpose_floats(spec, gs, x, w, w_dtype, g_key):
     w_values, g_of_x = w.codes, g_of_x * along_last(w.scale, g_of_x)
   if not isinstance(w_values, QTensor):
     w_values = w_values.astype(dtype)
-  dx = _by_input(spec, g_of_x.astype(dtype), w_values, x, dtype)
+  product, g_of_x = spec.product, g_of_x.astype(dtype)
+  dx = _gradient(spec, product.by_input, g_of_x, w_values, x, dtype)
   if isinstance(x, QTensor) and spec.recipe.backward == "bfloat16":
     g, x = g * x.scale, x.codes  # Codes are exact in it; multiples are not.
-  x = x if isinstance(x, QTensor) else x.astype(dtype)
-  return dx, _by_weight(spec, g.astype(dtype), x, w, w_dtype)
+  x, g = x if isinstance(x, QTensor) else x.astype(dtype), g.astype(dtype)
+  return dx, _gradient(spec, product.by_weight, g, x, w, w_dtype)
 
 
 def _transpose_codes(spec, gs, x, w, w_dtype, g_key):
@@ -311,38 +303,26 @@ def _transpose_codes(spec, gs, x, w, w_dtype, g_key):
     axes=spec.token_axes(g_of_x.ndim),
     key=x_key,
   )
-  dx = _by_input(spec, tokens.qvalue, w.qvalue, x, jnp.int8)
+  product = spec.product
+  dx = _gradient(spec, product.by_input, tokens.codes, w.codes, x, jnp.int8)
   outputs = GRADIENT.quantize(
     g * x.scale, axes=tuple(range(g.ndim - 1)), key=w_key
   )
-  dw = _by_weight(spec, outputs.qvalue, x.qvalue, w, jnp.int8)
+  dw = _gradient(spec, product.by_weight, outputs.codes, x.codes, w, jnp.int8)
   return dx * tokens.scale, dw * along_last(outputs.scale, dw)
 
 
-def _by_input(spec, g, w, x, dtype):
-  """Returns the gradient by ``x``, sharded as that is."""
+def _gradient(spec, operation, g, other, like, dtype):
+  """Runs the operation, whose result is like an operand and sharded as that."""
   weights = spec.recipe.weights
-  options = spec.options(
-    precision=spec.precision,
-    ternary=weights is not None and weights.largest_code == 1,
-  )
+  ternary = weights is not None and weights.largest_code == 1
+  options = spec.options(precision=spec.precision, ternary=ternary)
 
-  def gradient(g, w, x):
-    return spec.product.by_input(g, w, x=shape_like(x, dtype), **options)
+  def run(g, other, like):
+    return operation(g, other, like=shape_like(like, dtype), **options)
 
-  x = x.codes if isinstance(x, QTensor) else x
-  return call_sharded_like(x, gradient, g, w, x)
-
-
-def _by_weight(spec, g, x, w, dtype):
-  """Returns the gradient by ``w``, likewise."""
-  options = spec.options(precision=spec.precision)
-
-  def gradient(g, x, w):
-    return spec.product.by_weight(g, x, w=shape_like(w, dtype), **options)
-
-  w = w.codes if isinstance(w, QTensor) else w
-  return call_sharded_like(w, gradient, g, x, w)
+  like = like.codes if isinstance(like, QTensor) else like
+  return call_sharded_like(like, run, g, other, like)
 
 
 straight_through_product.defvjp(_forward, _backward, symbolic_zeros=True)

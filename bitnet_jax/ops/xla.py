@@ -100,10 +100,10 @@ def dot_by_weight(
 
 
 def dot_by_weight_like(
-  g: Array, x: Array | QTensor, *, w: jax.ShapeDtypeStruct, **options: Any
+  g: Array, x: Array | QTensor, *, like: jax.ShapeDtypeStruct, **options: Any
 ) -> Array:
-  """Sums over devices in bfloat16, if that is the dtype of ``w``."""
-  dtype = w.dtype if w.dtype == jnp.bfloat16 else None
+  """Sums over devices in bfloat16, if that is the dtype of ``like``."""
+  dtype = like.dtype if like.dtype == jnp.bfloat16 else None
   return dot_by_weight(g, x, dtype=dtype, **options)
 
 

@@ -94,7 +94,7 @@ def conv_by_input(
   g: Array,
   w: Array | QTensor,
   *,
-  x: jax.ShapeDtypeStruct,
+  like: jax.ShapeDtypeStruct,
   window: Window,
   precision: Any,
   in_float32: bool = False,
@@ -105,7 +105,7 @@ def conv_by_input(
   Args:
     g: cotangent of the outputs; or its int8 codes.
     w: weights, or codes with a single scale.
-    x: what the result is like.
+    like: what the result is like.
     window: how it moves.
     precision: of the products.
     in_float32: whether floats of all dtypes become float32, as codes do.
@@ -116,7 +116,7 @@ def conv_by_input(
   g, w = (_as_floats(a, in_float32) for a in (g, w))
   options = {"window": window, "precision": precision, "dtype": g.dtype}
   (dx,) = jax.linear_transpose(
-    lambda x: conv(x, w, **options), x.update(dtype=g.dtype)
+    lambda x: conv(x, w, **options), like.update(dtype=g.dtype)
   )(g)
   return dx if scale is None else dx * scale
 
@@ -125,17 +125,18 @@ def conv_by_weight(
   g: Array,
   x: Array | QTensor,
   *,
-  w: jax.ShapeDtypeStruct,
+  like: jax.ShapeDtypeStruct,
   window: Window,
   precision: Any,
   in_float32: bool = False,
+  **_: Any,
 ) -> Array:
   """Transposes a convolution by its weights; see ``conv_by_input``.
 
   Args:
     g: cotangent of the outputs; or its int8 codes.
     x: input, or its codes.
-    w: what the result is like.
+    like: what the result is like.
     window: how it moves.
     precision: of the products.
     in_float32: see ``conv_by_input``.
@@ -145,7 +146,7 @@ def conv_by_weight(
   x = x.dequantize() if is_codes else _as_floats(x, in_float32)
   options = {"window": window, "precision": precision, "dtype": g.dtype}
   (dw,) = jax.linear_transpose(
-    lambda w: conv(x.astype(g.dtype), w, **options), w.update(dtype=g.dtype)
+    lambda w: conv(x.astype(g.dtype), w, **options), like.update(dtype=g.dtype)
   )(g)
   return dw
 
@@ -159,16 +160,17 @@ def by_tap(
   g: Array,
   x: Array | QTensor,
   *,
-  w: jax.ShapeDtypeStruct,
+  like: jax.ShapeDtypeStruct,
   window: Window,
   contract: Callable[[Array, Array], Array],
+  **options: Any,
 ) -> Array:
   """Returns the gradient by the weights, one position in the window at a time.
 
   Args:
     g: cotangent of the outputs, or its codes.
     x: input, or its codes.
-    w: what the result is like.
+    like: what the result is like.
     window: how it moves.
     contract: maps the rows of g and what one position meets, both
       [rows, channels], to the part of the result at that position.
@@ -176,7 +178,7 @@ def by_tap(
   g = _as_floats(g, in_float32=False)
   if isinstance(x, QTensor):
     g, x = g * x.scale, x.codes
-  sizes = w.shape[:-2]
+  sizes = like.shape[:-2]
   dilations = window.dilations(len(sizes))
   pads = [
     (low, high, dilation - 1)
@@ -203,7 +205,7 @@ def by_tap(
     return None, contract(g_rows, seen.reshape(-1, x.shape[-1]))
 
   _, taps = jax.lax.scan(tap, None, jnp.arange(math.prod(sizes)))
-  return taps.reshape(w.shape)
+  return taps.reshape(like.shape)
 
 
 def is_grouped(g: Array, x: Any, *, window: Window, **_: Any) -> bool:

@@ -217,7 +217,7 @@ def looked_up() -> Iterator[Case]:
 
     def gradient(g, w, c_in=c_in):
       x = jax.ShapeDtypeStruct((*g.shape[:-1], c_in), g.dtype)
-      return lowering.CONV_BY_INPUT(g, w, x=x, window=SAME, precision=None)
+      return lowering.CONV_BY_INPUT(g, w, like=x, window=SAME, precision=None)
 
     name = f"{batch} x {side}x{side}, {c_in} to {c_out}"
     yield _beside_xla(f"input gradient, {name}", gradient, g, w)
@@ -233,7 +233,7 @@ def summed() -> Iterator[Case]:
     def by_xla(x, scale, g):
       q = QTensor(x, scale)
       w = jax.ShapeDtypeStruct((x.shape[-1], g.shape[-1]), g.dtype)
-      return lowering.DOT_BY_WEIGHT(g, q, w=w, precision=None)
+      return lowering.DOT_BY_WEIGHT(g, q, like=w, precision=None)
 
     def by_kernel(x, scale, g):
       return kernels.transposed_dot(x, scale[:, 0], g)
@@ -255,7 +255,7 @@ def summed() -> Iterator[Case]:
 
     def gradient(g, x, c_in=c_in, c_out=c_out):
       w = jax.ShapeDtypeStruct((3, 3, c_in, c_out), g.dtype)
-      return lowering.CONV_BY_WEIGHT(g, x, w=w, window=SAME, precision=None)
+      return lowering.CONV_BY_WEIGHT(g, x, like=w, window=SAME, precision=None)
 
     name = f"{batch} x {side}x{side}, {c_in} to {c_out}"
     yield _beside_xla(f"weight gradient, {name}", gradient, g, x)

@@ -45,8 +45,8 @@ def norm_options(**options):
 
 X, DX = whole(2, 8, 8, 18), like(2, 8, 8, 18)
 G = whole(2, 8, 8, 20)
-BY_INPUT = {"x": like(4, 20, 32), "window": None, "precision": None}
-BY_WEIGHT = {"w": like(160, 24), "window": None, "precision": None}
+BY_INPUT = {"like": like(4, 20, 32), "window": None, "precision": None}
+BY_WEIGHT = {"like": like(160, 24), "window": None, "precision": None}
 OF_CONV = {"window": SAME, "precision": None}
 # Operands and options of each operation; an entry takes one of them at least.
 CALLS = {
@@ -68,14 +68,14 @@ CALLS = {
   ],
   "conv": [((X, whole(3, 3, 18, 20)), OF_CONV | {"dtype": None})],
   "conv_by_input": [
-    ((G, scaled(codes(3, 3, 18, 20), 1, 1, 1, 1)), OF_CONV | {"x": DX}),
+    ((G, scaled(codes(3, 3, 18, 20), 1, 1, 1, 1)), OF_CONV | {"like": DX}),
   ],
   "conv_by_weight": [
     (
       (G, scaled(codes(2, 8, 8, 128, largest=99), 2, 1, 1, 1)),
-      OF_CONV | {"w": like(3, 3, 128, 20)},
+      OF_CONV | {"like": like(3, 3, 128, 20)},
     ),
-    ((G, X), OF_CONV | {"w": like(3, 3, 9, 20), "window": GROUPS}),
+    ((G, X), OF_CONV | {"like": like(3, 3, 9, 20), "window": GROUPS}),
   ],
   "quantize_rows": [
     ((whole(6, 40),), norm_options(quantizer=RECIPES["b158"].acts)),

@@ -46,9 +46,11 @@ def looks_up(g: Array, w: Any, *, window: Window, **options: Any) -> bool:
   )
 
 
-def look_up(g: Array, w: QTensor, *, x: Any, window: Window, **_: Any) -> Array:
+def look_up(
+  g: Array, w: QTensor, *, like: Any, window: Window, **_: Any
+) -> Array:
   """Looks up the sums of the gradient by x."""
-  batch, *space, c_in = x.shape
+  batch, *space, c_in = like.shape
   sizes, outputs = w.shape[:-2], g.shape[1:-1]
   dx = kernels.ternary_conv_transpose(
     g.reshape(batch, math.prod(outputs), w.shape[-1]),
@@ -57,7 +59,7 @@ def look_up(g: Array, w: QTensor, *, x: Any, window: Window, **_: Any) -> Array:
     places(window, space, outputs, sizes),
     size=math.prod(space),
   )
-  return dx.reshape(x.shape)
+  return dx.reshape(like.shape)
 
 
 def sums_up(g: Array, x: Any, *, window: Window, **_: Any) -> bool:
@@ -66,17 +68,19 @@ def sums_up(g: Array, x: Any, *, window: Window, **_: Any) -> bool:
   return one_group and dot.sums_up(g, x, min_columns=MIN_CHANNELS_SUMMED)
 
 
-def sum_up(g: Array, x: QTensor, *, w: Any, window: Window, **_: Any) -> Array:
+def sum_up(
+  g: Array, x: QTensor, *, like: Any, window: Window, **_: Any
+) -> Array:
   """Sums the gradient by w as integers."""
   batch, *space, c_in = x.shape
-  sizes, outputs = w.shape[:-2], g.shape[1:-1]
+  sizes, outputs = like.shape[:-2], g.shape[1:-1]
   dw = kernels.transposed_conv(
     x.codes.reshape(batch, math.prod(space), c_in),
     x.scale.reshape(-1).astype(jnp.float32),
     g.reshape(batch, math.prod(outputs), g.shape[-1]),
     places(window, space, outputs, sizes),
   )
-  return dw.reshape(w.shape)
+  return dw.reshape(like.shape)
 
 
 def places(
@@ -109,13 +113,15 @@ def places(
   return found
 
 
-def goes_by_tap(g: Array, x: Any, *, w: Any, window: Window, **_: Any) -> bool:
+def goes_by_tap(
+  g: Array, x: Any, *, like: Any, window: Window, **_: Any
+) -> bool:
   """Whether the weight gradient goes by tap.
 
   XLA's convolution with the shapes of a weight gradient takes two to three
   times as long.
   """
-  return window.groups == 1 and w.shape[-2] >= MIN_CHANNELS_BY_TAP
+  return window.groups == 1 and like.shape[-2] >= MIN_CHANNELS_BY_TAP
 
 
 def is_copied_by_tap(g: Array, x: Any, **options: Any) -> bool:
@@ -129,18 +135,19 @@ def by_tap(
   g: Array,
   x: Any,
   *,
-  w: Any,
+  like: Any,
   window: Window,
   precision: Any,
   dot_by_weight: Callable[..., Array],
   copied: bool,
+  **_: Any,
 ) -> Array:
   """Goes by tap, with one product of matrices for each.
 
   Args:
     g: cotangent of the outputs.
     x: input.
-    w: what the result is like.
+    like: what the result is like.
     window: how it moves.
     precision: of the products.
     dot_by_weight: the operation.
@@ -151,7 +158,7 @@ def by_tap(
     seen = seen if copied else seen.astype(g.dtype)
     # A barrier, since XLA makes it slow when it fuses what follows.
     seen = jax.lax.optimization_barrier(seen)
-    like = jax.ShapeDtypeStruct(w.shape[-2:], jnp.float32)
-    return dot_by_weight(g, seen, w=like, precision=precision)
+    of_tap = jax.ShapeDtypeStruct(like.shape[-2:], jnp.float32)
+    return dot_by_weight(g, seen, like=of_tap, precision=precision)
 
-  return xla_conv.by_tap(g, x, w=w, window=window, contract=contract)
+  return xla_conv.by_tap(g, x, like=like, window=window, contract=contract)

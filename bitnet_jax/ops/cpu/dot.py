@@ -74,11 +74,11 @@ def looks_up(g: Array, w: Any, *, ternary: bool = True, **_: Any) -> bool:
 
 
 def look_up(
-  g: Array, w: QTensor, *, x: jax.ShapeDtypeStruct, **_: Any
+  g: Array, w: QTensor, *, like: jax.ShapeDtypeStruct, **_: Any
 ) -> Array:
   """Looks up the sums of the gradient by x."""
   scale = w.scale.reshape(()).astype(jnp.float32)
-  return kernels.ternary_dot(xla.flat(g), w.codes, scale).reshape(x.shape)
+  return kernels.ternary_dot(xla.flat(g), w.codes, scale).reshape(like.shape)
 
 
 def sums_up(

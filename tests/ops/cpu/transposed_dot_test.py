@@ -60,7 +60,7 @@ def test_sums_are_as_good_as_those_of_float32(spread, times, one_device):
   def by_layer(*args):
     q = QTensor(args[0], args[1][:, None])
     like = jax.ShapeDtypeStruct((48, 64), jnp.float32)
-    return lowering.DOT_BY_WEIGHT(args[2], q, w=like, precision=None)
+    return lowering.DOT_BY_WEIGHT(args[2], q, like=like, precision=None)
 
   assert kernel_calls(by_layer, codes, scale, x) == 1
   of_kernel = error(jax.jit(by_layer)(codes, scale, x))
