@@ -1,4 +1,4 @@
-"""The only training loop there is, and what it is made of."""
+"""Training: the loop, its state and step, tasks, optimizers, run folders."""
 
 from bitnet_jax import extras
 

@@ -1,4 +1,4 @@
-"""From a config to an experiment, with every check that precedes training."""
+"""Builds an experiment from a config, with all checks before training."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def build(
   folder: PathLike | None = None,
   devices: Sequence[jax.Device] | None = None,
 ) -> Experiment:
-  """Builds an experiment, making every check that can be made before training.
+  """Builds an experiment, with every check that is possible before training.
 
   Args:
     config: nested dict, as a config file or a ``config.json`` gives it.
@@ -53,7 +53,7 @@ def build(
   full_graph = TASKS[settings.task.name].full_graph
   settings.check_batch(1 if full_graph else batch_shards(mesh))
   settings.quant.make_rules()
-  # Devices that are not here belong to no process of ours.
+  # Given devices are those of a topology, without processes.
   part = (0, 1) if devices else batch_part(mesh)
   earlier = teacher = None
   if settings.init_from is not None:

@@ -1,4 +1,4 @@
-"""Metrics of a split."""
+"""Evaluates a state on the batches of a split."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -28,10 +28,10 @@ def evaluate(
   Args:
     eval_step: jitted, see ``make_eval_step``.
     state: parameters and variables.
-    batches: of the split; the last one is padded and masked.
-    mesh: where the batches go.
-    key: for stochastic rounding, the same for each evaluation.
-    strength: of quantization; ``None`` is full quantization.
+    batches: batches of the split; the last one is padded and masked.
+    mesh: the devices.
+    key: random key of stochastic rounding, the same for each evaluation.
+    strength: strength of quantization; ``None`` is full quantization.
     full_graph: see ``place_batch``.
     between: called before each batch; may raise an error to stop.
   """

@@ -40,19 +40,19 @@ from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.distillation import Distillation
 from bitnet_jax.train.tasks.registry import TASKS
 
-_INIT, _TRAIN, _EVALUATE = range(3)  # What a key is folded with, by purpose.
+_INIT, _TRAIN, _EVALUATE = range(3)  # Folded into the seed's key, by purpose.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment(ModelSetup):
-  """Everything a run needs but its folder.
+  """Everything that a run needs except its folder.
 
   Attributes:
-    config: the resolved config: its length is in ``total_steps``.
+    config: the resolved config; its length is in ``total_steps``.
     data: the batches.
-    distillation: the task of training where there is a teacher.
-    earlier: the run whose parameters this one starts with, if any.
-    teacher: the run that this one learns from, if any.
+    distillation: the training task, if there is a teacher.
+    earlier: the run of a warm start, if any.
+    teacher: the run of a teacher, if any.
     total_steps: length of the run.
   """
 
@@ -69,7 +69,7 @@ class Experiment(ModelSetup):
 
   @property
   def fingerprint(self) -> str:
-    """Names data, vocabulary and the parameters of earlier runs."""
+    """The fingerprint of data, vocabulary and earlier runs."""
     return with_earlier(self.task.facts.fingerprint, self.earlier, self.teacher)
 
   @property
@@ -79,12 +79,12 @@ class Experiment(ModelSetup):
 
   @property
   def train_task(self) -> base.Task:
-    """The task whose loss is minimized."""
+    """The task that training minimizes the loss of."""
     return self.distillation or self.task
 
   @property
   def run_id(self) -> str:
-    """Names the run."""
+    """The hash of the run's identity."""
     return records.run_id(self.config, self.fingerprint)
 
   def optimizer(self) -> optax.GradientTransformation:
@@ -92,7 +92,7 @@ class Experiment(ModelSetup):
     return optim.make_optimizer(self.settings.optim, self.total_steps)
 
   def init(self) -> TrainState:
-    """Returns a fresh state."""
+    """Returns a freshly initialized state."""
     create, _ = self._made_init
     return create(self.key(_INIT))
 
@@ -109,7 +109,7 @@ class Experiment(ModelSetup):
     )
 
   def step_arguments(self) -> tuple[Any, ...]:
-    """Returns shapes, dtypes and shardings of what a train step takes.
+    """Returns shapes, dtypes and shardings of a train step's arguments.
 
     Its strength is ``None``, full quantization.
     """
@@ -127,32 +127,32 @@ class Experiment(ModelSetup):
     )
 
   def checkpoints(self, folder: pathlib.Path) -> Checkpoints:
-    """Returns those of a workdir, of which the best is fully quantized."""
+    """Returns the checkpoints of a run folder."""
     return checkpoints_of(self.settings, folder)
 
   def start(self) -> TrainState:
-    """Returns the state that training starts from."""
+    """Returns the initial state, with the parameters of a warm start."""
     state = self.init()
     if self.earlier is not None:
       state = warm_start(state, self.earlier)
     return state
 
   def train_step(self) -> TrainStep:
-    """Returns the jitted step, which takes its state over."""
+    """Returns the jitted step, which donates its state."""
     return self._jit_step(self._step)
 
   def train_steps(self) -> TrainStep | None:
-    """Returns several steps in one program, jitted likewise.
+    """Returns a jitted program of several steps, see ``make_train_steps``.
 
-    ``None`` where the settings ask for single steps, or where steps in one
-    program would be slow: XLA's CPU backend runs convolutions in a loop ten
-    times slower, and sums them in another order.
+    Returns ``None`` if the settings request single steps, or if several steps
+    in one program would be slow: XLA's CPU backend runs convolutions in a loop
+    ten times slower, and sums them in another order.
     """
     if self.settings.steps_per_dispatch == 1:
       return None
     if backend.current() == "cpu" and self._convolves():
       logging.warning(
-        "steps_per_dispatch is %d, but steps are taken one by one: on CPU,"
+        "steps_per_dispatch is %d, but steps run one by one: on CPU,"
         " convolutions are slow in a loop",
         self.settings.steps_per_dispatch,
       )
@@ -162,14 +162,14 @@ class Experiment(ModelSetup):
     )
 
   def _sparse_adam(self):
-    """Returns what updates an embedding by the rows in use, if anything.
+    """Returns the sparse optimizer of an embedding table, if it applies.
 
-    Not on several devices, where processes may read a row more than once, nor
-    where the optimizer is reset, which is for all rows at once.
+    It does not apply on several devices, where processes may read a row more
+    than once, nor if the optimizer is reset, which concerns all rows at once.
     """
     resets_at = self.settings.quant.phase_in.resets_at
     name = self.task.sparse_param
-    # A teacher with an embedding of its own reads other rows.
+    # A teacher with its own embedding table reads other rows.
     if name is None or self.distillation is not None:
       return None
     if self.mesh.size > 1 or resets_at is not None:
@@ -189,9 +189,10 @@ class Experiment(ModelSetup):
     )
 
   def kernels(self) -> dict[str, Any]:
-    """Returns which kernels are quantized once a step, and how they are split.
+    """Returns the layers to quantize once a step, and their shardings.
 
-    Two arguments of ``shared_codes`` and of what makes steps.
+    They are arguments of ``shared_codes``, ``make_train_step`` and
+    ``make_eval_step``.
     """
     shardings = None
     if self.mesh.shape[GATHERED_AXIS] > 1:
@@ -199,10 +200,10 @@ class Experiment(ModelSetup):
     return {"layers": self.layers, "shardings": shardings}
 
   def _jit_step(self, make: Callable[[base.Task], TrainStep]) -> TrainStep:
-    """Jits what is made of the task.
+    """Jits the step that ``make`` returns for the training task.
 
-    The variables of a teacher are an argument of the program: constants would
-    be copied into it.
+    The variables of a teacher are an argument of the program, because constants
+    would be copied into it.
     """
     _, shardings = self._made_init
     out = (shardings, self._everywhere)
@@ -238,11 +239,11 @@ class Experiment(ModelSetup):
 
   @functools.cached_property
   def _made_init(self):
-    """What creates a state, and its shardings; traces the model, so once."""
+    """The function that creates a state, and its shardings; cached."""
     return make_init(self.task.init, self.optimizer(), self.mesh, self.rules)
 
   def speed(self) -> Speed:
-    """Returns what measures a run; operations are counted for known chips."""
+    """Returns the speed counter; it counts operations on known chips only."""
     counted = None
     if chips.find(self.mesh.devices.flat[0].device_kind) is not None:
       with self.activate():
@@ -260,8 +261,8 @@ class Experiment(ModelSetup):
   ) -> Callable[[str, TrainState], dict[str, float]]:
     """Returns a function from a split's name and a state to its metrics.
 
-    A state is evaluated with the strength of quantization that its next update
-    would have. ``between``: see ``evaluate``.
+    A state is evaluated with the strength of its next update. For ``between``
+    see ``evaluate``.
     """
     key = self.key(_EVALUATE)
     phase_in = self.settings.quant.phase_in
@@ -287,7 +288,7 @@ class Experiment(ModelSetup):
     return run
 
   def score(self, split: str, state: TrainState) -> dict[str, float]:
-    """Returns the scores of what the model writes for a split but "train"."""
+    """Returns the scores of generated text; none for "train"."""
     if self.data.score is None or split == "train":
       return {}
     variables = {"params": state.params, **state.variables}

@@ -24,7 +24,7 @@ from bitnet_jax.train.state import TrainState
 
 
 class Hook(Protocol):
-  """What the training loop calls after each dispatch."""
+  """A callback of the training loop, called after each dispatch."""
 
   def due(self, step: int) -> bool:
     """Whether it needs the state as it is right after ``step``."""

@@ -19,7 +19,7 @@ StrengthSchedule = Callable[[int], np.float32 | None]
 def place_strength(
   strength: np.ndarray | np.float32 | None, mesh: Mesh
 ) -> jax.Array | None:
-  """Puts strengths of steps on every device; ``None`` stays ``None``."""
+  """Replicates strengths over the mesh; ``None`` stays ``None``."""
   return None if strength is None else replicate(strength, mesh)
 
 
@@ -42,15 +42,15 @@ def train(
 
   Args:
     state: donated to the first step.
-    train_step: jitted, see ``make_train_step``.
+    train_step: jitted step, see ``make_train_step``.
     batch_at: returns the batch of a step.
-    mesh: where the batches go.
-    key: the only source of randomness.
-    strength: of quantization, by step.
+    mesh: the devices.
+    key: random key; the only source of randomness.
+    strength: returns the strength of quantization of a step.
     hooks: called in order after each dispatch.
-    total_steps: where to end.
+    total_steps: number of steps of the run.
     should_stop: called before each dispatch.
-    train_steps: jitted, see ``make_train_steps``; saves the time between steps.
+    train_steps: jitted program of several steps, see ``make_train_steps``.
     steps_per_dispatch: largest number of steps in one call of ``train_steps``.
       No hook is due between them, and their batches have equal shapes.
     full_graph: see ``place_batch``.

@@ -77,9 +77,9 @@ def checkpoints_of(settings: Settings, folder: pathlib.Path) -> Checkpoints:
 def mesh_of_this_machine(options: MeshOptions) -> Mesh:
   """Returns a mesh of the devices of this machine, however many there are.
 
-  It has the sizes of the config where they fit the devices. Otherwise all
-  devices share the parameters if the config splits these, and hold a copy each
-  if it does not.
+  It has the sizes of the config if they fit the devices. Otherwise the
+  parameters are split over all devices if the config splits them, and copied to
+  all devices if not.
   """
   try:
     return make_mesh(**dataclasses.asdict(options))

@@ -39,9 +39,10 @@ def make_train_step(
   Args:
     task: loss and metrics.
     tx: the optimizer.
-    learning_rate: for the metrics.
+    learning_rate: schedule, for the metrics.
     layers: the quantizable layers of the model.
-    shardings: of the parameters, see ``shared_codes`` and ``gathered_at_use``.
+    shardings: shardings of the parameters, see ``shared_codes`` and
+      ``gathered_at_use``.
     accumulate_steps: number of parts of a batch.
     gradient_dtype: dtype in which devices sum the gradients of quantized
       kernels; ``None`` for that of the parameters.
@@ -129,14 +130,14 @@ def make_train_steps(
   metrics of each step.
 
   Args:
-    train_step: of one batch, see ``make_train_step``.
-    sparse: updates a parameter by the rows that a step reads.
+    train_step: step of one batch, see ``make_train_step``.
+    sparse: optimizer that updates only the rows that a step reads.
 
   Returns:
-    A function, not yet jitted, of the state, of batches (and strengths) with a
-    leading axis, and of the number of those that are used. The metrics have the
-    same leading axis, with zeros for unused batches. ``count`` may vary from
-    call to call without compiling again.
+    A function, not yet jitted. Batches and strengths have a leading axis, of
+    which the first ``count`` elements are used. The metrics have the same
+    leading axis, with zeros for unused batches. ``count`` may vary from call to
+    call without recompilation.
   """
 
   def train_steps(state, batches: Batch, key, count, strengths=None):
@@ -184,7 +185,7 @@ def _accumulate(gradient, state: TrainState, batch: Batch, key, steps: int):
   """Sums gradients, in float32, and totals over the parts of a batch."""
   keys = jax.random.split(key, steps)
   parts = jax.tree.map(
-    # Every n-th example, so that a part is spread over devices as the batch is.
+    # Every n-th example, so that a part is split over devices like the batch.
     lambda a: a.reshape(-1, steps, *a.shape[1:]).swapaxes(0, 1),
     dict(batch),
   )
