@@ -86,7 +86,7 @@ class TaskSpec(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """A config, checked; the fields are its groups.
+  """A checked config; each group is described by its own class.
 
   Attributes:
     seed: of everything random but the splits of the data.
@@ -96,22 +96,12 @@ class Settings:
     eval_every: cadence of evaluations; 0 or ``None`` for none.
     checkpoint_every: cadence of checkpoints.
     statistics_every: cadence of code statistics; 0 or ``None`` for none.
-    steps_per_dispatch: number of steps at most that run without the host, see
-      ``loop.train``. Results are the same, except for rounding with
+    steps_per_dispatch: largest number of steps in one program, see
+      ``loop.train``. It changes no result, except for rounding with
       ``SparseAdam``.
     init_from: folder of a run whose parameters this one starts with, where it
       has them, see ``warm_start``; ``None`` starts from scratch.
-    task: the task.
-    data: see its class, like the rest.
-    model: name and sizes.
-    quant: recipe, rules, overrides, phase-in.
-    optim: optimizer and schedule.
-    mesh: sizes of the mesh.
     sharding_rules: (logical axis, mesh axis or axes) pairs.
-    checkpoint: which checkpoints are kept.
-    early_stopping: when a run ends early.
-    profile: which steps are traced.
-    distill: the teacher.
   """
 
   seed: int
