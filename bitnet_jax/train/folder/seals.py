@@ -14,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from bitnet_jax.construct import construct
 from bitnet_jax.files import LARGEST_JSON, parse_json
 from bitnet_jax.train.config.groups import CheckpointOptions
 from bitnet_jax.train.folder import bucket
@@ -21,8 +22,7 @@ from bitnet_jax.train.folder import bucket
 FORMAT = 1
 SEAL = "seal.json"
 STEP_NAME = re.compile(r"\d{6,}")
-# Threads that read a checkpoint for its sums, and bytes that each reads.
-_READERS, _PART = 8, 2**24
+_READERS = 8  # Threads that read a checkpoint for its sums.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,17 @@ class Progress:
     if options.better(value, self.best):
       return Progress(value, step, 0)
     return dataclasses.replace(self, stale=self.stale + 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Content:
+  """The content of a seal."""
+
+  format: int
+  step: int
+  progress: Progress
+  metrics: dict[str, float]
+  sha256: dict[str, str]
 
 
 def steps(directory: epath.Path) -> list[int]:
@@ -75,13 +86,15 @@ def write(
     progress: of the run at that step.
     metrics: of an evaluation at that step; may be empty.
   """
-  content = {
-    "format": FORMAT,
-    "step": step,
-    "progress": dataclasses.asdict(progress),
-    "metrics": dict(metrics),
-    "sha256": _sums(folder),
-  }
+  content = dataclasses.asdict(
+    _Content(
+      format=FORMAT,
+      step=step,
+      progress=progress,
+      metrics=dict(metrics),
+      sha256=_sums(folder),
+    )
+  )
   seal = {"content": content, "sha256": _digest(content)}
   bucket.write_text(folder / SEAL, json.dumps(seal, indent=1))
 
@@ -93,9 +106,10 @@ def find_damage(folder: epath.Path) -> str | None:
     return f"{folder / SEAL} is missing, cut short or changed"
   if content.get("format") != FORMAT:
     return f"{folder / SEAL} has format {content.get('format')}, not {FORMAT}"
-  if not _is_well_formed(content):
+  parsed = _parse(content)
+  if parsed is None:
     return f"{folder / SEAL} has a value of another type than a seal has"
-  recorded, found = content["sha256"], _sums(folder)
+  recorded, found = parsed.sha256, _sums(folder)
   for name in sorted(recorded.keys() | found.keys()):
     path = folder / name
     if name not in found:
@@ -109,17 +123,15 @@ def find_damage(folder: epath.Path) -> str | None:
 
 def read_progress(folder: epath.Path) -> Progress:
   """Returns the progress stored with an undamaged checkpoint."""
-  content = _read(folder)
-  assert content is not None
-  return Progress(**content["progress"])
+  parsed = _parse(_read(folder))
+  assert parsed is not None
+  return parsed.progress
 
 
 def read_metrics(folder: epath.Path) -> dict[str, float]:
   """Returns the metrics stored with a checkpoint; none if it is damaged."""
-  content = _read(folder)
-  if content is None or not _is_well_formed(content):
-    return {}
-  return content["metrics"]
+  parsed = _parse(_read(folder))
+  return parsed.metrics if parsed else {}
 
 
 def _read(folder: epath.Path) -> dict[str, Any] | None:
@@ -134,24 +146,15 @@ def _read(folder: epath.Path) -> dict[str, Any] | None:
   return content if is_ours else None
 
 
-def _is_well_formed(content: Mapping[str, Any]) -> bool:
-  """Whether all values are of the types that ``write`` gives them."""
-  parts: list[Any] = [content.get(n) for n in ("progress", "metrics", "sha256")]
-  if not all(isinstance(part, dict) for part in parts):
-    return False
-  progress, metrics, sums = parts
-  fields = {field.name for field in dataclasses.fields(Progress)}
-  return (
-    progress.keys() == fields
-    and (progress["best"] is None or _is_number(progress["best"]))
-    and type(progress["best_step"]) is type(progress["stale"]) is int
-    and all(map(_is_number, metrics.values()))
-    and all(isinstance(total, str) for total in sums.values())
-  )
-
-
-def _is_number(value: Any) -> bool:
-  return type(value) in (int, float)
+def _parse(content: dict[str, Any] | None) -> _Content | None:
+  """Returns the content of a seal; ``None`` for a value of another type."""
+  try:
+    parsed = construct(_Content, content, group="seal")
+  except ValueError:
+    return None
+  numbers, sums = parsed.metrics.values(), parsed.sha256.values()
+  is_ours = all(type(number) in (int, float) for number in numbers)
+  return parsed if is_ours and all(isinstance(s, str) for s in sums) else None
 
 
 def _digest(content: Any) -> str:
@@ -170,8 +173,6 @@ def _sums(folder: epath.Path) -> dict[str, str]:
 
 
 def _sum(path: epath.Path) -> str:
-  digest = hashlib.sha256()
-  with path.open("rb") as file:
-    while part := file.read(_PART):
-      digest.update(part)
-  return digest.hexdigest()
+  file: Any = path.open("rb")
+  with file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
