@@ -453,7 +453,7 @@ def _read_checkpoints(folder):
   if step is not None:
     seals.read_progress(checkpoints._folder(step))
   for step in (5, 10):
-    checkpoints._check_whole(step)
+    checkpoints._check_undamaged(step)
 
 
 PARAGRAPHS = TEXT.replace("9 of", "9\n\nof")
