@@ -218,8 +218,11 @@ def test_mistake_names_key_value_and_choices(make_config, change, message):
       {"quant__rules": ((".*", "float"), ("head", "b158"))},
       r"the rule 'head' applies to no layer; .*first rule that matches wins",
     ),
-    ({"data__source": "embedded:iris"}, "unknown data source 'embedded:iris'"),
-    ({"data__source": "digits"}, "unknown data source 'digits'"),
+    (
+      {"data__source": "embedded:iris"},
+      "unknown source of arrays 'embedded:iris'",
+    ),
+    ({"data__source": "digits"}, "unknown source of arrays 'digits'"),
     ({"data__valid_fraction": 1.5}, "valid_fraction.* 1.5"),
     (
       {"data__valid_fraction": 0.0},
