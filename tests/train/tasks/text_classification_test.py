@@ -267,7 +267,7 @@ BAD = {
   ),
   "text too long": (
     {"data__seq_len": 6},
-    r"train: example \d+ has 7 tokens, more than seq_len=6, .* make it 7",
+    r"train: example \d+ has 7 tokens, more than seq_len=6, .* use 7",
   ),
   "no room": (
     {"data__seq_len": 2},
