@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.layers.introspection import BitLayer, bit_layers
 from bitnet_jax.models import registry
-from bitnet_jax.train.config.settings import Settings
+from bitnet_jax.train.config.settings import RunContext, Settings
 from bitnet_jax.train.tasks.facts import DataFacts
 
 Batch = Mapping[str, jax.Array]
@@ -161,6 +161,17 @@ class TaskData:
   tokenizer: Tokenizer | None = None
   tokens: int = 0
   score: Callable[[nn.Module, str, Any, Mesh], dict[str, float]] | None = None
+
+
+def of_training(settings: Settings, context: RunContext) -> dict[str, int]:
+  """Returns batch size, seed and this process's part of training batches."""
+  sizes = {"batch_size": settings.data.batch_size, "seed": settings.seed}
+  return sizes | context.part
+
+
+def of_evaluation(settings: Settings, context: RunContext) -> dict[str, int]:
+  """Returns batch size and this process's part of evaluation batches."""
+  return {"batch_size": settings.data.rows_of_evaluation, **context.part}
 
 
 def make_model(settings: Settings, facts: DataFacts) -> nn.Module:

@@ -44,7 +44,6 @@ class CausalOptions(LanguageOptions):
       )
 
 
-@dataclasses.dataclass(frozen=True)
 class CausalPrediction(TokenPrediction):
   """Prediction of each token once: the text as a whole has a likelihood."""
 
@@ -79,9 +78,5 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
 
 
 SPEC = TaskSpec(
-  data_options=CausalOptions,
-  task_options=TokenOptions,
-  load=load,
-  task=CausalPrediction,
-  models=("decoder",),
+  CausalOptions, TokenOptions, load, CausalPrediction, ("decoder",)
 )

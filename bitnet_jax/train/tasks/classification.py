@@ -12,13 +12,8 @@ from bitnet_jax.data.batches import order
 from bitnet_jax.data.batches.images import Arrays
 from bitnet_jax.data.splits import Dataset
 from bitnet_jax.data.views import arrays
-from bitnet_jax.train.config.settings import (
-  DataOptions,
-  RunContext,
-  Settings,
-  TaskSpec,
-  check_least,
-)
+from bitnet_jax.train.config import groups
+from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.classifier import Classifier
 from bitnet_jax.train.tasks.facts import DataFacts, sizes_of, specs_of
@@ -26,16 +21,16 @@ from bitnet_jax.train.tasks.losses import LossOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ArrayOptions(DataOptions):
+class ArrayOptions(groups.DataOptions):
   """The group ``data`` of the task "classification".
 
   Attributes:
     source: "embedded:digits", "embedded:xor", "tfds:NAME" or "file:PATH.npz".
-    num_classes: checked against the labels; ``None``: as the source says.
+    num_classes: checked against the labels; ``None``: that of the source.
     standardize: whether inputs get mean 0 and deviation 1, per channel (or
       feature) of the training split; else uint8 pixels are divided by 255.
     random_crop: padding of random crops, in pixels; 0 for none.
-    random_flip: whether images are mirrored at random.
+    random_flip: whether images are flipped at random.
     image_size: side to which TFDS images are resized and cropped.
   """
 
@@ -49,10 +44,9 @@ class ArrayOptions(DataOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_least("data", self, num_classes=1, image_size=1, random_crop=0)
+    groups.check_least("data", self, num_classes=1, image_size=1, random_crop=0)
 
 
-@dataclasses.dataclass(frozen=True)
 class Classification(Classifier):
   """Softmax classification of standardized inputs; see ``Classifier``."""
 
@@ -82,17 +76,12 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     Arrays(
       split=train, random_crop=data.random_crop, random_flip=data.random_flip
     ),
-    batch_size=data.batch_size,
-    seed=settings.seed,
-    **context.part,
+    **base.of_training(settings, context),
   )
 
   def eval_batches(split: str):
-    return order.eval_batches(
-      Arrays(split=dataset.splits[split]),
-      batch_size=data.rows_of_evaluation,
-      **context.part,
-    )
+    examples = Arrays(split=dataset.splits[split])
+    return order.eval_batches(examples, **base.of_evaluation(settings, context))
 
   return base.TaskData(
     facts=DataFacts(
@@ -111,10 +100,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
 def _standardization(
   dataset: Dataset, data: ArrayOptions
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Returns what is subtracted from the inputs, and what divides them.
+  """Returns mean and standard deviation for the inputs.
 
   Raises:
-    ValueError: values are not finite, or all the same, after that.
+    ValueError: standardized values are not finite, or all the same.
   """
   inputs = dataset.splits["train"].inputs
   if data.standardize:
@@ -133,9 +122,5 @@ def _standardization(
 
 
 SPEC = TaskSpec(
-  data_options=ArrayOptions,
-  task_options=LossOptions,
-  load=load,
-  task=Classification,
-  models=("cnn", "mlp", "vit"),
+  ArrayOptions, LossOptions, load, Classification, ("cnn", "mlp", "vit")
 )

@@ -1,6 +1,5 @@
 """Softmax classification: what all tasks with classes share."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +10,6 @@ from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.losses import cross_entropy
 
 
-@dataclasses.dataclass(frozen=True)
 class Classifier(base.Supervised):
   """Softmax classification; metrics "loss" and "accuracy".
 

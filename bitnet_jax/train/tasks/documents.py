@@ -13,13 +13,8 @@ from bitnet_jax.data.batches import bag_of_words
 from bitnet_jax.data.text.tokenizers import Ragged, load_tokenizer
 from bitnet_jax.data.views import labeled_texts
 from bitnet_jax.models.wide_mlp import WideMlp
-from bitnet_jax.train.config.settings import (
-  DataOptions,
-  RunContext,
-  Settings,
-  TaskSpec,
-  check_least,
-)
+from bitnet_jax.train.config import groups
+from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.tasks import base, scores
 from bitnet_jax.train.tasks.classifier import Classifier
 from bitnet_jax.train.tasks.facts import ArraySpec, DataFacts, sizes_of
@@ -30,7 +25,7 @@ EMBEDDING = "embedding"  # The model's parameter with a row per subword token.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BagOptions(DataOptions):
+class BagOptions(groups.DataOptions):
   """The group ``data`` of the task "documents".
 
   Attributes:
@@ -56,10 +51,9 @@ class BagOptions(DataOptions):
   def __post_init__(self):
     super().__post_init__()
     choices.check(self.weighting, WEIGHTINGS, key="data.weighting")
-    check_least("data", self, vocab_size=1)
+    groups.check_least("data", self, vocab_size=1)
 
 
-@dataclasses.dataclass(frozen=True)
 class BagClassification(Classifier):
   """Softmax classification of bags of subword tokens; see ``Classifier``."""
 
@@ -94,10 +88,13 @@ class BagClassification(Classifier):
 
 # A bag of one subword token.
 EXAMPLE = {
-  "columns": ArraySpec(shape=(1,), dtype="int32"),
-  "segments": ArraySpec(shape=(1,), dtype="int32"),
-  "weights": ArraySpec(shape=(1,), dtype="float32"),
-  "labels": ArraySpec(shape=(1,), dtype="int32"),
+  name: ArraySpec(shape=(1,), dtype=dtype)
+  for name, dtype in {
+    "columns": "int32",
+    "segments": "int32",
+    "weights": "float32",
+    "labels": "int32",
+  }.items()
 }
 
 
@@ -123,23 +120,31 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   )
   ids = _encode(data, found, tokenizer)
   vocabulary = bag_of_words.occurring(list(ids.values()))
-  digest = _digest(tokenizer, vocabulary)
-  splits = _bags(data, found, ids, vocabulary)
+  # Names the subword tokens that the rows of the embedding stand for.
+  digest = hashlib.sha256(tokenizer.fingerprint.encode() + vocabulary.tobytes())
+  idf = None
+  if data.weighting == "tfidf":
+    idf = bag_of_words.inverse_frequency(ids["train"], vocabulary)
+  splits = {
+    name: bag_of_words.count_words(
+      ids[name], split.labels, vocabulary, name=name, idf=idf
+    )
+    for name, split in found.splits.items()
+  }
   train_batch = bag_of_words.train_batches(
-    splits["train"],
-    batch_size=data.batch_size,
-    seed=settings.seed,
-    **context.part,
+    splits["train"], **base.of_training(settings, context)
   )
 
   def eval_batches(split: str):
     return bag_of_words.eval_batches(
-      splits[split], batch_size=data.rows_of_evaluation, **context.part
+      splits[split], **base.of_evaluation(settings, context)
     )
 
   return base.TaskData(
     facts=DataFacts(
-      fingerprint=f"{found.fingerprint} vocabulary {digest}",
+      fingerprint=(
+        f"{found.fingerprint} vocabulary sha256:{digest.hexdigest()}"
+      ),
       splits=sizes_of(found.splits),
       example=EXAMPLE,
       num_classes=len(found.class_names),
@@ -159,42 +164,16 @@ def _encode(data, found, tokenizer):
     )
     for name, split in found.splits.items()
   }
-  if data.special_tokens:
-    first, last = (
-      [tokenizer.need(role, purpose="data.special_tokens")]
-      for role in ("cls", "sep")
-    )
-    ids = {
-      name: Ragged.of(np.concatenate([first, text, last]) for text in texts)
-      for name, texts in ids.items()
-    }
-  return ids
-
-
-def _digest(tokenizer, vocabulary):
-  """Names the subword tokens that the rows of the embedding stand for."""
-  digest = hashlib.sha256(tokenizer.fingerprint.encode())
-  digest.update(vocabulary.tobytes())
-  return f"sha256:{digest.hexdigest()}"
-
-
-def _bags(data, found, ids, vocabulary):
-  """Returns the bags of each split."""
-  idf = None
-  if data.weighting == "tfidf":
-    idf = bag_of_words.inverse_frequency(ids["train"], vocabulary)
+  if not data.special_tokens:
+    return ids
+  first, last = (
+    [tokenizer.need(role, purpose="data.special_tokens")]
+    for role in ("cls", "sep")
+  )
   return {
-    name: bag_of_words.count_words(
-      ids[name], split.labels, vocabulary, name=name, idf=idf
-    )
-    for name, split in found.splits.items()
+    name: Ragged.of(np.concatenate([first, text, last]) for text in texts)
+    for name, texts in ids.items()
   }
 
 
-SPEC = TaskSpec(
-  data_options=BagOptions,
-  task_options=LossOptions,
-  load=load,
-  task=BagClassification,
-  models=("wide_mlp",),
-)
+SPEC = TaskSpec(BagOptions, LossOptions, load, BagClassification, ("wide_mlp",))

@@ -4,13 +4,8 @@ import dataclasses
 
 from bitnet_jax.data.batches import graphs as graph_batches
 from bitnet_jax.data.views import graph_sets
-from bitnet_jax.train.config.settings import (
-  DataOptions,
-  RunContext,
-  Settings,
-  TaskSpec,
-  check_least,
-)
+from bitnet_jax.train.config import groups
+from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.facts import DataFacts, sizes_of, specs_of
 from bitnet_jax.train.tasks.losses import LossOptions
@@ -18,7 +13,7 @@ from bitnet_jax.train.tasks.nodes import GnnClassification, check_pooling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GraphOptions(DataOptions):
+class GraphOptions(groups.DataOptions):
   """The group ``data`` of the task "graph_classification".
 
   Attributes:
@@ -40,7 +35,7 @@ class GraphOptions(DataOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_least(
+    groups.check_least(
       "data",
       self,
       num_classes=1,
@@ -94,10 +89,4 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   )
 
 
-SPEC = TaskSpec(
-  data_options=GraphOptions,
-  task_options=LossOptions,
-  load=load,
-  task=GnnClassification,
-  models=("gnn",),
-)
+SPEC = TaskSpec(GraphOptions, LossOptions, load, GnnClassification, ("gnn",))

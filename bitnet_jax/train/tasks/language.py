@@ -10,11 +10,12 @@ from bitnet_jax.data.batches.order import Examples
 from bitnet_jax.data.splits import Dataset
 from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
 from bitnet_jax.data.views import documents
-from bitnet_jax.train.config.settings import RunContext, Settings, check_least
+from bitnet_jax.train.config import groups
+from bitnet_jax.train.config.settings import RunContext, Settings
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.facts import SplitFacts
 from bitnet_jax.train.tasks.text_options import TextOptions
-from bitnet_jax.train.tasks.token_prediction import eval_batches_of, token_data
+from bitnet_jax.train.tasks.token_prediction import token_data
 
 PACKING = ("stream", "documents")
 
@@ -26,14 +27,14 @@ class LanguageOptions(TextOptions):
   Attributes:
     source: "embedded:pydoc", "file:PATH" or "tfds:NAME"; see
       ``documents.load``, like the next four.
-    documents: what a document of a ".txt" is; ``None`` for
-      the whole file.
-    marker: ends a document if they are "marked".
-    column: where the text of tables stands.
-    skip_empty: whether to leave out empty documents, which are an error else.
-    seq_len: tokens a row.
-    packing: whether rows are cut out of one "stream" of documents, or hold
-      "documents", as many as fit, that do not see each other.
+    documents: what a document of a ".txt" is; ``None`` for the file.
+    marker: ends a document if ``documents`` is "marked".
+    column: of the texts, in tables.
+    skip_empty: whether empty documents are left out; otherwise they are errors.
+    seq_len: tokens per row.
+    packing: "stream", whose rows are cut from all documents joined, or
+      "documents", whose rows hold as many documents as fit, without attention
+      between them.
   """
 
   documents: str | None
@@ -45,7 +46,7 @@ class LanguageOptions(TextOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_least("data", self, seq_len=1)
+    groups.check_least("data", self, seq_len=1)
     choices.check(self.packing, PACKING, key="data.packing")
 
 
@@ -83,13 +84,13 @@ def load_documents(
   # Of all splits, so that a mistake is found before training.
   examples = data.by_split(corpus.splits, make)
 
-  def eval_batches(split: str):
-    found: Any = examples[split]
-    if eval_stride is not None:
-      found = dataclasses.replace(found, stride=eval_stride)
-    return eval_batches_of(settings, context, found)
-
   facts: dict[str, Any] = {"fingerprint": corpus.fingerprint}
+  if eval_stride is not None:
+    strided: dict[str, Any] = examples
+    facts["evaluated"] = {
+      split: dataclasses.replace(rows, stride=eval_stride)
+      for split, rows in strided.items()
+    }
   if counts_words:
     facts["splits"] = {
       split: SplitFacts(
@@ -105,7 +106,6 @@ def load_documents(
     context,
     examples,
     tokenizer,
-    eval_batches=eval_batches,
     length=data.seq_len,
     **facts,
   )
@@ -116,7 +116,7 @@ def _load_corpus(
 ) -> Dataset[documents.Documents]:
   """Loads the documents, as the run in the folder did.
 
-  Lines were the documents of a ".txt" before the whole file was.
+  In older runs the documents of a ".txt" were its lines, not the file.
   """
 
   def load(unit: str | None) -> Dataset[documents.Documents]:

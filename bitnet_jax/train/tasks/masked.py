@@ -5,12 +5,8 @@ import dataclasses
 from bitnet_jax.data.batches import masking, packing
 from bitnet_jax.data.batches.order import Examples
 from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
-from bitnet_jax.train.config.settings import (
-  RunContext,
-  Settings,
-  TaskSpec,
-  check_least,
-)
+from bitnet_jax.train.config import groups
+from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.language import LanguageOptions, load_documents
 from bitnet_jax.train.tasks.token_prediction import (
@@ -44,7 +40,9 @@ class MaskingOptions(TokenOptions):
       raise ValueError(
         f"task.mask_rate is {self.mask_rate}; it must lie in (0, 1]"
       )
-    check_least("task", self, mask_share=0, random_share=0, predictions=1)
+    groups.check_least(
+      "task", self, mask_share=0, random_share=0, predictions=1
+    )
     if self.mask_share + self.random_share > 1 + 1e-9:
       raise ValueError(
         f"task.mask_share is {self.mask_share} and task.random_share is"
@@ -56,7 +54,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   """Loads the data of a masked language model; see ``TaskSpec``."""
   data: LanguageOptions = settings.data
   options: MaskingOptions = settings.task.options
-  check_least("data", data, seq_len=3)
+  groups.check_least("data", data, seq_len=3)
   if options.predictions is not None and options.predictions > data.seq_len:
     raise ValueError(
       f"task.predictions is {options.predictions}, but a row has"
@@ -83,9 +81,5 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
 
 
 SPEC = TaskSpec(
-  data_options=LanguageOptions,
-  task_options=MaskingOptions,
-  load=load,
-  task=TokenPrediction,
-  models=("encoder",),
+  LanguageOptions, MaskingOptions, load, TokenPrediction, ("encoder",)
 )

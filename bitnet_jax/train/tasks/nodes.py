@@ -6,13 +6,8 @@ from typing import Any
 
 from bitnet_jax.data.batches import full_graph
 from bitnet_jax.data.views import nodes
-from bitnet_jax.train.config.settings import (
-  DataOptions,
-  RunContext,
-  Settings,
-  TaskSpec,
-  check_least,
-)
+from bitnet_jax.train.config import groups
+from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.classifier import Classifier
 from bitnet_jax.train.tasks.facts import DataFacts, SplitFacts, specs_of
@@ -20,7 +15,7 @@ from bitnet_jax.train.tasks.losses import LossOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NodeOptions(DataOptions):
+class NodeOptions(groups.DataOptions):
   """The group ``data`` of the task "node_classification".
 
   The example of a batch is the whole graph, so that ``batch_size`` is 1 and an
@@ -41,7 +36,7 @@ class NodeOptions(DataOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_least("data", self, num_classes=1, train_per_class=1)
+    groups.check_least("data", self, num_classes=1, train_per_class=1)
     for field in ("batch_size", "eval_batch_size"):
       value = getattr(self, field)
       if value not in (1, None):
@@ -51,7 +46,6 @@ class NodeOptions(DataOptions):
         )
 
 
-@dataclasses.dataclass(frozen=True)
 class GnnClassification(Classifier):
   """Softmax classification of nodes or graphs; see ``Classifier``.
 
@@ -104,10 +98,5 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
 
 
 SPEC = TaskSpec(
-  data_options=NodeOptions,
-  task_options=LossOptions,
-  load=load,
-  task=GnnClassification,
-  models=("gnn",),
-  full_graph=True,
+  NodeOptions, LossOptions, load, GnnClassification, ("gnn",), full_graph=True
 )

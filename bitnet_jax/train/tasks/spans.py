@@ -4,12 +4,8 @@ import dataclasses
 import functools
 
 from bitnet_jax.data.batches import spans
-from bitnet_jax.train.config.settings import (
-  RunContext,
-  Settings,
-  TaskSpec,
-  check_least,
-)
+from bitnet_jax.train.config import groups
+from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.language import LanguageOptions, load_documents
 from bitnet_jax.train.tasks.token_prediction import (
@@ -23,9 +19,10 @@ class SpanOptions(TokenOptions):
   """The group ``task`` of "span_corruption".
 
   Attributes:
-    noise_density: fraction of the tokens that are taken out.
-    mean_span: mean length of a span, which is taken out as a whole.
-    num_sentinels: of the vocabulary, at least one for each span of a row.
+    noise_density: fraction of the tokens that are masked.
+    mean_span: mean length of a masked span, in tokens.
+    num_sentinels: tokens of the vocabulary that stand for spans, at least one
+      for each span of a row.
   """
 
   noise_density: float
@@ -38,7 +35,7 @@ class SpanOptions(TokenOptions):
       raise ValueError(
         f"task.noise_density is {self.noise_density}; it must lie in (0, 1)"
       )
-    check_least("task", self, mean_span=1, num_sentinels=1)
+    groups.check_least("task", self, mean_span=1, num_sentinels=1)
 
 
 def load(settings: Settings, context: RunContext) -> base.TaskData:
@@ -49,7 +46,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     raise ValueError(
       f"data.packing is {data.packing!r}; span corruption takes 'stream' only"
     )
-  check_least("data", data, seq_len=4)
+  groups.check_least("data", data, seq_len=4)
   make_examples = functools.partial(
     spans.span_corruption,
     input_len=data.seq_len,
@@ -62,9 +59,5 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
 
 
 SPEC = TaskSpec(
-  data_options=LanguageOptions,
-  task_options=SpanOptions,
-  load=load,
-  task=TokenPrediction,
-  models=("encoder_decoder",),
+  LanguageOptions, SpanOptions, load, TokenPrediction, ("encoder_decoder",)
 )

@@ -11,26 +11,21 @@ import numpy as np
 from bitnet_jax import choices
 from bitnet_jax.data.batches import rows
 from bitnet_jax.data.views import labeled_texts
-from bitnet_jax.train.config.settings import (
-  RunContext,
-  Settings,
-  TaskSpec,
-  check_least,
-)
+from bitnet_jax.train.config import groups
+from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.tasks import base, scores
 from bitnet_jax.train.tasks.classifier import Classifier
 from bitnet_jax.train.tasks.facts import DataFacts
 from bitnet_jax.train.tasks.losses import LossOptions
 from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
-  arguments,
-  eval_batches_of,
+  TokenTask,
   token_data,
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifiedTextOptions(TextOptions):
+class TextDataOptions(TextOptions):
   """The group ``data`` of the task "text_classification".
 
   Attributes:
@@ -51,7 +46,7 @@ class ClassifiedTextOptions(TextOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_least("data", self, seq_len=3)
+    groups.check_least("data", self, seq_len=3)
     choices.check(self.too_long, rows.TOO_LONG, key="data.too_long")
     if len({*self.class_names}) < len(self.class_names):
       raise ValueError(
@@ -78,8 +73,7 @@ class TextClassificationOptions(LossOptions):
       )
 
 
-@dataclasses.dataclass(frozen=True)
-class TextClassification(Classifier):
+class TextClassification(TokenTask, Classifier):
   """Softmax classification of rows of tokens; see ``Classifier``."""
 
   @property
@@ -90,13 +84,8 @@ class TextClassification(Classifier):
       found["f1"] = scores.f1
     return found
 
-  def inputs(self, batch: Mapping[str, Any]) -> base.Inputs:
-    """See ``Supervised``."""
-    return arguments(batch)
 
-
-@dataclasses.dataclass(frozen=True)
-class TextRegression(base.Supervised):
+class TextRegression(TokenTask):
   """Regression of rows of tokens, by the squared error.
 
   Evaluation keeps the predictions and labels of a whole split, each at its
@@ -104,10 +93,6 @@ class TextRegression(base.Supervised):
   """
 
   metric_names = ("loss", "pearson", "spearman")
-
-  def inputs(self, batch: Mapping[str, Any]) -> base.Inputs:
-    """See ``Supervised``."""
-    return arguments(batch)
 
   def sums(
     self, outputs: Any, batch: base.Batch, *, deterministic: bool
@@ -149,7 +134,7 @@ def make_task(
 
 def load(settings: Settings, context: RunContext) -> base.TaskData:
   """Loads the texts; see ``TaskSpec``."""
-  data: ClassifiedTextOptions = settings.data
+  data: TextDataOptions = settings.data
   options: TextClassificationOptions = settings.task.options
   data.check_fits(settings.model, "seq_len")
   corpus = labeled_texts.load(
@@ -183,31 +168,30 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
 
   examples = data.by_split(corpus.splits, make)
 
-  def eval_batches(split: str) -> Iterator[Mapping[str, np.ndarray]]:
-    size = data.rows_of_evaluation
-    found = eval_batches_of(settings, context, examples[split])
-    for i, batch in enumerate(found):
-      own = len(batch["labels"])
-      first = i * size + context.process_index * own
-      yield {**batch, "index": np.arange(first, first + own, dtype=np.int32)}
-
-  return token_data(
+  made = token_data(
     settings,
     context,
     examples,
     tokenizer,
-    eval_batches=eval_batches,
     length=data.seq_len,
     fingerprint=corpus.fingerprint,
     num_classes=num_classes,
     class_names=corpus.class_names,
   )
 
+  def eval_batches(split: str) -> Iterator[Mapping[str, np.ndarray]]:
+    for i, batch in enumerate(made.eval_batches(split)):
+      own = len(batch["labels"])
+      first = i * data.rows_of_evaluation + context.process_index * own
+      yield {**batch, "index": np.arange(first, first + own, dtype=np.int32)}
+
+  return dataclasses.replace(made, eval_batches=eval_batches)
+
 
 SPEC = TaskSpec(
-  data_options=ClassifiedTextOptions,
-  task_options=TextClassificationOptions,
-  load=load,
-  task=make_task,
-  models=("encoder",),
+  TextDataOptions,
+  TextClassificationOptions,
+  load,
+  make_task,
+  ("encoder",),
 )

@@ -1,31 +1,27 @@
-"""Config keys that all tasks on text share, and the vocabulary they name."""
+"""Config keys of all tasks on text, and the tokenizer that they select."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from bitnet_jax.data.text.tokenizers import ROLES, Tokenizer, load_tokenizer
-from bitnet_jax.train.config.settings import (
-  DataOptions,
-  ModelOptions,
-  RunContext,
-  check_least,
-)
+from bitnet_jax.train.config import groups
+from bitnet_jax.train.config.settings import RunContext
 
 _T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextOptions(DataOptions):
+class TextOptions(groups.DataOptions):
   """The keys of the group ``data`` that all tasks on text have.
 
   Attributes:
-    source: where the texts come from; each task says what it takes.
-    tokenizer: "bytes", "bpe", "wordpiece" and "unigram", which are trained on
-      the training split and kept in the folder of the run, or a file, see
+    source: of the texts; each task lists what it takes.
+    tokenizer: "bytes"; "bpe", "wordpiece" or "unigram", trained on the training
+      split and saved in the folder of the run; or a file. See
       ``load_tokenizer``.
-    vocab_size: what to train to; ``None`` for what is not trained.
-    lowercase: whether text is read in lower case; ``None``: as is usual for the
+    vocab_size: of a tokenizer that is trained; else ``None``.
+    lowercase: whether text is lower-cased; ``None`` for the default of the
       tokenizer.
   """
 
@@ -38,12 +34,12 @@ class TextOptions(DataOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_least("data", self, vocab_size=1)
+    groups.check_least("data", self, vocab_size=1)
 
   def by_split(
     self, splits: Iterable[str], make: Callable[[str], _T]
   ) -> dict[str, _T]:
-    """Returns what is made of each split; an error names it."""
+    """Calls a function for each split; an error names the split."""
     made = {}
     for split in splits:
       try:
@@ -52,7 +48,7 @@ class TextOptions(DataOptions):
         raise ValueError(f"{self.source}, {split}: {error}") from error
     return made
 
-  def check_fits(self, model: ModelOptions, *keys: str) -> None:
+  def check_fits(self, model: groups.ModelOptions, *keys: str) -> None:
     """Raises a ValueError for rows longer than the model.
 
     Args:
@@ -74,7 +70,7 @@ class TextOptions(DataOptions):
     *,
     num_sentinels: int = 0,
   ) -> Tokenizer:
-    """Returns the tokenizer, trained on ``texts`` or found in the folder.
+    """Returns the tokenizer, trained on ``texts`` or read from the folder.
 
     It has every special token, whatever the task needs, so that another task
     can start from the parameters. Older runs have only the special tokens of

@@ -1,21 +1,17 @@
 """Predicting tokens: loss, metrics and batches of all language models."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from bitnet_jax.data.batches import order
 from bitnet_jax.data.text.tokenizers import Tokenizer
-from bitnet_jax.train.config.settings import (
-  RunContext,
-  Settings,
-  check_least,
-)
+from bitnet_jax.train.config import groups
+from bitnet_jax.train.config.settings import RunContext, Settings
 from bitnet_jax.train.tasks import base, scores
 from bitnet_jax.train.tasks.facts import DataFacts, sizes_of, specs_of
 from bitnet_jax.train.tasks.losses import LossOptions, cross_entropy
@@ -33,7 +29,7 @@ class TokenOptions(LossOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_least("task", self, z_loss=0)
+    groups.check_least("task", self, z_loss=0)
 
 
 def most_likely(
@@ -56,24 +52,20 @@ def most_likely(
   return jnp.where(found < 0, vocab, found)
 
 
-def arguments(
-  batch: Mapping[str, Any],
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-  """Returns what a model is called with: an encoder-decoder, or another."""
-  if "inputs" in batch:
-    inputs = (batch["inputs"], batch["tokens"])
-    return inputs, {"input_mask": batch["input_mask"]}
-  known = ("segment_ids", "type_ids", "positions", "places")
-  return (batch["tokens"],), {n: batch[n] for n in known if n in batch}
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenPrediction(base.Supervised):
-  """Cross-entropy of "targets", weighted by "mask"."""
+class TokenTask(base.Supervised):
+  """A task whose model takes tokens."""
 
   def inputs(self, batch: Mapping[str, Any]) -> base.Inputs:
-    """See ``Supervised``."""
-    return arguments(batch)
+    """Returns the tokens that an encoder-decoder, or another model, takes."""
+    if "inputs" in batch:
+      inputs = (batch["inputs"], batch["tokens"])
+      return inputs, {"input_mask": batch["input_mask"]}
+    known = ("segment_ids", "type_ids", "positions", "places")
+    return (batch["tokens"],), {n: batch[n] for n in known if n in batch}
+
+
+class TokenPrediction(TokenTask):
+  """Cross-entropy of "targets", weighted by "mask"."""
 
   @property
   def metric_names(self) -> tuple[str, ...]:
@@ -110,10 +102,8 @@ def token_data(
   examples: Mapping[str, order.Examples],
   tokenizer: Tokenizer,
   *,
-  eval_batches: Callable[[str], Iterable[Mapping[str, np.ndarray]]]
-  | None = None,
+  evaluated: Mapping[str, order.Examples] | None = None,
   length: int,
-  score: Any = None,
   **facts: Any,
 ) -> base.TaskData:
   """Returns batches and facts of rows of tokens.
@@ -123,19 +113,19 @@ def token_data(
     context: which part of a batch is this process's.
     examples: by split.
     tokenizer: of the texts.
-    eval_batches: see ``TaskData``; by default the examples in order.
+    evaluated: the examples for evaluation, where they differ.
     length: tokens of one example, padding included.
-    score: see ``TaskData``.
-    **facts: fields of ``DataFacts`` but for those that follow from the above;
-      "fingerprint" is that of the texts.
+    **facts: more fields of ``DataFacts``; "fingerprint" is that of the texts.
   """
-  data = settings.data
   train_batch = order.train_batches(
-    examples["train"],
-    batch_size=data.batch_size,
-    seed=settings.seed,
-    **context.part,
+    examples["train"], **base.of_training(settings, context)
   )
+  evaluated = examples if evaluated is None else evaluated
+
+  def eval_batches(split: str) -> Sequence[order.Batch]:
+    part = base.of_evaluation(settings, context)
+    return order.eval_batches(evaluated[split], **part)
+
   first = train_batch(0)
   own: dict[str, Any] = {
     "splits": sizes_of(examples),
@@ -148,17 +138,7 @@ def token_data(
   return base.TaskData(
     facts=DataFacts(**own | facts),
     train_batch=train_batch,
-    eval_batches=eval_batches
-    or (lambda split: eval_batches_of(settings, context, examples[split])),
+    eval_batches=eval_batches,
     tokenizer=tokenizer,
     tokens=length,
-    score=score,
   )
-
-
-def eval_batches_of(
-  settings: Settings, context: RunContext, examples: order.Examples
-) -> Iterable[Mapping[str, np.ndarray]]:
-  """Returns the batches that go through examples once."""
-  size = settings.data.rows_of_evaluation
-  return order.eval_batches(examples, batch_size=size, **context.part)

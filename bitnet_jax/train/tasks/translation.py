@@ -12,12 +12,8 @@ from bitnet_jax.data.batches import rows
 from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.data.views import pairs
 from bitnet_jax.inference import beam_search
-from bitnet_jax.train.config.settings import (
-  RunContext,
-  Settings,
-  TaskSpec,
-  check_least,
-)
+from bitnet_jax.train.config import groups
+from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.devices import multihost
 from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.tasks import base, scores
@@ -25,7 +21,6 @@ from bitnet_jax.train.tasks.text_options import TextOptions
 from bitnet_jax.train.tasks.token_prediction import (
   TokenOptions,
   TokenPrediction,
-  eval_batches_of,
   token_data,
 )
 
@@ -55,7 +50,7 @@ class PairOptions(TextOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_least("data", self, input_len=2, target_len=2)
+    groups.check_least("data", self, input_len=2, target_len=2)
     choices.check(self.too_long, rows.TOO_LONG, key="data.too_long")
 
 
@@ -77,7 +72,7 @@ class TranslationOptions(TokenOptions):
     super().__post_init__()
     for name in self.scores:
       choices.check(name, SCORES, key="task.scores")
-    check_least("task", self, num_beams=1)
+    groups.check_least("task", self, num_beams=1)
 
 
 def load(settings: Settings, context: RunContext) -> base.TaskData:
@@ -108,15 +103,22 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     )
 
   examples = data.by_split(corpus.splits, make)
+  made = token_data(
+    settings,
+    context,
+    examples,
+    tokenizer,
+    length=data.input_len + data.target_len,
+    fingerprint=corpus.fingerprint,
+  )
 
   def score(
     model: Any, split: str, variables: Mapping[str, Any], mesh: Mesh
   ) -> dict[str, float]:
     references = corpus.splits[split].targets
-    batches = eval_batches_of(settings, context, examples[split])
     ids = [
       row
-      for batch in batches
+      for batch in made.eval_batches(split)
       for row in _translate(settings, tokenizer, model, variables, batch, mesh)
     ]
     # Of all processes. Only the last batch is padded, at its end.
@@ -127,15 +129,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       for name, value in SCORES[key](written, references).items()
     }
 
-  return token_data(
-    settings,
-    context,
-    examples,
-    tokenizer,
-    length=data.input_len + data.target_len,
-    score=score,
-    fingerprint=corpus.fingerprint,
-  )
+  return dataclasses.replace(made, score=score)
 
 
 def _translate(
@@ -175,9 +169,5 @@ def _decode(row: np.ndarray, tokenizer: Tokenizer) -> str:
 
 
 SPEC = TaskSpec(
-  data_options=PairOptions,
-  task_options=TranslationOptions,
-  load=load,
-  task=TokenPrediction,
-  models=("encoder_decoder",),
+  PairOptions, TranslationOptions, load, TokenPrediction, ("encoder_decoder",)
 )

@@ -14,7 +14,6 @@ from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
 from bitnet_jax.train.folder.metrics import NonFiniteMetricError
-from bitnet_jax.train.tasks.token_prediction import arguments
 from tests.train import tiny
 from tests.train.conftest import lines_without_time
 from tests.train.tasks.language_test import assert_resumes_and_dispatches_alike
@@ -57,7 +56,7 @@ def collect(experiment, split):
     model = jax.jit(experiment.task.model.apply)
     logits, labels = [], []
     for batch in experiment.data.eval_batches(split):
-      args, kwargs = arguments(batch)
+      args, kwargs = experiment.task.inputs(batch)
       real = batch["mask"] > 0
       logits.append(
         np.asarray(model({"params": params}, *args, **kwargs))[real]
@@ -198,7 +197,7 @@ def test_pairs_are_told_apart(tmp_path):
     assert batch["type_ids"][row].tolist() == types
     segments = [1] * (last + 1) + [0] * (19 - last)
     assert batch["segment_ids"][row].tolist() == segments
-  _, kwargs = arguments(batch)
+  _, kwargs = experiment.task.inputs(batch)
   assert {*kwargs} == {"segment_ids", "type_ids"}
   init = jax.eval_shape(experiment.task.init, jax.random.key(0))
   types = nn.unbox(init)["params"]["types"]["embedding"]
@@ -267,7 +266,7 @@ BAD = {
   ),
   "text too long": (
     {"data__seq_len": 6},
-    r"train: example \d+ has 7 tokens, more than seq_len=6, .* use 7",
+    r"train: example \d+ has 7 tokens, more than seq_len=6; .*use 7",
   ),
   "no room": (
     {"data__seq_len": 2},
