@@ -17,7 +17,6 @@ from bitnet_jax.train.tasks.losses import cross_entropy
 from bitnet_jax.train.tasks.token_prediction import (
   TokenOptions,
   TokenPrediction,
-  arguments,
   most_likely,
 )
 from tests.train import tiny
@@ -253,7 +252,7 @@ def test_document_is_predicted_whatever_stands_beside_it(source, family):
 
     @jax.jit
     def losses(batch):
-      args, kwargs = arguments(batch)
+      args, kwargs = experiment.task.inputs(batch)
       model = experiment.task.model
       logits = model.apply({"params": state.params}, *args, **kwargs)
       return cross_entropy(logits, batch["targets"])
