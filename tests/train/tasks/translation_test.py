@@ -254,7 +254,7 @@ BAD = {
   ),
   "too long": (
     {"data__input_len": 12},
-    r"train: example \d+ has 13 tokens, more than input_len=12; .*use 13"
+    r"train: example \d+ has 13 tokens, more than input_len=12; .*"
     r"use 13",
   ),
   "too long a target": (
