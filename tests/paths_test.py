@@ -22,7 +22,7 @@ from bitnet_jax.inference import load_frozen, save_frozen, tensors
 from bitnet_jax.programs import frozen, study, writing
 from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
-from bitnet_jax.train.folder import metrics, records, warm_start
+from bitnet_jax.train.folder import metrics, records, trained, warm_start
 from bitnet_jax.train.tasks import distillation
 
 # A call of each function with a folder in which nothing is, and what it raises;
@@ -51,6 +51,7 @@ TAKES = {
   runner.evaluate_run: (lambda f, path: f(path), ValueError),
   runner.load_run: (lambda f, path: f(path), ValueError),
   runner.load_experiment: (lambda f, path: f(path), ValueError),
+  trained.open_without_data: (lambda f, path: f(path), ValueError),
   runner.load_model: (lambda f, path: f(path), ValueError),
   build: (lambda f, path: f({}, path), ValueError),
   frozen.load_frozen_run: (lambda f, path: f(path, "last"), ValueError),

@@ -89,14 +89,14 @@ def mesh_of_this_machine(options: MeshOptions) -> Mesh:
     return make_mesh(data=data, fsdp=fsdp, tensor=1)
 
 
-def abstract_variables(task: Supervised, mesh: Mesh, rules: AxisRules) -> Any:
+def abstract_variables(setup: ModelSetup) -> Any:
   """Returns shapes, dtypes and shardings of the variables of a model.
 
-  An axis that its devices do not divide evenly is not split.
+  An axis that the devices do not divide evenly is not split.
   """
-  boxed = jax.eval_shape(task.init, jax.random.key(0))
+  boxed = jax.eval_shape(setup.task.init, jax.random.key(0))
   specs = nn.get_partition_spec(boxed)
-  shardings = nn.logical_to_mesh_sharding(specs, mesh, list(rules))
+  shardings = nn.logical_to_mesh_sharding(specs, setup.mesh, list(setup.rules))
   # Not by nn.unbox, which asks for an even split.
   return jax.tree.map(
     lambda leaf, sharding: _abstract(getattr(leaf, "value", leaf), sharding),

@@ -385,6 +385,30 @@ def _read_run(folder):
   return config
 
 
+def _write_facts(folder):
+  """A run of a language model, without a checkpoint."""
+  from bitnet_jax.train import build, runner
+  from bitnet_jax.train.folder import workdir
+  from tests.train import tiny
+
+  source = tiny.write(folder / "texts.txt", TEXT.splitlines())
+  config = tiny.make("decoder", source, data__valid_fraction=0.2)
+  experiment = build.build(config)
+  with workdir.Lock(folder) as lock:
+    runner._claim(experiment, lock)
+  (folder / "texts.txt").unlink()
+
+
+def _read_facts(folder):
+  from bitnet_jax.train.folder import data_facts, trained
+
+  opened = trained.open_without_data(folder)
+  if opened is not None:
+    setup, tokenizer = opened
+    data_facts.claim(folder, setup.task.facts, tokenizer, setup.settings.data)
+  return opened
+
+
 def _write_results(folder):
   metrics = {"test/accuracy": 0.5, "valid/loss": 1.5}
   result = {"run_id": "0" * 12, "step": 5, "config": {}, "metrics": metrics}
@@ -519,6 +543,9 @@ READERS = {
   "frozen": Reader(write=_write_frozen, read=_read_frozen, repair=_agree),
   "config.json": Reader(
     write=_write_run, read=_read_run, speaks=("config", "workdir")
+  ),
+  "data_facts.json": Reader(
+    write=_write_facts, read=_read_facts, fixed=("config.json", ".lock")
   ),
   "results": Reader(write=_write_results, read=_read_results),
   "seals": Reader(

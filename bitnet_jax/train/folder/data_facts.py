@@ -45,7 +45,7 @@ def read(folder: pathlib.Path) -> Recorded | None:
   content = workdir.read_object(path)
   if content is None:
     return None
-  vocabulary = content.pop("vocabulary", None)
+  vocabulary = content.pop("vocabulary", "missing")
   if not isinstance(vocabulary, dict | None):
     raise workdir.WorkdirError(
       f"{path} is damaged: vocabulary is {vocabulary!r:.{_SHOWN}}; it must be"

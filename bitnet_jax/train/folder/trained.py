@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.files import PathLike
 from bitnet_jax.train import model
 from bitnet_jax.train.build import build
@@ -12,10 +13,21 @@ from bitnet_jax.train.folder import bucket, data_facts, workdir
 from bitnet_jax.train.folder.checkpoint import Checkpoints
 from bitnet_jax.train.folder.outcome import best_of, make_measure
 from bitnet_jax.train.folder.warm_start import data_of
-from bitnet_jax.train.model import TrainedModel
+from bitnet_jax.train.model import ModelSetup, TrainedModel
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.registry import TASKS, make_task
+
+# What building a model raises for facts that are not those of its data.
+_DAMAGE = (
+  AttributeError,
+  IndexError,
+  KeyError,
+  OverflowError,
+  TypeError,
+  ValueError,
+  ZeroDivisionError,
+)
 
 
 def load_model(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
@@ -32,37 +44,67 @@ def load_model(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
       damaged, naming it.
   """
   folder = bucket.place(folder)
-  config, fingerprint = workdir.read_run(folder)
-  recorded = data_facts.read(folder)
-  if recorded is None:
+  opened = open_without_data(folder)
+  if opened is None:
     experiment = load_experiment(folder)
-    settings, task = experiment.settings, experiment.task
-    layers, tokenizer = experiment.layers, experiment.data.tokenizer
+    setup, tokenizer = experiment, experiment.data.tokenizer
   else:
-    if recorded.facts.fingerprint != data_of(fingerprint):
-      raise workdir.WorkdirError(
-        f"{folder / data_facts.FACTS_FILE} is of other data than the run:"
-        f" {recorded.facts.fingerprint}, not {data_of(fingerprint)}"
-      )
-    tokenizer = data_facts.read_tokenizer(folder, recorded)
-    settings = parse_settings(config, TASKS)
-    task = make_task(settings, recorded.facts)
-    layers = base.find_layers(settings, task)
-  checkpoints = model.checkpoints_of(settings, folder)
+    setup, tokenizer = opened
+  checkpoints = model.checkpoints_of(setup.settings, folder)
   step = _choose_step(checkpoints, checkpoint)
-  mesh = model.mesh_of_this_machine(settings.mesh)
-  rules = settings.axis_rules()
-  abstract = model.abstract_variables(task, mesh, rules)
+  abstract = model.abstract_variables(setup)
   return TrainedModel(
-    settings=settings,
-    task=task,
-    layers=layers,
-    mesh=mesh,
-    rules=rules,
+    settings=setup.settings,
+    task=setup.task,
+    layers=setup.layers,
+    mesh=setup.mesh,
+    rules=setup.rules,
     variables=checkpoints.restore_variables(step, abstract),
     tokenizer=tokenizer,
     step=step,
   )
+
+
+def open_without_data(
+  folder: PathLike,
+) -> tuple[ModelSetup, Tokenizer | None] | None:
+  """Returns the model of a run from its config and the facts of its data.
+
+  Returns:
+    The model and its vocabulary, if any; ``None`` for a run that has not
+    recorded the facts.
+
+  Raises:
+    ValueError: if a file is damaged or does not fit the others, naming it.
+  """
+  folder = bucket.place(folder)
+  config, fingerprint = workdir.read_run(folder)
+  recorded = data_facts.read(folder)
+  if recorded is None:
+    return None
+  path = folder / data_facts.FACTS_FILE
+  found, expected = recorded.facts.fingerprint, data_of(fingerprint)
+  if found != expected:
+    raise workdir.WorkdirError(
+      f"{path} is of other data than the run: fingerprint is {found!r}, not"
+      f" {expected!r}"
+    )
+  settings = parse_settings(config, TASKS)
+  try:
+    task = make_task(settings, recorded.facts)
+    layers = base.find_layers(settings, task)
+  except _DAMAGE as error:
+    raise workdir.WorkdirError(
+      f"{path} does not fit {workdir.CONFIG_FILE}: {error!r:.500}"
+    ) from error
+  setup = ModelSetup(
+    settings=settings,
+    task=task,
+    layers=layers,
+    mesh=model.mesh_of_this_machine(settings.mesh),
+    rules=settings.axis_rules(),
+  )
+  return setup, data_facts.read_tokenizer(folder, recorded)
 
 
 def evaluate_run(folder: PathLike, checkpoint: str = "last") -> dict[str, Any]:

@@ -97,6 +97,8 @@ def test_two_processes_are_one(chosen, tmp_path):
       for folder in (alone, together)
     )
     assert found["run_id"] == expected["run_id"]
+    facts = "data_facts.json"
+    assert (together / facts).read_text() == (alone / facts).read_text()
     compare(found["metrics"], expected["metrics"])
     compare(found["best"]["metrics"], expected["best"]["metrics"])
     assert found["best"]["step"] == expected["best"]["step"]

@@ -84,7 +84,8 @@ def test_padding_of_a_graph_follows_the_devices(tmp_path):
     ("", "Expecting value"),
     ("[]", "it holds no object"),
     ('{"vocabulary": 3}', "vocabulary is 3; it must be an object or null"),
-    ("{}", "fingerprint is missing"),
+    ("{}", "vocabulary is 'missing'; it must be an object or null"),
+    ('{"vocabulary": null}', "fingerprint is missing"),
   ],
 )
 def test_damaged_file_is_named(tmp_path, text, message):
