@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from bitnet_jax.config import base
 from bitnet_jax.train.optimizer.optim import (
   SCHEDULES,
   OptimOptions,
@@ -18,24 +19,10 @@ from bitnet_jax.train.optimizer.optim import (
 # Schedules and updates are computed in float32.
 FLOAT32 = 1e-6
 
-OPTIONS = {
-  "name": "adamw",
+OPTIONS = base("classification", "mlp").optim.to_dict() | {
   "learning_rate": 1.0,
   "schedule": "constant",
-  "warmup_steps": 0,
-  "final_fraction": 0.0,
-  "decay_fraction": 0.2,
-  "stage_fraction": 0.5,
-  "second_learning_rate": None,
-  "second_weight_decay": 0.0,
   "weight_decay": 0.1,
-  "decay_mask": "kernels",
-  "b1": 0.9,
-  "b2": 0.999,
-  "eps": 1e-8,
-  "clip_norm": None,
-  "accumulate_steps": 1,
-  "gradient_dtype": "float32",
 }
 
 
