@@ -1,4 +1,4 @@
-"""Quantized products and what they are made of: functions of arrays."""
+"""Quantized products, norms and packing, as functions of arrays."""
 
 from bitnet_jax.ops.norm import normalize as normalize
 from bitnet_jax.ops.operands import quantize_input as quantize_input

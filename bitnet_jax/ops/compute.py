@@ -1,7 +1,7 @@
-"""In which numbers products run, by backend and shape.
+"""Chooses int8 or float for products of codes, by backend and shape.
 
-Products of codes give the same bits in int8 and in float, so that is a choice
-of speed alone, made by the measurements in docs/performance.md.
+Both give the same bits, so the choice only affects speed. It follows the
+measurements in docs/performance.md.
 """
 
 import functools
@@ -32,13 +32,13 @@ def choose_compute(recipe: Recipe, *, terms: int, slow_in_int8: bool) -> str:
   """Returns "int8" or "float" for a recipe whose operands are both codes.
 
   Args:
-    recipe: says "int8", "float", or "auto".
-    terms: how many products are added up in one output element.
+    recipe: recipe with compute "int8", "float" or "auto".
+    terms: number of products that are summed in one output element.
     slow_in_int8: whether XLA's CPU backend has no fast int8 path for the shape.
 
   Raises:
-    ValueError: if "float" is asked for where it would not be exact, with the
-      number of terms up to which it is.
+    ValueError: if "float" is requested but not exact; gives the number of terms
+      up to which it is exact.
   """
   exact = largest_sum(recipe, terms) <= EXACT_FLOAT32
   if recipe.compute == "float" and not exact:
@@ -63,7 +63,7 @@ def on_cpu() -> bool:
 
 @functools.cache
 def has_int8_products(name: str) -> bool:
-  """Whether a backend compiles int8 products; says so once if it does not."""
+  """Whether a backend compiles int8 products; logs once if it does not."""
   if name in _WITH_INT8:
     return True
   codes = jax.ShapeDtypeStruct((8, 8), jnp.int8)

@@ -1,9 +1,9 @@
-"""Which implementation of each operation runs: the one place that chooses.
+"""Chooses the implementation of each operation.
 
-An operation is a table of entries. The first that runs on the backend and
-supports the operands is taken; the last is XLA's own, which supports all of
-them. ``explain`` lists what a function takes, ``forced`` overrules the tables,
-and ``portable`` leaves out kernels, which not every machine can run.
+An operation is a table of entries. The first entry that runs on the backend and
+supports the operands is used. The last one is XLA's, which supports everything.
+``explain`` lists the entries that a function uses, ``forced`` overrides the
+choice, and ``portable`` excludes kernels, which not every machine can run.
 """
 
 import contextlib
@@ -123,7 +123,7 @@ class Operation:
     return self.entries[forced]
 
   def __call__(self, *operands: Any, **options: Any) -> Any:
-    """Runs the entry; what is differentiated of a kernel, XLA computes."""
+    """Runs the entry; derivatives of a kernel are computed by XLA."""
     entry = self.choose(*operands, **options)
     if (taken := _taken.get()) is not None:
       taken.append((self.name, entry.name))
@@ -244,10 +244,10 @@ def _setting(variable, value):
 
 
 def portable() -> contextlib.AbstractContextManager[None]:
-  """Traces programs without kernels, for machines that have none.
+  """Traces programs without kernels, for other machines.
 
-  A function under ``jax.jit`` that was called before stays as it was traced,
-  also under ``forced``.
+  Functions that ``jax.jit`` has already traced are not traced again; the same
+  holds for ``forced``.
   """
   return _setting(_portable, value=True)
 
@@ -270,10 +270,10 @@ def forced(**entries: str) -> Iterator[None]:
 
 
 def explain(function: Callable[..., Any], *args: Any) -> list[tuple[str, str]]:
-  """Returns what a function would run: pairs of operation and entry.
+  """Returns the pairs of operation and entry that a function would run.
 
-  Traces it, and computes nothing. What ``jax.jit`` traced before is not met
-  again.
+  The function is traced, not computed. Parts that ``jax.jit`` has already
+  traced are not listed.
 
   Args:
     function: of arrays, such as ``jax.grad`` of a loss.

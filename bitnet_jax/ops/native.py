@@ -1,6 +1,6 @@
 """Compiles the optional kernels: ``python -m bitnet_jax.ops.native``.
 
-Once for a version of jaxlib; see ``ops.cpu.library``.
+Compile them once for each version of jaxlib; see ``ops.cpu.library``.
 """
 
 import ctypes
@@ -22,10 +22,10 @@ class NativeError(Exception):
 
 
 def build() -> pathlib.Path:
-  """Compiles the kernels with ``$CXX`` or g++, and returns where they are.
+  """Compiles the kernels with ``$CXX`` or g++, and returns their path.
 
   Raises:
-    NativeError: saying what is missing.
+    NativeError: if something is missing, with its name.
     OSError: if the cache folder cannot be written, or if others can write it.
   """
   path = library.location()
@@ -57,7 +57,7 @@ def build() -> pathlib.Path:
 
 
 def _take_place(made, path):
-  """Gives a library its name, which it never has before all of it is there."""
+  """Moves a library to its place atomically."""
   digest = library.digest_file(made)
   digest.write_text(library.digest(made) + "\n")
   for file, place in ((digest, library.digest_file(path)), (made, path)):

@@ -1,4 +1,4 @@
-"""Norms without parameters, before activations are quantized or with it."""
+"""Parameter-free norms, before or together with quantization."""
 
 import functools
 import math
@@ -27,8 +27,8 @@ def normalize(
   squares exceeds float32, as it does for values of 1e20: its factor would be
   zero, and so would be the result.
 
-  What is kept for the gradient is ``x`` itself and a mean and a factor for each
-  group. Differentiable in reverse mode only.
+  The residuals are ``x`` itself and a mean and a factor for each group.
+  Differentiable in reverse mode only.
 
   Args:
     x: values in any dtype of real numbers.

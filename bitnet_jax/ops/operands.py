@@ -56,9 +56,9 @@ def input_operand(
   """Quantizes an input, without the norm of the recipe; see ``bit_dot``.
 
   Args:
-    x: values; or codes, which are taken as they are.
-    recipe: says how, if at all.
-    axes: those of one token; of convolutions, all but the batch.
+    x: values; or codes, which are used unchanged.
+    recipe: recipe of the layer.
+    axes: the axes of one token; in convolutions all but the batch.
     strength: fraction of quantization; ``None`` quantizes fully.
     key: random key, for stochastic rounding.
 
@@ -146,7 +146,7 @@ def split_key(key: Key[Array, ""] | None) -> tuple[Any, Any]:
 
 
 def draws(recipe: Recipe, x: Any, w: Any) -> bool:
-  """Says whether an operand is rounded at random; codes are rounded already."""
+  """Whether an operand is rounded stochastically; codes already are rounded."""
   return any(
     quantizer is not None and quantizer.needs_key
     for quantizer, operand in ((recipe.acts, x), (recipe.weights, w))
@@ -167,16 +167,16 @@ def quantize_operands(
   """Normalizes the input of a layer, and quantizes it and the kernel.
 
   Args:
-    x: input, or what ``quantize_input`` made of it.
+    x: input, or its codes from ``quantize_input``.
     w: kernel, or its codes.
-    recipe: of the layer.
+    recipe: recipe of the layer.
     axes: see ``quantize_input``.
-    pad: pads what was normalized; ``None`` for layers that do not.
+    pad: pads the normalized input; ``None`` for layers without padding.
     strength: see ``input_operand``.
-    key: of the layer, for stochastic rounding.
+    key: random key, for stochastic rounding.
 
   Returns:
-    What ``multiply`` takes.
+    The two operands for ``multiply``.
 
   Raises:
     TypeError: for complex numbers, unless the recipe is "float".
@@ -201,17 +201,17 @@ def quantize_input(
   axes: tuple[int, ...] = (-1,),
   key: Key[Array, ""] | None = None,
 ) -> QTensor:
-  """Normalizes and quantizes an input that several layers share, once.
+  """Normalizes and quantizes, once, an input that several layers share.
 
-  Query, key and value of an attention have one input, and so have gate and up
-  of a gated feed-forward: each takes the result in place of ``x``. Gradients
-  pass straight through to ``x``, in reverse mode only.
+  Examples are the input of query, key and value in attention, and of gate and
+  up in a gated feed-forward layer. Each layer takes the result in place of
+  ``x``. Gradients pass straight through to ``x``, in reverse mode only.
 
   Args:
     x: input, any dtype of real numbers.
-    recipe: that of all the layers.
-    axes: those of one token, that the layers contract; of convolutions, all but
-      the batch.
+    recipe: recipe of all the layers.
+    axes: the axes of one token, which the layers contract; in convolutions all
+      but the batch.
     key: random key, for stochastic rounding.
 
   Returns:
@@ -242,8 +242,8 @@ def prepare_input(
 ) -> Inexact[Array, "*shape"] | QTensor:
   """Applies the norm of a recipe to the input of a layer.
 
-  Codes have been through it. Where one kernel does both, it rounds as well, and
-  codes are returned. Integers become float32. Arguments and errors are those of
+  Codes are returned unchanged. If one native kernel normalizes and rounds,
+  codes are returned. Integers become float32. For arguments and errors see
   ``quantize_operands``.
   """
   if isinstance(x, QTensor):

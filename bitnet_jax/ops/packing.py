@@ -1,4 +1,4 @@
-"""Ternary codes in fewer bits: on the wire, in memory and on disk."""
+"""Packs ternary codes, four or five to a byte."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ def pack(
 ) -> Packed:
   """Packs ternary codes.
 
-  Neighbours along ``axis`` share a byte. Where the axis is split over devices,
-  nothing is exchanged between them if each has a whole number of bytes.
+  Neighbours along ``axis`` share a byte. If the axis is sharded, no
+  communication is needed if each device has a whole number of bytes.
 
   Args:
-    codes: -1, 0 or 1; of other codes nothing sensible is made.
+    codes: -1, 0 or 1; other codes give undefined results.
     layout: a name in ``LAYOUTS``: "quad" puts four codes into a byte, "base3"
       five.
-    axis: along which; filled with zeros to whole bytes.
+    axis: the axis to pack; padded with zeros to whole bytes.
 
   Raises:
     ValueError: for an unknown layout.
@@ -47,7 +47,7 @@ def pack(
 
 
 def unpack(packed: Packed) -> Int8[Array, "*shape"]:
-  """Returns the codes."""
+  """Unpacks ternary codes to int8."""
   choices.check(packed.layout, LAYOUTS, key="layout")
   return packed.unpack()
 

@@ -1,4 +1,4 @@
-"""Where operands lie: manual axes under shard_map, explicit mesh axes."""
+"""Sharding of operands: manual axes of shard_map, explicit mesh axes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,11 @@ from jaxtyping import Array
 
 
 def varying_alike(*trees: Any) -> Any:
-  """Lets all arrays vary over the manual axes that any of them varies over.
+  """Casts arrays to vary over all manual axes that any of them varies over.
 
-  ``jax.shard_map`` checks that a custom gradient varies as its operand does. So
-  the cast stands before the custom rule, and its transpose sums the gradient of
-  an operand over the axes along which that operand was replicated.
+  ``jax.shard_map`` checks that a custom gradient varies like its operand. So
+  the cast comes before the custom rule, and its transpose sums the gradient of
+  an operand over the axes along which the operand was replicated.
 
   Args:
     *trees: pytrees of arrays.
@@ -40,7 +40,7 @@ def _varying_axes(array):
 def call_sharded_like(
   result: Array, function: Callable[..., Array], *operands: Any
 ) -> Array:
-  """Calls a function whose result is sharded as an array that is there.
+  """Calls a function and shards its result like an existing array.
 
   On meshes with axes of type ``Explicit`` a product that contracts a sharded
   axis must say how its result is sharded. Elsewhere the compiler decides.
@@ -58,5 +58,5 @@ def call_sharded_like(
 
 
 def shape_like(array: Array, dtype: Any) -> jax.ShapeDtypeStruct:
-  """Describes an array of another dtype, but placed alike."""
+  """Returns shape and sharding of an array, with another dtype."""
   return jax.eval_shape(lambda a: a.astype(dtype), array)

@@ -1,4 +1,4 @@
-"""Quantized products of operands, and of arrays: ``bit_dot``, ``bit_conv``."""
+"""Quantized matrix products and convolutions: ``bit_dot``, ``bit_conv``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,19 +43,19 @@ def multiply(
 ) -> Float[Array, "..."]:
   """Multiplies operands: a matrix product, or with a window a convolution.
 
-  Two arrays give the full-precision twin, bit for bit. Codes, times codes or an
-  array, have a straight-through gradient. See ``bit_dot`` for what is not said
-  here.
+  Two float arrays give the full-precision product of Flax, bit for bit. If an
+  operand is codes, the gradient is straight-through. ``bit_dot`` documents the
+  formulas and errors.
 
   Args:
-    x: of ``input_operand``.
-    w: of ``weight_operand``.
-    recipe: of both: how the product is computed, and its gradients.
-    window: of a convolution.
+    x: result of ``input_operand``.
+    w: result of ``weight_operand``.
+    recipe: recipe of both; how the product and its gradients are computed.
+    window: window of a convolution.
     bias: [d_out].
     key: random key, for ``backward="int8"``.
-    precision: of products with an operand in float.
-    dtype: of the result.
+    precision: precision of products with an operand in float.
+    dtype: dtype of the result.
   """
   if bias is not None and bias.shape != w.shape[-1:]:
     raise ValueError(
@@ -129,39 +129,40 @@ def bit_dot(
   as int8 into int32, the scales applied one after the other in float32. The
   gradient is straight-through: ``dx = (g * scale_w) . codes_w^T`` and
   ``dw = (codes_x * scale_x)^T . g``, in float32 unless the recipe's
-  ``backward`` says otherwise (on CPUs a kernel may sum integers of 24 bits,
-  see ``ops.cpu.kernels.transposed_dot``). What is kept for it are the int8
-  codes and the scales, besides an operand that the recipe leaves in float and,
-  for ``ste="clipped"``, one boolean mask an operand. Reverse mode only:
-  ``jax.jvp`` raises a TypeError. So does a second derivative that would need
-  one of codes, such as a gradient penalty; with ``strength=1.0`` the same
-  product has straight-through derivatives of any order.
+  ``backward`` says otherwise (on CPUs a kernel may sum 24-bit integers, see
+  ``ops.cpu.kernels.transposed_dot``). The residuals are the int8 codes and the
+  scales, an operand that the recipe leaves in float and, for ``ste="clipped"``,
+  one boolean mask per operand. Only reverse mode is supported: ``jax.jvp``
+  raises a TypeError, and so does a second derivative of codes, such as in a
+  gradient penalty. With ``strength=1.0`` the same product has straight-through
+  derivatives of any order.
 
-  The norm of the recipe is not applied here but by ``normalize``, before.
+  This function does not apply the norm of the recipe; see ``normalize``.
 
   Args:
     x: activations, with any number of leading axes.
-    w: latent weights. Each operand may be a ``QTensor`` instead, to quantize
-      it once for several products; it is taken as it is, with codes in the
-      recipe's range, and the gradient goes to its ``latent``.
+    w: latent weights. Each operand may be a ``QTensor`` instead, to quantize it
+      once for several products. It is used unchanged and must have codes in the
+      recipe's range; the gradient goes to its ``latent``.
     recipe: a ``Recipe`` or the name of one.
     bias: added after scaling, or before it under ``bias_in_product``.
     strength: ``None`` quantizes fully. A scalar in [0, 1] blends instead, in
       float: ``x + strength * (dequantize(quantize(x)) - x)`` for each operand.
-    key: random key, for stochastic rounding; that of ``backward="int8"`` needs
-      it for gradients alone.
-    precision: of products with an operand in float, forward and backward.
-    dtype: of the result; by default what the inputs promote to. The scales
-      come from the inputs as given, before any cast.
+    key: random key, for stochastic rounding; ``backward="int8"`` needs it for
+      gradients only.
+    precision: precision of products with an operand in float, forward and
+      backward.
+    dtype: dtype of the result; by default the promotion of the inputs. Scales
+      are computed from the inputs as given, before any cast.
 
   Returns:
     The product, in ``dtype``.
 
   Raises:
     ValueError: for shapes that do not match, an unknown recipe, a missing key,
-      or a recipe that cannot run as asked (see ``choose_compute``).
-    TypeError: see above; and for complex numbers, unless the recipe is
-      "float".
+      or an inexact ``compute="float"`` (see ``choose_compute``).
+    TypeError: for unsupported derivatives, and for complex numbers unless the
+      recipe is "float".
   """
   if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
     raise ValueError(
@@ -190,8 +191,8 @@ def bit_conv(
 ) -> Float[Array, "batch *spatial_out c_out"]:
   """Convolves activations and weights as integers, channels last.
 
-  Formulas, gradients and what is kept for them are those of ``bit_dot``; one
-  activation scale is shared by a whole example, over space and channels.
+  Formulas, gradients and residuals are those of ``bit_dot``. One activation
+  scale is shared by a whole example, over space and channels.
 
   Args:
     x: activations with one batch axis and one or more spatial axes.

@@ -1,6 +1,6 @@
-"""The product of codes with a straight-through gradient.
+"""Products of codes with a straight-through gradient (STE).
 
-The gradient takes the rounding for the identity (Bengio et al., 1308.3432).
+The gradient treats rounding as the identity (Bengio et al., 1308.3432).
 """
 
 import dataclasses
@@ -32,13 +32,13 @@ GRADIENT = Quantizer(
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """What of a product is known when it is traced.
+  """The static options of a product.
 
   Attributes:
-    recipe: of its operands.
-    window: of a convolution.
-    precision: of products with an operand in float.
-    dtype: of the result.
+    recipe: recipe of its operands.
+    window: window of a convolution.
+    precision: precision of products with an operand in float.
+    dtype: dtype of the result.
   """
 
   recipe: Recipe
@@ -48,7 +48,7 @@ class Spec:
 
   @property
   def product(self) -> lowering.Product:
-    """The operations that compute it and its gradients."""
+    """The operations that compute the product and its gradients."""
     return lowering.DOTS if self.window is None else lowering.CONVS
 
   def options(self, **others: Any) -> dict[str, Any]:
@@ -86,14 +86,14 @@ def straight_through_product(spec, x, w, bias, qx, qw, g_key):
   y = y if first is None else y + first
   for scale in scales:
     y = y * scale
-  # A zero that compilers cannot fold: else they may contract the last product
-  # with an addition that follows, and need not do so for both computes alike.
+  # A zero that compilers cannot fold. Without it they may fuse the last product
+  # with a following addition, and differently for int8 and float.
   y = y + (scales[-1] - scales[-1])
   return y if last is None else y + last
 
 
 def _factors(spec, x, w, qx, qw):
-  """Returns what is multiplied, and in which numbers."""
+  """Returns the factors of the product and their dtype."""
   a = x if qx is None else qx.codes
   if qx is None or qw is None:
     # Scales and gradients are in float32, whatever the dtype of the result.
@@ -177,10 +177,10 @@ def _gradient_masks(spec, x, w):
 
 @jax.custom_jvp
 def _token(operand):
-  """Tells the backward pass what codes do not, in no bytes.
+  """Returns an empty residual with the dtype of an operand.
 
-  That is the dtype of an operand, which its cotangent must have, and whether
-  the operand itself is differentiated: then the token has a tangent.
+  The cotangent must have this dtype. The token has a tangent if the operand is
+  differentiated.
   """
   return jnp.zeros((0,), operand.dtype)
 
@@ -257,12 +257,12 @@ def _transpose_floats(spec, gs, x, w, w_dtype, g_key):
   """Returns the gradients by ``x`` and by ``w``.
 
   Args:
-    spec: of the product.
-    gs: the cotangent, once for each of them.
+    spec: options of the product.
+    gs: the cotangent, once for each gradient.
     x: residual of the input, codes or floats.
-    w: residual of the weights, likewise.
+    w: residual of the weights, codes or floats.
     w_dtype: dtype of the latent weights.
-    g_key: for rounding the cotangent, which this does not.
+    g_key: unused.
   """
   del g_key
   g_of_x, g = gs
@@ -313,7 +313,7 @@ def _transpose_codes(spec, gs, x, w, w_dtype, g_key):
 
 
 def _gradient(spec, operation, g, other, like, dtype):
-  """Runs the operation, whose result is like an operand and sharded as that."""
+  """Runs the operation; the result has shape and sharding of an operand."""
   weights = spec.recipe.weights
   ternary = weights is not None and weights.largest_code == 1
   options = spec.options(precision=spec.precision, ternary=ternary)

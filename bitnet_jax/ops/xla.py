@@ -1,7 +1,7 @@
-"""Matrix products, their gradients, and norms, as XLA computes them anywhere.
+"""Matrix products, their gradients, and norms in plain JAX, for any backend.
 
-Each is the textbook version of an operation in ``lowering``: the last entry of
-its table.
+Each is the textbook version of an operation in ``lowering``, and the last entry
+of its table.
 """
 
 import math
@@ -164,8 +164,8 @@ def norm_gradient(
 ) -> Array:
   """Returns the gradient of ``normalize`` by x.
 
-  Normalizes again, which is cheaper than to keep a second array. The mean of
-  ``g * y`` comes from that of ``g * x``, so that XLA need not make ``y``.
+  The norm is computed again, which is cheaper than storing a second array. The
+  mean of ``g * y`` comes from that of ``g * x``, so XLA need not compute ``y``.
   """
   x32 = x.astype(jnp.float32)
   mean_g, mean_gy = 0.0, jnp.mean(g * x32, axes, keepdims=True) * factor

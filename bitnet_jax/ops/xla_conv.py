@@ -1,4 +1,4 @@
-"""Convolutions and their gradients, as XLA computes them; see ``xla``."""
+"""Convolutions and their gradients in plain JAX; see ``xla``."""
 
 import dataclasses
 import math
@@ -14,13 +14,13 @@ from bitnet_jax.types import QTensor
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-  """How a window moves; arguments of ``jax.lax.conv_general_dilated``.
+  """The window of a convolution, as in ``jax.lax.conv_general_dilated``.
 
   Attributes:
-    strides: of the window.
+    strides: strides of the window.
     padding: "SAME", "VALID", or (low, high) for each spatial axis.
-    lhs_dilation: of the input; ``None`` for 1 along each axis.
-    rhs_dilation: of the window, likewise.
+    lhs_dilation: dilation of the input; ``None`` for 1 along each axis.
+    rhs_dilation: dilation of the window, likewise.
     groups: number of groups of channels.
   """
 
@@ -42,7 +42,7 @@ class Window:
   def pads(
     self, space: Sequence[int], sizes: Sequence[int]
   ) -> Sequence[tuple[int, int]]:
-    """Returns what is added before and after each axis."""
+    """Returns the padding before and after each axis."""
     if not isinstance(self.padding, str):
       return self.padding
     dilations = self.dilations(len(space))
@@ -55,7 +55,7 @@ class Window:
     return jax.lax.padtype_to_pads(seen, reach, self.strides, self.padding)
 
   def dilations(self, rank: int) -> tuple[tuple[int, int], ...]:
-    """Returns those of input and window, for each spatial axis."""
+    """Returns the dilations of input and window, for each spatial axis."""
     ones = (1,) * rank
     return tuple(
       zip(self.lhs_dilation or ones, self.rhs_dilation or ones, strict=True)
@@ -105,8 +105,8 @@ def conv_by_input(
   Args:
     g: cotangent of the outputs; or its int8 codes.
     w: weights, or codes with a single scale.
-    like: what the result is like.
-    window: how it moves.
+    like: shape, dtype and sharding of the result.
+    window: window of the convolution.
     precision: of the products.
     in_float32: whether floats of all dtypes become float32, as codes do.
   """
@@ -136,8 +136,8 @@ def conv_by_weight(
   Args:
     g: cotangent of the outputs; or its int8 codes.
     x: input, or its codes.
-    like: what the result is like.
-    window: how it moves.
+    like: shape, dtype and sharding of the result.
+    window: window of the convolution.
     precision: of the products.
     in_float32: see ``conv_by_input``.
   """
@@ -170,8 +170,8 @@ def by_tap(
   Args:
     g: cotangent of the outputs, or its codes.
     x: input, or its codes.
-    like: what the result is like.
-    window: how it moves.
+    like: shape, dtype and sharding of the result.
+    window: window of the convolution.
     contract: maps the rows of g and what one position meets, both
       [rows, channels], to the part of the result at that position.
   """
@@ -186,7 +186,7 @@ def by_tap(
       window.pads(x.shape[1:-1], sizes), dilations, strict=True
     )
   ]
-  # As the window sees it: dilated, and padded with zeros.
+  # Dilated, and padded with zeros.
   x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
   reach = [
     (n - 1) * stride + 1

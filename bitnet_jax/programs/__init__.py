@@ -1,1 +1,1 @@
-"""What programs do with trained models."""
+"""Uses of trained models: generation, freezing, studies, compiling ahead."""

@@ -1,4 +1,4 @@
-"""Compiles the train step of a config for chips that are not here."""
+"""Compiles the train step of a config ahead of time, for absent TPUs."""
 
 import collections
 import dataclasses
@@ -19,7 +19,7 @@ from bitnet_jax.analysis import chips, flops, programs
 from bitnet_jax.train.build import build
 from bitnet_jax.train.experiment import Experiment
 
-# libtpu asks for these where there is no TPU.
+# libtpu needs these on a machine without a TPU.
 _ENVIRONMENT = {
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -27,16 +27,16 @@ _ENVIRONMENT = {
   "TPU_WORKER_ID": "0",
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-# From what keeps most to what computes most twice.
+# From most memory to most recomputation.
 REMATS = ["none", "products", "full"]
-# Only shapes matter: texts of the tests take the place of a corpus.
+# Only shapes matter, so embedded texts replace a corpus.
 TEXT_TASKS = ("causal_lm", "masked_lm", "span_corruption")
 # A line of the compiler's report: sum, size, place, number of values, shapes.
 _BUFFER = re.compile(r"^.*?%\);\s*(\S+);\s*\d+;\s*\d+; (.*)$", re.MULTILINE)
 
 
 class Refused(ValueError):
-  """JAX lays no such mesh, or the compiler makes no program for it."""
+  """JAX cannot make the mesh, or the compiler cannot compile the program."""
 
 
 class DoesNotFit(Refused):
@@ -45,16 +45,16 @@ class DoesNotFit(Refused):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-  """A compiled step; memory and exchanges are those of one chip.
+  """A compiled step; memory and communication are per chip.
 
   Attributes:
     mesh: sizes by axis.
     memory: bytes by part: parameters, optimizer, batch, temporaries.
     available: bytes of memory of a chip; ``None`` if unknown.
-    exchanged: bytes by kind and dtype that a chip has received in a step.
+    exchanged: bytes that a chip receives in a step, by kind and dtype.
     flops: operations of a step over all chips, by dtype of the factors.
-    int8_products: how many the program has, and how many products in all.
-    tokens: examples, or tokens of texts, of a step.
+    int8_products: number of int8 products, and of all products.
+    tokens: tokens, or examples, in a step.
   """
 
   mesh: dict[str, int]
@@ -72,7 +72,7 @@ class Report:
 
 
 def get_topology(name: str, *, slices: int = 1) -> Any:
-  """Returns the devices of a TPU slice, as "v5e:4x4".
+  """Returns the devices of a TPU slice such as "v5e:4x4".
 
   Raises:
     ValueError: if the compiler does not know it, or is not installed.
@@ -81,7 +81,7 @@ def get_topology(name: str, *, slices: int = 1) -> Any:
     os.environ.setdefault(key, value)
   more: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
   if name.startswith("v4"):
-    # The two cores of a chip as one device, as programs there see them.
+    # Two cores of a chip appear as one device, as they do on TPUs.
     more["chip_config_name"] = "megacore"
   try:
     return topologies.get_topology_desc(name, platform="tpu", **more).devices
@@ -204,14 +204,14 @@ def _largest_buffers(folder: pathlib.Path, count: int = 8) -> list[str]:
 
 
 def _refusal(message: str, mesh: jax.sharding.Mesh) -> str:
-  """Returns what the compiler says, in short."""
+  """Returns the compiler's message, shortened."""
   said = " ".join(message.split())[:500]
   sizes = dict(mesh.shape)
   return f"the compiler refuses the step for the mesh {sizes}: {said}"
 
 
 def _explain(message: str, largest: Sequence[str]) -> str:
-  """Returns what is worth reading of the compiler's message."""
+  """Returns the useful part of the compiler's message."""
   sizes = re.search(r"\((\S+)\) exceeds available HBM \((\S+)\)", message)
   if sizes is None:
     return "\n".join([f"the step does not fit: {message[:1000]}", *largest])
@@ -222,11 +222,11 @@ def _explain(message: str, largest: Sequence[str]) -> str:
 def search(
   config: Mapping[str, Any], devices: Any
 ) -> Iterator[tuple[dict[str, Any], Report | None, str]]:
-  """Compiles one change of a config after the other, until one fits.
+  """Compiles variations of a config until one fits.
 
-  The config itself comes first. Then the parameters are split over all chips;
-  then more is computed twice; then the batch is taken in parts, which leaves
-  the result as it is.
+  The config itself comes first. Then the parameters are sharded over all chips;
+  then remat increases; then the batch is split into parts, which does not
+  change the result.
 
   Args:
     config: nested dict.
@@ -258,7 +258,7 @@ def search(
 
 
 def _candidates(config, count):
-  """Yields changes that are not what the config itself says."""
+  """Yields variations that differ from the config."""
   batch, sizes = config["data"]["batch_size"], dict(config["mesh"])
   taken = math.prod(size for size in sizes.values() if size != -1)
   as_it_is = {

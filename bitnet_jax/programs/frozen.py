@@ -1,7 +1,7 @@
-"""Runs as frozen models: made from a checkpoint, and evaluated.
+"""Freezes checkpoints of runs, and evaluates frozen models.
 
-Beside the model its folder holds ``config.json`` of the run and the file of its
-vocabulary, so that nothing else is needed but the data.
+The folder of a frozen model also holds the run's ``config.json`` and vocabulary
+file, so that evaluation needs only the data besides.
 """
 
 import dataclasses
@@ -54,18 +54,18 @@ def freeze_model(found: TrainedModel, checkpoint: str) -> TrainedModel:
 def freeze_run(
   folder: PathLike, output: PathLike, checkpoint: str = "last"
 ) -> Size:
-  """Freezes a checkpoint of a run, writes it, and checks what was written.
+  """Freezes a checkpoint of a run, writes it, reads it back and compares.
 
   Args:
-    folder: the workdir.
-    output: a folder that is empty, or not there.
+    folder: the run folder.
+    output: a folder that is empty or absent.
     checkpoint: "last", "best", or a step.
 
   Returns:
-    The size of its parts.
+    The sizes of its parts.
 
   Raises:
-    FileExistsError: if there is anything in ``output``.
+    FileExistsError: if ``output`` is not empty.
     ValueError: see ``load_frozen_run``.
   """
   folder = bucket.place(folder)
@@ -81,7 +81,7 @@ def freeze_run(
 
 
 def _text_of(found: TrainedModel, folder, output) -> dict[str, Any]:
-  """Saves the vocabulary, if there is one; returns what generation needs."""
+  """Saves the vocabulary, if any; returns the record for generation."""
   if found.tokenizer is None:
     return {}
   recorded, spec = data_facts.read(folder), found.settings.data.tokenizer

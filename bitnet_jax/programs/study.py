@@ -1,4 +1,4 @@
-"""What studies share: runs that are made once, and their records."""
+"""Runs the cases of a study once and records their results."""
 
 import pathlib
 import statistics
@@ -16,8 +16,8 @@ class Case(NamedTuple):
   """One run of a study.
 
   Attributes:
-    name: of its folder and its record.
-    config: file, with a variant behind a colon.
+    name: name of its folder and its record.
+    config: config file, optionally with ":VARIANT".
     overrides: values by dotted key.
   """
 
@@ -47,7 +47,7 @@ def run_missing(
 
 
 def percent(values: Iterable[float]) -> str:
-  """Formats shares: the mean of several with their range."""
+  """Formats fractions in percent: the mean of several with their range."""
   found = [100 * value for value in values]
   text = f"{statistics.mean(found):.2f} %"
   if len(found) > 1:

@@ -1,4 +1,4 @@
-"""Text from trained models: prompts continued, or inputs rewritten."""
+"""Generates text with trained decoders and encoder-decoders."""
 
 import dataclasses
 import time
@@ -23,14 +23,14 @@ from bitnet_jax.train.folder.trained import load_model
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WritingOptions:
-  """How a model writes.
+  """Options of generation.
 
   Attributes:
-    max_new_tokens: where to stop at the latest.
-    sampling: of causal models.
-    seed: of the sampling.
-    num_beams: of encoder-decoders.
-    length_penalty: of encoder-decoders, see ``beam_search``.
+    max_new_tokens: most tokens to generate.
+    sampling: sampling of decoders.
+    seed: seed of the sampling.
+    num_beams: number of beams of encoder-decoders.
+    length_penalty: for encoder-decoders, see ``beam_search``.
   """
 
   max_new_tokens: int
@@ -41,17 +41,16 @@ class WritingOptions:
 
 
 class Writer(NamedTuple):
-  """A model that writes.
+  """A model that generates text.
 
   Attributes:
     model: decoder or encoder-decoder.
-    variables: of it, frozen or not.
-    tokenizer: of its text.
-    start_id: what the decoder of an encoder-decoder reads first; 0 for others.
-    first_id: what a decoder reads before a prompt; ``None`` for what ends a
-      text, as in training here.
-    stop_id: what ends a text, one id or several; ``None`` for the token eos of
-      the vocabulary.
+    variables: its variables, frozen or not.
+    tokenizer: its vocabulary.
+    start_id: first token of an encoder-decoder's decoder; 0 for decoders.
+    first_id: token that a decoder reads before a prompt; ``None`` for the end
+      token, as in training here.
+    stop_id: one or several end tokens; ``None`` for eos of the vocabulary.
   """
 
   model: Any
@@ -63,10 +62,10 @@ class Writer(NamedTuple):
 
   @property
   def stop_ids(self) -> tuple[int, ...]:
-    """What ends a text, at least one id.
+    """The end tokens, at least one.
 
     Raises:
-      ValueError: if there is none, or for one that the model does not have.
+      ValueError: if there is none, or one that the model does not have.
     """
     vocab_size = self.model.cfg.vocab_size
     found = tuple(check_ids("stop_id", self.stop_id, vocab_size).tolist())
@@ -74,18 +73,18 @@ class Writer(NamedTuple):
 
   @property
   def banned(self) -> np.ndarray:
-    """Ids of the model that no text has."""
+    """Ids of the model without a token, which are never generated."""
     return self.tokenizer.unused_ids(self.model.cfg.vocab_size)
 
 
 class Written(NamedTuple):
-  """What was written, and how fast.
+  """Generated texts, and their speed.
 
   Attributes:
-    texts: what follows each prompt; of an encoder-decoder, its answers.
-    tokens: how many tokens they have together, those that end them included.
-    seconds: what they took; of a decoder from its first token on, so that
-      neither compilation nor the prompts count.
+    texts: the continuation of each prompt, or the output for it.
+    tokens: number of generated tokens, including end tokens.
+    seconds: time to generate them; for decoders after the first token, without
+      compilation and prompts.
   """
 
   texts: list[str]
@@ -101,8 +100,8 @@ def writer_of_run(folder: PathLike, checkpoint: str = "last") -> Writer:
     checkpoint: "last", "best", or a step.
 
   Raises:
-    ValueError: if there is no run or no such checkpoint, or if the model is not
-      one that writes.
+    ValueError: if there is no run or no such checkpoint, or if the model cannot
+      generate text.
   """
   folder = bucket.place(folder)
   keep_compiled()
@@ -118,7 +117,7 @@ def writer_of_frozen(folder: PathLike) -> Writer:
 
   Raises:
     FileNotFoundError: if there is none.
-    ValueError: if a file is damaged, or if the model is not one that writes.
+    ValueError: if a file is damaged, or if the model cannot generate text.
   """
   folder = local_path(folder)
   keep_compiled()
@@ -147,12 +146,12 @@ def write(
   options: WritingOptions,
   show: Callable[[str], None] | None = None,
 ) -> Written:
-  """Has a model continue, or answer, each prompt.
+  """Generates text for each prompt.
 
   Args:
     writer: the model.
-    prompts: at least one, none of them empty.
-    options: how.
+    prompts: at least one, none empty.
+    options: options of generation.
     show: called with each new part of the first text, as soon as a decoder has
       generated it.
 
@@ -175,7 +174,7 @@ def write(
 
 
 def _continue(writer, ids, stop_ids, options, show) -> Written:
-  # As in training, a text starts after the end of another.
+  # As in training, a text starts after the end token of the previous text.
   first_id = stop_ids[0] if writer.first_id is None else writer.first_id
   prompts = [[first_id, *map(int, found)] for found in ids]
   steps = stream(
@@ -215,10 +214,10 @@ class _NewText:
     self._tokenizer, self._shown = tokenizer, ""
 
   def of(self, row: Sequence[int], *, ended: bool = False) -> str:
-    """Returns what was not returned before."""
+    """Returns the part that was not returned before."""
     text = self._tokenizer.decode(np.asarray(row, np.int32))
     if not ended:
-      # A character of several tokens shows like this until it is complete.
+      # An incomplete character of several tokens decodes to this.
       text = text.rstrip("\N{REPLACEMENT CHARACTER}")
     if not text.startswith(self._shown):
       return ""

@@ -1,1 +1,1 @@
-"""What runs on CPUs in place of XLA's own products, and from which sizes on."""
+"""CPU implementations of products and norms, and the sizes they are for."""

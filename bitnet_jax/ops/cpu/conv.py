@@ -1,6 +1,6 @@
-"""Convolutions on CPUs, and the sizes from which each one is faster.
+"""Convolutions on CPUs, and the sizes for which each one is faster.
 
-By the measurements in docs/performance.md; see ``cpu.dot``.
+The sizes follow the measurements in docs/performance.md; see ``cpu.dot``.
 """
 
 import math
@@ -21,7 +21,7 @@ from bitnet_jax.types import QTensor
 # than this, or where neither input nor output has as many as that.
 MIN_CHANNELS = 4
 MIN_LARGER_CHANNELS = 17
-# From so many on, a weight gradient is faster one window position at a time.
+# Least number for which a weight gradient is faster by window position.
 MIN_CHANNELS_BY_TAP = 8
 # The outputs that the kernel that looks sums up takes to be faster; an input or
 # output must also have MIN_LARGER_CHANNELS.
@@ -31,13 +31,13 @@ MIN_CHANNELS_SUMMED = 3
 
 
 def is_slow_in_int8(w: Any, window: Window) -> bool:
-  """Says whether XLA lacks a fast int8 path for weights of this shape."""
+  """Whether XLA lacks a fast int8 path for weights of this shape."""
   c_in, c_out = w.shape[-2], w.shape[-1] // window.groups
   return c_in < MIN_CHANNELS or max(c_in, c_out) < MIN_LARGER_CHANNELS
 
 
 def looks_up(g: Array, w: Any, *, window: Window, **options: Any) -> bool:
-  """Whether the kernel that looks sums up is faster."""
+  """Whether the lookup kernel is faster."""
   return (
     dot.looks_up(g, w, **options)
     and window.groups == 1
@@ -63,7 +63,7 @@ def look_up(
 
 
 def sums_up(g: Array, x: Any, *, window: Window, **_: Any) -> bool:
-  """Whether the kernel that sums integers is faster."""
+  """Whether the integer kernel is faster."""
   one_group = window.groups == 1 and isinstance(x, QTensor)
   return one_group and dot.sums_up(g, x, min_columns=MIN_CHANNELS_SUMMED)
 
@@ -147,8 +147,8 @@ def by_tap(
   Args:
     g: cotangent of the outputs.
     x: input.
-    like: what the result is like.
-    window: how it moves.
+    like: shape, dtype and sharding of the result.
+    window: window of the convolution.
     precision: of the products.
     dot_by_weight: the operation.
     copied: whether that copies what a tap sees: codes are less to transpose.

@@ -1,7 +1,7 @@
-"""Matrix products on CPUs, and the sizes from which each one is faster.
+"""Matrix products on CPUs, and the sizes for which each one is faster.
 
-By the measurements in docs/performance.md. All functions are those of entries
-in ``lowering``, and take the operands and options of its operations.
+The sizes follow the measurements in docs/performance.md. The functions are
+entries in ``lowering`` and take the operands and options of its operations.
 """
 
 import math
@@ -28,7 +28,7 @@ MIN_COLUMNS_LOOKED_UP = 8
 MIN_ROWS_SUMMED = 64
 MIN_COLUMNS_SUMMED = 16
 MIN_OUTPUTS_SUMMED = 8
-# Beyond so many rows, unpacked codes are multiplied as fast by XLA.
+# With more rows than this, XLA multiplies unpacked codes as fast.
 MOST_PACKED_ROWS = 32
 
 
@@ -64,7 +64,7 @@ def is_scaled(g: Array, w: Array | QTensor, **_: Any) -> bool:
 
 
 def looks_up(g: Array, w: Any, *, ternary: bool = True, **_: Any) -> bool:
-  """Whether the kernel that looks sums up is faster."""
+  """Whether the lookup kernel is faster."""
   return (
     is_scaled(g, w)
     and ternary
@@ -88,7 +88,7 @@ def sums_up(
   min_columns: int = MIN_COLUMNS_SUMMED,
   **_: Any,
 ) -> bool:
-  """Whether the kernel that sums integers is faster."""
+  """Whether the integer kernel is faster."""
   codes = x.codes if isinstance(x, QTensor) else x
   return (
     codes.dtype == jnp.int8

@@ -1,1 +1,1 @@
-"""What runs on TPUs in place of XLA's own products, and from which sizes on."""
+"""TPU implementations of products, and the sizes they are for."""
