@@ -56,7 +56,9 @@ def bitlinearize(
         f"model is a {type(model).__name__}, neither a Linen nor an NNX module"
       )
     if example or more:
-      raise TypeError("an NNX model needs no example: its layers are there")
+      raise TypeError(
+        "an NNX model needs no example, since its layers exist already"
+      )
     return convert(model, pairs, rngs)
   report = Report()
   found = linen.wrap(model, pairs, report)

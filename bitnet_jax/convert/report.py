@@ -66,7 +66,7 @@ class Report:
     )
 
   def check_used(self, rules: Pairs) -> None:
-    """Raises a ValueError for a rule that decided for no layer."""
+    """Raises a ValueError for a rule that applied to no layer."""
     check_used(rules, list(self.layers))
 
 

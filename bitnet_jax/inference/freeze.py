@@ -98,7 +98,7 @@ def freeze_kernels(
   computed = [layer.path for layer in quantized if not layer.is_stored]
   if computed:
     raise ValueError(
-      "these layers do not multiply the kernel that is stored but what a mask,"
+      "these layers do not multiply their stored kernel, but one that a mask,"
       " nn.WeightNorm or another transform of parameters makes of it, so that"
       f" codes cannot stand in its place: {', '.join(computed)}; apply the"
       " transform to the parameters first, or give these layers the recipe"

@@ -1,4 +1,4 @@
-"""Checks of what generation is given: variables, prompts and token ids."""
+"""Checks of the inputs of generation: variables, prompts and token ids."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

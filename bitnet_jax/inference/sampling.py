@@ -1,4 +1,4 @@
-"""Choosing a token from logits."""
+"""Samples tokens from logits."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ _COLDEST = float(jnp.finfo(jnp.float32).tiny)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-  """How tokens are chosen.
+  """Options of sampling.
 
   Tokens have ranks: the likeliest comes first, and of equally likely ones the
   one of the lowest id.
@@ -86,7 +86,7 @@ class Sampling:
 
 
 def is_distribution(logits: Float[Array, "*b v"]) -> Bool[Array, "*b"]:
-  """Says which rows of logits give each token a probability."""
+  """Returns which rows of logits give every token a probability."""
   # Not by a maximum, which may lose NaN.
   is_bad = jnp.isnan(logits) | (logits == jnp.inf)
   return ~jnp.any(is_bad, axis=-1) & jnp.any(logits > -jnp.inf, axis=-1)

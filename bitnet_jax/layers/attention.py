@@ -131,9 +131,9 @@ def attend(
 
 
 def _attend(query, keys, values, **options):
-  """Is ``jax.nn.dot_product_attention``, in float16 too.
+  """Calls ``jax.nn.dot_product_attention``, in float16, too.
 
-  XLA's CPU backend refuses the product of float16 that JAX asks for.
+  XLA's CPU backend does not support the float16 product that JAX uses.
   """
   dtype = query.dtype
   if dtype == jnp.float16 and compute.on_cpu():
@@ -146,9 +146,8 @@ class Attention(Projections):
   """Grouped-query attention, to itself or to a memory.
 
   The projections ``query``, ``key``, ``value`` and ``out`` are quantized by
-  their recipes; what they share as input is quantized once. Products of
-  queries, keys and values stay in float. A norm, if there is one, stands in
-  front of ``out``.
+  their recipes; a shared input is quantized once. Products of queries, keys and
+  values stay in float. An optional norm precedes ``out``.
 
   Attributes:
     num_heads: heads of the queries.
@@ -156,7 +155,7 @@ class Attention(Projections):
     head_dim: features of a head.
     rotary_base: of rotary positions; ``None`` for no positions here.
     use_bias: whether the projections have biases.
-    norm: makes that norm from its name; ``None`` for none.
+    norm: makes the norm from its name; ``None`` for no norm.
     dtype: of the activations.
     param_dtype: of the latent weights.
     kernel_init: initializer of the kernels.

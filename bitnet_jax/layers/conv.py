@@ -58,10 +58,10 @@ class BitConv(QuantizedLayer, nn.Conv):
     conv_general_dilated: convolution to use, for "float" only.
     conv_general_dilated_cls: class of the convolution to use, for "float" only.
     recipe: a ``Recipe``, the name of one in ``RECIPES``, or (pattern, recipe)
-      rules, of which the first that matches the path of the layer decides.
+      rules, of which the first that matches the path of the layer applies.
   """
 
-  # As in Flax, whose type of it no checker can check.
+  # As in Flax, whose type annotation cannot be checked.
   promote_dtype: Any = linear.promote_dtype
 
   def __post_init__(self):
@@ -171,12 +171,12 @@ def make_window(
   kernel_dilation: Any,
   groups: int,
 ) -> tuple[Window, Pad | None]:
-  """Returns the window of a convolution, and what pads with values for it.
+  """Returns the window of a convolution, and a function that pads its input.
 
   Args:
-    shape: of the window.
+    shape: shape of the window.
     strides: one, or one for each spatial axis; ``None`` for 1.
-    padding: as ``BitConv`` takes it; XLA cannot do "CIRCULAR" and "REFLECT".
+    padding: see ``BitConv``; XLA does not support "CIRCULAR" and "REFLECT".
     input_dilation: like ``strides``.
     kernel_dilation: like ``strides``.
     groups: number of groups of channels.

@@ -1,4 +1,4 @@
-"""``BitDense``, and what all quantized Linen layers share.
+"""``BitDense``, and the base class of all quantized Linen layers.
 
 A layer resolves its recipe, creates the parameters of its twin in Flax, and
 calls a product of ``ops``. ``BitDense.__call__`` shows every step.
@@ -24,13 +24,13 @@ from bitnet_jax.types import QTensor
 
 
 class QuantizedLayer(nn.Module):
-  """Recipe, kernel, random key and dtype of a quantized layer.
+  """Mixin of quantized layers: recipe, kernel, random key and dtype.
 
-  Mixed into a layer of Flax, whose fields and parameters the result has.
+  It is mixed into a Flax layer and keeps its fields and parameters.
 
   Attributes:
     recipe: a ``Recipe``, the name of one in ``RECIPES``, or (pattern, recipe)
-      rules, of which the first that matches the path of the layer decides.
+      rules, of which the first that matches the path of the layer applies.
   """
 
   _: dataclasses.KW_ONLY
@@ -47,9 +47,9 @@ class QuantizedLayer(nn.Module):
 
   @nn.nowrap
   def stack_and_output_axes(self) -> tuple[int, int]:
-    """Returns how many axes of the kernel are leading and output axes.
+    """Returns the numbers of leading and output axes of the kernel.
 
-    The leading ones stack kernels that have scales of their own.
+    The leading axes stack kernels, each with its own scale.
     """
     return 0, 1
 
@@ -95,8 +95,8 @@ class QuantizedLayer(nn.Module):
   ) -> dict[str, Any]:
     """Returns the key, precision and output dtype of a product.
 
-    The key comes from the stream "quantize". A gradient that is rounded
-    stochastically needs no stream where none is taken.
+    The key comes from the stream "quantize". Stochastic rounding of gradients
+    needs no stream if no gradients are computed.
     """
     layer: Any = self
     key = None
@@ -127,8 +127,8 @@ def result_dtype(
     x: input.
     kernel: a frozen one, which has no floats, counts as ``param_dtype``.
     bias: or ``None``.
-    dtype: of the layer; ``None`` for what the operands promote to.
-    param_dtype: of the layer.
+    dtype: dtype of the layer; ``None`` for the promotion of the operands.
+    param_dtype: dtype of the layer's parameters.
     preferred: ``preferred_element_type`` of an NNX layer: the dtype of the
       product, to which the bias is added.
   """
@@ -166,7 +166,7 @@ class BitDense(QuantizedLayer, nn.Dense):
     dot_general: product to use, for "float" only.
     dot_general_cls: class of the product to use, for "float" only.
     recipe: a ``Recipe``, the name of one in ``RECIPES``, or (pattern, recipe)
-      rules, of which the first that matches the path of the layer decides.
+      rules, of which the first that matches the path of the layer applies.
 
   Raises:
     TypeError: for features that are no integer.
@@ -174,7 +174,7 @@ class BitDense(QuantizedLayer, nn.Dense):
       quantized product cannot honour.
   """
 
-  # As in Flax, whose type of it no checker can check.
+  # As in Flax, whose type annotation cannot be checked.
   promote_dtype: Any = linear.promote_dtype
 
   def __post_init__(self):

@@ -32,7 +32,7 @@ class BitDenseGeneral(QuantizedLayer, nn.DenseGeneral):
   Parameters: ``kernel`` [*batch_dims, *contracted, *features] and ``bias``
   [*batch_dims, *features], as in ``nn.DenseGeneral``. The contracted axes
   together are one token. With ``batch_dims`` each of the stacked kernels has
-  scales of its own. Stochastic rounding draws from the stream "quantize".
+  its own scales. Stochastic rounding draws from the stream "quantize".
 
   Attributes:
     features: size, or sizes, of the output axes.
@@ -51,10 +51,10 @@ class BitDenseGeneral(QuantizedLayer, nn.DenseGeneral):
     dot_general: product to use, for "float" only.
     dot_general_cls: class of the product to use, for "float" only.
     recipe: a ``Recipe``, the name of one in ``RECIPES``, or (pattern, recipe)
-      rules, of which the first that matches the path of the layer decides.
+      rules, of which the first that matches the path of the layer applies.
   """
 
-  # As in Flax, whose type of it no checker can check.
+  # As in Flax, whose type annotation cannot be checked.
   promote_dtype: Any = linear.promote_dtype
 
   def __post_init__(self):
@@ -155,7 +155,7 @@ def dense_general(
   stack, features = kernel.shape[:n_batch], kernel.shape[n_batch + n_in :]
   others = [a for a in range(n_batch, x.ndim) if a not in contracted]
   shape = (*stack, *(x.shape[a] for a in others), *features)
-  # A scale has the axes of what it scales, so these steps apply to it too.
+  # A scale has the axes of its codes, so these steps apply to it, too.
   order = (*range(n_batch), *others, *contracted)
   x = jax.tree.map(lambda a: _merge_last(jnp.transpose(a, order), n_in), x)
   x = prepare_input(x, recipe, strength=options["strength"])
@@ -176,7 +176,7 @@ def dense_general(
 
 
 def _merge_last(a, n, *, before=0):
-  """Makes one axis of the last ``n``, or of those ``before`` the last."""
+  """Merges the last ``n`` axes, or those ``before`` the last, into one."""
   stop = a.ndim - before
   merged = math.prod(a.shape[stop - n : stop])
   return a.reshape(*a.shape[: stop - n], merged, *a.shape[stop:])

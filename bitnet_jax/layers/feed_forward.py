@@ -39,13 +39,13 @@ class FeedForward(Projections):
   """Two layers, ``down(activation(up(x)))``, or three with a gate.
 
   Gated, it is ``down(activation(gate(x)) * up(x))`` (GLU variants, 2002.05202).
-  A norm, if there is one, stands in front of ``down``.
+  An optional norm precedes ``down``.
 
   Attributes:
-    width: of the hidden layer.
+    width: width of the hidden layer.
     kind: a name in ``KINDS``.
     use_bias: whether the dense layers have biases.
-    norm: makes that norm from its name; ``None`` for none.
+    norm: makes the norm from its name; ``None`` for no norm.
     dtype: of the activations.
     param_dtype: of the latent weights.
     kernel_init: initializer of the kernels.

@@ -1,9 +1,9 @@
-"""Interception of the calls of Flax modules, under ``nn.jit`` too.
+"""Intercepts the calls of Flax modules, also under ``nn.jit``.
 
-``nn.jit`` shares one trace among all modules that are alike. A call that finds
-a trace runs no Python: no interceptor sees it, and what an interceptor did to
-the first call stays in the trace for the others. ``Interception`` gives each
-interceptor and each place in the model a trace of its own.
+``nn.jit`` shares one trace among equal modules. A call that finds a trace runs
+no Python: interceptors do not see it, and their effect on the first call stays
+in the trace for the others. ``Interception`` gives each interceptor and each
+place in the model its own trace.
 """
 
 import contextlib

@@ -107,9 +107,9 @@ def quantize_kernels(
   otherwise these are rounded to nearest, as by ``freeze``.
 
   Args:
-    layers: of the model, from ``bit_layers``.
+    layers: the layers of the model, from ``bit_layers``.
     params: its parameters.
-    training: whether the products are those of a training step.
+    training: whether the codes are for a training step.
 
   Returns:
     Codes and scales by path of the layer, for ``with_codes``.
@@ -255,7 +255,7 @@ def _followed(call, variables, arrays, shapes):
 def _separate(
   tree: Any,
 ) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
-  """Returns the arrays in a tree, and what puts others in their place."""
+  """Returns the arrays in a tree, and a function that replaces them."""
   leaves, structure = jax.tree.flatten(tree)
   places = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")]
 

@@ -1,4 +1,4 @@
-"""Norms of Flax that return NaN where their statistics overflow.
+"""Flax norms that return NaN if their statistics overflow.
 
 The variance of values around 1e20 exceeds float32. Then ``1 / sqrt(variance)``
 is zero, and the norms of Flax return zeros.

@@ -1,1 +1,1 @@
-"""Models: one size class and one top module each, with their logical axes."""
+"""Models: a dataclass of sizes and a Linen module each, with logical axes."""

@@ -1,4 +1,4 @@
-"""Small vision network of the kind that the papers train."""
+"""Small convolutional network for images, as in the papers."""
 
 import dataclasses
 from typing import Any

@@ -242,7 +242,7 @@ class BitConv(nnx.Conv):
 
 
 def set_recipe(layer: Any, recipe: Recipe, rngs: nnx.Rngs | None) -> None:
-  """Gives a layer its recipe, and random keys if the recipe needs them.
+  """Sets the recipe of a layer, and its random keys if needed.
 
   Raises:
     ValueError: if the recipe needs random keys and there are none, or if it
