@@ -1,1 +1,1 @@
-"""Kinds of tasks: their data, model, loss and metrics."""
+"""Tasks: data, model, loss and metrics of each."""

@@ -1,7 +1,7 @@
-"""What a task is: the loss and metrics of a model, and the data it learns from.
+"""Base classes of tasks: loss and metrics (``Supervised``), and ``TaskData``.
 
-A task (``Supervised``) needs a config and the facts of its data, not the data
-themselves; ``TaskData`` holds what does need them, the batches.
+A ``Supervised`` task needs a config and the facts of its data, but not the
+data. ``TaskData`` holds the batches.
 """
 
 import dataclasses
@@ -29,10 +29,10 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Task(Protocol):
-  """What a training step needs to know of a task."""
+  """The interface of a task for a training step."""
 
   def weight(self, batch: Batch) -> jax.Array:
-    """Returns the sum of the weights of what the loss is averaged over."""
+    """Returns the weight by which the summed loss is divided."""
     ...
 
   def totals(
@@ -55,8 +55,8 @@ class Task(Protocol):
 class Supervised:
   """A model, and the loss and metrics of its outputs against known targets.
 
-  A subclass says what its model is called with (``inputs``) and what is summed
-  over a batch (``sums``).
+  A subclass defines the arguments of its model (``inputs``) and the sums over a
+  batch (``sums``).
 
   Attributes:
     model: the module whose parameters are trained.
@@ -78,7 +78,7 @@ class Supervised:
 
   @property
   def metric_names(self) -> tuple[str, ...]:
-    """Names of what ``finish`` returns."""
+    """Names of the metrics of ``finish``."""
     return ("accuracy", "loss")
 
   @property
@@ -146,13 +146,13 @@ class TaskData:
 
   Attributes:
     facts: what the data decided.
-    train_batch: from a step to this process's part of its batch.
-    eval_batches: from a split to the batches that go through it once.
-    tokenizer: of text, if the data are text.
-    tokens: tokens of one example, padding included; 0 where there are none.
-    score: from model, split, variables and mesh to the scores of what the model
-      writes for all of the split, which takes long: at the end of a run only.
-      Called by all processes, with one result.
+    train_batch: returns this process's part of the batch of a step.
+    eval_batches: returns the batches of one pass through a split.
+    tokenizer: the vocabulary, if the data are text.
+    tokens: tokens of one example, padding included; 0 if there are none.
+    score: returns the scores of generated text for a split, from model, split,
+      variables and mesh. It is slow, so it runs at the end of a run only. All
+      processes call it and get the same result.
   """
 
   facts: DataFacts

@@ -1,4 +1,4 @@
-"""Softmax classification: what all tasks with classes share."""
+"""Softmax classification, the base of all tasks with classes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -31,10 +31,10 @@ def divergence(
   teacher: Float[Array, "*batch classes"],
   temperature: float,
 ) -> Float[Array, "*batch"]:
-  """Returns how far the student's distribution is from the teacher's.
+  """Returns the divergence of the student from the teacher.
 
-  The Kullback-Leibler divergence of both at a temperature, in nats, times its
-  square, so that gradients do not vanish with it; in float32.
+  It is the Kullback-Leibler divergence of both at a temperature, in nats and
+  float32, times the squared temperature, which keeps the size of gradients.
   """
   p, q = (
     jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)

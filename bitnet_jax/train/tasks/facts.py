@@ -1,4 +1,4 @@
-"""What the data decided about a model: class counts, vocabulary, shapes.
+"""Facts of the data that decide a model: class counts, vocabulary, shapes.
 
 A run writes these facts beside its config, so that its model can be opened
 without its data.

@@ -18,7 +18,7 @@ class GraphOptions(groups.DataOptions):
 
   Attributes:
     source: "embedded:graphs" or "file:FOLDER".
-    num_classes: checked against the labels; ``None``: as the source says.
+    num_classes: checked against the labels; ``None``: that of the source.
     max_degree: largest degree that has a feature, for graphs without features.
     row_normalize: whether the features of a node are divided by their sum.
     node_budget: size of the padded array of nodes on a device; ``None``: what

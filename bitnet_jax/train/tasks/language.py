@@ -1,4 +1,4 @@
-"""Documents as rows of tokens: what all language models have in common."""
+"""Data of language models: documents as rows of tokens."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ PACKING = ("stream", "documents")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LanguageOptions(TextOptions):
-  """The keys of the group ``data`` that all language models have.
+  """The keys of the group ``data`` of all language models.
 
   Attributes:
     source: "embedded:pydoc", "file:PATH" or "tfds:NAME"; see

@@ -1,4 +1,4 @@
-"""Losses, in float32, and the options that all tasks have for theirs."""
+"""Losses, in float32, and their options."""
 
 import dataclasses
 

@@ -24,8 +24,8 @@ class MaskingOptions(TokenOptions):
     mask_share: fraction of the targets that are replaced by the token mask.
     random_share: fraction of the targets that are replaced by any token; the
       rest stay.
-    predictions: largest number of targets in a row, for which alone the head
-      computes logits; about one and a half times ``mask_rate`` of the row is
+    predictions: largest number of targets in a row; the head computes logits
+      for these only. About one and a half times ``mask_rate`` of the row is
       rarely too few. ``None`` for any number.
   """
 

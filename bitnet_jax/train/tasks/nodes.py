@@ -24,7 +24,7 @@ class NodeOptions(groups.DataOptions):
 
   Attributes:
     source: "embedded:karate", "file:PATH.npz" or "tfds:planetoid/NAME".
-    num_classes: checked against the labels; ``None``: as the source says.
+    num_classes: checked against the labels; ``None``: that of the source.
     train_per_class: training nodes of a class, for a source without splits.
     row_normalize: whether the features of a node are divided by their sum.
   """

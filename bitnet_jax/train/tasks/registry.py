@@ -1,4 +1,4 @@
-"""Tasks by name."""
+"""The tasks by name, and how they load data and make models."""
 
 from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.tasks import (

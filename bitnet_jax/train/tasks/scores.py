@@ -1,4 +1,4 @@
-"""Metrics of a whole split: from its predictions, or from sums over it."""
+"""Metrics of a split: F1, Matthews, correlations, BLEU and others."""
 
 import math
 import warnings
