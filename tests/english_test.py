@@ -75,7 +75,7 @@ def test_words_to_avoid_are_not_used():
 
 def _compiled(words):
   """Returns the pattern of whole words, which may be on two lines."""
-  spaced = words.replace(" ", r"\s+(?:# )?")
+  spaced = words.replace(" ", r"[\s\"]+(?:# |f\")?")
   return re.compile(
     rf"(?<![a-z])(?:{spaced})(?![a-z])", re.IGNORECASE | re.MULTILINE
   )

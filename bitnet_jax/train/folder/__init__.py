@@ -1,1 +1,1 @@
-"""All that a run reads and writes in its folder."""
+"""The files of a run folder: config, metrics, checkpoints, records."""

@@ -1,4 +1,4 @@
-"""The lock of a run folder: one process at a time, and no half-made starts."""
+"""The lock of a run folder, which also removes the files of failed starts."""
 
 import fcntl
 import os
@@ -34,7 +34,7 @@ class WorkdirError(ValueError):
 
 
 class Lock:
-  """Makes a folder, and keeps other processes out of it until it is closed.
+  """Creates a folder, and locks out other processes until it is closed.
 
   A start that ends before its first metrics and its first checkpoint leaves
   nothing. Used as a context manager, this removes the files of such a start
@@ -98,7 +98,7 @@ class Lock:
       self.close()
 
   def close(self) -> None:
-    """Lets other processes in."""
+    """Releases the lock."""
     self._file.close()
     os.close(self._opened)
 

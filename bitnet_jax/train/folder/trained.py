@@ -1,4 +1,4 @@
-"""Opens what a run has trained: its model alone, or with its data."""
+"""Opens trained runs: their model only, or with their data."""
 
 from typing import Any
 
@@ -191,7 +191,7 @@ def _choose_step(checkpoints: Checkpoints, checkpoint: str) -> int:
   if checkpoint == "best":
     raise ValueError(
       f"--checkpoint=best: of the steps in {checkpoints.directory},"
-      f" {', '.join(map(str, steps))}, none was evaluated under all of"
+      f" {', '.join(map(str, steps))}, none was evaluated under full"
       f" quantization (from step {checkpoints.counted_from} on)"
     )
   there = ["last", *([] if best is None else ["best"]), *map(str, steps)]

@@ -1,4 +1,4 @@
-"""The variables of an earlier run as the start of another."""
+"""Warm starts: the variables of an earlier run as the start of another."""
 
 import dataclasses
 import pathlib
@@ -37,12 +37,12 @@ class EarlierRun:
 
   @property
   def fingerprint(self) -> str:
-    """Names the parameters by content."""
+    """The fingerprint of the parameters."""
     return f"{self.run_id}@{self.step}"
 
 
 def find(folder: PathLike, *, key: str = "init_from") -> EarlierRun:
-  """Looks a run up.
+  """Finds the run of a warm start or a teacher.
 
   Args:
     folder: its workdir.
@@ -72,7 +72,7 @@ def find(folder: PathLike, *, key: str = "init_from") -> EarlierRun:
 def with_earlier(
   fingerprint: str, earlier: EarlierRun | None, teacher: EarlierRun | None
 ) -> str:
-  """Returns what names data, and the runs that parameters come from."""
+  """Returns the fingerprint of data, warm start and teacher."""
   if earlier is not None:
     fingerprint += f"{_AFTER}{earlier.fingerprint}"
   if teacher is not None:
@@ -119,7 +119,7 @@ def check_vocabulary(earlier: EarlierRun, fingerprint: str) -> None:
 
 
 def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
-  """Takes over all variables that both runs have, by path.
+  """Loads all variables that both runs have, by path.
 
   Variables are the parameters and the mutable collections of the model, such as
   batch statistics. What is not in the earlier run stays fresh, and what is only

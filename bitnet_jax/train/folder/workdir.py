@@ -1,4 +1,4 @@
-"""The folder of a run: who may use it, and what it says of the run."""
+"""Config, result and evaluation in a run folder, and checks of the run."""
 
 import contextlib
 import json
