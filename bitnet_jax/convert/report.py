@@ -23,7 +23,7 @@ class Layer:
 
   Attributes:
     kind: name of its class.
-    recipe: of its twin; ``None`` if the layer is unchanged.
+    recipe: recipe of its twin; ``None`` if the layer is unchanged.
     reason: why it is unchanged, or the pattern that decided.
   """
 
@@ -99,7 +99,7 @@ def judge(
 
   Args:
     layer: of Linen or of NNX, with a kernel.
-    path: of the layer.
+    path: path of the layer.
     rules: (pattern, recipe) pairs, of which the first that matches decides.
     twins: quantized classes by the class that they replace.
     obstacle: another reason why it cannot be replaced.

@@ -162,8 +162,8 @@ class _Beams(NamedTuple):
 
   Attributes:
     index: number of tokens generated, int32 scalar.
-    logits: of the next token, [b * k, t, v].
-    cache: of the decoder, for b * k sequences.
+    logits: logits of the next token, [b * k, t, v].
+    cache: cache of the decoder, for b * k sequences.
     tokens: of the hypotheses, [b, k, max_length].
     scores: their log-probabilities, [b, k].
     is_done: which have ended, [b, k].

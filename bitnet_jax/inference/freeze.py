@@ -86,7 +86,7 @@ def freeze_kernels(
   """Returns parameters with ``QTensor`` kernels, packed where ternary.
 
   Args:
-    layers: of the model.
+    layers: layers of the model.
     params: its parameters, without boxes.
   """
   quantized = [layer for layer in layers if layer.recipe.weights is not None]

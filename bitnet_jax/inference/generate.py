@@ -51,7 +51,7 @@ def generate(
     stop_id: id, or ids, that end a text; not part of the result.
     banned: ids that are never generated, such as those of a model that its
       vocabulary does not have: ``Tokenizer.unused_ids``.
-    seed: of the sampling.
+    seed: seed of the sampling.
 
   Returns:
     The ids that follow each prompt, without it.
@@ -112,7 +112,7 @@ def stream(
     sampling: how tokens are chosen; by default always the likeliest.
     stop_id: id, or ids, that end a text; never yielded.
     banned: ids that are never generated.
-    seed: of the sampling.
+    seed: seed of the sampling.
 
   Yields:
     One token for each prompt; ``None`` where its text has ended.
@@ -185,8 +185,8 @@ class _State(flax.struct.PyTreeNode):
   Attributes:
     index: number of tokens generated, int32 scalar.
     position: of the next token of each text, [b, 1].
-    logits: of the next token, [b, v].
-    cache: of the decoder.
+    logits: logits of the next token, [b, v].
+    cache: cache of the decoder.
     done: which texts have ended, [b].
   """
 

@@ -104,7 +104,7 @@ def allowed_ids(
   Args:
     banned: ids that may not.
     stop_ids: ids that end a text, which always may.
-    vocab_size: of the model.
+    vocab_size: vocabulary size of the model.
 
   Raises:
     ValueError: if no other id is left, or for one outside the vocabulary.

@@ -38,7 +38,7 @@ class Kernel:
   """How a file stores the codes of a kernel.
 
   Attributes:
-    shape: of the kernel.
+    shape: shape of the kernel.
     layout: "base3" for ternary codes, in one row, or "int8".
     axis: the axis of ternary codes that is packed in memory; ``None`` for the
       default of that shape.

@@ -52,7 +52,7 @@ def rotate(
 
   Args:
     x: queries or keys; ``k`` is even.
-    positions: of the tokens.
+    positions: positions of the tokens.
     base: of the geometric series of wavelengths.
   """
   half = x.shape[-1] // 2
@@ -153,11 +153,11 @@ class Attention(Projections):
     num_heads: heads of the queries.
     num_kv_heads: heads of keys and values; divides ``num_heads``.
     head_dim: features of a head.
-    rotary_base: of rotary positions; ``None`` for no positions here.
+    rotary_base: base of rotary positions; ``None`` for no positions here.
     use_bias: whether the projections have biases.
     norm: makes the norm from its name; ``None`` for no norm.
-    dtype: of the activations.
-    param_dtype: of the latent weights.
+    dtype: dtype of the activations.
+    param_dtype: dtype of the latent weights.
     kernel_init: initializer of the kernels.
     partition: names the axes of a kernel for sharding, as
       ``nn.with_logical_partitioning`` does.
@@ -190,8 +190,8 @@ class Attention(Projections):
         no index the memory of an earlier call.
       mask: which keys each query sees; made by ``make_mask``.
       is_causal: whether each query sees the keys up to its own place only.
-      positions: of ``x``, for rotary positions; by default 0, 1, ...
-      cache: of earlier calls, or with room for this one.
+      positions: positions of ``x``, for rotary positions; by default 0, 1, ...
+      cache: cache of earlier calls, or with room for this one.
       index: place in the cache of the first token of ``x``; ``None`` for a
         memory, which is cached whole.
       strength: fraction of quantization, in [0, 1]; ``None`` for all of it.

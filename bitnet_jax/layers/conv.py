@@ -229,13 +229,13 @@ def convolve(
     x: ``[*batch, *spatial, c_in]``, or its codes from ``ops.quantize_input``.
     kernel: latent weights, or codes.
     bias: [features], or ``None``.
-    recipe: of the layer.
+    recipe: recipe of the layer.
     window: from ``make_window``, like ``pad``.
     pad: pads the normalized input.
     strength: fraction of quantization; ``None`` quantizes fully.
     key: for stochastic rounding.
-    precision: of convolutions with an operand in float.
-    dtype: of the result.
+    precision: precision of convolutions with an operand in float.
+    dtype: dtype of the result.
   """
   rank = kernel.ndim - 2
   batch_shape = x.shape[: -rank - 1]

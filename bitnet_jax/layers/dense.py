@@ -68,7 +68,7 @@ class QuantizedLayer(nn.Module):
     """Returns the parameter "kernel": latent weights, or codes in their place.
 
     Args:
-      shape: of the kernel.
+      shape: shape of the kernel.
       init: initializer; by default ``kernel_init``.
     """
     layer: Any = self

@@ -140,7 +140,7 @@ def dense_general(
     x: input, or its codes from ``ops.quantize_input``.
     kernel: [*batch, *contracted, *features], not packed.
     bias: [*batch, *features], or ``None``.
-    recipe: of the layer.
+    recipe: recipe of the layer.
     contracted: axes of ``x``, none of them negative.
     n_batch: number of leading axes with a kernel for each index.
     key: for stochastic rounding.

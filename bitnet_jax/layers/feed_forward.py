@@ -46,8 +46,8 @@ class FeedForward(Projections):
     kind: a name in ``KINDS``.
     use_bias: whether the dense layers have biases.
     norm: makes the norm from its name; ``None`` for no norm.
-    dtype: of the activations.
-    param_dtype: of the latent weights.
+    dtype: dtype of the activations.
+    param_dtype: dtype of the latent weights.
     kernel_init: initializer of the kernels.
     partition: names the axes of a kernel for sharding, as
       ``nn.with_logical_partitioning`` does.

@@ -37,7 +37,7 @@ class GraphConv(DenseFactory):
     features: size of the last axis of the output.
     use_bias: whether to add a bias.
     dtype: of the activations; by default what input and parameters promote to.
-    param_dtype: of the latent weights.
+    param_dtype: dtype of the latent weights.
     kernel_init: initializer of the kernels.
     bias_init: initializer of the bias.
     recipe: one for all dense layers inside, or (pattern, recipe) rules on

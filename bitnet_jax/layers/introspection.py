@@ -135,7 +135,7 @@ def with_codes(
   layers of this package takes the result in place of its parameters.
 
   Args:
-    params: of the model.
+    params: parameters of the model.
     codes: by path of the layer, from ``quantize_kernels``.
     gradient_dtype: of these gradients, until they reach ``params``; ``None``
       for that of the kernels.

@@ -68,7 +68,7 @@ def segment_sum(
 
   Args:
     values: ``[*batch, e, *features]``.
-    segments: of each value; one beyond the last leaves the value out.
+    segments: segments of each value; one beyond the last leaves the value out.
     num_segments: number of segments.
 
   Returns:

@@ -86,8 +86,8 @@ class Projections(DenseFactory):
     use_bias: whether the dense layers have biases.
     norm: makes the norm in front of the output projection, from its name;
       ``None`` for no norm there.
-    dtype: of the activations.
-    param_dtype: of the latent weights.
+    dtype: dtype of the activations.
+    param_dtype: dtype of the latent weights.
     kernel_init: initializer of the kernels.
     partition: names the axes of a kernel for sharding, as
       ``nn.with_logical_partitioning`` does.

@@ -21,7 +21,7 @@ class Cache(flax.struct.PyTreeNode):
   """Keys and values of a decoder for the tokens so far.
 
   Attributes:
-    blocks: of all blocks, stacked along a leading axis.
+    blocks: keys and values of all blocks, stacked along a leading axis.
     positions: of the cached tokens, [b, s]; -1 for padding and free places.
     index: number of places taken, int32 scalar.
   """
@@ -79,10 +79,10 @@ def run_with_cache(
   """Runs the blocks of a decoder on the next tokens.
 
   Args:
-    blocks: of the decoder.
+    blocks: blocks of the decoder.
     x: embedded tokens.
-    positions: of the tokens; -1 for padding, which is masked.
-    cache: of the tokens before, with room for these.
+    positions: positions of the tokens; -1 for padding, which is masked.
+    cache: cache of the tokens before, with room for these.
     **context: other fields of ``Context``.
 
   Returns:

@@ -143,7 +143,7 @@ class EncoderDecoder(Model):
       tokens: the next ones, ids.
       positions: theirs.
       cache: of the tokens before, from ``make_cache``, with room for these.
-      memory: of ``encode``; needed in the first call, and cached by it.
+      memory: memory of ``encode``; needed in the first call, and cached by it.
       input_mask: that of ``encode``, in every call.
       strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
 

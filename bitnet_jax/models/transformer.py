@@ -46,7 +46,7 @@ class TransformerConfig(ModelConfig):
       projections (BitNet b1.58 2B4T).
     use_bias: whether projections have biases.
     positions: "rotary" or "learned".
-    rotary_base: of the wavelengths of rotary positions.
+    rotary_base: base of the wavelengths of rotary positions.
     max_length: longest sequence, in tokens (or patches).
     dropout: rate on embeddings and on what each part of a block adds.
     scan_layers: whether one block is scanned over stacked parameters, which
@@ -130,7 +130,7 @@ class Context(flax.struct.PyTreeNode):
     memory: sequence for cross-attention, [b, s, d].
     mask: which tokens each token sees, [b, 1, t, s]; ``None`` for all.
     memory_mask: which of the memory each token sees; ``None`` for all.
-    positions: of the tokens, [b, t]; ``None`` for 0, 1, ...
+    positions: positions of the tokens, [b, t]; ``None`` for 0, 1, ...
     index: place of the first token in the cache.
     strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
     deterministic: whether dropout is off.
@@ -150,7 +150,7 @@ class BlockCache(flax.struct.PyTreeNode):
 
   Attributes:
     own: of self-attention.
-    memory: of cross-attention, if there is one.
+    memory: memory of cross-attention, if there is one.
   """
 
   own: AttentionCache
@@ -278,10 +278,10 @@ def run_blocks(
   """Runs what ``make_blocks`` returned.
 
   Args:
-    blocks: of the model.
+    blocks: blocks of the model.
     x: embedded tokens.
     context: inputs that all blocks share.
-    cache: of all blocks, stacked along a leading axis.
+    cache: cache of all blocks, stacked along a leading axis.
 
   Returns:
     The output, and the cache after this call.

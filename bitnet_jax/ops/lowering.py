@@ -97,7 +97,7 @@ class Operation:
   """A table of entries; calling it runs the first that takes the operands.
 
   Attributes:
-    name: of the operation.
+    name: name of the operation.
     entries: by name, in order.
   """
 
@@ -276,7 +276,7 @@ def explain(function: Callable[..., Any], *args: Any) -> list[tuple[str, str]]:
   traced are not listed.
 
   Args:
-    function: of arrays, such as ``jax.grad`` of a loss.
+    function: function of arrays, such as ``jax.grad`` of a loss.
     *args: pytrees of arrays, or of ``jax.ShapeDtypeStruct``.
   """
   taken: list[tuple[str, str]] = []

@@ -20,9 +20,9 @@ class Blend:
 
   Attributes:
     values: ``x + strength * (dequantize(quantize(x)) - x)``, in float32.
-    scale: of the codes; 1 for an operand that stays in float.
+    scale: scale of the codes; 1 for an operand that stays in float.
     strength: fraction of quantization.
-    dtype: of ``x``.
+    dtype: dtype of ``x``.
   """
 
   values: Array

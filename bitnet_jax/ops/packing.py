@@ -63,7 +63,7 @@ def axis_to_pack(
   that does.
 
   Args:
-    shape: of the codes.
+    shape: shape of the codes.
     parts: over how many devices each axis is split; ``None`` for one device.
     stack: axes that number kernels. None of them is packed, nor an axis with
       some of them on either side: it would have no number that is right for

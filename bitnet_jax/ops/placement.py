@@ -47,7 +47,7 @@ def call_sharded_like(
 
   Args:
     result: an array of the shape of the result.
-    function: of operands.
+    function: function of operands.
     *operands: pytrees of arrays.
   """
   sharding = jax.typeof(result).sharding

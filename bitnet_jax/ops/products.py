@@ -206,8 +206,8 @@ def bit_conv(
     bias: as in ``bit_dot``, like the other arguments and the errors.
     strength: fraction of quantization.
     key: random key.
-    precision: of convolutions with an operand in float.
-    dtype: of the result.
+    precision: precision of convolutions with an operand in float.
+    dtype: dtype of the result.
   """
   if x.ndim != w.ndim or x.ndim < 3:
     raise ValueError(

@@ -38,7 +38,7 @@ def dot_by_input(
     g: cotangent; or its int8 codes, whose sums are int32.
     w: array of the same dtype; or codes with a single scale, by which the
       result is multiplied: codes are exact in any float.
-    precision: of the product.
+    precision: precision of the product.
   """
   if isinstance(w, QTensor):
     dx = dot_by_input(g, w.codes.astype(g.dtype), precision=precision)
@@ -71,7 +71,7 @@ def dot_by_weight(
   Args:
     g: cotangent; or its int8 codes.
     x: values or codes, which are cast to the dtype of g.
-    precision: of the product.
+    precision: precision of the product.
     transpose: copies x [rows, k] to [k, rows] first; ``None``: no copy.
     dtype: of the sums; by default int32 for codes if they fit it, else float32.
   """

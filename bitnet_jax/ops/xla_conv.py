@@ -107,7 +107,7 @@ def conv_by_input(
     w: weights, or codes with a single scale.
     like: shape, dtype and sharding of the result.
     window: window of the convolution.
-    precision: of the products.
+    precision: precision of the products.
     in_float32: whether floats of all dtypes become float32, as codes do.
   """
   scale = None
@@ -138,7 +138,7 @@ def conv_by_weight(
     x: input, or its codes.
     like: shape, dtype and sharding of the result.
     window: window of the convolution.
-    precision: of the products.
+    precision: precision of the products.
     in_float32: see ``conv_by_input``.
   """
   g = _as_floats(g, in_float32)

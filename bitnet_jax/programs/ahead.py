@@ -125,7 +125,7 @@ def compile_step(config: Mapping[str, Any], devices: Any) -> Report:
 
   Args:
     config: nested dict; text may come from anywhere, see ``without_corpus``.
-    devices: of a topology.
+    devices: devices of a topology.
 
   Raises:
     ValueError: for a mistake in the config.
@@ -230,7 +230,7 @@ def search(
 
   Args:
     config: nested dict.
-    devices: of a topology.
+    devices: devices of a topology.
 
   Yields:
     Values by dotted key; the report, or ``None`` and why there is none.

@@ -39,7 +39,7 @@ def build(
     config: nested dict, as a config file or a ``config.json`` gives it.
     folder: the workdir, where a trained vocabulary is saved; ``None`` saves
       none.
-    devices: of the mesh; by default all there are.
+    devices: devices of the mesh; by default all there are.
 
   Raises:
     ValueError: for a mistake in the config or the data, naming it.

@@ -67,7 +67,7 @@ class Evaluation:
 
   Attributes:
     progress: the best value so far.
-    metrics: of the last evaluation.
+    metrics: metrics of the last evaluation.
     step: the step of the last evaluation.
   """
 

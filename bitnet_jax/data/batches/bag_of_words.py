@@ -151,7 +151,7 @@ def train_batches(
   Args:
     bags: the training documents.
     batch_size: documents a step over all processes.
-    seed: of the order, not negative.
+    seed: seed of the order, not negative.
     process_index: this process, in [0, process_count).
     process_count: number of processes that share a batch.
 

@@ -12,7 +12,7 @@ class _Rows:
   """Rows with the places that messages name.
 
   Attributes:
-    name: of the file or set.
+    name: name of the file or set.
     unit: what a row is there.
     first: number of the first row there.
     places: number or name of each row there; `None` to count from `first`.

@@ -61,7 +61,7 @@ def load(
       lines, or "marked" text in front of a marker.
     marker: ends a document if they are "marked". Neither the line feed before
       it nor the one after it belongs to a document.
-    column: of the text in `.tsv`, `.jsonl` and `tfds:`.
+    column: column of the text in `.tsv`, `.jsonl` and `tfds:`.
     skip_empty: whether documents of only whitespace are left out, which is
       logged, instead of being an error.
 

@@ -149,7 +149,7 @@ def by_tap(
     x: input.
     like: shape, dtype and sharding of the result.
     window: window of the convolution.
-    precision: of the products.
+    precision: precision of the products.
     dot_by_weight: the operation.
     copied: whether that copies what a tap sees: codes are less to transpose.
   """

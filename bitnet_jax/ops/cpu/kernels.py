@@ -62,7 +62,7 @@ def ternary_conv_transpose(
   Args:
     x: cotangents of the outputs.
     codes: -1, 0 or 1, for each place of the window.
-    scale: of the codes.
+    scale: scale of the codes.
     places: which input an output meets at a place of the window; negative where
       that is padding.
     size: how many inputs an example has.
@@ -99,7 +99,7 @@ def transposed_conv(
 
   Args:
     codes: inputs.
-    scale: of each example, or of all.
+    scale: scale of each example, or of all.
     x: cotangents of the outputs.
     places: see ``ternary_conv_transpose``.
   """

@@ -117,7 +117,7 @@ def load_config(
   """Loads a config file as ``--config`` does.
 
   Args:
-    path: of the file, with an optional ``:VARIANT``.
+    path: path of the file, with an optional ``:VARIANT``.
     overrides: values by dotted key.
 
   Returns:

@@ -40,7 +40,7 @@ class DataOptions:
     eval_batch_size: examples of one evaluation step; ``None``: as batch_size.
     valid_fraction: see ``Cuts``, like the next one, and like "test_fraction",
       "split_names" and "data_dir", where a task has these keys.
-    split_seed: of the cuts.
+    split_seed: seed of the cuts.
   """
 
   source: str
@@ -69,7 +69,7 @@ class TaskOptions:
   """The group ``task``.
 
   Attributes:
-    name: of the task.
+    name: name of the task.
     options: the other keys, in the task's own class.
   """
 
@@ -199,7 +199,7 @@ class DistillOptions:
   Attributes:
     teacher: folder of a run of the same task; ``None`` for no distillation.
     weight: fraction of the loss that compares with the teacher.
-    temperature: of the distributions that are compared.
+    temperature: temperature of the distributions that are compared.
     features: paths of modules whose outputs are compared too.
   """
 

@@ -101,7 +101,7 @@ class PhaseIn:
     """Raises a ValueError for a checkpoint that is not fully quantized.
 
     Args:
-      step: of the checkpoint.
+      step: step of the checkpoint.
       what: names it, for the message.
     """
     if self.strength(step) is not None:

@@ -38,7 +38,7 @@ class RunContext:
   """Placement of this process. Never affects results.
 
   Attributes:
-    folder: of the run, where a vocabulary is saved; ``None`` saves none.
+    folder: folder of the run, where a vocabulary is saved; ``None`` saves none.
     shards: number of parts into which devices split a batch.
     process_index: index of this process's part of a batch.
     process_count: number of those parts.
@@ -89,7 +89,7 @@ class Settings:
   """A checked config; each group is described by its own class.
 
   Attributes:
-    seed: of everything random but the splits of the data.
+    seed: seed of everything random but the splits of the data.
     total_steps: length in updates; else ``None``.
     total_epochs: length in passes through the data; else ``None``.
     log_every: cadence of training metrics, in steps like the next three.

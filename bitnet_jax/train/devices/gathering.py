@@ -31,7 +31,7 @@ def shared_codes(
   """Quantizes the kernels of a model once for all products and devices.
 
   Args:
-    layers: of the model.
+    layers: layers of the model.
     params: its parameters.
     shardings: tree of their shardings; ``None`` on a single device.
     training: see ``quantize_kernels``.
@@ -58,7 +58,7 @@ def gathered_at_use(params: Any, shardings: Any) -> Any:
   chain of products, on every backend.
 
   Args:
-    params: of a model; codes among them are left as they are.
+    params: parameters of a model; codes among them are left as they are.
     shardings: tree of the shardings of the parameters; ``None`` on a single
       device.
 
@@ -146,7 +146,7 @@ def gather_codes(
   Args:
     layer: whose kernel it is.
     q: codes, sharded as the kernel is, and scale.
-    sharding: of the kernel.
+    sharding: sharding of the kernel.
 
   Returns:
     The same, sharded over the axis "tensor" at most.

@@ -88,7 +88,7 @@ class Checkpoints:
       step: its number.
       state: the arrays.
       progress: restored along with them.
-      metrics: of an evaluation at this step; may be empty.
+      metrics: metrics of an evaluation at this step; may be empty.
     """
     self.wait()
     multihost.on_primary(lambda: self._remove_failed(step))

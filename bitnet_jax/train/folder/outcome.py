@@ -24,7 +24,7 @@ def make_measure(
   """Returns a function from a state to metrics and scores, by "split/name".
 
   Args:
-    experiment: of the run.
+    experiment: experiment of the run.
     splits: of the data, to measure.
     evaluate: see ``Experiment.evaluator``, if it is compiled already.
   """
@@ -50,7 +50,7 @@ def best_of(
   """Returns step and metrics of the best checkpoint.
 
   Args:
-    experiment: of the run.
+    experiment: experiment of the run.
     checkpoints: of the run.
     measure: see ``make_measure``.
     known: step and metrics of a checkpoint that is measured already.

@@ -81,10 +81,10 @@ def write(
   """Seals a checkpoint; its other files are written already.
 
   Args:
-    folder: of the checkpoint.
+    folder: folder of the checkpoint.
     step: its number.
-    progress: of the run at that step.
-    metrics: of an evaluation at that step; may be empty.
+    progress: progress of the run at that step.
+    metrics: metrics of an evaluation at that step; may be empty.
   """
   content = dataclasses.asdict(
     _Content(

@@ -38,7 +38,7 @@ def claim(
   Args:
     folder: the workdir.
     config: resolved config, its length in ``total_steps``.
-    fingerprint: of the data.
+    fingerprint: fingerprint of the data.
     step: the newest checkpoint, 0 for none.
 
   Returns:

@@ -74,7 +74,7 @@ class Distillation:
   Attributes:
     student: its task.
     teacher: the same task, with the teacher's model.
-    variables: of the teacher, by collection, NumPy arrays or others.
+    variables: variables of the teacher, by collection, NumPy arrays or others.
     options: weight, temperature and features.
   """
 

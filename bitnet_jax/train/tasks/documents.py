@@ -30,7 +30,7 @@ class BagOptions(groups.DataOptions):
 
   Attributes:
     source: see ``labeled_texts.load``, like the next two.
-    column: of the texts; ``None`` where the source implies it.
+    column: column of the texts; ``None`` where the source implies it.
     label: column of the classes.
     tokenizer: see ``load_tokenizer``.
     vocab_size: of a tokenizer that is trained; ``None`` for a file.

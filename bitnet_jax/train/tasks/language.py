@@ -29,7 +29,7 @@ class LanguageOptions(TextOptions):
       ``documents.load``, like the next four.
     documents: what a document of a ".txt" is; ``None`` for the file.
     marker: ends a document if ``documents`` is "marked".
-    column: of the texts, in tables.
+    column: column of the texts, in tables.
     skip_empty: whether empty documents are left out; otherwise they are errors.
     seq_len: tokens per row.
     packing: "stream", whose rows are cut from all documents joined, or

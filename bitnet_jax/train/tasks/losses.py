@@ -35,7 +35,7 @@ def cross_entropy(
   """Returns the softmax cross-entropy in nats, computed in float32.
 
   Args:
-    logits: of any float dtype.
+    logits: logits of any float dtype.
     labels: class of each.
     label_smoothing: fraction of the target that is spread evenly over all
       classes.

@@ -31,7 +31,7 @@ class TextDataOptions(TextOptions):
   Attributes:
     source: "file:PATH", "textgcn:FOLDER/NAME" or "tfds:NAME", see
       ``labeled_texts.load``.
-    columns: of the texts, one or two.
+    columns: columns of the texts, one or two.
     label: column of the labels.
     class_names: in their order; empty for those of the data.
     seq_len: tokens per row.

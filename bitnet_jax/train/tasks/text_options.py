@@ -20,7 +20,7 @@ class TextOptions(groups.DataOptions):
     tokenizer: "bytes"; "bpe", "wordpiece" or "unigram", trained on the training
       split and saved in the folder of the run; or a file. See
       ``load_tokenizer``.
-    vocab_size: of a tokenizer that is trained; else ``None``.
+    vocab_size: vocabulary size of a tokenizer that is trained; else ``None``.
     lowercase: whether text is lower-cased; ``None`` for the default of the
       tokenizer.
   """

@@ -37,7 +37,7 @@ class PairOptions(TextOptions):
 
   Attributes:
     source: "file:PATH" or "tfds:NAME", see ``pairs.load``.
-    languages: of the encoder and of the decoder; see ``pairs.load``.
+    languages: languages of the encoder and of the decoder; see ``pairs.load``.
     input_len: largest number of tokens that the encoder reads.
     target_len: largest number of tokens that the decoder writes.
     too_long: what happens to longer texts: "error", or "cut", which is logged.
@@ -60,7 +60,7 @@ class TranslationOptions(TokenOptions):
 
   Attributes:
     scores: names in ``SCORES``, of the texts that a run writes at its end.
-    num_beams: of the search; 1 is greedy.
+    num_beams: number of beams of the search; 1 is greedy.
     length_penalty: of the search, see ``beam_search``.
   """
 
