@@ -17,7 +17,12 @@ import numpy as np
 
 from bitnet_jax import choices
 from bitnet_jax.data.text import sentencepieces, subwords
-from bitnet_jax.data.text.tokenizers import ROLES, Tokenizer, load_tokenizer
+from bitnet_jax.data.text.tokenizers import (
+  ROLES,
+  Tokenizer,
+  load_tokenizer,
+  split_pair,
+)
 from bitnet_jax.files import PathLike, local_path
 
 # The scheme that loads a saved vocabulary, and its file names, by its kind.
@@ -84,7 +89,7 @@ def save_vocabulary(
     "needs": [r for r in ROLES if getattr(tokenizer, f"{r}_id") is not None],
     "fingerprint": tokenizer.fingerprint,
   }
-  parts = path.split(",", max(len(names) - 1, 0))
+  parts = split_pair(path) if len(names) > 1 else (path,)
   sources = [pathlib.Path(part).expanduser() for part in parts]
   if not path:
     sources = [

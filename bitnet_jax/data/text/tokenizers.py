@@ -291,7 +291,7 @@ def load_tokenizer(
   elif kind == "tokenizers":
     found = subwords.read(path)
   elif kind == "gpt2":
-    found = subwords.read_gpt2(*path.split(",", 1))
+    found = subwords.read_gpt2(*split_pair(path))
   else:
     found = subwords.read_bert(path, lowercase=lowercase is not False)
   tokenizer = _complete(found, num_sentinels, needs)
@@ -309,6 +309,19 @@ def load_tokenizer(
     )
   unused = tuple(tokenizer.unused_ids(vocab_size).tolist())
   return dataclasses.replace(tokenizer, vocab_size=vocab_size, unused=unused)
+
+
+def split_pair(path: str) -> tuple[str, str]:
+  """Splits "VOCAB.json,MERGES.txt" at the first comma between two files.
+
+  Folders may have commas in their names.
+  """
+  parts = path.split(",")
+  pairs = [
+    (",".join(parts[:i]), ",".join(parts[i:])) for i in range(1, len(parts))
+  ]
+  files = (p for p in pairs if all(local_path(n).is_file() for n in p))
+  return next(files, pairs[0])
 
 
 def _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs):

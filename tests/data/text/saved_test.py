@@ -76,6 +76,20 @@ def test_vocabulary_of_a_file_is_copied(folders, spec, options):
   assert kept.encode("the Cat").tolist() == tokenizer.encode("the Cat").tolist()
 
 
+def test_folder_may_have_a_comma_in_its_name(tmp_path):
+  files, model = tmp_path / "a,b", tmp_path / "rate=1,width=2"
+  files.mkdir()
+  model.mkdir()
+  tokens = ["h", "e", "he", "<|endoftext|>"]
+  vocabulary = {token: i for i, token in enumerate(tokens)}
+  (files / "v.json").write_text(json.dumps(vocabulary))
+  (files / "m.txt").write_text("#version: 0.2\nh e\n")
+  spec = f"gpt2:{files}/v.json,{files}/m.txt"
+  tokenizer = load_tokenizer(spec, texts=tuple)
+  entry = save_vocabulary(tokenizer, spec, model)
+  assert load_vocabulary(entry, model).encode("he").tolist() == [2]
+
+
 def test_other_vocabulary_is_refused(folders):
   run, model = folders
   entry = save_vocabulary(
