@@ -74,7 +74,7 @@ class Entry:
     name: for ``explain`` and ``forced``.
     run: takes operands and options of the operation.
     supports: takes the same arguments; whether ``run`` takes these types and
-      sizes, and is the fastest for them.
+      sizes, and is the fastest for them. Not asked where ``where`` is false.
     where: takes the operands; whether the backend can execute ``run``.
   """
 
@@ -90,7 +90,7 @@ class Entry:
 
   def takes(self, operands: Any, options: Any) -> bool:
     """Whether this entry can run here, and supports the operands."""
-    return self.supports(*operands, **options) and self.where(operands)
+    return self.where(operands) and self.supports(*operands, **options)
 
 
 class Operation:

@@ -170,6 +170,19 @@ def test_a_forced_entry_that_does_not_take_a_call_is_refused():
     lowering.explain(gradients, like(80, 32), like(32, 24))
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+def test_gradients_are_traced_for_batches_of_any_size(devices, monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: devices)
+  (batch,) = jax.export.symbolic_shape("b")
+  x, w = like(batch, 3, 32), like(32, 24)
+  # JAX does not promise to keep the layout of a transposed copy.
+  check = jax.export.DisabledSafetyCheck.custom_call("LayoutConstraint")
+  exported = jax.export.export(
+    jax.jit(lambda x, w: gradients(x, w)), disabled_checks=[check]
+  )(x, w)
+  assert exported.out_avals[0].shape == x.shape
+
+
 def test_a_layer_is_five_calls_from_its_primitive():
   layer, x = BitDense(8), jnp.ones((2, 16))
   variables = layer.init(jax.random.key(0), x)
