@@ -2,7 +2,8 @@
 
 The published files hold sparse matrices, labels, and lists of nodes by node, in
 pickles of Python 2. Every name in a pickle becomes an inert stand-in, which
-stores arguments and state. Arrays are made from these after checks.
+stores arguments and state. Arrays are made from these after checks. Libraries
+that unpickle would import what a file names, and so may run it.
 """
 
 import io

@@ -69,6 +69,7 @@ def _choose(file, content) -> list[_Row]:
   if not content:
     raise ValueError(f"{file} is empty: it lacks a header")
   lines = content.split("\n")
+  # Without quotes, `csv` would take a lone carriage return for a line end.
   plain = [_Row(line.split("\t"), i) for i, line in enumerate(lines, start=1)]
   if not _QUOTED.search(content):
     return plain

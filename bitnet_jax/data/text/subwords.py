@@ -132,10 +132,10 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
   return _loaded(tokenizer, data, named, where)
 
 
-def read_gpt2(vocab: str, merges: str) -> Vocabulary:
+def read_gpt2(paths: str) -> Vocabulary:
   """Reads the two files of the byte-level BPE of GPT-2; see `read`."""
   library = import_library()
-  files = [textfiles.find(path) for path in (vocab, merges)]
+  files = [textfiles.find(path) for path in paths.split(",", 1)]
   most = limits.LARGEST_VOCABULARY
   content = b"\0".join(read_bytes(file, most=most) for file in files)
   what = f"{files[0]} and {files[1]} are not vocabulary and merges of a BPE"

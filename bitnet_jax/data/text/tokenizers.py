@@ -24,11 +24,12 @@ MOST_SENTINELS = 2**16
 _USUAL_SENTINELS = 512  # largest number of sentinels
 _MANY_UNKNOWN = 0.01  # fraction of unknown tokens that logs a warning
 _TRAINED = ("bpe", "wordpiece", "unigram")
+# How a file is named, and what reads it.
 _FILES = {
-  "sentencepiece": "sentencepiece:PATH.model",
-  "tokenizers": "tokenizers:PATH/tokenizer.json",
-  "gpt2": "gpt2:VOCAB.json,MERGES.txt",
-  "bert": "bert:VOCAB.txt",
+  "sentencepiece": ("sentencepiece:PATH.model", sentencepieces.read),
+  "tokenizers": ("tokenizers:PATH/tokenizer.json", subwords.read),
+  "gpt2": ("gpt2:VOCAB.json,MERGES.txt", subwords.read_gpt2),
+  "bert": ("bert:VOCAB.txt", subwords.read_bert),
 }
 
 
@@ -236,22 +237,16 @@ def load_tokenizer(
 ) -> Tokenizer:
   """Loads or trains the tokenizer of a spec.
 
-  `bytes` has the 256 bytes of UTF-8 and needs no file. `bpe` and `wordpiece`
-  are trained with the tokenizers library, `unigram` with sentencepiece;
-  training is reproducible. `bytes`, `bpe` and `unigram` can spell every text;
-  `wordpiece` has the text rules of BERT. These four have all of `ROLES`.
-
-  Files: `sentencepiece:PATH.model`, `tokenizers:PATH/tokenizer.json`,
-  `gpt2:VOCAB.json,MERGES.txt` and `bert:VOCAB.txt`. Their special tokens are
-  found by name.
-
   Args:
-    spec: one of the above.
-    texts: returns the training texts; called for `bpe`, `wordpiece`, `unigram`.
+    spec: `bytes` of UTF-8; `bpe`, `wordpiece` (with the text rules of BERT) or
+      `unigram`, which are trained; or a file, `sentencepiece:PATH.model`,
+      `tokenizers:PATH/tokenizer.json`, `gpt2:VOCAB.json,MERGES.txt` or
+      `bert:VOCAB.txt`, whose special tokens are found by name.
+    texts: returns the training texts; only called to train.
     vocab_size: size to train to, including special tokens and sentinels; small
-      texts can give less, which is logged. For others `None`, or more than they
-      have, such as a multiple of the devices over which the vocabulary is
-      split; the ids beyond are never generated.
+      texts can give less, which is logged. Otherwise `None`, or more than there
+      are, such as a multiple of the devices over which the vocabulary is split;
+      the ids beyond are never generated.
     num_sentinels: least number of sentinels.
     lowercase: whether to train on and read text in lower case, and for `bert`
       and `wordpiece` without accents. `None` means yes for these two and no for
@@ -261,9 +256,7 @@ def load_tokenizer(
     known: fingerprints of vocabularies of other runs. If this vocabulary would
       be one of those with other new ids, it gets theirs: with fewer of `needs`,
       as older runs have, or with more sentinels.
-    cache: run folder. A trained vocabulary is saved there, as `tokenizer.json`
-      or, for `unigram`, `tokenizer.model`, with a record of its training, and
-      loaded from there the next time.
+    cache: run folder, where a trained vocabulary is saved and found again.
 
   Raises:
     FileNotFoundError: the file does not exist.
@@ -271,32 +264,25 @@ def load_tokenizer(
     ValueError: an argument or a file is invalid, or the cache holds a
       vocabulary that was trained differently.
   """
-  if cache is not None:
-    cache = local_path(cache)
   kind, _, path = spec.partition(":")
   _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs)
-  if kind == "bytes":
-    found = byte_tokens.vocabulary(num_sentinels)
-  elif kind in _TRAINED:
-    assert vocab_size is not None
+  if kind in _TRAINED:
     options = {
       "spec": kind,
       "vocab_size": vocab_size,
       "num_sentinels": num_sentinels,
       "lowercase": kind == "wordpiece" if lowercase is None else lowercase,
     }
+    cache = None if cache is None else local_path(cache)
     found = training.load_or_train(options, texts, cache)
-  elif kind == "sentencepiece":
-    found = sentencepieces.read(path)
-  elif kind == "tokenizers":
-    found = subwords.read(path)
-  elif kind == "gpt2":
-    found = subwords.read_gpt2(*split_pair(path))
+  elif kind == "bytes":
+    found = byte_tokens.vocabulary(num_sentinels)
   else:
-    found = subwords.read_bert(path, lowercase=lowercase is not False)
+    rules = {"lowercase": lowercase is not False} if kind == "bert" else {}
+    found = _FILES[kind][1](path, **rules)
   tokenizer = _complete(found, num_sentinels, needs)
-  if known and tokenizer.fingerprint not in known:
-    others = _completions(found, num_sentinels, needs)
+  if tokenizer.fingerprint not in known:
+    others = _completions(found, num_sentinels, needs) if known else ()
     same = (other for other in others if other.fingerprint in known)
     tokenizer = next(same, tokenizer)
   if kind in _TRAINED or vocab_size is None:
@@ -328,7 +314,9 @@ def _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs):
   """Checks the arguments of `load_tokenizer`."""
   known = path if kind in _FILES else kind in ("bytes", *_TRAINED) and not path
   if not known or (kind == "gpt2" and "," not in path):
-    listed = ", ".join(["bytes", *_TRAINED, *_FILES.values()])
+    listed = ", ".join(
+      ["bytes", *_TRAINED, *(form for form, _ in _FILES.values())]
+    )
     raise ValueError(f"unknown tokenizer {spec!r}; choose among {listed}")
   if (vocab_size or 0) > limits.MOST_TOKENS:
     raise ValueError(

@@ -58,41 +58,35 @@ def load(
     ValueError: an argument or something in the data is wrong; names the line.
   """
   choices.check(len(columns), (0, 1, 2), key="number of columns")
-  read, rest = registry.find("labeled texts", source)
   if regression and class_names:
     raise ValueError("regression has no class_names")
+  read, rest = registry.find("labeled texts", source)
   found = read(rest, cuts)
-  # The label tells whether the columns are the user's to choose.
+  # A source with a label of its own has texts of its own.
   columns = found.texts if found.label else tuple(columns) or found.texts
   label = found.label or label
   if not columns:
     raise ValueError(f"{source} needs columns: where the texts stand")
   tables = {k: t.read(*columns, label) for k, t in found.splits.items()}
-  own_names = found.class_names.get(label, ())
-  if own_names:
+  if own_names := found.class_names.get(label, ()):
     tables = {k: _named(table, label, own_names) for k, table in tables.items()}
-  class_names = tuple(class_names or own_names)
-  tables = _without_hidden(source, tables, label, class_names)
-  if not class_names and not regression:
-    class_names = _sorted_names(tables["train"].columns[label])
+  names = tuple(class_names or own_names)
+  tables = _without_hidden(source, tables, label, names)
+  if not regression:
+    names = names or _sorted_names(tables["train"].columns[label])
   examples = {
     key: LabeledTexts(
-      texts=tuple(table.texts(column) for column in columns),
+      texts=tuple(map(table.texts, columns)),
       labels=table.numbers(label)
       if regression
-      else _indices(table, label, class_names),
+      else _indices(table, label, names),
     )
     for key, table in tables.items()
   }
   if regression:
-    class_names = ()
-  return splits.make_dataset(
-    examples,
-    cuts,
-    source=source,
-    num_classes=len(class_names),
-    class_names=class_names,
-  )
+    names = ()
+  classes = {"num_classes": len(names), "class_names": names}
+  return splits.make_dataset(examples, cuts, source=source, **classes)
 
 
 def _named(table, label, names):
