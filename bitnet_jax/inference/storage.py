@@ -155,7 +155,7 @@ def _read_description(path):
 def _read_tensors(path, sha256):
   if _digest(path) != sha256:
     raise ValueError(
-      f"{path} is damaged: it is not the file that {DESCRIPTION} speaks of"
+      f"{path} is damaged: it is not the file that {DESCRIPTION} describes"
     )
   tensors, _ = load_tensors(path)
   return tensors

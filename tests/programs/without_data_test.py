@@ -178,7 +178,7 @@ def test_run_starts_from_one_and_learns_from_it(gone, tmp_path):
   runner.run(config, tmp_path / "run")
   assert "train/divergence" in read_metrics(tmp_path / "run")[0]
   config["data"] |= {"tokenizer": "bpe", "vocab_size": 300}
-  with pytest.raises(ValueError, match="whose vocabulary is another"):
+  with pytest.raises(ValueError, match="whose vocabulary differs"):
     runner.run(config, tmp_path / "other")
 
 

@@ -53,8 +53,8 @@ def test_run_starts_with_the_statistics_of_the_earlier_one(
     result["metrics"].items()
   )
   assert caplog.records[-1].message == (
-    f"10 of 10 variables of the model come from {folder}; not used from there:"
-    " none; fresh are: none"
+    f"10 of 10 variables of the model are loaded from {folder}; unused there:"
+    " none; freshly initialized: none"
   )
 
 
@@ -68,7 +68,7 @@ def test_statistics_that_only_one_run_has_are_named(
     experiment.start()
   assert (
     "batch_stats/norm_0_0/mean, batch_stats/norm_0_0/var"
-    in (caplog.records[-1].message.partition("not used from there: ")[2])
+    in (caplog.records[-1].message.partition("unused there: ")[2])
   )
 
 

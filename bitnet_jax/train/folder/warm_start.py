@@ -112,9 +112,9 @@ def check_vocabulary(earlier: EarlierRun, fingerprint: str) -> None:
   vocabulary = vocabulary_of(fingerprint)
   if vocabulary and earlier.vocabulary and vocabulary != earlier.vocabulary:
     raise ValueError(
-      f"{earlier.key} is {earlier.folder}, whose vocabulary is another:"
-      f" {earlier.vocabulary} there, {vocabulary} here; use the tokenizer that"
-      " is kept there (data.tokenizer)"
+      f"{earlier.key} is {earlier.folder}, whose vocabulary differs:"
+      f" {earlier.vocabulary} there, {vocabulary} here; set data.tokenizer to"
+      " the tokenizer in that folder"
     )
 
 
@@ -122,16 +122,16 @@ def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
   """Loads all variables that both runs have, by path.
 
   Variables are the parameters and the mutable collections of the model, such as
-  batch statistics. What is not in the earlier run stays fresh, and what is only
-  in the earlier run is not used; both are logged.
+  batch statistics. Those missing in the earlier run stay freshly initialized,
+  and those only in the earlier run are not used; both are logged.
 
   Args:
-    state: fresh.
-    earlier: where variables come from.
+    state: freshly initialized state.
+    earlier: the run to load from.
 
   Raises:
-    ValueError: if no parameter is in both, or if something that is has another
-      shape, naming it.
+    ValueError: if no parameter is in both, or if one has another shape, naming
+      it.
   """
   found = flatten(load_variables(earlier))
   own = flatten({"params": state.params, **state.variables})
@@ -150,11 +150,11 @@ def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
       )
     taken = found[path].astype(own[path].dtype)
     own[path] = jax.device_put(taken, own[path].sharding)
-  # A warning, so that it is seen: with other names of layers, of an unrolled
-  # model for instance, little more than the embeddings would be shared.
+  # A warning, so that it is noticed: if layers have other names, as in an
+  # unrolled model, hardly more than the embeddings is loaded.
   logging.warning(
-    "%d of %d variables of the model come from %s; not used from there: %s;"
-    " fresh are: %s",
+    "%d of %d variables of the model are loaded from %s; unused there: %s;"
+    " freshly initialized: %s",
     len(shared),
     len(own),
     earlier.folder,

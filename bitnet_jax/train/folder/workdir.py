@@ -92,8 +92,8 @@ def check_is_run(folder: pathlib.Path) -> None:
   """
   if is_address(folder):
     raise WorkdirError(
-      f"--workdir={folder} is an address, where a folder of this machine is"
-      " needed; in Python, bitnet_jax.train.folder.bucket.place makes one of it"
+      f"--workdir={folder} is an address; a local folder is required (in"
+      " Python, bitnet_jax.train.folder.bucket.place returns one)"
     )
   if (folder / FROZEN_FILE).exists():
     raise WorkdirError(

@@ -212,7 +212,7 @@ def test_vocabulary_that_was_kept_is_the_same(
   )
   assert " vocabulary sha256:" in build(config).fingerprint
   other = make_classifier(tmp_path, init_from=str(folder))
-  with pytest.raises(ValueError, match="whose vocabulary is another"):
+  with pytest.raises(ValueError, match="whose vocabulary differs"):
     build(other)
 
 
@@ -250,7 +250,7 @@ def test_vocabulary_must_be_the_same(earlier, tmp_path):
     data__tokenizer="bpe",
     data__vocab_size=280,
   )
-  message = rf"init_from is {folder}, whose vocabulary is another: sha256:.*"
+  message = rf"init_from is {folder}, whose vocabulary differs: sha256:.*"
   with pytest.raises(ValueError, match=message + r" there, sha256:.* here"):
     build(config)
 
@@ -287,7 +287,7 @@ def test_what_is_fresh_is_said(earlier, caplog):
   (record,) = caplog.records
   assert record.levelname == "WARNING"  # Which programs show.
   assert str(folder) in record.message
-  fresh = record.message.partition("fresh are: ")[2].split(", ")
+  fresh = record.message.partition("freshly initialized: ")[2].split(", ")
   assert "blocks/attention/query/kernel" in fresh
   assert EMBEDDING not in fresh
 
