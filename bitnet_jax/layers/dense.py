@@ -4,6 +4,7 @@ A layer resolves its recipe, creates the parameters of its twin in Flax, and
 calls a product of ``ops``. ``BitDense.__call__`` shows every step.
 """
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -17,6 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, ArrayLike, Num
 
 from bitnet_jax.layers.arguments import check_sizes, replaces_product
+from bitnet_jax.layers.interception import jitted_paths
 from bitnet_jax.ops.operands import draws, quantize_operands
 from bitnet_jax.ops.products import PRODUCT, multiply
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, Rules, recipe_at
@@ -41,9 +43,13 @@ class QuantizedLayer(nn.Module):
     """Returns the recipe of this layer, by its path from the top of the model.
 
     Raises:
-      ValueError: for an unknown recipe, or if no rule matches.
+      ValueError: for an unknown recipe, if no rule matches, or under ``nn.jit``
+        if the rules depend on the place of the module that it traces.
     """
-    return recipe_at(self.recipe, "/".join(self.path))
+    recipe = recipe_at(self.recipe, "/".join(self.path))
+    if not isinstance(self.recipe, (Recipe, str)):
+      _check_traces(self.recipe, self.path, recipe)
+    return recipe
 
   @nn.nowrap
   def stack_and_output_axes(self) -> tuple[int, int]:
@@ -110,6 +116,24 @@ class QuantizedLayer(nn.Module):
         x, kernel, bias, dtype=layer.dtype, param_dtype=layer.param_dtype
       ),
     }
+
+
+def _check_traces(rules: Rules, path: tuple[str, ...], recipe: Recipe) -> None:
+  """Raises a ValueError where ``nn.jit`` would reuse ``recipe`` elsewhere.
+
+  Equal modules share a trace there, whatever their names.
+  """
+  for place in jitted_paths():
+    inside = path[len(place) :]
+    with contextlib.suppress(ValueError):  # No rule matches there.
+      if recipe_at(rules, "/".join([*"?" * len(place), *inside])) == recipe:
+        continue
+    raise ValueError(
+      f"the rules for the layer {'/'.join(path)!r} depend on the place of"
+      f" {'/'.join(place)!r}, but under nn.jit equal modules share one trace."
+      f" Take rules that match anywhere, such as {'.*' + '/'.join(inside)!r},"
+      " or one recipe for all layers of the module"
+    )
 
 
 def result_dtype(

@@ -8,11 +8,13 @@ place in the model its own trace.
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
-from flax.core import freeze
+import jax
+from flax.core import freeze, lift
 from flax.core.scope import Scope
 
 new_key = itertools.count().__next__
@@ -64,3 +66,19 @@ class Interception:
 
     with nn.intercept_methods(within):
       yield
+
+
+def jitted_paths() -> list[tuple[str, ...]]:
+  """Returns the paths of the modules that ``nn.jit`` is tracing.
+
+  Flax tells a module inside neither that it is traced nor where, so this looks
+  for the function in ``flax.core.lift.jit`` that calls it.
+  """
+  paths: list[tuple[str, ...]] = []
+  frame = sys._getframe()
+  while frame is not None:
+    if frame.f_code.co_name == "jitted" and frame.f_globals is vars(lift):
+      scopes = jax.tree.leaves(frame.f_locals["scope"])
+      paths += [scope.path for scope in scopes]
+    frame = frame.f_back
+  return paths

@@ -3,12 +3,13 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from bitnet_jax import RECIPES, BitConv, BitDense, BitDenseGeneral
 from bitnet_jax.layers import bit_layers
 
-RULES = (("block.*/up", "int8"), (".*/down", "trilm"), ("head", "float"))
+RULES = ((".*/up", "int8"), (".*/down", "trilm"), ("head", "float"))
 X = jnp.ones((2, 4))
 
 
@@ -50,6 +51,59 @@ def test_rules_decide_by_the_path_of_the_layer(transform):
   }
   expected = {"up": "int8", "down": "trilm", "head": "float"}
   assert found == {path: RECIPES[name] for path, name in expected.items()}
+
+
+class Up(nn.Module):
+  """A layer of the rules of a block."""
+
+  rules: tuple
+
+  @nn.compact
+  def __call__(self, x):
+    return BitDense(4, recipe=self.rules, name="up")(x)
+
+
+class UpByMethod(Up):
+  """Likewise, with ``nn.jit`` on its method."""
+
+  @nn.jit
+  @nn.compact
+  def __call__(self, x):
+    return BitDense(4, recipe=self.rules, name="up")(x)
+
+
+UPS = {"none": Up, "nn.jit": nn.jit(Up), "nn.jit of a method": UpByMethod}
+
+
+class Pair(nn.Module):
+  """Two equal blocks, of which a rule means one."""
+
+  rules: tuple
+  transform: str
+
+  @nn.compact
+  def __call__(self, x):
+    up = UPS[self.transform]
+    return [up(self.rules, name=name)(x) for name in ("a", "b")]
+
+
+@pytest.mark.parametrize("transform", ("nn.jit", "nn.jit of a method"))
+def test_rule_that_a_shared_trace_would_mistake_is_refused(transform):
+  x = jax.random.normal(jax.random.key(0), (2, 4))
+  plain, jitted = Pair((), "none"), Pair((), transform)
+  named = (("a/up", "float"), (".*", "b158"))
+  with pytest.raises(ValueError, match=r"'a/up' depend on .* '\.\*up'"):
+    jitted.clone(rules=named).init(jax.random.key(1), x)
+  anywhere = ((".*up", "float"), (".*", "b158"))
+  variables = plain.clone(rules=anywhere).init(jax.random.key(1), x)
+  expected = plain.clone(rules=anywhere).apply(variables, x)
+  found = jitted.clone(rules=anywhere).apply(variables, x)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(a, b)
+  # Of the whole model there is one.
+  whole = nn.jit(Pair)(named, "none").apply(variables, x)
+  expected = plain.clone(rules=named).apply(variables, x)
+  np.testing.assert_allclose(whole[1], expected[1], rtol=1e-6)
 
 
 def test_layer_that_no_rule_matches_is_named():
