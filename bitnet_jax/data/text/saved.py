@@ -21,7 +21,6 @@ from bitnet_jax.data.text.tokenizers import (
   ROLES,
   Tokenizer,
   load_tokenizer,
-  split_pair,
 )
 from bitnet_jax.files import PathLike, local_path
 
@@ -89,7 +88,7 @@ def save_vocabulary(
     "needs": [r for r in ROLES if getattr(tokenizer, f"{r}_id") is not None],
     "fingerprint": tokenizer.fingerprint,
   }
-  parts = split_pair(path) if len(names) > 1 else (path,)
+  parts = subwords.split_pair(path) if len(names) > 1 else (path,)
   sources = [pathlib.Path(part).expanduser() for part in parts]
   if not path:
     sources = [

@@ -13,7 +13,7 @@ from bitnet_jax.data.sources import textfiles
 from bitnet_jax.data.text import limits
 from bitnet_jax.data.text.vocabulary import Vocabulary
 from bitnet_jax.extras import needed_by
-from bitnet_jax.files import parse_json, read_bytes
+from bitnet_jax.files import local_path, parse_json, read_bytes
 
 FILE_NAME = "tokenizer.json"
 
@@ -132,10 +132,23 @@ def parse(data: bytes, *, where: str) -> Vocabulary:
   return _loaded(tokenizer, data, named, where)
 
 
+def split_pair(path: str) -> tuple[str, str]:
+  """Splits "VOCAB.json,MERGES.txt" at the first comma between two files.
+
+  Folders may have commas in their names.
+  """
+  parts = path.split(",")
+  pairs = [
+    (",".join(parts[:i]), ",".join(parts[i:])) for i in range(1, len(parts))
+  ]
+  files = (p for p in pairs if all(local_path(n).is_file() for n in p))
+  return next(files, pairs[0])
+
+
 def read_gpt2(paths: str) -> Vocabulary:
   """Reads the two files of the byte-level BPE of GPT-2; see `read`."""
   library = import_library()
-  files = [textfiles.find(path) for path in paths.split(",", 1)]
+  files = [textfiles.find(path) for path in split_pair(paths)]
   most = limits.LARGEST_VOCABULARY
   content = b"\0".join(read_bytes(file, most=most) for file in files)
   what = f"{files[0]} and {files[1]} are not vocabulary and merges of a BPE"

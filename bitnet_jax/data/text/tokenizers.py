@@ -297,19 +297,6 @@ def load_tokenizer(
   return dataclasses.replace(tokenizer, vocab_size=vocab_size, unused=unused)
 
 
-def split_pair(path: str) -> tuple[str, str]:
-  """Splits "VOCAB.json,MERGES.txt" at the first comma between two files.
-
-  Folders may have commas in their names.
-  """
-  parts = path.split(",")
-  pairs = [
-    (",".join(parts[:i]), ",".join(parts[i:])) for i in range(1, len(parts))
-  ]
-  files = (p for p in pairs if all(local_path(n).is_file() for n in p))
-  return next(files, pairs[0])
-
-
 def _check(spec, kind, path, vocab_size, num_sentinels, lowercase, needs):
   """Checks the arguments of `load_tokenizer`."""
   known = path if kind in _FILES else kind in ("bytes", *_TRAINED) and not path
