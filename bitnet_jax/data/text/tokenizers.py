@@ -251,8 +251,8 @@ def load_tokenizer(
     lowercase: whether to train on and read text in lower case, and for `bert`
       and `wordpiece` without accents. `None` means yes for these two and no for
       the other trained ones; other files accept only `None`.
-    needs: required `ROLES`. Those, and sentinels, that a file lacks get new ids
-      at the end of the vocabulary, in the order of `ROLES`.
+    needs: required `ROLES`. Those that a file lacks, and sentinels, get new ids
+      at the end, in this order.
     known: fingerprints of vocabularies of other runs. If this vocabulary would
       be one of those with other new ids, it gets theirs: with fewer of `needs`,
       as older runs have, or with more sentinels.
@@ -280,13 +280,26 @@ def load_tokenizer(
   else:
     rules = {"lowercase": lowercase is not False} if kind == "bert" else {}
     found = _FILES[kind][1](path, **rules)
-  tokenizer = _complete(found, num_sentinels, needs)
-  if tokenizer.fingerprint not in known:
-    others = _completions(found, num_sentinels, needs) if known else ()
-    same = (other for other in others if other.fingerprint in known)
-    tokenizer = next(same, tokenizer)
+  tokenizer = _complete_as_known(found, num_sentinels, needs, known)
   if kind in _TRAINED or vocab_size is None:
     return tokenizer
+  return _with_unused_ids(tokenizer, spec, vocab_size)
+
+
+def _complete_as_known(found, num_sentinels, needs, known) -> Tokenizer:
+  """Completes a vocabulary with new ids, those of a known one if there is."""
+  tokenizer = _complete(found, num_sentinels, needs)
+  if tokenizer.fingerprint in known:
+    return tokenizer
+  others = _completions(found, num_sentinels, needs) if known else ()
+  same = (other for other in others if other.fingerprint in known)
+  return next(same, tokenizer)
+
+
+def _with_unused_ids(
+  tokenizer: Tokenizer, spec: str, vocab_size: int
+) -> Tokenizer:
+  """Adds unused ids, so that there are ``vocab_size``."""
   if vocab_size < tokenizer.vocab_size:
     raise ValueError(
       f"vocab_size is {vocab_size}, but {spec} has {tokenizer.vocab_size}"
