@@ -125,7 +125,7 @@ def test_what_needs_the_data_says_so(gone):
   for run in (gone.run, gone.old):
     with pytest.raises(FileNotFoundError):
       runner.evaluate_run(run)
-  with pytest.raises(FileNotFoundError):
+  with pytest.raises(FileNotFoundError, match=r"no file .*data_facts\.json"):
     writing.writer_of_run(gone.old)
 
 

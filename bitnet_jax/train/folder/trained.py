@@ -46,7 +46,7 @@ def load_model(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
   folder = bucket.place(folder)
   opened = open_without_data(folder)
   if opened is None:
-    experiment = load_experiment(folder)
+    experiment = _load_with_data(folder)
     setup, tokenizer = experiment, experiment.data.tokenizer
   else:
     setup, tokenizer = opened
@@ -63,6 +63,22 @@ def load_model(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
     tokenizer=tokenizer,
     step=step,
   )
+
+
+def _load_with_data(folder: PathLike) -> Experiment:
+  """Loads the experiment of a run that has not recorded what its data decided.
+
+  Raises:
+    FileNotFoundError: if the data is not there, saying why it is needed.
+    ValueError: see ``load_experiment``.
+  """
+  try:
+    return load_experiment(folder)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(
+      f"{error}; the run {folder} has no {data_facts.FACTS_FILE}, so its model"
+      " needs the data that it was trained on"
+    ) from error
 
 
 def open_without_data(

@@ -17,8 +17,10 @@ from bitnet_jax.construct import construct
 from bitnet_jax.data import splits as split_names
 
 # Limits for files that may be untrusted: sizes of a model, and elements of an
-# example, which is one row, or a whole graph.
+# example, which is one row, or a whole graph. Of the latter only the shape is
+# used.
 _MOST = 2**31 - 1
+_MOST_ELEMENTS = 2**40
 _DTYPES = ("uint8", "int32", "float32")
 
 
@@ -158,7 +160,11 @@ def _check(facts: DataFacts) -> None:
   for name, spec in facts.example.items():
     choices.check(spec.dtype, _DTYPES, key=f"example.{name}.dtype")
     bounds += [(f"example.{name}.shape", size, 0) for size in spec.shape]
-    bounds.append((f"example.{name}.shape", math.prod(spec.shape), 0))
+    if math.prod(spec.shape) > _MOST_ELEMENTS:
+      raise ValueError(
+        f"example.{name}.shape is {spec.shape}, more than {_MOST_ELEMENTS}"
+        " elements"
+      )
   for key, value, least in bounds:
     if value is not None and not least <= value <= _MOST:
       raise ValueError(f"{key} is {value}; it must be in {least}..{_MOST}")
