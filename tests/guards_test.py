@@ -139,7 +139,6 @@ QUICK = (
   "digits_mlp:S",
   "docstrings_mlp:S",
   "planetoid_gnn:sgc",
-  "pydoc_decoder:S",
 )
 
 

@@ -148,6 +148,7 @@ def program(name, *arguments, devices):
   return done.stdout
 
 
+@pytest.mark.slow
 def test_generation_works_on_devices_that_do_not_divide_the_batch(gone):
   arguments = [f"--workdir={gone.run}", f"--prompt={PROMPT}", "--json"]
   arguments += ["--temperature=0", "--max_new_tokens=5"]
