@@ -60,7 +60,9 @@ def test_more_beams_are_no_less_likely():
   assert np.all(log_probabilities(four) >= log_probabilities(one) - 1e-5)
 
 
-@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize(
+  "num_beams", [pytest.param(1, marks=pytest.mark.slow), 3]
+)
 def test_banned_tokens_are_in_no_output(num_beams):
   banned = [0, 4, 6]
   free = search(num_beams=num_beams)

@@ -95,6 +95,7 @@ def compare_recipes():
   return found
 
 
+@pytest.mark.slow
 def test_outputs_stay_the_same_to_the_bit(optimized):
   assert optimized(compare_few) == []
 

@@ -136,6 +136,7 @@ def test_start_that_was_killed_before_a_step_refuses_nothing(tmp_path):
   assert left == {".lock", "config.json", "data_facts.json", "tokenizer.json"}
 
 
+@pytest.mark.slow
 def test_vocabulary_of_a_file_is_recorded_with_the_run(tmp_path):
   source = tiny.write(tmp_path / "texts.txt", ["the cat sat", "a dog"] * 20)
   texts = (tmp_path / "texts.txt").read_text().splitlines()
