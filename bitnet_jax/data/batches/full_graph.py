@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from bitnet_jax.data import graphs
+from bitnet_jax.data.batches.order import Batch
 from bitnet_jax.data.views.nodes import NodeDataset
-
-Batch = dict[str, np.ndarray]
 
 
 def make_batches(

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from bitnet_jax.data import graphs
+from bitnet_jax.data.batches.order import Batch
 from bitnet_jax.data.views.graph_sets import GraphSplit
-
-Batch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
