@@ -39,8 +39,8 @@ def ternary_dot(
 ) -> Float32[Array, "m k"]:
   """Multiplies rows with rows of codes, -1, 0 or 1.
 
-  The sums of each row of the result depend on no other row, and on how many
-  threads there are as little.
+  The sums of a row of the result do not depend on other rows, nor on the number
+  of threads.
   """
   return _call(
     "bitnet_ternary_dot", (len(codes),), jnp.float32, x, codes, scale
