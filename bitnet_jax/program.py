@@ -4,25 +4,22 @@ Import it before slow imports, so that Ctrl-C during those ends the program with
 one line, too.
 """
 
-import collections
 import functools
 import logging
 import os
-import pathlib
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from bitnet_jax import error_log
 from bitnet_jax.extras import MissingExtraError
 
-LOG_FILE = "errors.log"
 # Errors that users can cause; all others show a traceback.
 _EXPECTED = (
   ArithmeticError,
@@ -32,48 +29,7 @@ _EXPECTED = (
   RuntimeError,
   ValueError,
 )
-_MOST_LINES = 10_000  # in a log file
 _RETRY_SECONDS = 0.1  # until an ignored signal is sent again
-
-
-class _Details:
-  """Tracebacks that libraries log, collected for a log file.
-
-  Attributes:
-    folder: folder of the log file; ``None`` for the temporary folder.
-    texts: the tracebacks.
-  """
-
-  def __init__(self):
-    self.folder: pathlib.Path | None = None
-    self.texts: collections.deque[str] = collections.deque(maxlen=_MOST_LINES)
-
-  def write(self) -> str:
-    """Writes the log file and returns its path."""
-    text = "\n".join(self.texts) + "\n"
-    if self.folder is not None and self.folder.is_dir():
-      try:
-        with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
-          file.write(text)
-        return f"{self.folder / LOG_FILE}"
-      except OSError:  # The disk may be full.
-        (self.folder / LOG_FILE).unlink(missing_ok=True)
-    try:
-      with tempfile.NamedTemporaryFile(
-        "w", prefix="bitnet_jax-", suffix=".log", delete=False, encoding="utf-8"
-      ) as file:
-        file.write(text)
-      return file.name
-    except OSError as error:
-      return f"not written, {error}"
-
-
-_details = _Details()
-
-
-def keep_details_in(folder: pathlib.Path) -> None:
-  """Sets the folder of the log file, usually the run folder."""
-  _details.folder = folder
 
 
 def run(main: Callable[[list[str]], Any]) -> NoReturn:
@@ -93,16 +49,37 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
     from bitnet_jax.train.config import flags
 
     _collect_tracebacks()
-    app.run(main, flags_parser=flags.parse_flags)
+    app.run(
+      functools.partial(_interruptible, main), flags_parser=flags.parse_flags
+    )
   except KeyboardInterrupt as stop:
     _stop(stop)
   except _EXPECTED as error:
+    # Extension modules turn Ctrl-C while they are imported into another error.
+    cause = error.__cause__
+    while cause is not None:
+      if isinstance(cause, KeyboardInterrupt):
+        _stop(cause)
+      cause = cause.__cause__
     _fail(error)
   except SystemExit:
-    if _details.texts:
-      print(f"errors in libraries: {_details.write()}", file=sys.stderr)
+    log = error_log.write()
+    if log is not None:
+      print(f"errors in libraries: {log}", file=sys.stderr)
     raise
   raise AssertionError("absl ends the process")
+
+
+def _interruptible(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
+  """Runs a program so that Ctrl-C raises an error, for it to clean up."""
+  at_once = signal.getsignal(signal.SIGINT) is _stop_at_once
+  if at_once:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    return main(argv)
+  finally:
+    if at_once:
+      signal.signal(signal.SIGINT, _stop_at_once)
 
 
 def _fail(error: BaseException) -> NoReturn:
@@ -111,9 +88,11 @@ def _fail(error: BaseException) -> NoReturn:
 
   text = " ".join(f"{error}".split("\n")).strip() or type(error).__name__
   text = f"error: {bucket.with_addresses(text)}"
-  if _details.texts or isinstance(error, (MemoryError, RuntimeError)):
-    _details.texts.append("".join(traceback.format_exception(error)))
-    text += f" (details: {_details.write()})"
+  if isinstance(error, (MemoryError, RuntimeError)):
+    error_log.add("".join(traceback.format_exception(error)))
+  log = error_log.write()
+  if log is not None:
+    text += f" (details: {log})"
   print(text, file=sys.stderr, flush=True)
   # Warnings of libraries at exit would only distract from the error.
   warnings.simplefilter("ignore")
@@ -137,6 +116,12 @@ def _stop(stop: BaseException) -> NoReturn:
   os._exit(128 + (received or signal.SIGINT))
 
 
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+  """Handles Ctrl-C where nothing is to be cleaned up: during imports."""
+  del number, frame
+  _stop(KeyboardInterrupt())
+
+
 def _collect_tracebacks() -> None:
   """Collects tracebacks of errors that do not end the program."""
   from absl import logging as absl_logging
@@ -144,12 +129,12 @@ def _collect_tracebacks() -> None:
   def collect(record: logging.LogRecord) -> bool:
     if not record.exc_info:
       return True
-    _details.texts.append(logging.Formatter().format(record))
+    error_log.add(logging.Formatter().format(record))
     return False
 
   def collect_error(args: Any) -> None:
     error = (args.exc_type, args.exc_value, args.exc_traceback)
-    _details.texts.append("".join(traceback.format_exception(*error)))
+    error_log.add("".join(traceback.format_exception(*error)))
 
   absl_logging.get_absl_handler().python_handler.addFilter(collect)
   threading.excepthook = collect_error
@@ -185,9 +170,7 @@ def _interrupt_until_raised() -> None:
 def _report_in_one_line(
   kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-  """Reports Ctrl-C and missing packages during imports in one line."""
-  if isinstance(error, KeyboardInterrupt):
-    _stop(error)
+  """Reports missing packages during imports in one line."""
   if isinstance(error, MissingExtraError):
     print(f"error: {error}", file=sys.stderr)
   else:
@@ -195,4 +178,7 @@ def _report_in_one_line(
 
 
 sys.excepthook = _report_in_one_line
-sys.unraisablehook = functools.partial(_interrupt_again, sys.__unraisablehook__)
+# An error that is raised during an import is not sure to end the program:
+# Python ignores it in callbacks, and libraries handle it.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+  signal.signal(signal.SIGINT, _stop_at_once)

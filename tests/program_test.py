@@ -50,15 +50,38 @@ if {runs}:
   program.run(main)
 main([])
 """
+# As extension modules do.
+REPLACING = """
+from bitnet_jax import program
+import signal
+
+def main(argv):
+  try:
+    signal.raise_signal(signal.SIGINT)
+  except KeyboardInterrupt as error:
+    raise ImportError("while initializing") from error
+
+if {runs}:
+  program.run(main)
+main([])
+"""
+# So that a signal after it does not meet Python's own start.
+STARTED = """
+from bitnet_jax import program
+import runpy, sys
+print("ready", flush=True)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 FAILING = """
 import pathlib, sys, threading
-from bitnet_jax import program
+from bitnet_jax import error_log, program
 
 def fail():
   raise ValueError("in a thread")
 
 def main(argv):
-  program.keep_details_in(pathlib.Path(sys.argv[0]))
+  error_log.keep_in(pathlib.Path(sys.argv[0]))
   thread = threading.Thread(target=fail)
   thread.start()
   thread.join()
@@ -108,8 +131,11 @@ def test_interrupted_import_ends_with_one_line():
 
 
 @pytest.mark.parametrize("runs", [False, True], ids=["imports", "main"])
-def test_signal_in_a_callback_of_a_library_still_ends_the_program(runs):
-  process = start([sys.executable, "-c", IGNORING.format(runs=runs)])
+@pytest.mark.parametrize(
+  "library", [IGNORING, REPLACING], ids=["ignores", "replaces"]
+)
+def test_signal_that_a_library_handles_still_ends_the_program(library, runs):
+  process = start([sys.executable, "-c", library.format(runs=runs)])
   _, errors = process.communicate(timeout=30)
   assert errors == "stopped by SIGINT\n"
   assert process.returncode == 128 + signal.SIGINT
@@ -167,12 +193,13 @@ def test_missing_resource_is_told_of_in_one_line(
 @pytest.mark.slow
 def test_signals_in_the_first_seconds_leave_one_line_and_no_half_run(tmp_path):
   # Beyond that the run has begun.
-  for i, delay in enumerate((0.3, 0.8, 1.5, 2.5, 3.5, 4.5)):
+  for i, delay in enumerate((0.0, 0.3, 0.8, 1.5, 2.5, 3.5, 4.5)):
     folder = pathlib.Path(tmp_path / str(i))
-    words = command_of(
+    python, *words = command_of(
       "train.py", "digits_mlp.py", OVERRIDES, f"--workdir={folder}"
     )
-    process = start(words)
+    process = start([python, "-c", STARTED, *words])
+    assert process.stdout.readline() == "ready\n"
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()

@@ -12,7 +12,7 @@ from typing import Any
 
 import tqdm
 
-from bitnet_jax import program
+from bitnet_jax import error_log
 from bitnet_jax.files import PathLike
 from bitnet_jax.train.build import build
 from bitnet_jax.train.config import lengths
@@ -74,7 +74,7 @@ def run(config: Mapping[str, Any], folder: PathLike) -> dict[str, Any]:
   """
   folder = bucket.place(folder)
   keep_compiled()
-  program.keep_details_in(folder)
+  error_log.keep_in(folder)
   with Interrupt() as interrupt, _locked(folder) as lock:
     experiment = multihost.primary_first(lambda: _build_in(config, folder))
     multihost.check_agreement(
