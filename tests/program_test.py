@@ -91,6 +91,14 @@ program.run(main)
 """
 
 
+@pytest.fixture(autouse=True)
+def heeds_signals():
+  """Lets programs be interrupted, even if these tests run in the background."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 def start(words):
   env = {**os.environ, "PYTHONPATH": str(ROOT)}
   return subprocess.Popen(
