@@ -27,7 +27,9 @@ _PARSERS = {
 }
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
+def parse_flags(
+  argv: Sequence[str], *, arguments: str | None = None
+) -> list[str]:
   """Parses the command line; for ``app.run(main, flags_parser=parse_flags)``.
 
   ``--config.total_steps`` overrides the ``total_epochs`` of a config, and the
@@ -38,9 +40,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
   Args:
     argv: the program's name and its arguments.
+    arguments: see ``program.run``.
 
   Returns:
-    The program's name.
+    The program's name, and the arguments that are no flags.
   """
   path, overrides = _config_flags(argv)
   try:
@@ -52,7 +55,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     if "config" in flags.FLAGS:
       config = flags.FLAGS["config"].value
     _override(config, dict.fromkeys(left_open))
-    if len(rest) > 1:
+    if len(rest) > 1 and arguments is None:
       raise ValueError(f"arguments {rest[1:]} are not flags (--name=value)")
   except (
     AttributeError,

@@ -221,6 +221,21 @@ def test_mistaken_argument_is_named(parse, arguments, parts):
     assert part in message
 
 
+def test_arguments_of_a_program_that_takes_them_are_kept(monkeypatch):
+  values = absl_flags.FlagValues()
+  absl_flags.DEFINE_string("csv", None, "", flag_values=values)
+  absl_flags.DEFINE_integer("verbosity", 0, "", flag_values=values)
+  values["verbosity"].using_default_value = False
+  monkeypatch.setattr(flags.flags, "FLAGS", values)
+  argv = ["program", "runs/a b", "--csv=f", "runs/c"]
+  assert flags.parse_flags(argv, arguments="RUN") == [
+    "program",
+    "runs/a b",
+    "runs/c",
+  ]
+  assert values.csv == "f"
+
+
 @pytest.mark.parametrize("form", ["--config={}", "-config={}", "--config {}"])
 def test_missing_config_file_lists_those_there_are(parse, form):
   path = CONFIGS / "digit_mlp.py"
