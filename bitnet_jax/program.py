@@ -53,6 +53,7 @@ def run(
     from bitnet_jax.train.config import flags
 
     _collect_tracebacks()
+    _show_help_of(main.__module__)
     app.run(
       functools.partial(_interruptible, main),
       flags_parser=functools.partial(flags.parse_flags, arguments=arguments),
@@ -73,6 +74,18 @@ def run(
       print(f"errors in libraries: {log}", file=sys.stderr)
     raise
   raise AssertionError("absl ends the process")
+
+
+def _show_help_of(module: str) -> None:
+  """Has ``--help`` show the docstring and the flags of a module.
+
+  absl shows those of the main program, which may only call the module.
+  """
+  from absl import flags
+
+  sys.modules["__main__"].__doc__ = sys.modules[module].__doc__
+  for flag in flags.FLAGS.flags_by_module_dict().get(module, ()):
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def _interruptible(main: Callable[[list[str]], Any], argv: list[str]) -> Any:

@@ -1,42 +1,11 @@
-"""Imports a decoder from Hugging Face transformers, Llama-like or BitNet.
-
-python experiments/import_hf.py --source=FOLDER --output=imported/model
-
-Packed ternary codes become a frozen model:
-python experiments/generate.py --frozen=imported/model --prompt="The "
-
-Float weights, latent or of a full-precision network, become a checkpoint for a
-warm start, by a config with the same sizes and vocabulary:
---config.init_from=imported/model \
-  --config.data.tokenizer=tokenizers:imported/model/tokenizer.json
-"""
+"""Imports a decoder from Hugging Face transformers: ``bitnet-jax import``."""
 
 # First, so that Ctrl-C ends what follows with a line.
 from bitnet_jax import program
 
 # isort: split
 
-import pathlib
-
-from absl import flags
-
-from bitnet_jax.export.imports import import_hf
-
-_SOURCE = flags.DEFINE_string(
-  "source", None, "Folder with config.json.", required=True
-)
-_OUTPUT = flags.DEFINE_string(
-  "output", None, "Folder to write; it must not exist yet.", required=True
-)
-
-
-def main(argv):
-  """Imports the model and prints a description."""
-  del argv
-  source = pathlib.Path(_SOURCE.value).expanduser()
-  output = pathlib.Path(_OUTPUT.value).expanduser()
-  print(import_hf(source, output))
-
+from bitnet_jax.commands import import_hf
 
 if __name__ == "__main__":
-  program.run(main)
+  program.run(import_hf.main)

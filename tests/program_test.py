@@ -15,7 +15,7 @@ from tests.train.conftest import ROOT, command_of
 PROGRAMS = sorted(
   path
   for path in (ROOT / "experiments").rglob("*.py")
-  if "program.run(main)" in path.read_text(encoding="utf-8")
+  if "program.run(" in path.read_text(encoding="utf-8")
   or "app.run(" in path.read_text(encoding="utf-8")
 )
 OVERRIDES = {

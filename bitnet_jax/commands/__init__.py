@@ -1,0 +1,1 @@
+"""Programs with command lines: a module has the flags and main of each."""
