@@ -33,9 +33,11 @@ def need(what: str, *packages: str, extra: str) -> None:
 
 
 @contextlib.contextmanager
-def needed_by(what: str, package: str) -> Generator[None]:
-  """Names the package that an import inside lacks; the extra is "train"."""
+def needed_by(
+  what: str, package: str, *, extra: str = "train"
+) -> Generator[None]:
+  """Names the package that an import inside lacks, and the extra."""
   try:
     yield
   except ImportError as error:
-    raise missing(what, package, extra="train") from error
+    raise missing(what, package, extra=extra) from error

@@ -28,7 +28,7 @@ def read_prepared(name: str, cuts: splits.Cuts) -> Source:
   Raises:
     ImportError: tensorflow-datasets is not installed.
   """
-  with needed_by(f"tfds:{name}", "tensorflow-datasets"):
+  with needed_by(f"tfds:{name}", "tensorflow-datasets", extra="tfds"):
     from bitnet_jax.data.sources import planetoid_tfds
   return planetoid_tfds.read_prepared(name, cuts)
 

@@ -135,15 +135,15 @@ def _open(name, cuts) -> tuple[Any, dict[str, Sequence[Mapping[str, Any]]]]:
 
 def _how_to_prepare(name):
   return (
-    "Prepare it once, with TensorFlow and a network: pip install"
-    f" 'bitnet-jax[tfds]'; tfds build {name} --file_format=array_record"
-    " --data_dir=DIR, and pass DIR as data_dir or in TFDS_DATA_DIR"
+    "Prepare it once, with TensorFlow and a network: pip install tensorflow;"
+    f" tfds build {name} --file_format=array_record --data_dir=DIR, and pass"
+    " DIR as data_dir or in TFDS_DATA_DIR"
   )
 
 
 def _builder(name, data_dir):
   """Returns the builder of a set that is known and prepared."""
-  with needed_by(f"tfds:{name}", "tensorflow-datasets"):
+  with needed_by(f"tfds:{name}", "tensorflow-datasets", extra="tfds"):
     import tensorflow_datasets as tfds
   try:
     builder = tfds.builder(name, data_dir=data_dir)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sklearn
 
+from bitnet_jax import extras
 from bitnet_jax.data.views import arrays
 from tests.data import loading
 
@@ -119,22 +120,21 @@ def test_impossible_option_is_an_error(options, message):
 
 
 @pytest.mark.parametrize(
-  ("module", "source", "message"),
+  ("module", "source", "package", "extra"),
   [
-    ("sklearn.datasets", "embedded:digits", "needs scikit-learn: pip install"),
-    (
-      "tensorflow_datasets",
-      "tfds:mnist",
-      "tfds:mnist needs tensorflow-datasets: pip install 'bitnet-jax",
-    ),
+    ("sklearn.datasets", "embedded:digits", "scikit-learn", "train"),
+    ("tensorflow_datasets", "tfds:mnist", "tensorflow-datasets", "tfds"),
   ],
 )
 def test_missing_package_is_named_with_how_to_install_it(
-  module, source, message, monkeypatch
+  module, source, package, extra, monkeypatch
 ):
   monkeypatch.setitem(sys.modules, module, None)
-  with pytest.raises(ImportError, match=rf"{message}.*\[train\]'"):
+  with pytest.raises(extras.MissingExtraError) as caught:
     load(source)
+  assert str(caught.value) == (
+    f"{source} needs {package}: pip install 'bitnet-jax[{extra}]'"
+  )
 
 
 @pytest.fixture
