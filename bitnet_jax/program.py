@@ -32,7 +32,9 @@ _EXPECTED = (
 _RETRY_SECONDS = 0.1  # until an ignored signal is sent again
 
 
-def run(main: Callable[[list[str]], Any]) -> NoReturn:
+def run(
+  main: Callable[[list[str]], Any], *, arguments: str | None = None
+) -> NoReturn:
   """Runs a program with absl's flags, and exits.
 
   An expected error prints one line that starts with "error:" and exits with
@@ -41,8 +43,9 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
   and a line names this file.
 
   Args:
-    main: the program; takes its name in a list, and the arguments that are no
-      flags if its module says in ``POSITIONAL`` what they are, such as "RUN".
+    main: the program; takes its name and its arguments in a list.
+    arguments: what the arguments that are no flags are, such as "RUN"; ``None``
+      refuses them.
   """
   try:
     from absl import app
@@ -51,7 +54,6 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
 
     _collect_tracebacks()
     _show_help_of(main.__module__)
-    arguments = getattr(sys.modules[main.__module__], "POSITIONAL", None)
     app.run(
       functools.partial(_interruptible, main),
       flags_parser=functools.partial(flags.parse_flags, arguments=arguments),

@@ -1,6 +1,6 @@
 """Compiles the train step of a config for TPUs, on a machine without TPUs.
 
-bitnet-jax compile --config=configs/bitnet_decoder.py:2B4T \
+bitnet-jax compile --config=bitnet_decoder:2B4T \
   --topology=v5e:4x4 --config.mesh.fsdp=-1 --config.mesh.data=1
 
 Prints the memory, communication and operations of a chip in a step, and whether
@@ -20,7 +20,10 @@ from bitnet_jax.analysis.chips import GIB
 from bitnet_jax.programs import ahead
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "Config file, with an optional :VARIANT.", lock_config=True
+  "config",
+  None,
+  "Name or file of a config, with an optional :VARIANT.",
+  lock_config=True,
 )
 _TOPOLOGY = flags.DEFINE_string(
   "topology", "v5e:2x2", "Kind and shape, such as v5e:4x4."

@@ -1,6 +1,6 @@
 """Trains the network of a config; starting again resumes a stopped run.
 
-bitnet-jax train --config=configs/digits_mlp.py --workdir=runs/digits
+bitnet-jax train --config=digits_mlp --workdir=runs/digits
 
 Every config key is a flag: --config.quant.recipe=b158_median.
 
@@ -18,7 +18,10 @@ from bitnet_jax.train import runner
 from bitnet_jax.train.devices import multihost
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "Config file, with an optional :VARIANT.", lock_config=True
+  "config",
+  None,
+  "Name or file of a config, with an optional :VARIANT.",
+  lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run.", required=True

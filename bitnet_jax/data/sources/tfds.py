@@ -106,9 +106,6 @@ def read_images(
   return Source(
     splits=tables,
     num_classes=num_classes,
-    class_names={
-      "labels": getattr(info.features["label"], "names", None) or ()
-    },
     fingerprint=f"tfds:{info.full_name}",
   )
 

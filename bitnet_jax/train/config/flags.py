@@ -1,9 +1,7 @@
 """Command lines of all programs, and messages for mistaken flags."""
 
 import ast
-import pathlib
 import re
-import runpy
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +13,7 @@ from ml_collections.config_flags import config_path
 from bitnet_jax import choices
 from bitnet_jax.models.registry import MODELS
 from bitnet_jax.models.transformer import TransformerConfig
+from bitnet_jax.train.config import loading
 from bitnet_jax.train.devices.allocation import keep_memory
 
 LENGTHS = ("total_steps", "total_epochs")
@@ -40,8 +39,7 @@ def parse_flags(
 
   Args:
     argv: the program's name and its arguments.
-    arguments: what the arguments that are no flags are, such as "RUN"; ``None``
-      refuses them.
+    arguments: see ``program.run``.
 
   Returns:
     The program's name, and the arguments that are no flags.
@@ -49,8 +47,10 @@ def parse_flags(
   path, overrides = _config_flags(argv)
   try:
     if path is not None:
-      _load(path)  # Its errors are plainer than those of ml_collections.
-    kept, left_open = _split_none(argv)
+      loading.load(path)  # Its errors are plainer than those of ml_collections.
+      if said := loading.note(path):
+        print(said, file=sys.stderr)
+    kept, left_open = _split_none(_with_path(argv, path))
     rest = flags.FLAGS(kept)
     config: Any = None
     if "config" in flags.FLAGS:
@@ -93,6 +93,24 @@ def _config_flags(argv: Sequence[str]) -> tuple[str | None, dict[str, str]]:
   return config, {key: value for key, value in found.items() if key}
 
 
+def _with_path(argv: Sequence[str], config: str | None) -> list[str]:
+  """Returns the arguments with the path of a config in place of its name."""
+  if config is None:
+    return list(argv)
+  path = loading.locate(config)
+  found = []
+  for word in argv:
+    match = _CONFIG_FLAG.fullmatch(word)
+    before = _CONFIG_FLAG.fullmatch(found[-1]) if found else None
+    if match and not match[1] and match[2] is not None:
+      found.append(f"--config={path}")
+    elif before and not before[1] and before[2] is None:
+      found.append(path)
+    else:
+      found.append(word)
+  return found
+
+
 def _split_none(argv: Sequence[str]) -> tuple[list[str], list[str]]:
   """Returns the arguments without ``--config.KEY=None``, and those keys.
 
@@ -121,7 +139,8 @@ def load_config(
   """Loads a config file as ``--config`` does.
 
   Args:
-    path: path of the file, with an optional ``:VARIANT``.
+    path: path of the file, or the name of a config that comes with the library,
+      with an optional ``:VARIANT``.
     overrides: values by dotted key.
 
   Returns:
@@ -130,28 +149,9 @@ def load_config(
   Raises:
     ValueError: for an unknown key, naming the nearest.
   """
-  config = _load(path)
+  config = loading.load(path)
   _override(config, overrides or {})
   return config.to_dict()
-
-
-def _load(path: str) -> ml_collections.ConfigDict:
-  """Loads ``FILE[:VARIANT]``; config files are not modules of the package.
-
-  Raises:
-    ValueError: for a file or a variant that is not there, naming those there
-      are.
-  """
-  file, *variant = path.split(":", 1)
-  if not pathlib.Path(file).is_file():
-    there = sorted(str(p) for p in pathlib.Path(file).parent.glob("*.py"))
-    raise ValueError(
-      f"--config={file} does not exist"
-      + choices.nearest(file, there)
-      + (f"; there are: {', '.join(there)}" if there else "")
-    )
-  config = runpy.run_path(file)["get_config"](*variant)
-  return config.lock()
 
 
 def _override(config: Any, overrides: Mapping[str, Any]) -> None:
@@ -166,7 +166,7 @@ def _override(config: Any, overrides: Mapping[str, Any]) -> None:
 def _explain(path: str | None, overrides: Mapping[str, str]) -> str | None:
   """Returns what is wrong with an override, if anything."""
   try:
-    config = _load(path or "")
+    config = loading.load(path or "")
   except Exception:
     return None
   explained = (_explain_override(config, *item) for item in overrides.items())

@@ -83,6 +83,29 @@ def test_any_key_is_a_flag(parse, argument, path, expected):
   assert type(value) is type(expected)
 
 
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    ("--config=digits_mlp:B", "--config.seed=3"),
+    ("-config", "digits_mlp:B", "--config.seed", "3"),
+  ],
+)
+def test_config_may_be_named(parse, tmp_path, monkeypatch, arguments):
+  monkeypatch.chdir(tmp_path)
+  by_path = parse(f"{DIGITS}:B", "--config.seed=3")
+  assert parse(*arguments) == by_path
+
+
+def test_config_with_the_name_of_a_file_is_told_of(
+  parse, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "digits_mlp.py").write_text("")
+  assert parse("--config=digits_mlp") == parse(DIGITS)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("--config=digits_mlp is the config of the library; ")
+
+
 def test_memory_is_kept_for_transformers_alone(parse):
   for name in ("digits_cnn", "digits_mlp", "karate_gnn"):
     parse(f"--config={CONFIGS / name}.py")
