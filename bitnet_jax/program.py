@@ -32,9 +32,7 @@ _EXPECTED = (
 _RETRY_SECONDS = 0.1  # until an ignored signal is sent again
 
 
-def run(
-  main: Callable[[list[str]], Any], *, arguments: str | None = None
-) -> NoReturn:
+def run(main: Callable[[list[str]], Any]) -> NoReturn:
   """Runs a program with absl's flags, and exits.
 
   An expected error prints one line that starts with "error:" and exits with
@@ -43,9 +41,8 @@ def run(
   and a line names this file.
 
   Args:
-    main: the program; takes its name and its arguments in a list.
-    arguments: what the arguments that are no flags are, such as "RUN"; ``None``
-      refuses them.
+    main: the program; takes its name in a list, and the arguments that are no
+      flags if its module says in ``POSITIONAL`` what they are, such as "RUN".
   """
   try:
     from absl import app
@@ -54,6 +51,7 @@ def run(
 
     _collect_tracebacks()
     _show_help_of(main.__module__)
+    arguments = getattr(sys.modules[main.__module__], "POSITIONAL", None)
     app.run(
       functools.partial(_interruptible, main),
       flags_parser=functools.partial(flags.parse_flags, arguments=arguments),

@@ -120,12 +120,14 @@ class Dataset(Generic[T]):
     fingerprint: identifies the data by content or version, never by its place.
     num_classes: labels are in [0, num_classes); 0 where there are no classes.
     class_names: names of the classes, empty if the source has none.
+    features: names of the features of an array, likewise.
   """
 
   splits: dict[str, T]
   fingerprint: str
   num_classes: int = 0
   class_names: tuple[str, ...] = ()
+  features: tuple[str, ...] = ()
 
 
 def digest(texts: Iterable[str]) -> str:
@@ -246,7 +248,7 @@ def make_dataset(
     source: names the data in messages.
     cut: makes a cut, with the arguments of `cut`.
     fingerprint: of the source; by default that of the columns of all splits.
-    **classes: `num_classes` and `class_names` of `Dataset`.
+    **classes: `num_classes`, `class_names` and `features` of `Dataset`.
 
   Raises:
     ValueError: a split is empty, or a cut would be.

@@ -16,6 +16,7 @@ from jax.experimental import topologies
 
 from bitnet_jax import backend
 from bitnet_jax.analysis import chips, flops, programs
+from bitnet_jax.train import summary
 from bitnet_jax.train.build import build
 from bitnet_jax.train.experiment import Experiment
 
@@ -160,9 +161,10 @@ def _report(experiment: Experiment, compiled, arguments, counted) -> Report:
   chip = chips.find(device.device_kind)
   stats = compiled.memory_analysis()
   memory = {
-    "parameters": _bytes_of(state.params),
-    "optimizer": _bytes_of(state.opt_state) + _bytes_of(state.variables),
-    "batch": _bytes_of(batch),
+    "parameters": summary.bytes_of(state.params),
+    "optimizer": summary.bytes_of(state.opt_state)
+    + summary.bytes_of(state.variables),
+    "batch": summary.bytes_of(batch),
     "temporaries": stats.temp_size_in_bytes
     + stats.output_size_in_bytes
     - stats.alias_size_in_bytes,
@@ -184,14 +186,6 @@ def _report(experiment: Experiment, compiled, arguments, counted) -> Report:
       len(products),
     ),
     tokens=experiment.settings.data.batch_size * max(experiment.data.tokens, 1),
-  )
-
-
-def _bytes_of(tree) -> int:
-  """Returns the bytes of one chip's part of all arrays."""
-  return sum(
-    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf in jax.tree.leaves(tree)
   )
 
 

@@ -1,7 +1,8 @@
 """Freezes checkpoints of runs, and evaluates frozen models.
 
-The folder of a frozen model also holds the run's ``config.json`` and vocabulary
-file, so that evaluation needs only the data besides.
+The folder of a frozen model also holds the run's ``config.json``, its
+``data_facts.json`` and its vocabulary, so that evaluation needs only the data
+besides, and prediction nothing.
 """
 
 import dataclasses
@@ -74,8 +75,10 @@ def freeze_run(
     found = load_frozen_run(folder, checkpoint)
     shutil.copyfile(folder / workdir.CONFIG_FILE, partial / workdir.CONFIG_FILE)
     run_id = workdir.read_run_id(folder)
-    record = {"run_id": run_id, "step": found.step}
+    record: dict[str, Any] = {"run_id": run_id, "step": found.step}
     record |= _text_of(found, folder, partial)
+    facts, vocabulary = found.task.facts, record.get("tokenizer")
+    data_facts.write(partial, data_facts.Recorded(facts, vocabulary))
     save_frozen(partial, found.variables, found.model, record)
   return measure_size(found.variables)
 

@@ -6,14 +6,12 @@ The calls are ``run``, ``_Start.run``, ``_Start._train``, ``loop.train``.
 import contextlib
 import dataclasses
 import pathlib
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-import tqdm
 
 from bitnet_jax import error_log
 from bitnet_jax.files import PathLike
+from bitnet_jax.train import console, summary
 from bitnet_jax.train.build import build
 from bitnet_jax.train.config import lengths
 from bitnet_jax.train.config.flags import load_config as load_config
@@ -55,7 +53,11 @@ from bitnet_jax.train.loop import train
 from bitnet_jax.train.state import TrainState
 
 
-def run(config: Mapping[str, Any], folder: PathLike) -> dict[str, Any]:
+def run(
+  config: Mapping[str, Any],
+  folder: PathLike,
+  check: Callable[[Experiment], None] | None = None,
+) -> dict[str, Any]:
   """Trains, or resumes where an earlier start in the same folder stopped.
 
   Caches compiled programs for the next start, see ``keep_compiled``.
@@ -63,6 +65,7 @@ def run(config: Mapping[str, Any], folder: PathLike) -> dict[str, Any]:
   Args:
     config: nested dict; see ``settings`` for its keys.
     folder: the workdir.
+    check: called before the run claims its folder; may raise a ValueError.
 
   Returns:
     The content of ``result.json``.
@@ -85,6 +88,8 @@ def run(config: Mapping[str, Any], folder: PathLike) -> dict[str, Any]:
         "commit": records.commit(),
       }
     )
+    if check is not None:
+      check(experiment)
     claimed = multihost.on_primary(lambda: _claim(experiment, lock))
     experiment = dataclasses.replace(experiment, config=claimed)
     with experiment.activate():
@@ -154,14 +159,17 @@ class _Start:
       state = self.experiment.start()
     else:
       state, progress = restored
-      _say(f"resuming at step {int(state.step)}")
+      console.say(f"resuming at step {int(state.step)}")
     step = int(state.step)
     self.interrupt.outcome = goes_on(step)
     self._go_on_from(step)
     finished = multihost.on_primary(lambda: self._result_of(step))
     if finished is not None:
-      _say(f"{self.folder} holds this run, finished")
+      console.say(f"{self.folder} holds this run, finished")
       return finished
+    if console.shows_text():
+      start = summary.of_start(self.experiment, f"{self.folder}", step=step)
+      console.say(start)
     return self._train_and_record(state, progress)
 
   def _go_on_from(self, step: int) -> None:
@@ -232,7 +240,9 @@ class _Start:
       hooks.saving.save(step, state)
       self.checkpoints.wait()
       if step < total_steps and stopped_early():
-        _say(f"stopped at step {step}: no new best in {patience} evaluations")
+        console.say(
+          f"stopped at step {step}: no new best in {patience} evaluations"
+        )
       elif step < total_steps and self.interrupt.received:
         raise Interrupted(self.interrupt.received, goes_on(step))
     return state, hooks.evaluate, writer.seconds()
@@ -312,8 +322,3 @@ class _Hooks:
     """Returns the batch of a step, and counts its time as lost to data."""
     with self.speed.losing("data"):
       return self._train_batch(step)
-
-
-def _say(message: str) -> None:
-  if multihost.is_primary():
-    tqdm.tqdm.write(bucket.with_addresses(message), file=sys.stderr)

@@ -13,7 +13,13 @@ from bitnet_jax.train.devices.gathering import gathered_at_use, shared_codes
 from bitnet_jax.train.optimizer.optim import fresh_moments
 from bitnet_jax.train.optimizer.sparse_adam import SparseAdam
 from bitnet_jax.train.state import TrainState
-from bitnet_jax.train.tasks.base import Batch, Task, Totals, averages
+from bitnet_jax.train.tasks.base import (
+  Batch,
+  Supervised,
+  Task,
+  Totals,
+  averages,
+)
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
@@ -230,3 +236,29 @@ def make_eval_step(
     return totals
 
   return eval_step
+
+
+def make_predict_step(
+  task: Supervised, *, layers: Sequence[BitLayer] = ()
+) -> Callable[..., Any]:
+  """Returns ``step(variables, batch, key, strength=None) -> outputs``.
+
+  The outputs of the model are those that ``make_eval_step`` sums up. Batches
+  need no labels, unless the arguments of the model depend on them.
+  """
+
+  def predict_step(variables, batch: Batch, key, strength=None):
+    rest = dict(variables)
+    params = rest.pop("params")
+    codes = _codes(layers, params, None, strength, training=False)
+    outputs, _ = task.outputs(
+      _placed(params, codes=codes, shardings=None),
+      rest,
+      batch,
+      key=key,
+      deterministic=True,
+      strength=strength,
+    )
+    return outputs
+
+  return predict_step

@@ -57,12 +57,14 @@ def karate(name: str, cuts: splits.Cuts) -> Source:
     import networkx
   club = networkx.karate_club_graph()
   sides = [club.nodes[node]["club"] for node in club]
+  names, labels = np.unique(sides, return_inverse=True)
   members = {
     "edges": np.array(club.edges),
     "features": np.eye(len(sides), dtype=np.float32),
-    "labels": np.unique(sides, return_inverse=True)[1],
+    "labels": labels,
   }
   return Source(
     splits={"train": Records(records=[members], name="embedded:karate")},
     fingerprint=f"embedded:karate networkx {networkx.__version__}",
+    class_names={"labels": names.tolist()},
   )

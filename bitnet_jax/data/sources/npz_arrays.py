@@ -37,7 +37,7 @@ def read(path: str, cuts: splits.Cuts) -> Source:
     where = str(archive.file)
     fields = _fields(archive, where)
     found = {key: _read_split(archive, where, *f) for key, f in fields.items()}
-    num_classes = None
+    num_classes, class_names = None, {}
     if "label_names" in archive:
       names = archive["label_names"]
       if names.ndim != 1:
@@ -45,10 +45,15 @@ def read(path: str, cuts: splits.Cuts) -> Source:
           f"{where}: label_names must be [num_classes], it is"
           f" {list(names.shape)}"
         )
-      num_classes = len(names)
+      num_classes, class_names = len(names), {"labels": names.tolist()}
   inputs = {fields[k][0]: t.columns["inputs"] for k, t in found.items()}
   _check_alike(inputs, fields["train"][0], where)
-  return Source(splits=found, fingerprint=fingerprint, num_classes=num_classes)
+  return Source(
+    splits=found,
+    fingerprint=fingerprint,
+    num_classes=num_classes,
+    class_names=class_names,
+  )
 
 
 def _fields(members: Mapping, where):

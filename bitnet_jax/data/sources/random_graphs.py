@@ -101,4 +101,5 @@ def read(name: str, cuts: splits.Cuts) -> Source:
   return Source(
     splits=tables,
     fingerprint=f"embedded:graphs {versions()}",
+    class_names={"label": kinds},
   )

@@ -162,6 +162,7 @@ class Source:
     label: column of the labels.
     pair: columns that a model reads and writes.
     class_names: names of the classes, by column of labels.
+    features: names of the columns that are the features of an array, in order.
   """
 
   splits: Mapping[str, Table | Records]
@@ -174,3 +175,12 @@ class Source:
   class_names: Mapping[str, Sequence[str]] = dataclasses.field(
     default_factory=dict
   )
+  features: tuple[str, ...] = ()
+
+  def names_of(self, label: str, num_classes: int) -> tuple[str, ...]:
+    """Returns the names of the classes of a column of labels.
+
+    None unless there is a different one for each class.
+    """
+    names = tuple(map(str, self.class_names.get(label, ())))
+    return names if len(names) == len({*names}) == num_classes else ()

@@ -106,6 +106,9 @@ def read_images(
   return Source(
     splits=tables,
     num_classes=num_classes,
+    class_names={
+      "labels": getattr(info.features["label"], "names", None) or ()
+    },
     fingerprint=f"tfds:{info.full_name}",
   )
 

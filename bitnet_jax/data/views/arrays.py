@@ -59,5 +59,7 @@ def load(
     cuts,
     source=source,
     num_classes=num_classes,
+    class_names=found.names_of("labels", num_classes),
+    features=found.features,
     fingerprint=found.fingerprint,
   )

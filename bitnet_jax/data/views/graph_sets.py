@@ -74,6 +74,7 @@ def load(
     cuts,
     source=source,
     num_classes=num_classes,
+    class_names=source_tables.names_of("label", num_classes),
     fingerprint=source_tables.fingerprint,
   )
 

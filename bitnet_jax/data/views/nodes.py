@@ -23,6 +23,7 @@ class NodeDataset:
     splits: int32 indices of nodes by split, among "train", "valid", "test".
     num_classes: labels are in [0, num_classes).
     fingerprint: identifies the data by content or version.
+    class_names: names of the classes, empty if the source has none.
   """
 
   graph: graphs.Graph
@@ -31,6 +32,7 @@ class NodeDataset:
   splits: dict[str, np.ndarray]
   num_classes: int
   fingerprint: str
+  class_names: tuple[str, ...] = ()
 
 
 def load(
@@ -88,6 +90,7 @@ def load(
     splits=own_splits,
     num_classes=num_classes,
     fingerprint=found.fingerprint or "",
+    class_names=found.names_of("labels", num_classes),
   )
 
 

@@ -39,7 +39,8 @@ def parse_flags(
 
   Args:
     argv: the program's name and its arguments.
-    arguments: see ``program.run``.
+    arguments: what the arguments that are no flags are, such as "RUN"; ``None``
+      refuses them.
 
   Returns:
     The program's name, and the arguments that are no flags.

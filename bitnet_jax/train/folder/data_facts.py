@@ -4,6 +4,7 @@ A run writes it beside its config, with its vocabulary, so that the model can be
 opened without the data.
 """
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -15,11 +16,13 @@ from bitnet_jax.data.text.saved import load_vocabulary, save_vocabulary
 from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.train.folder import records, workdir
 from bitnet_jax.train.folder.lock import FACTS_FILE
-from bitnet_jax.train.tasks.facts import DataFacts
+from bitnet_jax.train.tasks.facts import LATER, DataFacts
 
 # Means and deviations that differ less were summed in another order.
 _ROUNDING = 1e-5
 _SHOWN = 200  # Characters of a value in a message.
+# What older files lack; some sources had no names of classes.
+_ADDED = (*LATER, "class_names")
 
 
 class Recorded(NamedTuple):
@@ -67,11 +70,12 @@ def read_tokenizer(folder: pathlib.Path, found: Recorded) -> Tokenizer | None:
   if found.vocabulary is None:
     return None
   tokenizer = load_vocabulary(found.vocabulary, folder)
-  if not found.facts.fingerprint.endswith(tokenizer.fingerprint):
+  bag, fingerprint = found.facts.bag, found.facts.fingerprint
+  expected = fingerprint if bag is None else bag.tokenizer
+  if not expected.endswith(tokenizer.fingerprint):
     raise ValueError(
-      f"{folder / FACTS_FILE} is damaged: fingerprint is"
-      f" {found.facts.fingerprint!r}, but the vocabulary is"
-      f" {tokenizer.fingerprint}"
+      f"{folder / FACTS_FILE} is damaged: fingerprint is {expected!r}, but the"
+      f" vocabulary is {tokenizer.fingerprint}"
     )
   return tokenizer
 
@@ -84,6 +88,8 @@ def claim(
 ) -> None:
   """Writes ``data_facts.json``, or checks that the one there says the same.
 
+  What an older file lacks is added to it.
+
   Args:
     folder: the workdir, locked.
     facts: what the data decided.
@@ -95,14 +101,27 @@ def claim(
       the keys that differ with both values.
   """
   found = read(folder)
+  vocabulary = None if found is None else found.vocabulary
   if found is not None:
-    _check_same(folder / FACTS_FILE, found.facts, facts)
-    return
-  content = {**facts.to_json(), "vocabulary": None}
-  if tokenizer is not None:
-    content["vocabulary"] = save_vocabulary(
+    lacking = {
+      n: getattr(facts, n) for n in _ADDED if not getattr(found.facts, n)
+    }
+    complete = dataclasses.replace(found.facts, **lacking)
+    _check_same(folder / FACTS_FILE, complete, facts)
+    has_vocabulary = vocabulary is not None or tokenizer is None
+    if complete == found.facts and has_vocabulary:
+      return
+    facts = complete
+  if vocabulary is None and tokenizer is not None:
+    vocabulary = save_vocabulary(
       tokenizer, data.tokenizer, folder, lowercase=data.lowercase
     )
+  write(folder, Recorded(facts, vocabulary))
+
+
+def write(folder: pathlib.Path, found: Recorded) -> None:
+  """Writes ``data_facts.json`` into a folder; its vocabulary is there."""
+  content = {**found.facts.to_json(), "vocabulary": found.vocabulary}
   workdir.write_json(folder / FACTS_FILE, content)
 
 

@@ -22,6 +22,7 @@ from bitnet_jax.files import (
   read_bytes,
   write_atomically,
 )
+from bitnet_jax.train import console
 from bitnet_jax.train.devices.speed import Speed
 from bitnet_jax.train.folder import bucket
 from bitnet_jax.train.folder.events import EventFile
@@ -107,7 +108,9 @@ class MetricsWriter(SilentWriter):
     if self._pending:
       record = {"step": self._step, "time": round(self._time, 3)}
       with naming(self._folder / METRICS_FILE):
-        self._file.write(_line(record | dict(sorted(self._pending.items()))))
+        record |= dict(sorted(self._pending.items()))
+        self._file.write(_line(record))
+      console.event("metrics", **record)
       self._pending = {}
 
   def flush(self) -> None:
@@ -204,7 +207,7 @@ class TrainMetrics:
       total=total_steps,
       unit="step",
       mininterval=0.5 if sys.stderr.isatty() else 10,
-      disable=not isinstance(writer, MetricsWriter),
+      disable=not isinstance(writer, MetricsWriter) or not console.shows_text(),
     )
 
   def due(self, step: int) -> bool:

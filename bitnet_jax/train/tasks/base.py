@@ -111,6 +111,30 @@ class Supervised:
     del batch
     return self.model, params
 
+  def outputs(
+    self,
+    params: Any,
+    variables: Any,
+    batch: Batch,
+    *,
+    key: jax.Array,
+    deterministic: bool,
+    strength: jax.Array | None,
+  ) -> tuple[Any, Any]:
+    """Returns the outputs of the model, and its variables that changed."""
+    model, params = self.select(params, batch)
+    args, kwargs = self.inputs(batch)
+    dropout_key, quantize_key = jax.random.split(key)
+    return model.apply(
+      {"params": params, **variables},
+      *args,
+      deterministic=deterministic,
+      strength=strength,
+      rngs={"dropout": dropout_key, "quantize": quantize_key},
+      mutable=[] if deterministic else list(variables),
+      **kwargs,
+    )
+
   def totals(
     self,
     params: Any,
@@ -122,17 +146,13 @@ class Supervised:
     strength: jax.Array | None,
   ) -> tuple[Totals, Any]:
     """See ``Task``."""
-    model, params = self.select(params, batch)
-    args, kwargs = self.inputs(batch)
-    dropout_key, quantize_key = jax.random.split(key)
-    outputs, updated = model.apply(
-      {"params": params, **variables},
-      *args,
+    outputs, updated = self.outputs(
+      params,
+      variables,
+      batch,
+      key=key,
       deterministic=deterministic,
       strength=strength,
-      rngs={"dropout": dropout_key, "quantize": quantize_key},
-      mutable=[] if deterministic else list(variables),
-      **kwargs,
     )
     totals = self.sums(outputs, batch, deterministic=deterministic)
     count = jnp.sum(target_mask(batch)) if deterministic else self.weight(batch)

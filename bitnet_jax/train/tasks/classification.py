@@ -89,6 +89,8 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       splits=sizes_of(dataset.splits),
       example=specs_of({"inputs": train.inputs, "labels": train.labels}),
       num_classes=dataset.num_classes,
+      class_names=dataset.class_names,
+      features=dataset.features,
       mean=mean,
       std=std,
     ),

@@ -17,7 +17,12 @@ from bitnet_jax.train.config import groups
 from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
 from bitnet_jax.train.tasks import base, scores
 from bitnet_jax.train.tasks.classifier import Classifier
-from bitnet_jax.train.tasks.facts import ArraySpec, DataFacts, sizes_of
+from bitnet_jax.train.tasks.facts import (
+  ArraySpec,
+  BagFacts,
+  DataFacts,
+  sizes_of,
+)
 from bitnet_jax.train.tasks.losses import LossOptions
 
 WEIGHTINGS = ("mean", "tfidf")
@@ -47,6 +52,7 @@ class BagOptions(groups.DataOptions):
   weighting: str
   test_fraction: float
   data_dir: str | None
+  lowercase = None  # The default of the tokenizer.
 
   def __post_init__(self):
     super().__post_init__()
@@ -150,9 +156,15 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       num_classes=len(found.class_names),
       class_names=found.class_names,
       vocab_size=splits["train"].vocab_size,
+      bag=BagFacts(
+        tokenizer=tokenizer.fingerprint,
+        ids=tuple(vocabulary.tolist()),
+        idf=() if idf is None else tuple(idf.tolist()),
+      ),
     ),
     train_batch=train_batch,
     eval_batches=eval_batches,
+    tokenizer=tokenizer,
   )
 
 

@@ -22,6 +22,8 @@ from bitnet_jax.data import splits as split_names
 _MOST = 2**31 - 1
 _MOST_ELEMENTS = 2**40
 _DTYPES = ("uint8", "int32", "float32")
+# Keys that older files lack, with the values that they then have.
+LATER: Mapping[str, Any] = {"features": (), "bag": None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,22 @@ class SplitFacts:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BagFacts:
+  """How documents become bags of subword tokens, see ``bag_of_words``.
+
+  Attributes:
+    tokenizer: fingerprint of the vocabulary.
+    ids: ids of the subword tokens that have a row in the embedding, ascending.
+    idf: inverse document frequency of each of them; empty for the weighting
+      "mean".
+  """
+
+  tokenizer: str
+  ids: tuple[int, ...]
+  idf: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFacts:
   """What the data decided, as plain numbers and strings.
 
@@ -56,7 +74,9 @@ class DataFacts:
     splits: sizes by split name, among "train", "valid" and "test".
     example: the arrays of a batch of one example.
     num_classes: number of classes, 1 for regression; ``None`` for tokens.
-    class_names: names of the classes, if the source has them.
+    class_names: names of the classes, if the source has them; all different.
+    features: names of the features of "classification", if the source has them.
+    bag: of "documents".
     vocab_size: number of tokens; ``None`` where the model takes none.
     start_id: first token that the decoder of an encoder-decoder reads; ``None``
       for other models.
@@ -77,6 +97,8 @@ class DataFacts:
   mean: tuple[float, ...] = ()
   std: tuple[float, ...] = ()
   batches_per_epoch: int | None = None
+  features: tuple[str, ...] = ()
+  bag: BagFacts | None = None
 
   @property
   def num_examples(self) -> int:
@@ -107,13 +129,17 @@ class DataFacts:
         out of range, naming file, key and value.
     """
     try:
-      nested = dict(content) if isinstance(content, Mapping) else content
-      for key, kind in (("splits", SplitFacts), ("example", ArraySpec)):
-        if isinstance(nested, dict) and isinstance(nested.get(key), Mapping):
-          nested[key] = {
-            name: construct(kind, value, group=f"{key}.{name}")
-            for name, value in nested[key].items()
-          }
+      nested = content
+      if isinstance(content, Mapping):
+        nested = {**LATER, **content}
+        for key, kind in (("splits", SplitFacts), ("example", ArraySpec)):
+          if isinstance(nested.get(key), Mapping):
+            nested[key] = {
+              name: construct(kind, value, group=f"{key}.{name}")
+              for name, value in nested[key].items()
+            }
+        if isinstance(nested["bag"], Mapping):
+          nested["bag"] = construct(BagFacts, nested["bag"], group="bag")
       facts = construct(cls, nested, group="")
       _check(facts)
     except ValueError as error:
@@ -168,6 +194,19 @@ def _check(facts: DataFacts) -> None:
   for key, value, least in bounds:
     if value is not None and not least <= value <= _MOST:
       raise ValueError(f"{key} is {value}; it must be in {least}..{_MOST}")
+  _check_statistics(facts)
+  names = facts.class_names
+  if names and (len(names) != facts.num_classes or len({*names}) < len(names)):
+    raise ValueError(
+      f"class_names is {names[:4]}..., {len(names)} names; it must hold a"
+      f" different one for each of the {facts.num_classes} classes"
+    )
+  if facts.bag is not None:
+    _check_bag(facts.bag, facts.vocab_size)
+
+
+def _check_statistics(facts: DataFacts) -> None:
+  """Raises a ValueError for a mean or deviation that cannot be."""
   for key in ("mean", "std"):
     values = getattr(facts, key)
     if len(values) != len(facts.mean) or not np.isfinite(values).all():
@@ -177,3 +216,17 @@ def _check(facts: DataFacts) -> None:
       )
   if not all(value > 0 for value in facts.std):
     raise ValueError(f"std is {facts.std[:4]}...; it must be positive")
+
+
+def _check_bag(bag: BagFacts, vocab_size: int | None) -> None:
+  """Raises a ValueError for a bag that cannot be, naming key and value."""
+  ids, idf = np.array(bag.ids, object), np.array(bag.idf, np.float64)
+  if len(ids) != vocab_size:
+    raise ValueError(f"bag.ids has {len(ids)} ids; vocab_size is {vocab_size}")
+  if (ids < 0).any() or (ids > _MOST).any() or (ids[1:] <= ids[:-1]).any():
+    raise ValueError(f"bag.ids must rise, in 0..{_MOST}: {bag.ids[:4]}...")
+  if len(idf) not in (0, len(ids)) or not np.isfinite(idf).all():
+    raise ValueError(
+      f"bag.idf has {len(idf)} numbers; it must have none, or {len(ids)} finite"
+      " ones"
+    )

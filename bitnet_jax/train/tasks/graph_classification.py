@@ -80,6 +80,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       splits=sizes_of(dataset.splits),
       example=specs_of(train_batch(0), rows=None),
       num_classes=dataset.num_classes,
+      class_names=dataset.class_names,
       batches_per_epoch=batches_per_epoch,
     ),
     train_batch=train_batch,

@@ -91,6 +91,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       splits={split: SplitFacts(examples=1) for split in batches},
       example=specs_of(batches["train"], rows=None),
       num_classes=dataset.num_classes,
+      class_names=dataset.class_names,
     ),
     train_batch=lambda step: batches["train"],
     eval_batches=lambda split: [batches[split]],

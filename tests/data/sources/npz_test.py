@@ -84,6 +84,9 @@ def test_packed_images_are_decoded_and_classes_counted_by_their_names(file):
   )
   dataset = load(file)
   assert dataset.num_classes == 3
+  assert dataset.class_names == ("a", "b", "c")
+  # Names that do not fit the classes are no names.
+  assert load(file, num_classes=4).class_names == ()
   inputs = dataset.splits["test"].inputs
   assert inputs.shape == (4, 2, 2, 3)
   np.testing.assert_array_equal(inputs[0, :, :, 0], [[1, 2], [2, 3]])

@@ -121,6 +121,7 @@ def test_karate_club_is_that_of_networkx():
     dataset.labels,
     [club.nodes[node]["club"] != "Mr. Hi" for node in club],
   )
+  assert dataset.class_names == ("Mr. Hi", "Officer")
   np.testing.assert_array_equal(dataset.graph.features, np.eye(34))
   train = dataset.splits["train"]
   assert np.bincount(dataset.labels[train]).tolist() == [4, 4]

@@ -78,6 +78,19 @@ def test_padding_of_a_graph_follows_the_devices(tmp_path):
     claim(tmp_path, example=example(34, features=4))
 
 
+def test_what_an_older_file_lacks_is_added(tmp_path):
+  claim(tmp_path)
+  path = tmp_path / "data_facts.json"
+  content = json.loads(path.read_text()) | {"class_names": []}
+  del content["features"], content["bag"]
+  path.write_text(json.dumps(content))
+  claim(tmp_path, features=("x", "y"))
+  expected = dataclasses.replace(FACTS, features=("x", "y"))
+  assert data_facts.read(tmp_path) == (expected, None)
+  with pytest.raises(workdir.WorkdirError, match=r"class_names: \['a', 'b'"):
+    claim(tmp_path, class_names=("a", "b", "c"))
+
+
 @pytest.mark.parametrize(
   ("text", "message"),
   [

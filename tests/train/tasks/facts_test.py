@@ -1,5 +1,6 @@
 """The facts of data, written and read again."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,13 @@ import pytest
 
 from bitnet_jax.train.build import build
 from bitnet_jax.train.tasks import base
-from bitnet_jax.train.tasks.facts import ArraySpec, DataFacts, SplitFacts
+from bitnet_jax.train.tasks.facts import (
+  LATER,
+  ArraySpec,
+  BagFacts,
+  DataFacts,
+  SplitFacts,
+)
 from bitnet_jax.train.tasks.registry import make_task
 
 FACTS = DataFacts(
@@ -64,6 +71,8 @@ def test_facts_build_the_same_task_without_data(make_config):
     ({"mean": [float("nan")]}, "mean is .nan,.*finite"),
     ({"std": [1.0, 1.0]}, "std is .*it must hold 1 finite"),
     ({"std": [0.0]}, "std is .*it must be positive"),
+    ({"class_names": ["a"]}, "class_names is .*1 names; .*the 2 classes"),
+    ({"class_names": ["a", "a"]}, "class_names is .*2 names; it must hold a"),
   ],
 )
 def test_bad_value_is_named_with_its_file(changes, message):
@@ -75,4 +84,42 @@ def test_bad_value_is_named_with_its_file(changes, message):
 @pytest.mark.parametrize("content", [None, 7, [], {}])
 def test_content_that_holds_no_facts_is_refused(content):
   with pytest.raises(ValueError, match=r"facts.json is damaged"):
+    DataFacts.from_json(content, "facts.json")
+
+
+def test_keys_that_older_files_lack_have_their_defaults():
+  content = json.loads(json.dumps(FACTS.to_json()))
+  for key in LATER:
+    del content[key]
+  assert DataFacts.from_json(content, "facts.json") == FACTS
+
+
+BAG = BagFacts(tokenizer="sha256:2", ids=(3, 7), idf=(1.5, 0.1 + 0.2))
+
+
+def test_bag_is_read_as_it_was_written():
+  facts = dataclasses.replace(FACTS, vocab_size=2, bag=BAG)
+  written = json.loads(json.dumps(facts.to_json()))
+  assert DataFacts.from_json(written, "facts.json") == facts
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"ids": [3]}, "bag.ids has 1 ids; vocab_size is 2"),
+    ({"ids": [7, 3]}, "bag.ids must rise"),
+    ({"ids": [-1, 3]}, "bag.ids must rise, in 0"),
+    ({"ids": [0, 2**70]}, "bag.ids must rise, in 0"),
+    ({"ids": ["a", "b"]}, "bag.ids is .*it must be tuple"),
+    ({"idf": [1.0]}, "bag.idf has 1 numbers"),
+    ({"idf": [1.0, float("inf")]}, "bag.idf has 2 numbers; .* finite"),
+    ({"tokenizer": None}, "bag.tokenizer is None"),
+    ({"more": 1}, "bag.more is not a key"),
+  ],
+)
+def test_bag_that_cannot_be_is_named(changes, message):
+  facts = dataclasses.replace(FACTS, vocab_size=2, bag=BAG)
+  content = json.loads(json.dumps(facts.to_json()))
+  content["bag"] |= changes
+  with pytest.raises(ValueError, match=f"facts.json is damaged: {message}"):
     DataFacts.from_json(content, "facts.json")
