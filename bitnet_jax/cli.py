@@ -60,8 +60,7 @@ def main() -> None:
     sys.exit(2)
   sys.argv = [f"{_NAME} {verb}", *rest]
   module = importlib.import_module(f"bitnet_jax.commands.{found.module}")
-  # What a program takes that is no flag, if it takes anything.
-  program.run(module.main, arguments=getattr(module, "ARGUMENTS", None))
+  program.run(module.main)
 
 
 def describe() -> str:

@@ -19,13 +19,12 @@ COMMANDS = ROOT / "bitnet_jax" / "commands"
 def call(monkeypatch, capsys):
   """Returns ``call(*words)``: status, standard output, standard error.
 
-  A program is not run: ``call.ran`` has its ``main``, the name of what it
-  takes, and the command line.
+  A program is not run: ``call.ran`` has its ``main`` and the command line.
   """
   ran = []
 
-  def run(main, arguments):
-    ran.append((main, arguments, sys.argv))
+  def run(main):
+    ran.append((main, sys.argv))
 
   def call(*words):
     monkeypatch.setattr(sys, "argv", ["bitnet-jax", *words])
@@ -91,7 +90,7 @@ def test_unknown_verb_is_told_of_in_one_line(call, word, part):
 
 def test_verb_runs_its_module_with_its_flags(call, monkeypatch):
   module = types.ModuleType("command")
-  module.main, module.ARGUMENTS = object(), "RUN"
+  module.main = object()
   imported = []
   monkeypatch.setattr(
     cli.importlib, "import_module", lambda n: imported.append(n) or module
@@ -99,7 +98,7 @@ def test_verb_runs_its_module_with_its_flags(call, monkeypatch):
   assert call("import", "--source=a b", "--output=c") == (0, "", "")
   assert imported == ["bitnet_jax.commands.import_hf"]
   expected = ["bitnet-jax import", "--source=a b", "--output=c"]
-  assert call.ran == [(module.main, "RUN", expected)]
+  assert call.ran == [(module.main, expected)]
 
 
 def test_verbs_are_told_without_importing_jax():
