@@ -2,7 +2,12 @@
 
 bitnet-jax train --config=digits_mlp --workdir=runs/digits
 
-Every config key is a flag: --config.quant.recipe=b158_median.
+bitnet-jax train --config=digits_cnn:B --config.quant.recipe=b158_median \
+  --config.seed=1 --workdir=runs/digits-median
+bitnet-jax train --config=pydoc_decoder --workdir=runs/pydoc --dry_run \
+  --check_export=gguf:tq2_0
+
+Every config key is a flag, see --config=... --dry_run.
 
 On several hosts, start it on each host with --multihost and a workdir that all
 hosts share. JAX detects Cloud TPU, SLURM and GKE; other clusters also need
@@ -14,7 +19,8 @@ import json
 from absl import flags
 from ml_collections import config_flags
 
-from bitnet_jax.train import runner
+from bitnet_jax.programs import preview
+from bitnet_jax.train import console, runner, summary
 from bitnet_jax.train.devices import multihost
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -43,9 +49,53 @@ _PROCESS_ID = flags.DEFINE_integer(
 )
 
 
+_DRY_RUN = flags.DEFINE_bool(
+  "dry_run",
+  False,  # noqa: FBT003
+  "Show what would be run, with a batch, and stop.",
+)
+_CHECK_EXPORT = flags.DEFINE_multi_string(
+  "check_export",
+  None,
+  "Refuse to start unless the result can be exported to this format, such as"
+  " gguf:tq2_0; may be given several times.",
+)
+_QUIET = flags.DEFINE_bool(
+  "quiet",
+  False,  # noqa: FBT003
+  "Print the metrics only.",
+)
+_JSON = flags.DEFINE_bool(
+  "json",
+  False,  # noqa: FBT003
+  "Print each logged step and the result as JSON lines, and nothing else.",
+)
+
+
 def main(argv):
   """Runs the experiment and prints its metrics."""
   del argv
+  _join()
+  config, workdir = _CONFIG.value.to_dict(), _WORKDIR.value
+  if _QUIET.value and _JSON.value:
+    raise ValueError("--quiet and --json exclude each other")
+  mode = "quiet" if _QUIET.value else "json" if _JSON.value else "text"
+  with console.showing(mode):
+    if _DRY_RUN.value:
+      experiment = preview.prepare(config)
+      _check(experiment)
+      print(preview.preview(experiment, workdir))
+      return
+    result = runner.run(config, workdir, _check)
+    console.event("result", **result)
+    if console.shows_text():
+      console.say(summary.of_end(result, workdir))
+    if mode != "json" and multihost.is_primary():
+      print(json.dumps(result["metrics"]))
+
+
+def _join():
+  """Joins the other processes, if there are any."""
   others = (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
   if not _MULTIHOST.value and any(f.present for f in others):
     given = ", ".join(f"--{f.name}" for f in others if f.present)
@@ -56,6 +106,18 @@ def main(argv):
       num_processes=_NUM_PROCESSES.value,
       process_id=_PROCESS_ID.value,
     )
-  result = runner.run(_CONFIG.value.to_dict(), _WORKDIR.value)
-  if multihost.is_primary():
-    print(json.dumps(result["metrics"]))
+
+
+def _check(experiment):
+  """Checks the formats of --check_export."""
+  forms = _CHECK_EXPORT.value or ()
+  if forms and _MULTIHOST.value:
+    raise ValueError(
+      "--check_export works in one process; check with --dry_run, without"
+      " --multihost"
+    )
+  if forms:
+    # Training works without the packages of the extra "export".
+    from bitnet_jax.export import runs as exports
+  for form in forms:
+    exports.check_export(experiment, form)

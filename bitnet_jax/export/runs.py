@@ -1,8 +1,11 @@
 """Exports checkpoints of runs to other formats."""
 
 import inspect
+import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import jax
@@ -15,9 +18,10 @@ from bitnet_jax.files import PathLike, local_path, new_folder
 from bitnet_jax.inference.tensors import load_tensors, save_tensors
 from bitnet_jax.programs import frozen
 from bitnet_jax.train.devices.compilation import keep_compiled
+from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.folder import bucket, warm_start, workdir
 from bitnet_jax.train.folder.trained import load_model
-from bitnet_jax.train.model import TrainedModel
+from bitnet_jax.train.model import ModelSetup, TrainedModel
 
 # The variant with latent weights instead of codes.
 LATENT = "latent"
@@ -57,31 +61,76 @@ def export_run(
   """
   folder = bucket.place(folder)
   output = local_path(output)
-  name, colon, variant = form.partition(":")
-  choices.check(name, VARIANTS, key="--format")
-  if colon:
-    choices.check(variant, VARIANTS[name], key=f"--format={name}:")
-  elif VARIANTS[name]:
-    variant = VARIANTS[name][0]
+  name, variant = _parse(form, key="--format")
   if name == "packed":
     return frozen.freeze_run(folder, output, checkpoint).table()
   keep_compiled()
   with new_folder(output) as partial:
-    _WRITERS[name](folder, partial, checkpoint, variant)
+    found = load_model(folder, checkpoint)
+    _WRITERS[name](found, partial, variant, folder.name)
+    if name == "safetensors":
+      config = workdir.CONFIG_FILE
+      shutil.copyfile(folder / config, partial / config)
     sizes = {file.name: file.stat().st_size for file in partial.iterdir()}
   return "\n".join(
     f"{size:>15,} {file}" for file, size in sorted(sizes.items())
   )
 
 
-def _write_hf(folder, output, checkpoint, variant):
+def check_export(experiment: Experiment, form: str) -> None:
+  """Checks that the result of a run will be exportable, before the run.
+
+  Exports the initial parameters to a temporary folder, as if they were those of
+  the last step.
+
+  Args:
+    experiment: the run.
+    form: as for ``export_run``.
+
+  Raises:
+    ImportError: if a library is not installed.
+    ValueError: for an unknown format, or a model that it cannot hold, with the
+      reasons.
+  """
+  key = "--check_export"
+  name, variant = _parse(form, key=key)
+  with experiment.activate():
+    state = experiment.init()
+  found = TrainedModel(
+    **{f.name: getattr(experiment, f.name) for f in fields(ModelSetup)},
+    variables={"params": state.params, **state.variables},
+    tokenizer=experiment.data.tokenizer,
+    step=experiment.total_steps,
+  )
+  with tempfile.TemporaryDirectory(prefix="bitnet_jax-") as folder:
+    try:
+      if name == "packed":
+        frozen.freeze_model(found)
+      else:
+        _WRITERS[name](found, pathlib.Path(folder), variant, "model")
+    except ValueError as error:
+      raise ValueError(f"{key}={form}: {error}") from error
+
+
+def _parse(form: str, *, key: str) -> tuple[str, str]:
+  """Returns name and variant of a format."""
+  name, colon, variant = form.partition(":")
+  choices.check(name, VARIANTS, key=key)
+  if colon:
+    choices.check(variant, VARIANTS[name], key=f"{key}={name}:")
+  elif VARIANTS[name]:
+    variant = VARIANTS[name][0]
+  return name, variant
+
+
+def _write_hf(found, output, variant, name):
+  del name
   if variant == LATENT:
-    found = load_model(folder, checkpoint)
     variables = {"params": found.variables["params"]}
     linear_class = decoders.LINEAR_CLASSES[0]
   else:
-    found = frozen.load_frozen_run(folder, checkpoint)
-    variables, linear_class = found.variables, variant
+    variables = frozen.freeze_model(found).variables
+    linear_class = variant
   hf.write_hf(
     output,
     found.model,
@@ -91,45 +140,43 @@ def _write_hf(folder, output, checkpoint, variant):
   )
 
 
-def _write_gguf(folder, output, checkpoint, variant):
-  found = frozen.load_frozen_run(folder, checkpoint)
+def _write_gguf(found, output, variant, name):
+  found = frozen.freeze_model(found)
   gguf.write_gguf(
     output / f"model-{variant}.gguf",
     found.model,
     found.variables,
     tokenizer=found.tokenizer,
     kind=variant,
-    name=folder.name,
+    name=name,
   )
 
 
-def _write_stablehlo(folder, output, checkpoint, variant):
-  del variant
-  found = load_model(folder, checkpoint)
+def _write_stablehlo(found, output, variant, name):
+  del variant, name
   if any(layer.recipe.weights is not None for layer in found.layers):
-    found = frozen.freeze_model(found, checkpoint)
+    found = frozen.freeze_model(found)
   inputs, options = _model_inputs(found)
   stablehlo.write_stablehlo(
     output, found.model, found.variables, inputs, **options
   )
 
 
-def _write_safetensors(folder, output, checkpoint, variant):
+def _write_safetensors(found, output, variant, name):
   """Writes parameters and other variables in bfloat16, by path."""
-  del variant
-  flat = warm_start.flatten(load_model(folder, checkpoint).variables)
+  del variant, name
+  flat = warm_start.flatten(found.variables)
   tensors = {
     warm_start.name_of(path): leaf.astype(jnp.bfloat16)
     for path, leaf in flat.items()
   }
   path = output / "model.safetensors"
   save_tensors(tensors, path)
-  found, _ = load_tensors(path)
-  if found.keys() != tensors.keys() or not all(
-    np.array_equal(found[name], tensors[name]) for name in tensors
+  again, _ = load_tensors(path)
+  if again.keys() != tensors.keys() or not all(
+    np.array_equal(again[name], tensors[name]) for name in tensors
   ):
     raise OSError(f"{path} reads back differently")
-  shutil.copyfile(folder / workdir.CONFIG_FILE, output / workdir.CONFIG_FILE)
 
 
 _WRITERS: dict[str, Callable[..., None]] = {

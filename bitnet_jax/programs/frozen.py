@@ -39,13 +39,13 @@ def load_frozen_run(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
       in float, or partly still were at that step.
   """
   keep_compiled()
-  return freeze_model(load_model(folder, checkpoint), checkpoint)
+  return freeze_model(load_model(folder, checkpoint))
 
 
-def freeze_model(found: TrainedModel, checkpoint: str) -> TrainedModel:
+def freeze_model(found: TrainedModel) -> TrainedModel:
   """Freezes a model that was loaded; see ``load_frozen_run``."""
   phase_in = found.settings.quant.phase_in
-  phase_in.check_active(found.step, f"--checkpoint={checkpoint}")
+  phase_in.check_active(found.step, "the checkpoint")
   with found.activate():
     params = freeze_kernels(found.layers, found.variables["params"])
   variables = {**found.variables, "params": params}

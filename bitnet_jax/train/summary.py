@@ -22,7 +22,7 @@ from bitnet_jax.train.folder.workdir import CONFIG_FILE, RESULT_FILE
 from bitnet_jax.train.state import TrainState, count_params
 from bitnet_jax.train.tasks.facts import DataFacts
 
-_INDENT = 13
+INDENT = 13  # of the values, after their names
 _WIDEST = 1000
 _MOST_LAYERS = 24  # rows of layers
 _MOST_NAMES = 8  # of classes
@@ -257,7 +257,7 @@ def _pairs(rows: Iterable[tuple[str, str]]) -> str:
   lines = []
   for name, value in rows:
     first, *others = value.splitlines()
-    lines += [f"{name:{_INDENT}}{first}", *(" " * _INDENT + o for o in others)]
+    lines += [f"{name:{INDENT}}{first}", *(" " * INDENT + o for o in others)]
   return "\n".join(lines)
 
 

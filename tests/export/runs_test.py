@@ -13,7 +13,7 @@ import pytest
 from bitnet_jax.data.text.tokenizers import load_tokenizer
 from bitnet_jax.export import hf, imports
 from bitnet_jax.export.imports import import_hf
-from bitnet_jax.export.runs import VARIANTS, export_run
+from bitnet_jax.export.runs import VARIANTS, check_export, export_run
 from bitnet_jax.inference import Sampling
 from bitnet_jax.inference.tensors import load_tensors
 from bitnet_jax.programs import writing
@@ -53,6 +53,44 @@ def run(tmp_path_factory):
 def write(writer):
   options = writing.WritingOptions(max_new_tokens=5, sampling=Sampling())
   return writing.write(writer, ["the cat", "a dog ate"], options).texts
+
+
+@pytest.mark.parametrize(
+  ("form", "overrides", "message"),
+  [
+    ("packed", {}, None),
+    pytest.param("hf:latent", {}, None, marks=pytest.mark.slow),
+    pytest.param(
+      "gguf:f16",
+      {"model__feed_forward": "swiglu"},
+      None,
+      marks=pytest.mark.slow,
+    ),
+    pytest.param("stablehlo", {}, None, marks=pytest.mark.slow),
+    ("gguf:tq2_0", {}, r"--check_export=gguf:tq2_0: .*hidden is 32"),
+    ("gguf:q9", {}, r"--check_export=gguf: is 'q9', which is not one of"),
+    ("onnx", {}, r"--check_export is 'onnx', which is not one of: 'packed'"),
+    ("packed", {"quant__recipe": "float"}, "--check_export=packed: no layer"),
+    (
+      "packed",
+      {"quant__phase_in__start": 10_000},
+      "--check_export=packed: .*still being phased in",
+    ),
+  ],
+)
+def test_export_is_checked_before_a_run(tmp_path, form, overrides, message):
+  tiny.write(tmp_path / "train.txt", TEXTS)
+  tiny.write(tmp_path / "valid.txt", TEXTS)
+  source = f"file:{tmp_path}/{{split}}.txt"
+  options = DECODER | {"model__sub_norm": False} | overrides
+  experiment = build(tiny.make("decoder", source, **options))
+  before = sorted(tmp_path.iterdir())
+  if message is None:
+    check_export(experiment, form)
+  else:
+    with pytest.raises(ValueError, match=message):
+      check_export(experiment, form)
+  assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.slow
