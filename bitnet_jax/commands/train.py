@@ -116,8 +116,8 @@ def _check(experiment):
       "--check_export works in one process; check with --dry_run, without"
       " --multihost"
     )
-  if forms:
+  for form in forms:
     # Training works without the packages of the extra "export".
     from bitnet_jax.export import runs as exports
-  for form in forms:
+
     exports.check_export(experiment, form)

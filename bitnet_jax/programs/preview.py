@@ -77,7 +77,7 @@ def show_batch(
   """
   arrays = {name: np.asarray(jax.device_get(x)) for name, x in batch.items()}
   inputs = arrays.get("inputs")
-  if _is_pictures(inputs):
+  if inputs is not None and _is_pictures(inputs):
     labels = [_label(i, facts) for i in arrays["labels"][:_PICTURES]]
     yield f"{draw(inputs[:_PICTURES], labels)} ({', '.join(labels)})"
     return
@@ -124,10 +124,8 @@ def draw(pictures: np.ndarray, labels: list[str]) -> pathlib.Path:
   return pathlib.Path(file.name)
 
 
-def _is_pictures(inputs: np.ndarray | None) -> bool:
-  return (
-    inputs is not None and inputs.ndim == 4 and inputs.shape[-1] in _CHANNELS
-  )
+def _is_pictures(inputs: np.ndarray) -> bool:
+  return inputs.ndim == 4 and inputs.shape[-1] in _CHANNELS
 
 
 def _label(value: Any, facts: DataFacts) -> str:
