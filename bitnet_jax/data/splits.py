@@ -1,9 +1,10 @@
 """Data sets: their splits, labels and fingerprints, and stratified cuts."""
 
+import abc
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
@@ -87,9 +88,19 @@ class Columns:
     return len(getattr(self, dataclasses.fields(self)[-1].name))
 
 
+class OnDisk(Sequence[Any], abc.ABC):
+  """A column whose values are read from files when they are needed."""
+
+  @abc.abstractmethod
+  def select(self, rows: Sequence[int] | np.ndarray) -> "OnDisk":
+    """Returns the column of the rows with these indices."""
+
+
 def _take(column, rows) -> Any:
   if isinstance(column, tuple):
     return tuple(_take(inner, rows) for inner in column)
+  if isinstance(column, OnDisk):
+    return column.select(np.flatnonzero(rows))
   if isinstance(column, np.ndarray):
     return column[rows]
   return list(itertools.compress(column, rows))

@@ -10,6 +10,7 @@ from bitnet_jax import choices
 from bitnet_jax.data.sources import (
   docstrings,
   embedded,
+  hf,
   jsonl,
   npz_arrays,
   npz_graphs,
@@ -41,6 +42,7 @@ SOURCES: dict[str, dict[str, Reader]] = {
     "file:PATH.tsv[.gz|.xz]": tsv.read,
     "file:PATH.jsonl[.gz|.xz]": jsonl.read,
     "tfds:NAME": tfds.read,
+    "hf:NAME": hf.read_documents,
   },
   "labeled texts": {
     "embedded:docstrings": docstrings.read,
@@ -49,12 +51,14 @@ SOURCES: dict[str, dict[str, Reader]] = {
     "textgcn:FOLDER/NAME.raw": textgcn.read,
     "textgcn:FOLDER/NAME.clean": textgcn.read,
     "tfds:NAME": tfds.read,
+    "hf:NAME": hf.read,
   },
   "pairs of texts": {
     "file:...{lang}...": textfiles.read_languages,
     "file:PATH.tsv[.gz|.xz]": tsv.read,
     "file:PATH.jsonl[.gz|.xz]": jsonl.read,
     "tfds:NAME": tfds.read,
+    "hf:NAME": hf.read,
   },
   "a graph": {
     "embedded:karate": embedded.karate,

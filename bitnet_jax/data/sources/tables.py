@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from bitnet_jax.data.splits import OnDisk
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Rows:
@@ -47,7 +49,12 @@ class Table(_Rows):
 
   def take(self, rows: Sequence[int]) -> "Table":
     """Returns the rows of these indices."""
-    columns = {k: [v[i] for i in rows] for k, v in self.columns.items()}
+    columns = {
+      key: column.select(rows)
+      if isinstance(column, OnDisk)
+      else [column[i] for i in rows]
+      for key, column in self.columns.items()
+    }
     places = [self.number(i) for i in rows]
     return dataclasses.replace(self, columns=columns, places=places)
 
@@ -57,20 +64,21 @@ class Table(_Rows):
     columns = {name: self.columns[name] for name in names}
     return dataclasses.replace(self, columns=columns)
 
-  def texts(self, column: str) -> list[str]:
-    """Returns a column of texts.
+  def texts(self, column: str) -> Sequence[str]:
+    """Returns a column of texts, which stays on disk if it is there.
 
     Raises:
       ValueError: something is no text, or only whitespace; names its place.
     """
-    for row, value in enumerate(self.columns[column]):
+    values = self.columns[column]
+    for row, value in enumerate(values):
       if not isinstance(value, str):
         raise ValueError(
           f"{self.place(row)}: {column} must be a text, it is {value!r}"
         )
       if not value or value.isspace():
         raise ValueError(f"{self.place(row)}: {column} is empty")
-    return list(self.columns[column])
+    return values if isinstance(values, OnDisk) else list(values)
 
   def numbers(self, column: str) -> np.ndarray:
     """Returns a column of numbers, float32 [n].

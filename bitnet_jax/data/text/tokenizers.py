@@ -22,6 +22,7 @@ from bitnet_jax.files import PathLike, local_path
 
 MOST_SENTINELS = 2**16
 _USUAL_SENTINELS = 512  # largest number of sentinels
+_PART = 4096  # texts that are encoded at a time
 _MANY_UNKNOWN = 0.01  # fraction of unknown tokens that logs a warning
 _TRAINED = ("bpe", "wordpiece", "unigram")
 # How a file is named, and what reads it.
@@ -164,7 +165,12 @@ class Tokenizer:
       ValueError: a text has no token, or cannot be written in UTF-8; names its
         index.
     """
-    encoded = Ragged.of(self._encode(texts))
+    # In parts, of which only the ids are kept.
+    rest, ids, first = iter(texts), [], 0
+    while part := list(itertools.islice(rest, _PART)):
+      ids.extend(np.array(i, np.int32) for i in self._encode(part, first))
+      first += len(part)
+    encoded = Ragged.of(ids)
     empty = np.flatnonzero(encoded.lengths == 0)
     if empty.size:
       raise ValueError(
@@ -173,12 +179,12 @@ class Tokenizer:
     self._log_unknown(encoded.values, where)
     return encoded
 
-  def _encode(self, texts):
-    """Encodes texts by the codec; names a text that is not UTF-8."""
+  def _encode(self, texts, first=0):
+    """Encodes texts, of numbers from `first`; names one that is not UTF-8."""
     try:
       return self.codec.encode(texts)
     except (TypeError, ValueError):
-      for index, text in enumerate(texts):
+      for index, text in enumerate(texts, first):
         try:
           text.encode()
         except UnicodeEncodeError as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -18,7 +19,7 @@ DOCUMENTS = ("lines", "paragraphs", "marked", "whole")
 class Documents(splits.Columns):
   """A split of documents, none of which is empty."""
 
-  texts: list[str]
+  texts: Sequence[str]
 
   @functools.cached_property
   def num_bytes(self) -> int:
@@ -52,8 +53,8 @@ def load(
   Args:
     source: `embedded:pydoc` (the help texts of Python, one document per topic),
       `file:PATH`, where PATH ends in `.txt`, `.tsv` or `.jsonl` (see
-      `textfiles` for compressed files and `{split}`), or `tfds:NAME`, a
-      prepared set.
+      `textfiles` for compressed files and `{split}`), `tfds:NAME`, a
+      prepared set, or `hf:NAME`, a set of the library `datasets`.
     cuts: for names of splits, and for those that the source lacks: documents
       drawn at random, or characters of its end if there is only one.
     documents: what a document of a `.txt` is: the "whole" file with its blank

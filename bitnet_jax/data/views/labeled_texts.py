@@ -19,11 +19,11 @@ class LabeledTexts(splits.Columns):
   """A split of texts with labels.
 
   Attributes:
-    texts: one or two columns, each a list of n texts.
+    texts: one or two columns, each with n texts.
     labels: the class of each example, int32 [n], or a number, float32 [n].
   """
 
-  texts: tuple[list[str], ...]
+  texts: tuple[Sequence[str], ...]
   labels: np.ndarray
 
 

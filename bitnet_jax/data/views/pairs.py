@@ -12,8 +12,8 @@ from bitnet_jax.data.splits import Dataset
 class Pairs(splits.Columns):
   """A split of pairs: texts that are read, and texts that are written."""
 
-  sources: list[str]
-  targets: list[str]
+  sources: Sequence[str]
+  targets: Sequence[str]
 
 
 def load(
@@ -27,11 +27,12 @@ def load(
   Args:
     source: `file:PATH`, where PATH has `{lang}` for one file per language, with
       line k of one translated in line k of the other, or ends in `.tsv` or
-      `.jsonl` with one column per language; or `tfds:NAME`, a prepared set. See
-      `textfiles` for compressed files and `{split}`.
+      `.jsonl` with one column per language; or `tfds:NAME`, a prepared set; or
+      `hf:NAME`, a set of the library `datasets`. See `textfiles` for compressed
+      files and `{split}`.
     cuts: for names of splits, and for those that the source lacks.
     languages: of the input and the output: the values of `{lang}`, or the
-      columns. By default what a set of `tfds:` says.
+      columns. By default what a set of `tfds:` or `hf:` says.
 
   Raises:
     ValueError: an argument or something in the data is wrong; names file and

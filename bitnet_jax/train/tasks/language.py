@@ -25,7 +25,7 @@ class LanguageOptions(TextOptions):
   """The keys of the group ``data`` of all language models.
 
   Attributes:
-    source: "embedded:pydoc", "file:PATH" or "tfds:NAME"; see
+    source: "embedded:pydoc", "file:PATH", "tfds:NAME" or "hf:NAME"; see
       ``documents.load``, like the next four.
     documents: what a document of a ".txt" is; ``None`` for the file.
     marker: ends a document if ``documents`` is "marked".

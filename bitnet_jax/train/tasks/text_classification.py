@@ -1,6 +1,7 @@
 """Classification and regression of texts and of pairs of texts, as in GLUE."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -152,7 +153,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       f" {corpus.class_names[0]!r}; there must be two at least"
     )
   tokenizer = data.load_tokenizer(
-    lambda: [t for column in corpus.splits["train"].texts for t in column],
+    lambda: itertools.chain.from_iterable(corpus.splits["train"].texts),
     context,
   )
 

@@ -1,6 +1,7 @@
 """Sequence to sequence: translation, summarization."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ class PairOptions(TextOptions):
   """The group ``data`` of the task "translation".
 
   Attributes:
-    source: "file:PATH" or "tfds:NAME", see ``pairs.load``.
+    source: "file:PATH", "tfds:NAME" or "hf:NAME", see ``pairs.load``.
     languages: languages of the encoder and of the decoder; see ``pairs.load``.
     input_len: largest number of tokens that the encoder reads.
     target_len: largest number of tokens that the decoder writes.
@@ -83,7 +84,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   corpus = pairs.load(data.source, data.cuts(), languages=data.languages)
   train = corpus.splits["train"]
   tokenizer = data.load_tokenizer(
-    lambda: [*train.sources, *train.targets], context
+    lambda: itertools.chain(train.sources, train.targets), context
   )
   if options.num_beams > tokenizer.vocab_size:
     raise ValueError(
@@ -115,7 +116,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   def score(
     model: Any, split: str, variables: Mapping[str, Any], mesh: Mesh
   ) -> dict[str, float]:
-    references = corpus.splits[split].targets
+    references = list(corpus.splits[split].targets)
     ids = [
       row
       for batch in made.eval_batches(split)
