@@ -63,6 +63,7 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
       "random_crop": 0,
       "random_flip": False,
       "image_size": int,
+      "image_fit": Later("crop"),
     },
   ),
   "node_classification": (

@@ -10,6 +10,7 @@ from bitnet_jax import choices
 from bitnet_jax.data.sources import (
   docstrings,
   embedded,
+  folder,
   hf,
   jsonl,
   npz_arrays,
@@ -35,6 +36,7 @@ SOURCES: dict[str, dict[str, Reader]] = {
     "embedded:xor": embedded.xor,
     "tfds:NAME": tfds.read_images,
     "file:PATH.npz": npz_arrays.read,
+    "folder:PATH": folder.read,
   },
   "documents": {
     "embedded:pydoc": embedded.pydoc,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bitnet_jax.data import splits
+from bitnet_jax.data.sources import pictures
 from bitnet_jax.data.sources.tables import Records, Source, Table
 from bitnet_jax.extras import needed_by
 
@@ -70,15 +71,19 @@ def read(name: str, cuts: splits.Cuts) -> Source:
 
 
 def read_images(
-  name: str, cuts: splits.Cuts, *, image_size: int | None = None
+  name: str,
+  cuts: splits.Cuts,
+  *,
+  image_size: int | None = None,
+  image_fit: str = "crop",
 ) -> Source:
   """Reads images and labels of a prepared set into memory.
 
   Args:
     name: see `read`.
     cuts: see `read`.
-    image_size: side of square images: the shorter side is scaled to it, and the
-      centre cropped. Required if images differ in shape.
+    image_size: side of square images. Required if images differ in shape.
+    image_fit: how images are made square, see `pictures.read`.
 
   Returns:
     Tables with "inputs", uint8 [n, height, width, channels], and "labels",
@@ -98,7 +103,9 @@ def read_images(
     for i in range(len(source)):
       example = source[i]
       image = example["image"]
-      inputs[i] = image if image_size is None else _resize(image, image_size)
+      if image_size is not None:
+        image = pictures.fitted(image, image_size, image_fit)
+      inputs[i] = image
       labels[i] = example["label"]
     tables[key] = Table(
       columns={"inputs": inputs, "labels": labels}, name=f"tfds:{name} {key}"
@@ -191,12 +198,3 @@ def _check_features(name, features, image_size):
       " image_size must say to what size they are scaled and cropped"
     )
   return (*size, channels), num_classes
-
-
-def _resize(image, size):
-  """Scales the shorter side of a uint8 [h, w, c] to size, keeps the centre."""
-  from PIL import Image, ImageOps
-
-  picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-  picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
-  return np.asarray(picture).reshape(size, size, -1)

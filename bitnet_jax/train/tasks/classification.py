@@ -7,9 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from bitnet_jax import choices
 from bitnet_jax.data import standardization
 from bitnet_jax.data.batches import order
 from bitnet_jax.data.batches.images import Arrays
+from bitnet_jax.data.sources import pictures
 from bitnet_jax.data.splits import Dataset
 from bitnet_jax.data.views import arrays
 from bitnet_jax.train.config import groups
@@ -25,13 +27,15 @@ class ArrayOptions(groups.DataOptions):
   """The group ``data`` of the task "classification".
 
   Attributes:
-    source: "embedded:digits", "embedded:xor", "tfds:NAME" or "file:PATH.npz".
+    source: "folder:PATH", "file:PATH.npz", "tfds:NAME", "embedded:digits" or
+      "embedded:xor".
     num_classes: checked against the labels; ``None``: that of the source.
     standardize: whether inputs get mean 0 and deviation 1, per channel (or
       feature) of the training split; else uint8 pixels are divided by 255.
     random_crop: padding of random crops, in pixels; 0 for none.
     random_flip: whether images are flipped at random.
-    image_size: side to which TFDS images are resized and cropped.
+    image_size: side of square images, for "folder:" and "tfds:".
+    image_fit: how these become square: "crop" or "pad", see ``pictures.read``.
   """
 
   num_classes: int | None
@@ -41,10 +45,12 @@ class ArrayOptions(groups.DataOptions):
   random_flip: bool
   data_dir: str | None
   image_size: int | None
+  image_fit: str
 
   def __post_init__(self):
     super().__post_init__()
     groups.check_least("data", self, num_classes=1, image_size=1, random_crop=0)
+    choices.check(self.image_fit, pictures.FITS, key="data.image_fit")
 
 
 class Classification(Classifier):
@@ -69,6 +75,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     data.cuts(),
     num_classes=data.num_classes,
     image_size=data.image_size,
+    image_fit=data.image_fit,
   )
   train = dataset.splits["train"]
   mean, std = _standardization(dataset, data)

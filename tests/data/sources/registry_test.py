@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from bitnet_jax.data.sources import (
+  folder,
   npz_arrays,
   npz_graphs,
   registry,
@@ -21,6 +22,7 @@ from bitnet_jax.data.sources import (
     ("arrays", "tfds:mnist:3.0.1", tfds.read_images),
     ("arrays", "file:no/such/file.npz", npz_arrays.read),
     ("arrays", "file:A.NPZ", npz_arrays.read),
+    ("arrays", "folder:my pets/é", folder.read),
     ("documents", "file:~/a {split}:b.txt", textfiles.read_whole),
     ("documents", "file:a.txt.gz", textfiles.read_whole),
     ("documents", "file:a.tsv.xz", tsv.read),
@@ -46,7 +48,7 @@ def test_unknown_source_is_an_error_with_the_choices(source):
     registry.find("arrays", source)
   assert str(caught.value).startswith(
     f"unknown source of arrays {source!r}; choose among embedded:digits,"
-    " embedded:xor, tfds:NAME and file:PATH.npz"
+    " embedded:xor, tfds:NAME, file:PATH.npz and folder:PATH"
   )
 
 

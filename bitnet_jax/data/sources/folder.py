@@ -1,0 +1,179 @@
+"""Reads a folder of pictures with one subfolder for each class."""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from absl import logging
+
+from bitnet_jax import files
+from bitnet_jax.data import splits
+from bitnet_jax.data.sources import class_folders, pictures
+from bitnet_jax.data.sources.tables import Source, Table
+
+_AT_ONCE = 32  # pictures that a thread reads before it takes the next ones
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def read(
+  path: str,
+  cuts: splits.Cuts,
+  *,
+  image_size: int | None = None,
+  image_fit: str = "crop",
+) -> Source:
+  """Reads pictures; see `class_folders.find` for where they lie.
+
+  The arrays have one channel if all pictures are grey, else three. Pictures
+  are sorted by class, then by name.
+
+  Args:
+    path: the folder.
+    cuts: where splits come from, which does not matter here.
+    image_size: side of square arrays; by default the size of the pictures,
+      which must be the same for all.
+    image_fit: how pictures of another size fit, see `pictures.read`.
+
+  Returns:
+    Tables with "inputs", uint8 [n, height, width, channels], and "labels",
+    int64 [n]. The fingerprint is a hash of the names and contents of the files.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: the folders are not as they should be, a picture cannot be read,
+      or sizes differ; names the file or folder.
+  """
+  where = f"folder:{path}"
+  found = class_folders.find(path, where, pictures.ENDINGS)
+  _warn_of_single(found, where)
+  with pictures.quiet():
+    headers = {
+      key: [*_in_threads(_read_header, split.files)]
+      for key, split in found.splits.items()
+    }
+    first = found.splits["train"].files[0]
+    is_grey = all(h.is_grey for part in headers.values() for h in part)
+    shape = _shape(first, image_size, channels=1 if is_grey else 3)
+    fit = None if image_size is None else image_fit
+    tables = {
+      key: Table(
+        columns={
+          "inputs": _read_all(split.files, shape, fit, first),
+          "labels": split.labels,
+        },
+        name=f"{where} {key}",
+      )
+      for key, split in found.splits.items()
+    }
+  return Source(
+    splits=tables,
+    num_classes=len(found.classes),
+    class_names={"labels": found.classes},
+    fingerprint=_fingerprint(found, headers),
+  )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Header:
+  """What is known of a picture before it is decoded.
+
+  Attributes:
+    digest: SHA-256 of the file, in hex digits.
+    is_grey: whether it is stored without colours.
+  """
+
+  digest: str
+  is_grey: bool
+
+
+def _read_header(file: pathlib.Path) -> _Header:
+  """Reads the header of a picture, and hashes the file."""
+  with pictures.opened(file) as picture:
+    is_grey = pictures.is_grey(picture)
+  with files.open_regular(file) as stream:
+    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+  return _Header(digest, is_grey)
+
+
+def _shape(
+  first: pathlib.Path, image_size: int | None, *, channels: int
+) -> tuple[int, int, int]:
+  """Returns the shape of all arrays: that of the first picture, unless set."""
+  if image_size is not None:
+    return (image_size, image_size, channels)
+  with pictures.opened(first) as picture:
+    width, height = pictures.upright(picture).size
+  return (height, width, channels)
+
+
+def _read_all(
+  paths: Sequence[pathlib.Path],
+  shape: tuple[int, int, int],
+  fit: str | None,
+  first: pathlib.Path,
+) -> np.ndarray:
+  """Reads pictures into one array; a ValueError names one of another size."""
+  inputs = np.empty((len(paths), *shape), np.uint8)
+
+  def read_one(row: int) -> None:
+    try:
+      inputs[row] = pictures.read(paths[row], shape, fit=fit)
+    except pictures.OtherSizeError as error:
+      raise ValueError(
+        f"{first} has {shape[1]} x {shape[0]} pixels, but {paths[row]} has"
+        f" {error.size[0]} x {error.size[1]}; data.image_size makes them all"
+        " one size, such as --config.data.image_size=64"
+      ) from error
+
+  for _ in _in_threads(read_one, range(len(paths))):
+    pass
+  return inputs
+
+
+def _in_threads(
+  function: Callable[[_T], _R], items: Sequence[_T]
+) -> Iterator[_R]:
+  """Yields what a function returns for each item, in order.
+
+  The first error in that order is raised.
+  """
+
+  def call(start: int) -> list[_R]:
+    return [function(item) for item in items[start : start + _AT_ONCE]]
+
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+    for part in threads.map(call, range(0, len(items), _AT_ONCE)):
+      yield from part
+
+
+def _fingerprint(
+  found: class_folders.Found, headers: Mapping[str, Sequence[_Header]]
+) -> str:
+  """Returns a hash of the names and contents of all files."""
+  texts = []
+  for key, split in found.splits.items():
+    texts.append(key)
+    for name, header in zip(split.names(), headers[key], strict=True):
+      texts += [name, header.digest]
+  return f"sha256:{splits.digest(texts)}"
+
+
+def _warn_of_single(found: class_folders.Found, where: str) -> None:
+  """Logs which classes have a single training picture."""
+  counts = np.bincount(found.splits["train"].labels)
+  single = [found.classes[i] for i in np.flatnonzero(counts == 1)]
+  if single:
+    logging.warning(
+      "%s: %d of %d classes have only one training picture, so that none can be"
+      " cut off for valid or test: %s",
+      where,
+      len(single),
+      len(found.classes),
+      class_folders.listed(single),
+    )
