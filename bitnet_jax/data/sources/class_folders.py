@@ -215,7 +215,7 @@ def _classes_of(
         " the folder"
       ) from error
     files, others = [], []
-    for file in _walk(folder, ()):
+    for file in files_in(folder):
       of_class = file.name.lower().endswith(endings)
       (files if of_class else others).append(file)
     if not files:
@@ -237,16 +237,24 @@ def _classes_of(
   return found
 
 
-def _walk(
-  folder: pathlib.Path, above: tuple[pathlib.Path, ...]
+def files_in(
+  folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()
 ) -> Iterator[pathlib.Path]:
-  """Yields the files in a folder and its subfolders, sorted."""
+  """Yields the files in a folder and its subfolders, sorted by name.
+
+  Hidden files and those that systems leave behind are skipped, and links are
+  followed.
+
+  Args:
+    folder: the folder.
+    above: folders that are not entered again.
+  """
   real = folder.resolve()
   if real in above:  # A link leads back to a folder that contains it.
     return
   for path in _visible(folder):
     if path.is_dir():
-      yield from _walk(path, (*above, real))
+      yield from files_in(path, (*above, real))
     else:
       yield path
 

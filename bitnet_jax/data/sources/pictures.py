@@ -35,6 +35,7 @@ MOST_PIXELS = 2**30 // 4 // 3  # about 89 million; Pillow warns of more
 
 # Pillow turns a picture by these numbers of `Image.Transpose`, by orientation.
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+_SIDEWAYS = (5, 6, 7, 8)
 _ORIENTATION = 0x0112  # of EXIF
 # Errors of Pillow and its decoders for damaged files.
 _READ_ERRORS = (
@@ -203,6 +204,19 @@ def _resized(picture, size, fit):
     return picture
   change = ImageOps.fit if fit == "crop" else ImageOps.pad
   return change(picture, size, Image.Resampling.BILINEAR)
+
+
+def size_of(picture: "Image.Image") -> tuple[int, int]:
+  """Returns height and width of an opened picture, without decoding it.
+
+  It is turned upright, except for the rare PNG whose EXIF data come last.
+  """
+  turned = None
+  if picture.format != "PNG" or "exif" in picture.info:
+    with contextlib.suppress(*_READ_ERRORS):
+      turned = picture.getexif().get(_ORIENTATION)
+  width, height = picture.size
+  return (width, height) if turned in _SIDEWAYS else (height, width)
 
 
 def upright(picture: "Image.Image") -> "Image.Image":

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitnet_jax.data.sources import folder
 from bitnet_jax.data.views import arrays
 from tests.data import loading
 
@@ -94,6 +95,13 @@ def test_fingerprint_is_of_names_and_content_not_of_the_place(tmp_path):
   renamed = load(two).fingerprint
   Image.new("RGB", (5, 4)).save(one / "cat" / "0, RGB.png")
   assert len({first, renamed, load(one).fingerprint}) == 3
+
+
+def test_sizes_are_those_of_some_of_the_pictures(tmp_path):
+  write(tmp_path)
+  write(tmp_path, classes=("emu",), size=(9, 8))
+  assert folder.sizes(str(tmp_path)) == [(4, 5)] * 12 + [(8, 9)] * 6
+  assert folder.sizes(str(tmp_path), most=3) == [(4, 5)] * 2 + [(8, 9)]
 
 
 def test_mixed_sizes_are_an_error_that_names_two_and_the_key(tmp_path):

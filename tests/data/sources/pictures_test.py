@@ -125,6 +125,8 @@ def test_picture_is_turned_upright(tmp_path, orientation, turn):
   expected = turn(np.asarray(colours()))
   found = pictures.read(file, expected.shape, fit=None)
   np.testing.assert_array_equal(found, expected)
+  with pictures.opened(file) as picture:
+    assert pictures.size_of(picture) == expected.shape[:2]
 
 
 def test_damaged_exif_data_is_ignored(tmp_path):
