@@ -37,5 +37,7 @@ def check(value: object, choices: Iterable[object], *, key: str) -> None:
 
 def nearest(value: str, choices: Iterable[str]) -> str:
   """Returns " (did you mean ...?)" for the closest choice, or ""."""
-  close = difflib.get_close_matches(value, list(choices), n=1)
-  return f" (did you mean {close[0]!r}?)" if close else ""
+  # In capitals or not, a name is the same to its reader.
+  spelled = {choice.casefold(): choice for choice in choices}
+  close = difflib.get_close_matches(value.casefold(), spelled, n=1)
+  return f" (did you mean {spelled[close[0]]!r}?)" if close else ""

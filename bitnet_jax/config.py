@@ -64,6 +64,8 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
       "random_flip": False,
       "image_size": int,
       "image_fit": Later("crop"),
+      "label": Later("label"),
+      "columns": Later(()),
     },
   ),
   "node_classification": (
@@ -270,8 +272,11 @@ def without_later(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {}
     for name, value in values.items():
       key = keys.get(name)
-      if isinstance(key, Later) and value == _default(key):
-        continue
+      if isinstance(key, Later):
+        # JSON has lists for tuples.
+        compared = tuple(value) if isinstance(value, list) else value
+        if compared == _default(key):
+          continue
       nested = isinstance(key, Mapping) and isinstance(value, Mapping)
       kept[name] = cut(key, value) if nested else value
     return kept

@@ -1,4 +1,4 @@
-r"""Exports a trained network: packed, transformers, llama.cpp, StableHLO.
+"""Exports a trained network: packed, transformers, llama.cpp, StableHLO.
 
 bitnet-jax export --workdir=runs/digits --format=packed \
   --output=frozen/digits

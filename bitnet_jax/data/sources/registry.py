@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from bitnet_jax import choices
 from bitnet_jax.data.sources import (
+  csvfiles,
   docstrings,
   embedded,
   folder,
@@ -36,12 +37,14 @@ SOURCES: dict[str, dict[str, Reader]] = {
     "embedded:xor": embedded.xor,
     "tfds:NAME": tfds.read_images,
     "file:PATH.npz": npz_arrays.read,
+    "file:PATH.csv[.gz|.xz]": csvfiles.read_features,
     "folder:PATH": folder.read,
   },
   "documents": {
     "embedded:pydoc": embedded.pydoc,
     "file:PATH.txt[.gz|.xz]": textfiles.read_whole,
     "file:PATH.tsv[.gz|.xz]": tsv.read,
+    "file:PATH.csv[.gz|.xz]": csvfiles.read,
     "file:PATH.jsonl[.gz|.xz]": jsonl.read,
     "tfds:NAME": tfds.read,
     "hf:NAME": hf.read_documents,
@@ -49,6 +52,7 @@ SOURCES: dict[str, dict[str, Reader]] = {
   "labeled texts": {
     "embedded:docstrings": docstrings.read,
     "file:PATH.tsv[.gz|.xz]": tsv.read,
+    "file:PATH.csv[.gz|.xz]": csvfiles.read,
     "file:PATH.jsonl[.gz|.xz]": jsonl.read,
     "textgcn:FOLDER/NAME.raw": textgcn.read,
     "textgcn:FOLDER/NAME.clean": textgcn.read,
@@ -58,6 +62,7 @@ SOURCES: dict[str, dict[str, Reader]] = {
   "pairs of texts": {
     "file:...{lang}...": textfiles.read_languages,
     "file:PATH.tsv[.gz|.xz]": tsv.read,
+    "file:PATH.csv[.gz|.xz]": csvfiles.read,
     "file:PATH.jsonl[.gz|.xz]": jsonl.read,
     "tfds:NAME": tfds.read,
     "hf:NAME": hf.read,

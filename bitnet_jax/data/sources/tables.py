@@ -1,12 +1,15 @@
 """Tables: the examples of each split of a source, and where each one stands."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from bitnet_jax import choices
 from bitnet_jax.data.splits import OnDisk
+
+_LISTED = 20  # names in a message
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,9 +61,17 @@ class Table(_Rows):
     places = [self.number(i) for i in rows]
     return dataclasses.replace(self, columns=columns, places=places)
 
-  def read(self, *names: str) -> "Table":
-    """Returns some of the columns; a ValueError names missing ones."""
-    _check_columns(self.name, self.columns, names)
+  def read(self, *names: str, hint: str = "") -> "Table":
+    """Returns some of the columns.
+
+    Args:
+      *names: of the columns.
+      hint: what to do, for the error.
+
+    Raises:
+      ValueError: a column is missing; names those that are there.
+    """
+    check_columns(self.name, self.columns, names, hint)
     columns = {name: self.columns[name] for name in names}
     return dataclasses.replace(self, columns=columns)
 
@@ -113,8 +124,8 @@ class Records(_Rows):
   def __len__(self) -> int:
     return len(self.records)
 
-  def read(self, *names: str) -> Table:
-    """Reads columns of all examples, in one pass.
+  def read(self, *names: str, hint: str = "") -> Table:
+    """Reads columns of all examples, in one pass; see `Table.read`.
 
     Raises:
       ValueError: a column is missing, a text is not UTF-8, or an integer has
@@ -123,7 +134,7 @@ class Records(_Rows):
     columns = {name: [] for name in names}
     for row in range(len(self)):
       record = self.records[row]
-      _check_columns(self.place(row), record, names)
+      check_columns(self.place(row), record, names, hint)
       for name, column in columns.items():
         try:
           column.append(_value(record[name]))
@@ -147,13 +158,49 @@ def _value(value):
   return value
 
 
-def _check_columns(where, columns, names):
-  """Raises a ValueError unless there are columns of these names."""
-  missing = [name for name in names if name not in columns]
+def listed(names: Sequence[str]) -> str:
+  """Returns names for a message, not all if they are many."""
+  more = ", ..." if len(names) > _LISTED else ""
+  return ", ".join(names[:_LISTED]) + more
+
+
+def check_names(where: str, names: Sequence[str]) -> None:
+  """Checks that all columns have names of their own.
+
+  Raises:
+    ValueError: two have the same, or differ in case alone; names them.
+  """
+  known: dict[str, str] = {}
+  for name in names:
+    other = known.get(name.casefold())
+    if other == name:
+      raise ValueError(
+        f"{where}: a column is named twice, {name!r} among {listed(names)}"
+      )
+    if other is not None:
+      raise ValueError(
+        f"{where}: the columns {other!r} and {name!r} differ only in case;"
+        " rename one"
+      )
+    known[name.casefold()] = name
+
+
+def check_columns(
+  where: str, columns: Iterable[str], names: Sequence[str], hint: str = ""
+) -> None:
+  """Checks that there are columns of these names.
+
+  Raises:
+    ValueError: some are missing; names them, those that are there, and the
+      nearest.
+  """
+  there = list(columns)
+  missing = [name for name in names if name not in there]
   if missing:
     raise ValueError(
       f"{where} has no column {' or '.join(missing)}, it has"
-      f" {', '.join(columns) or 'none'}"
+      f" {listed(there) or 'none'}"
+      f"{choices.nearest(missing[0], there)}{hint and f'; {hint}'}"
     )
 
 

@@ -4,11 +4,14 @@ Files whose names end in `.gz` or `.xz` are decompressed. A path with `{split}`
 has one file per split, see `find_splits`. Errors name the file and the line.
 """
 
+import codecs
+import contextlib
 import gzip
+import itertools
 import lzma
 import pathlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bitnet_jax import choices, files
 from bitnet_jax.data import splits
@@ -18,6 +21,7 @@ LARGEST_TEXT = 2**34  # bytes, unpacked
 # Most bytes of a decompressed file: this number, or this multiple of its size.
 # Texts grow by less than 10, files that are made to fill a memory by 1,000.
 ALWAYS_UNPACKED, MOST_GROWTH = 2**22, 32
+_PART = 2**16  # bytes that are read at a time
 
 _PACKED = {".gz": gzip.open, ".xz": lzma.open}
 _READ_ERRORS = (
@@ -158,28 +162,84 @@ def read(file: pathlib.Path) -> str:
   try:
     data = _content(file)
   except _READ_ERRORS as error:
-    reason = str(error) or repr(error)  # A MemoryError says nothing.
-    raise ValueError(f"cannot read {file}: {reason:.200}") from error
+    raise _unreadable(file, error) from error
   try:
     decoded = data.decode("utf-8-sig")
   except UnicodeDecodeError as error:
     line = data.count(b"\n", 0, error.start) + 1
-    raise ValueError(f"{file}, line {line} is not UTF-8: {error}") from error
+    raise _not_utf8(file, line, data, error) from error
   return decoded.replace("\r\n", "\n")
+
+
+def stream(file: pathlib.Path) -> Iterator[str]:
+  """Yields the lines of a file with their ends; holds one at a time.
+
+  Raises:
+    ValueError: as `read` does.
+  """
+  found = _byte_lines(file)
+  for number in itertools.count(1):
+    try:
+      data = next(found, None)
+    except _READ_ERRORS as error:
+      raise _unreadable(file, error) from error
+    if data is None:
+      return
+    try:
+      line = data.decode("utf-8" if number > 1 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+      raise _not_utf8(file, number, data, error) from error
+    yield f"{line[:-2]}\n" if line.endswith("\r\n") else line
+
+
+def _unreadable(file, error):
+  reason = str(error) or repr(error)  # A MemoryError says nothing.
+  return ValueError(f"cannot read {file}: {reason:.200}")
+
+
+def _not_utf8(file, line, data, error):
+  is_wide = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+  return ValueError(
+    f"{file}, line {line} is not UTF-8: {error}; save it as UTF-8"
+    + (", it looks like UTF-16" if is_wide and line == 1 else "")
+  )
+
+
+@contextlib.contextmanager
+def _opened(file):
+  """Opens a file; yields the decompressed stream, and most bytes of it."""
+  with files.open_regular(file, most=LARGEST_TEXT) as packed:
+    opened = _PACKED.get(file.suffix)
+    if opened is None:
+      yield packed, LARGEST_TEXT
+      return
+    size = file.stat().st_size
+    with opened(packed) as unpacked:
+      yield unpacked, max(ALWAYS_UNPACKED, MOST_GROWTH * size)
 
 
 def _content(file):
   """Returns the decompressed bytes of a file."""
-  opened = _PACKED.get(file.suffix)
-  if opened is None:
+  if file.suffix not in _PACKED:
     return files.read_bytes(file, most=LARGEST_TEXT)
-  with (
-    files.open_regular(file, most=LARGEST_TEXT) as packed,
-    opened(packed) as stream,
-  ):
-    size = file.stat().st_size
-    most = max(ALWAYS_UNPACKED, MOST_GROWTH * size)
-    return files.read_unpacked(stream.read, most=most)
+  with _opened(file) as (unpacked, most):
+    return files.read_unpacked(unpacked.read, most=most)
+
+
+def _byte_lines(file):
+  """Yields the decompressed lines of a file, with their ends."""
+  with _opened(file) as (unpacked, most):
+    size, rest = 0, bytearray()
+    while part := unpacked.read(_PART):
+      size += len(part)
+      files.check_unpacked(size, most=most)
+      *ended, last = part.split(b"\n")
+      for line in ended:
+        yield bytes(rest + line + b"\n")
+        rest.clear()
+      rest += last
+    if rest:
+      yield bytes(rest)
 
 
 def lines(file: pathlib.Path) -> list[str]:

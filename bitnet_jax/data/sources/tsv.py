@@ -1,15 +1,13 @@
 """Reads TSV tables with a header."""
 
-import csv
-import dataclasses
 import pathlib
 import re
-import sys
 
 from absl import logging
 
 from bitnet_jax.data import splits
-from bitnet_jax.data.sources import textfiles
+from bitnet_jax.data.sources import csvfiles, textfiles
+from bitnet_jax.data.sources.csvfiles import Row
 from bitnet_jax.data.sources.tables import Source, Table
 
 _QUOTED = re.compile(r'(?:^|[\t\n])"')  # a field that begins with a quote
@@ -56,21 +54,13 @@ def _read(file: pathlib.Path):
   )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Row:
-  """The fields of a row, and the line it begins with."""
-
-  fields: list[str]
-  line: int
-
-
-def _choose(file, content) -> list[_Row]:
+def _choose(file, content) -> list[Row]:
   """Returns the rows of a file, quotes around fields taken off or not."""
   if not content:
     raise ValueError(f"{file} is empty: it lacks a header")
   lines = content.split("\n")
   # Without quotes, `csv` would take a lone carriage return for a line end.
-  plain = [_Row(line.split("\t"), i) for i, line in enumerate(lines, start=1)]
+  plain = [Row(line.split("\t"), i) for i, line in enumerate(lines, start=1)]
   if not _QUOTED.search(content):
     return plain
   quoted = _unquoted(lines)
@@ -101,19 +91,11 @@ def _is_table(rows):
   return len({len(row.fields) for row in rows}) == 1
 
 
-def _unquoted(lines) -> list[_Row] | None:
+def _unquoted(lines) -> list[Row] | None:
   """Returns the rows with quoted fields as `csv` reads them, if it can."""
-  limit = csv.field_size_limit(sys.maxsize)  # The default is 128 KB.
+  ended = (f"{line}\n" for line in lines)
   try:
-    reader = csv.reader(
-      (f"{line}\n" for line in lines), delimiter="\t", strict=True
-    )
-    rows, line = [], 1
-    for fields in reader:
-      rows.append(_Row(fields or [""], line))
-      line = reader.line_num + 1
-    return rows
-  except csv.Error:
+    rows = list(csvfiles.parse(ended, where="", delimiter="\t"))
+  except ValueError:
     return None
-  finally:
-    csv.field_size_limit(limit)
+  return [row if row.fields else Row([""], row.line) for row in rows]

@@ -1,15 +1,26 @@
 """Loads labeled arrays: images or feature vectors."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from bitnet_jax.data import splits
-from bitnet_jax.data.sources import class_folders, folder, registry, tfds
+from bitnet_jax.data.sources import (
+  class_folders,
+  csvfiles,
+  folder,
+  registry,
+  tfds,
+)
 from bitnet_jax.data.splits import Dataset, Split
 
-# Readers of pictures, with the options that they take.
+_PICTURES = ("image_size", "image_fit")
+_TABLES = ("label", "columns", "num_classes")
+# Readers with the options that they take.
 _OPTIONS = {
-  folder.read: ("image_size", "image_fit"),
-  tfds.read_images: ("image_size", "image_fit"),
+  folder.read: _PICTURES,
+  tfds.read_images: _PICTURES,
+  csvfiles.read_features: _TABLES,
 }
 
 
@@ -20,18 +31,23 @@ def load(
   num_classes: int | None = None,
   image_size: int | None = None,
   image_fit: str = "crop",
+  label: str = "label",
+  columns: Sequence[str] = (),
 ) -> Dataset[Split]:
   """Loads arrays with their labels, see `Cuts` for the splits.
 
   Args:
     source: `embedded:digits` (uint8 [n, 8, 8, 1], 0 to 16), `embedded:xor`
       (float32 [n, 4]: is exactly one of the first two bits set?), `tfds:NAME`
-      (a prepared set), `file:PATH.npz` (see `npz_arrays.read`) or `folder:PATH`
-      (pictures by class, see `folder.read`).
+      (a prepared set), `file:PATH.npz` (see `npz_arrays.read`), `folder:PATH`
+      (pictures by class, see `folder.read`) or a table `file:PATH.csv`, whose
+      rows become float32 [n, features] (see `features.read`).
     cuts: for splits that the source lacks.
     num_classes: number of classes; by default what the source says.
     image_size: side of square images, for `folder:` and `tfds:`.
     image_fit: how images become square, see `pictures.read`.
+    label: column of the classes of a table.
+    columns: of the features of a table; by default all others.
 
   Raises:
     ValueError: an argument or something in the data is wrong.
@@ -40,12 +56,15 @@ def load(
   for key, value in (("num_classes", num_classes), ("image_size", image_size)):
     if value is not None and value < 1:
       raise ValueError(f"{key} must be positive, it is {value}")
-  found = read(
-    rest,
-    cuts,
-    **_options_of(read, source, image_size=image_size, image_fit=image_fit),
+  options = dict(
+    image_size=image_size,
+    image_fit=image_fit,
+    label=label,
+    columns=tuple(columns),
+    num_classes=num_classes,
   )
-  columns = {
+  found = read(rest, cuts, **_options_of(read, source, options))
+  tables = {
     key: table.read("inputs", "labels").columns
     for key, table in found.splits.items()
   }
@@ -56,7 +75,7 @@ def load(
       f" {class_folders.listed(names)}; leave num_classes unset"
     )
   num_classes = num_classes or found.num_classes
-  num_classes = num_classes or splits.count_classes(columns["train"]["labels"])
+  num_classes = num_classes or splits.count_classes(tables["train"]["labels"])
   arrays = {
     key: Split(
       inputs=np.asarray(column["inputs"]),
@@ -66,7 +85,7 @@ def load(
         where=f"{source}: y_{key}",
       ),
     )
-    for key, column in columns.items()
+    for key, column in tables.items()
   }
   return splits.make_dataset(
     arrays,
@@ -79,14 +98,15 @@ def load(
   )
 
 
-def _options_of(read, source, **options):
+def _options_of(read, source, options):
   """Returns the options of a reader; a ValueError names one it lacks."""
   taken = _OPTIONS.get(read, ())
-  defaults = {"image_size": None, "image_fit": "crop"}
-  for key, value in options.items():
-    if value != defaults[key] and key not in taken:
-      raise ValueError(
-        f"{key}={value} applies to folder: and tfds: sources only, not to"
-        f" {source}"
-      )
+  kinds = "folder: and tfds: sources", "tables"
+  defaults = {"image_size": None, "image_fit": "crop"}, {"columns": ()}
+  for kind, values in zip(kinds, defaults, strict=True):
+    for key, default in values.items():
+      if options[key] != default and key not in taken:
+        raise ValueError(
+          f"{key}={options[key]} applies to {kind} only, not to {source}"
+        )
   return {key: options[key] for key in taken}

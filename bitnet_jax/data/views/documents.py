@@ -52,8 +52,8 @@ def load(
 
   Args:
     source: `embedded:pydoc` (the help texts of Python, one document per topic),
-      `file:PATH`, where PATH ends in `.txt`, `.tsv` or `.jsonl` (see
-      `textfiles` for compressed files and `{split}`), `tfds:NAME`, a
+      `file:PATH`, where PATH ends in `.txt`, `.csv`, `.tsv` or `.jsonl`
+      (see `textfiles` for compressed files and `{split}`), `tfds:NAME`, a
       prepared set, or `hf:NAME`, a set of the library `datasets`.
     cuts: for names of splits, and for those that the source lacks: documents
       drawn at random, or characters of its end if there is only one.
@@ -62,7 +62,7 @@ def load(
       lines, or "marked" text in front of a marker.
     marker: ends a document if they are "marked". Neither the line feed before
       it nor the one after it belongs to a document.
-    column: column of the text in `.tsv`, `.jsonl` and `tfds:`.
+    column: column of the text in tables.
     skip_empty: whether documents of only whitespace are left out, which is
       logged, instead of being an error.
 
@@ -82,7 +82,7 @@ def load(
   (column,) = found.texts or (column,)
   texts = {}
   for key, table in found.splits.items():
-    table = table.read(column)
+    table = table.read(column, hint="data.column names that of the texts")
     if is_plain_text(source):
       table = _cut_text(table, column, documents or "whole", marker)
     texts[key] = Documents(texts=_texts(table, column, skip_empty))

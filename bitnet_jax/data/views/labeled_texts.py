@@ -1,17 +1,17 @@
 """Loads texts, or pairs of texts, with a class or a number each."""
 
 import dataclasses
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
 
 from bitnet_jax import choices
-from bitnet_jax.data import splits
+from bitnet_jax.data import classes, splits
 from bitnet_jax.data.sources import registry
-from bitnet_jax.data.sources.tables import Table
 from bitnet_jax.data.splits import Dataset
+
+_HINT = "data.label names the labels, data.column or data.columns the texts"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,9 @@ def load(
 
   Args:
     source: `embedded:docstrings` (of Python's library, by module), `file:PATH`
-      of a `.tsv` with a header or of a `.jsonl` (see `textfiles` for compressed
-      files and `{split}`), `textgcn:FOLDER/NAME.clean` (see `textgcn.read`), or
-      `tfds:NAME`, a prepared set.
+      of a `.csv` or `.tsv` with a header or of a `.jsonl` (see `textfiles` for
+      compressed files and `{split}`), `textgcn:FOLDER/NAME.clean` (see
+      `textgcn.read`), or `tfds:NAME`, a prepared set.
     cuts: for names of splits, and for those that the source lacks.
     columns: of the texts, one or two; required for `file:`, and for `tfds:`
       except `glue/*`.
@@ -67,26 +67,36 @@ def load(
   label = found.label or label
   if not columns:
     raise ValueError(f"{source} needs columns: where the texts stand")
-  tables = {k: t.read(*columns, label) for k, t in found.splits.items()}
+  tables = {
+    key: table.read(*columns, label, hint=_HINT)
+    for key, table in found.splits.items()
+  }
   if own_names := found.class_names.get(label, ()):
     tables = {k: _named(table, label, own_names) for k, table in tables.items()}
   names = tuple(class_names or own_names)
   tables = _without_hidden(source, tables, label, names)
-  if not regression:
-    names = names or _sorted_names(tables["train"].columns[label])
+  if not regression and not names:
+    labels = tables["train"].columns[label]
+    names = classes.sorted_names(labels)
+    classes.warn(labels, source)
   examples = {
     key: LabeledTexts(
       texts=tuple(map(table.texts, columns)),
       labels=table.numbers(label)
       if regression
-      else _indices(table, label, names),
+      else classes.indices(table, label, names),
     )
     for key, table in tables.items()
   }
   if regression:
     names = ()
-  classes = {"num_classes": len(names), "class_names": names}
-  return splits.make_dataset(examples, cuts, source=source, **classes)
+  return splits.make_dataset(
+    examples,
+    cuts,
+    source=source,
+    num_classes=len(names),
+    class_names=names,
+  )
 
 
 def _named(table, label, names):
@@ -131,34 +141,3 @@ def _is_hidden(value) -> bool:
     return float(value) == -1
   except (TypeError, ValueError):
     return False
-
-
-def _sorted_names(labels) -> tuple[str, ...]:
-  """Returns the different labels in order."""
-  names = {name for label in labels if (name := _label_name(label))}
-  if all(re.fullmatch("-?[0-9]{1,18}", name) for name in names):
-    return tuple(sorted(names, key=lambda name: (int(name), name)))
-  return tuple(sorted(names))
-
-
-def _label_name(label):
-  """Returns the name of a class: a text, or an integer or truth of JSON."""
-  if isinstance(label, str):
-    return label or None
-  return str(label) if isinstance(label, int | np.integer) else None
-
-
-def _indices(table: Table, label: str, names: Sequence[str]):
-  """Returns the class of each row, int32 [n]."""
-  index: Mapping[str | None, int] = {name: i for i, name in enumerate(names)}
-  found = np.empty(len(table), np.int32)
-  for row, value in enumerate(table.columns[label]):
-    place = index.get(_label_name(value))
-    if place is None:
-      shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-      raise ValueError(
-        f"{table.place(row)}: {label} is {value!r}, which is none of the"
-        f" classes {shown}"
-      )
-    found[row] = place
-  return found

@@ -26,10 +26,10 @@ def load(
 
   Args:
     source: `file:PATH`, where PATH has `{lang}` for one file per language, with
-      line k of one translated in line k of the other, or ends in `.tsv` or
-      `.jsonl` with one column per language; or `tfds:NAME`, a prepared set; or
-      `hf:NAME`, a set of the library `datasets`. See `textfiles` for compressed
-      files and `{split}`.
+      line k of one translated in line k of the other, or ends in `.csv`, `.tsv`
+      or `.jsonl` with one column per language; or `tfds:NAME`, a prepared set;
+      or `hf:NAME`, a set of the library `datasets`. See `textfiles` for
+      compressed files and `{split}`.
     cuts: for names of splits, and for those that the source lacks.
     languages: of the input and the output: the values of `{lang}`, or the
       columns. By default what a set of `tfds:` or `hf:` says.
@@ -54,7 +54,9 @@ def load(
     )
   pairs = {}
   for key, table in found.splits.items():
-    read_columns = table.read(*columns)
+    read_columns = table.read(
+      *columns, hint="data.languages names those of the texts"
+    )
     sources, targets = map(read_columns.texts, columns)
     pairs[key] = Pairs(sources=sources, targets=targets)
   return splits.make_dataset(pairs, cuts, source=source)

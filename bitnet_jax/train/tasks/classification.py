@@ -27,8 +27,8 @@ class ArrayOptions(groups.DataOptions):
   """The group ``data`` of the task "classification".
 
   Attributes:
-    source: "folder:PATH", "file:PATH.npz", "tfds:NAME", "embedded:digits" or
-      "embedded:xor".
+    source: "folder:PATH", "file:PATH.npz", "file:PATH.csv", "tfds:NAME",
+      "embedded:digits" or "embedded:xor"; see ``arrays.load``.
     num_classes: checked against the labels; ``None``: that of the source.
     standardize: whether inputs get mean 0 and deviation 1, per channel (or
       feature) of the training split; else uint8 pixels are divided by 255.
@@ -36,6 +36,8 @@ class ArrayOptions(groups.DataOptions):
     random_flip: whether images are flipped at random.
     image_size: side of square images, for "folder:" and "tfds:".
     image_fit: how these become square: "crop" or "pad", see ``pictures.read``.
+    label: column of the classes in a table.
+    columns: columns of the features in a table; empty for all others.
   """
 
   num_classes: int | None
@@ -46,6 +48,8 @@ class ArrayOptions(groups.DataOptions):
   data_dir: str | None
   image_size: int | None
   image_fit: str
+  label: str
+  columns: tuple[str, ...]
 
   def __post_init__(self):
     super().__post_init__()
@@ -76,6 +80,8 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     num_classes=data.num_classes,
     image_size=data.image_size,
     image_fit=data.image_fit,
+    label=data.label,
+    columns=data.columns,
   )
   train = dataset.splits["train"]
   mean, std = _standardization(dataset, data)

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from bitnet_jax.data.sources import (
+  csvfiles,
   folder,
   npz_arrays,
   npz_graphs,
@@ -30,6 +31,8 @@ from bitnet_jax.data.sources import (
     ("pairs of texts", "file:{split}.{lang}.gz", textfiles.read_languages),
     ("pairs of texts", "file:{lang}.tsv", textfiles.read_languages),
     ("pairs of texts", "file:a.tsv", tsv.read),
+    ("pairs of texts", "file:a.csv.gz", csvfiles.read),
+    ("arrays", "file:{split}.csv", csvfiles.read_features),
     ("graphs", "file:folder", npz_graphs.read_folder),
   ],
 )
@@ -48,7 +51,7 @@ def test_unknown_source_is_an_error_with_the_choices(source):
     registry.find("arrays", source)
   assert str(caught.value).startswith(
     f"unknown source of arrays {source!r}; choose among embedded:digits,"
-    " embedded:xor, tfds:NAME, file:PATH.npz and folder:PATH"
+    " embedded:xor, tfds:NAME, file:PATH.npz, "
   )
 
 
@@ -57,7 +60,7 @@ def test_unknown_source_is_an_error_with_the_choices(source):
   [
     ("arrays", "file:names.txt", "file:PATH.npz"),
     ("arrays", "file:set.npz.gz", "file:PATH.npz"),
-    ("documents", "file:a.csv", "file:PATH.txt[.gz|.xz], file:PATH.tsv[.gz|"),
+    ("documents", "file:a.docx", "file:PATH.txt[.gz|.xz], file:PATH.tsv[.gz|"),
     ("documents", "file:a.txt.zip", "file:PATH.txt[.gz|.xz]"),
     ("labeled texts", "textgcn:a/R8", "textgcn:FOLDER/NAME.raw, textgcn:FOLD"),
     ("pairs of texts", "file:a.en", "file:...{lang}..., file:PATH.tsv[.gz|.xz"),

@@ -169,7 +169,7 @@ def test_documents_can_be_a_column(tmp_path, kind):
     ("a.jsonl", '{"text": 3}\n', {}, "line 1: text must be a text, it is 3"),
     ("a.jsonl", '{"body": ""}\n', {}, "line 1 has no column text, it has body"),
     ("a.jsonl", '{"text": "\\ud800"}\n', {}, "line 1: text is not text"),
-    ("a.csv", "a", {}, r"PATH\.txt\[.*PATH\.tsv\[.*PATH\.jsonl\["),
+    ("a.docx", "a", {}, r"PATH\.txt\[.*PATH\.tsv\[.*PATH\.jsonl\["),
     ("a.txt", "a", dict(valid_fraction=1.0), r"valid_fraction .* \[0, 1\)"),
     ("a.txt", "a", dict(split_seed=-1), "split_seed must not be negative"),
     (
