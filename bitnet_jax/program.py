@@ -50,7 +50,7 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
     from bitnet_jax.train.config import flags
 
     _collect_tracebacks()
-    _show_help_of(main.__module__)
+    _show_help(main.__module__)
     arguments = getattr(sys.modules[main.__module__], "POSITIONAL", None)
     app.run(
       functools.partial(_interruptible, main),
@@ -74,16 +74,18 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
   raise AssertionError("absl ends the process")
 
 
-def _show_help_of(module: str) -> None:
-  """Has ``--help`` show the docstring and the flags of a module.
+def _show_help(module: str) -> None:
+  """Shows the help of a program and exits, if the command line asks for it.
 
-  absl shows those of the main program, which may only call the module.
+  absl would show that of the main program, which may only call the module.
   """
-  from absl import flags
+  from bitnet_jax.train.config import flags, help
 
-  sys.modules["__main__"].__doc__ = sys.modules[module].__doc__
-  for flag in flags.FLAGS.flags_by_module_dict().get(module, ()):
-    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+  if not set(help.WORDS) & {*sys.argv[1:]}:
+    return
+  config, _ = flags.config_flags(sys.argv[1:])
+  print(help.describe(module, config))
+  sys.exit()
 
 
 def _interruptible(main: Callable[[list[str]], Any], argv: list[str]) -> Any:

@@ -1,4 +1,4 @@
-"""Compiles the train step of a config for TPUs, on a machine without TPUs.
+r"""Compiles the train step of a config for TPUs, on a machine without TPUs.
 
 bitnet-jax compile --config=bitnet_decoder:2B4T \
   --topology=v5e:4x4 --config.mesh.fsdp=-1 --config.mesh.data=1

@@ -1,4 +1,4 @@
-"""Exports a trained network: packed, transformers, llama.cpp, StableHLO.
+r"""Exports a trained network: packed, transformers, llama.cpp, StableHLO.
 
 bitnet-jax export --workdir=runs/digits --format=packed \
   --output=frozen/digits

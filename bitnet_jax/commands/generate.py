@@ -1,4 +1,4 @@
-"""Generates text with a trained model: continues or translates prompts.
+r"""Generates text with a trained model: continues or translates prompts.
 
 bitnet-jax generate --workdir=runs/pydoc-decoder \
   --prompt="The " [--prompt=...] [--temperature=0.8] [--top_p=0.95]

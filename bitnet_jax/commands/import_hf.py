@@ -1,4 +1,4 @@
-"""Imports a decoder from Hugging Face transformers, Llama-like or BitNet.
+r"""Imports a decoder from Hugging Face transformers, Llama-like or BitNet.
 
 bitnet-jax import --source=FOLDER --output=imported/model
 

@@ -1,13 +1,12 @@
-"""Trains the network of a config; starting again resumes a stopped run.
+r"""Trains the network of a config; starting again resumes a stopped run.
 
 bitnet-jax train --config=digits_mlp --workdir=runs/digits
-
 bitnet-jax train --config=digits_cnn:B --config.quant.recipe=b158_median \
   --config.seed=1 --workdir=runs/digits-median
 bitnet-jax train --config=pydoc_decoder --workdir=runs/pydoc --dry_run \
   --check_export=gguf:tq2_0
 
-Every config key is a flag, see --config=... --dry_run.
+Every config key is a flag; --config=NAME --help shows the keys.
 
 On several hosts, start it on each host with --multihost and a workdir that all
 hosts share. JAX detects Cloud TPU, SLURM and GKE; other clusters also need

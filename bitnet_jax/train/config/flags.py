@@ -13,7 +13,7 @@ from ml_collections.config_flags import config_path
 from bitnet_jax import choices
 from bitnet_jax.models.registry import MODELS
 from bitnet_jax.models.transformer import TransformerConfig
-from bitnet_jax.train.config import loading
+from bitnet_jax.train.config import loading, nearest
 from bitnet_jax.train.devices.allocation import keep_memory
 
 LENGTHS = ("total_steps", "total_epochs")
@@ -45,7 +45,7 @@ def parse_flags(
   Returns:
     The program's name, and the arguments that are no flags.
   """
-  path, overrides = _config_flags(argv)
+  path, overrides = config_flags(argv)
   try:
     if path is not None:
       loading.load(path)  # Its errors are plainer than those of ml_collections.
@@ -67,7 +67,7 @@ def parse_flags(
     ValueError,
     flags.Error,
   ) as error:
-    print(f"error: {_explain(path, overrides) or error}", file=sys.stderr)
+    print(f"error: {_explain(error, path, overrides)}", file=sys.stderr)
     sys.exit(2)
   given = [key for key in LENGTHS if key in overrides]
   if len(given) == 1 and config[given[0]] is not None:
@@ -82,7 +82,7 @@ def parse_flags(
   return rest
 
 
-def _config_flags(argv: Sequence[str]) -> tuple[str | None, dict[str, str]]:
+def config_flags(argv: Sequence[str]) -> tuple[str | None, dict[str, str]]:
   """Returns the value of ``--config``, and those of ``--config.key`` by key."""
   found: dict[str | None, str] = {}
   for i, argument in enumerate(argv):
@@ -130,7 +130,7 @@ def _split_none(argv: Sequence[str]) -> tuple[list[str], list[str]]:
       kept.pop()
     else:
       kept.append(word)
-  _, given = _config_flags(kept)
+  _, given = config_flags(kept)
   return kept, [key for key in keys if key not in given]
 
 
@@ -164,14 +164,25 @@ def _override(config: Any, overrides: Mapping[str, Any]) -> None:
     config.update_from_flattened_dict({key: value})
 
 
-def _explain(path: str | None, overrides: Mapping[str, str]) -> str | None:
-  """Returns what is wrong with an override, if anything."""
+def _explain(
+  error: Exception, path: str | None, overrides: Mapping[str, str]
+) -> str:
+  """Returns what is wrong with a command line, with the nearest config keys."""
   try:
     config = loading.load(path or "")
   except Exception:
-    return None
+    return str(error)
   explained = (_explain_override(config, *item) for item in overrides.items())
-  return next(filter(None, explained), None)
+  for message in filter(None, explained):
+    return message
+  if isinstance(error, flags.UnrecognizedFlagError):
+    name, keys = error.flagname, [*_dotted(config)]
+    known = [f"--{flag}" for flag in flags.FLAGS]
+    return f"--{name} is not a flag" + (
+      choices.nearest(f"--{name}", known)
+      or nearest.suggest(name, keys, prefix="--config.")
+    )
+  return str(error)
 
 
 def _explain_override(config: Any, key: str, value: str | None) -> str | None:
@@ -199,7 +210,7 @@ def _explain_override(config: Any, key: str, value: str | None) -> str | None:
   group = key.rpartition(".")[0]
   there = [name for name in keys if name.rpartition(".")[0] == group]
   return (
-    f"{given} is not a key of the config{choices.nearest(key, keys)};"
+    f"{given} is not a key of the config{nearest.suggest(key, keys)};"
     f" {f'the keys of {group}' if group and there else 'the keys'} are:"
     f" {', '.join(there or config)}"
   )
