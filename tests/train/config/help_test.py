@@ -1,5 +1,6 @@
 """``--help``: examples, flags, and the keys of a config, on one screen."""
 
+import json
 import subprocess
 import sys
 
