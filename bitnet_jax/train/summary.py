@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from bitnet_jax.quantizers.recipe import RECIPES, Recipe
 from bitnet_jax.train import console
 from bitnet_jax.train.config.settings import Settings
 from bitnet_jax.train.experiment import Experiment
-from bitnet_jax.train.folder.metrics import METRICS_FILE
+from bitnet_jax.train.folder.lock import EVENTS, METRICS_FILE
 from bitnet_jax.train.folder.workdir import CONFIG_FILE, RESULT_FILE
 from bitnet_jax.train.state import TrainState, count_params
 from bitnet_jax.train.tasks.facts import DataFacts
@@ -72,11 +73,11 @@ def of_end(result: Mapping[str, Any], folder: str) -> str:
   for name in result["metrics"]:
     values = [found.get(name) for found in columns.values()]
     table.add_row(name, *("" if v is None else f"{v:.4f}" for v in values))
-  files = f"{RESULT_FILE}, {METRICS_FILE}, {CONFIG_FILE}, checkpoints/, events/"
+  files = (RESULT_FILE, METRICS_FILE, CONFIG_FILE, "checkpoints", EVENTS)
   rows = [
     ("run", f"{folder} (id {result['run_id']})"),
     ("time", f"{result['wall_time_s']:.1f} s on {result['device']}"),
-    ("files", files),
+    ("files", ", ".join(files)),
   ]
   checkpoint = [] if best is None else ["--checkpoint=best"]
   here = [f"--workdir={folder}", *checkpoint]
@@ -87,7 +88,7 @@ def of_end(result: Mapping[str, Any], folder: str) -> str:
     ("next", console.command("evaluate", *here)),
     ("", console.command(use, *here, *prompt)),
     ("", console.command("export", *here, "--format=packed", output)),
-    ("", f"tensorboard --logdir={folder}"),
+    ("", f"tensorboard --logdir={shlex.quote(folder)}"),
   ]
   return f"{_lines(table)}\n{_pairs(rows)}"
 
