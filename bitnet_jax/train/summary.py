@@ -1,4 +1,4 @@
-"""What a run says of itself: a summary at its start, another at its end."""
+"""The summaries that a run prints at its start and at its end."""
 
 import io
 import math
