@@ -6,6 +6,7 @@ which describes inputs and outputs. Parameters are constants of the program,
 ternary ones packed. The output is the model's return value.
 """
 
+import functools
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import jax.export
 import numpy as np
 
 from bitnet_jax.files import PathLike, local_path, write_atomically
+from bitnet_jax.inference.tensors import is_nnx_model
 from bitnet_jax.ops import lowering
 
 PROGRAM, BYTECODE, DESCRIPTION = "model.jax", "model.mlirbc", "model.json"
@@ -25,7 +27,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def write_stablehlo(
   folder: PathLike,
   model: Any,
-  variables: Mapping[str, Any],
+  variables: Mapping[str, Any] | None,
   inputs: Mapping[str, Any],
   *,
   platforms: Sequence[str] = PLATFORMS,
@@ -35,8 +37,9 @@ def write_stablehlo(
 
   Args:
     folder: output folder, created if needed; existing files are ignored.
-    model: any Linen module.
-    variables: its variables, frozen or not.
+    model: any Linen or NNX module.
+    variables: variables of the Linen module, frozen or not; ``None`` for an NNX
+      module, which holds its own.
     inputs: example arrays of one call, by name. Their first axes may have any
       size in the program; axes of equal size here must be of equal size there.
     platforms: platforms that the program supports.
@@ -48,9 +51,10 @@ def write_stablehlo(
     ValueError: for a model that does not take inputs of any size.
   """
   folder = local_path(folder)
+  apply = _function(model, variables)
 
   def call(**inputs):
-    return model.apply(variables, **inputs, **options)
+    return apply(**inputs, **options)
 
   _check_installed()
   jitted = jax.jit(call)
@@ -71,6 +75,22 @@ def write_stablehlo(
   text = json.dumps(content, indent=2) + "\n"
   write_atomically(folder / DESCRIPTION, text)
   _check(folder, jitted, inputs)
+
+
+def _function(model, variables):
+  """Returns the call of a model as a function of its inputs."""
+  if is_nnx_model(model) != (variables is None):
+    raise TypeError(
+      f"{type(model).__name__} is given with variables"
+      f" {type(variables).__name__}; a Linen module needs its variables, and an"
+      " NNX module, which holds them, None"
+    )
+  if variables is not None:
+    return functools.partial(model.apply, variables)
+  from flax import nnx
+
+  graph, state = nnx.split(model)
+  return lambda **inputs: nnx.merge(graph, state, copy=True)(**inputs)
 
 
 def _check_installed() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from bitnet_jax.inference.tensors import is_nnx_model
 from bitnet_jax.layers.introspection import (
   BitLayer,
   find_layers,
@@ -19,37 +20,46 @@ from bitnet_jax.types import Packed, QTensor
 
 
 def freeze(
-  variables: Mapping[str, Any],
-  model: nn.Module,
+  variables: Any,
+  model: Any = None,
   *example: Any,
   **more: Any,
-) -> dict[str, Any]:
+) -> Any:
   """Replaces latent kernels by their codes, packed if they are ternary.
 
-  The result takes the place of ``variables`` in any call of the model, with the
-  same outputs, bit for bit under ``jit``. Codes and scales are those of the
-  latent weights: to quantize ternary values again would give another scale.
-  Kernels that are rounded stochastically in training are rounded to nearest.
-  ``QTensor.dequantize`` returns a frozen kernel as floats.
+  Of a Linen model, ``freeze(variables, model)`` returns variables that take the
+  place of the others in any call, with the same outputs, bit for bit under
+  ``jit``. Of an NNX model, which holds its variables, ``freeze(model)`` returns
+  a copy in evaluation mode (``model.eval()``), with the same outputs. Codes and
+  scales are those of the latent weights: to quantize ternary values again would
+  give another scale. Kernels that are rounded stochastically in training are
+  rounded to nearest. ``QTensor.dequantize`` returns a frozen kernel as floats.
 
   Args:
-    variables: of the model, ``{"params": ...}`` and other collections, which
-      stay as they are.
-    model: any Linen module with layers of this package in it.
+    variables: of the Linen model, ``{"params": ...}`` and other collections,
+      which stay as they are; or an NNX model.
+    model: any Linen module with layers of this package in it. For an NNX model
+      this is the first argument of the example, if there is one.
     *example: arguments of a call, which tell the layers that it runs; arrays
-      may be ``jax.ShapeDtypeStruct``. A model of this package needs none.
+      may be ``jax.ShapeDtypeStruct``. A model of this package needs none, nor
+      does an NNX model, unless the sizes of its stacked kernels are ambiguous.
+      With one, layers are found that compute their kernels.
     **more: keyword arguments, likewise.
 
   Returns:
-    The variables with ``QTensor`` kernels: ternary codes as ``Packed`` in the
-    layout "quad", others as int8. Frozen kernels stay as they are.
+    The variables, or the NNX model, with ``QTensor`` kernels: ternary codes as
+    ``Packed`` in the layout "quad", others as int8. Frozen kernels stay as they
+    are.
 
   Raises:
-    TypeError: for a model that is no Linen module.
-    ValueError: for variables without parameters, another's model without an
-      example, or a model in which nothing is quantized, or in which a layer
+    TypeError: for a model that is no module.
+    ValueError: for variables without parameters, another's Linen model without
+      an example, or a model in which nothing is quantized, or in which a layer
       multiplies something else than the kernel that is stored.
   """
+  if is_nnx_model(variables):
+    given = () if model is None else (model, *example)
+    return _freeze_nnx(variables, given, more)
   _check(variables, model)
   variables = nn.unbox(dict(variables))
   known = not example and not more
@@ -61,13 +71,24 @@ def freeze(
   return {**variables, "params": params}
 
 
+def _freeze_nnx(model: Any, args: Sequence[Any], kwargs: Any) -> Any:
+  """Returns a frozen copy of an NNX model."""
+  from bitnet_jax.nnx import introspection
+
+  layers = introspection.bit_layers(model, *args, **kwargs)
+  variables = introspection.linen_variables(model)
+  params = freeze_kernels(layers, variables.get("params", {}))
+  return introspection.frozen_like(model, {**variables, "params": params})
+
+
 def _check(variables, model):
   """Raises an error unless these are a Linen module and its variables."""
   if not isinstance(model, nn.Module):
     name = getattr(model, "__name__", type(model).__name__)
     raise TypeError(
-      f"model is {name}, not an instance of a Linen module (flax.linen.Module);"
-      " models of NNX are not frozen"
+      f"model is {name}, not an instance of a Linen module"
+      " (flax.linen.Module); an NNX model, which holds its variables, is given"
+      " alone: freeze(model)"
     )
   if not isinstance(variables, Mapping) or "params" not in variables:
     found = type(variables).__name__

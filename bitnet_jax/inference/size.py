@@ -75,8 +75,11 @@ class Size:
     return "\n".join(rows)
 
 
-def measure_size(variables: Mapping[str, Any]) -> Size:
+def measure_size(variables: Any) -> Size:
   """Returns the size of frozen variables.
+
+  Args:
+    variables: of a Linen model, or an NNX model.
 
   Raises:
     ValueError: if nothing is frozen.

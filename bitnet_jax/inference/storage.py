@@ -24,6 +24,7 @@ from bitnet_jax.inference.tensors import (
   check_finite,
   flat,
   from_tensors,
+  is_nnx_model,
   load_tensors,
   save_tensors,
   to_tensors,
@@ -40,33 +41,35 @@ class FrozenModel(NamedTuple):
   """A frozen model from a folder.
 
   Attributes:
-    model: the module.
+    model: the module: of Linen, to be applied to the variables, or of NNX, with
+      the variables in it.
     variables: its frozen variables.
     record: as given to ``save_frozen``.
   """
 
-  model: nn.Module
+  model: Any
   variables: dict[str, Any]
   record: dict[str, Any]
 
 
 def save_frozen(
   folder: str | pathlib.Path,
-  variables: Mapping[str, Any],
-  model: nn.Module,
+  variables: Any,
+  model: nn.Module | None = None,
   record: Mapping[str, Any] | None = None,
 ) -> None:
   """Saves a frozen model, and checks that it reads back the same.
 
   Args:
     folder: created if it does not exist.
-    variables: from ``freeze``.
-    model: the module; one that is not of this package is not saved, and must be
-      given to ``load_frozen``.
+    variables: from ``freeze``; or a frozen NNX model.
+    model: the Linen module. One that is not of this package is not saved, nor
+      is an NNX model, and must be given to ``load_frozen``.
     record: JSON values to save with the model.
 
   Raises:
     FileExistsError: if the folder holds a model.
+    TypeError: for variables without a Linen module.
     ValueError: for variables that are not frozen, not finite, or not those of
       the model.
     ImportError: if ``safetensors`` is not installed.
@@ -78,9 +81,7 @@ def save_frozen(
       raise FileExistsError(f"{folder / name} exists; choose another folder")
   tensors, kernels = to_tensors(variables)
   check_finite(tensors)
-  described = description.describe(model, variables["params"])
-  if described is not None:
-    _check_fits(model, variables)
+  described, given = _describe(variables, model)
   folder.mkdir(parents=True, exist_ok=True)
   partial = folder / f".{TENSORS}.partial"
   save_tensors(tensors, partial)
@@ -93,23 +94,43 @@ def save_frozen(
   }
   os.replace(partial, folder / TENSORS)
   write_atomically(folder / DESCRIPTION, json.dumps(content) + "\n")
-  given = None if described is not None else model
   found, _ = to_tensors(load_frozen(folder, given).variables)
   if not _equal(found, tensors):
     raise OSError(f"{folder} was written, but reads differently")
 
 
-def load_frozen(
-  folder: str | pathlib.Path, model: nn.Module | None = None
-) -> FrozenModel:
+def _describe(variables, model):
+  """Returns the description of a model, and the model that a reader gives."""
+  if is_nnx_model(variables):
+    if model is not None:
+      raise TypeError(
+        "an NNX model holds its variables: save_frozen(folder, model)"
+      )
+    return None, variables
+  if not isinstance(model, nn.Module):
+    raise TypeError(
+      f"model is a {type(model).__name__}, not a Linen module; variables are"
+      " saved with their module: save_frozen(folder, variables, model)"
+    )
+  described = description.describe(model, variables["params"])
+  if described is None:
+    return None, model
+  _check_fits(model, variables)
+  return described, None
+
+
+def load_frozen(folder: str | pathlib.Path, model: Any = None) -> FrozenModel:
   """Loads a frozen model from a folder of ``save_frozen``.
 
   Args:
     folder: with the files.
-    model: the module, if it is not of this package.
+    model: the module, if it is not of this package: of Linen, or an NNX model
+      with any values, also abstract from ``nnx.eval_shape``. Both read what
+      either wrote, if their layers have the same paths.
 
   Raises:
     FileNotFoundError: if there is no model.
+    TypeError: for a model that is no module.
     ValueError: for files that are damaged, have another format, or do not fit
       each other, saying what is wrong.
     ImportError: if ``safetensors`` is not installed.
@@ -119,6 +140,11 @@ def load_frozen(
     raise FileNotFoundError(
       f"there is no frozen model in {folder}: it has no {DESCRIPTION}, which"
       " save_frozen writes"
+    )
+  is_nnx = model is not None and is_nnx_model(model)
+  if not (is_nnx or model is None or isinstance(model, nn.Module)):
+    raise TypeError(
+      f"model is a {type(model).__name__}, neither a Linen nor an NNX module"
     )
   content = _read_description(folder / DESCRIPTION)
   tensors = _read_tensors(folder / TENSORS, content["sha256"])
@@ -132,6 +158,8 @@ def load_frozen(
         arrays=len(leaves),
       )
       _check_fits(model, variables)
+    elif is_nnx:
+      model = _fill(model, variables)
   except (AttributeError, RecursionError, TypeError, ValueError) as error:
     raise ValueError(f"{folder}: {error}") from error
   return FrozenModel(model, variables, content["record"])
@@ -187,7 +215,43 @@ def _check_fits(model, variables):
     expected = jax.eval_shape(lambda fresh: freeze(fresh, model), fresh)
   except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
     raise ValueError(f"they do not fit the model: {error!r}") from error
-  found, wanted = map(_forms, (variables, expected))
+  _check_same(_forms(variables), _forms(expected))
+
+
+def _fill(model, variables):
+  """Returns a frozen copy of an NNX model with variables from a file."""
+  from bitnet_jax.nnx import introspection
+
+  kernels = {
+    f"params/{path}/kernel".replace("//", "/")
+    for path, layer in introspection.find_layers(model).items()
+    if layer.recipe.weights is not None
+  }
+  # The stacked axes, and so the scales, of an own model are not known.
+  found, expected = flat(variables), flat(model)
+  _check_same(
+    {n: _form(leaf, isinstance(leaf, QTensor)) for n, leaf in found.items()},
+    {n: _form(leaf, n in kernels) for n, leaf in expected.items()},
+  )
+  for name in kernels:
+    codes, scale = found[name].shape, found[name].scale.shape
+    pairs = zip(scale, codes, strict=False)
+    if len(scale) != len(codes) or any(n not in (1, of) for n, of in pairs):
+      raise ValueError(
+        f"{name} has codes {[*codes]}, and scales {[*scale]} that do not fit"
+      )
+  filled = introspection.frozen_like(model, variables)
+  introspection.check_concrete(filled)
+  return filled
+
+
+def _form(leaf, has_codes):
+  """Returns kind and shape of an array as text."""
+  return f"{'codes' if has_codes else leaf.dtype} {[*leaf.shape]}"
+
+
+def _check_same(found, wanted):
+  """Raises a ValueError that lists variables of another form."""
   different = [
     f"{name} is {found.get(name, 'not there')}, not"
     f" {wanted.get(name, 'expected')}"

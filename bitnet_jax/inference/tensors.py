@@ -11,6 +11,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
@@ -83,15 +84,42 @@ class Kernel:
     return (length,), jnp.uint8
 
 
-def flat(variables: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the leaves by slash-joined path, frozen kernels among them."""
+def flat(variables: Any) -> dict[str, Any]:
+  """Returns the leaves by slash-joined path, frozen kernels among them.
+
+  Args:
+    variables: of a Linen model, or an NNX model.
+  """
+  variables = as_variables(variables)
   return dict(traverse_util.flatten_dict(dict(variables), sep="/"))
 
 
+def as_variables(variables: Any) -> Any:
+  """Returns the variables of an NNX model, or variables as they are."""
+  if not is_nnx_model(variables):
+    return variables
+  from bitnet_jax.nnx import linen_variables
+
+  return linen_variables(variables)
+
+
+def is_nnx_model(model: Any) -> bool:
+  """Whether this is an NNX module."""
+  if isinstance(model, Mapping | nn.Module):
+    return False
+  # Imported here: it loads optax, which Linen models do not need.
+  from flax import nnx
+
+  return isinstance(model, nnx.Module)
+
+
 def to_tensors(
-  variables: Mapping[str, Any],
+  variables: Any,
 ) -> tuple[dict[str, jax.Array], dict[str, Kernel]]:
   """Returns variables as arrays by name, and how kernels are stored in them.
+
+  Args:
+    variables: see ``flat``.
 
   Raises:
     ValueError: if nothing is frozen.

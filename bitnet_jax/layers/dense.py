@@ -63,9 +63,7 @@ class QuantizedLayer(nn.Module):
   def scale_axes(self, ndim: int) -> tuple[int, ...]:
     """Returns which of the kernel's ``ndim`` axes share a scale."""
     n_stack, n_out = self.stack_and_output_axes()
-    weights = self.find_recipe().weights
-    per_output = weights is not None and weights.axis is not None
-    return tuple(range(n_stack, ndim - n_out if per_output else ndim))
+    return kernel_scale_axes(self.find_recipe(), ndim, n_stack, n_out)
 
   @nn.nowrap
   def find_kernel(
@@ -116,6 +114,21 @@ class QuantizedLayer(nn.Module):
         x, kernel, bias, dtype=layer.dtype, param_dtype=layer.param_dtype
       ),
     }
+
+
+def kernel_scale_axes(
+  recipe: Recipe, ndim: int, n_stack: int, n_out: int
+) -> tuple[int, ...]:
+  """Returns which axes of a kernel share a scale, counted from the first.
+
+  Args:
+    recipe: recipe of the layer.
+    ndim: number of axes of the kernel.
+    n_stack: number of its leading axes that stack kernels.
+    n_out: number of its output axes, the last ones.
+  """
+  per_output = recipe.weights is not None and recipe.weights.axis is not None
+  return tuple(range(n_stack, ndim - n_out if per_output else ndim))
 
 
 def _check_traces(rules: Rules, path: tuple[str, ...], recipe: Recipe) -> None:

@@ -209,7 +209,7 @@ def find_layers(
     met[path] = _described(module, path, len(shapes[path]))
     return y
 
-  arrays, merge = _separate((tuple(args), dict(kwargs)))
+  arrays, merge = separate_arrays((tuple(args), dict(kwargs)))
 
   def call(scope, note, arrays):
     args, kwargs = merge(arrays)
@@ -225,11 +225,11 @@ def find_layers(
     path: getattr(flat.get(f"{path}/kernel".lstrip("/")), "shape", ())
     for path in met
   }
-  axes = {path: _only_place(stored[path], shapes[path]) for path in met}
+  axes = {path: only_place(stored[path], shapes[path]) for path in met}
   if follow or any(one is None for one in axes.values()):
     axes = _followed(call, variables, arrays, shapes)
   return [
-    _placed(layer, len(shapes[path]), len(stored[path]), axes[path])
+    placed(layer, len(shapes[path]), len(stored[path]), axes[path])
     for path, layer in met.items()
   ]
 
@@ -252,10 +252,13 @@ def _followed(call, variables, arrays, shapes):
   return provenance.axes_of_kernels(apply, variables, arrays, paths=paths)
 
 
-def _separate(
+def separate_arrays(
   tree: Any,
 ) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
-  """Returns the arrays in a tree, and a function that replaces them."""
+  """Returns the arrays in a tree, and a function that replaces them.
+
+  Arrays are leaves with a shape, so also ``jax.ShapeDtypeStruct``.
+  """
   leaves, structure = jax.tree.flatten(tree)
   places = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")]
 
@@ -278,7 +281,7 @@ def _described(module: QuantizedLayer, path: str, ndim: int) -> BitLayer:
   )
 
 
-def _placed(
+def placed(
   layer: BitLayer, ndim: int, stored: int, axes: tuple[int, ...] | None
 ) -> BitLayer:
   """Returns a layer with axes of its stored kernel, counted from the last.
@@ -317,7 +320,7 @@ def _kernel(module):
   return nn.unbox(module.get_variable("params", "kernel"))
 
 
-def _only_place(
+def only_place(
   stored: tuple[int, ...], own: tuple[int, ...]
 ) -> tuple[int, ...] | None:
   """Returns which axes of a stored kernel are its own, if sizes tell."""

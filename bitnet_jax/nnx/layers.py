@@ -8,6 +8,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, ArrayLike, Num
 
+from bitnet_jax.layers import provenance
 from bitnet_jax.layers.arguments import (
   check_sizes,
   contracted_axes,
@@ -16,13 +17,16 @@ from bitnet_jax.layers.arguments import (
 from bitnet_jax.layers.conv import check_input, convolve, make_window, masked
 from bitnet_jax.layers.dense import result_dtype
 from bitnet_jax.layers.dense_general import dense_general
-from bitnet_jax.ops.operands import quantize_operands
+from bitnet_jax.ops.operands import draws, quantize_operands
+from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.ops.products import PRODUCT, multiply
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, RecipeLike, get_recipe
 from bitnet_jax.types import QTensor
 
 # The random stream of stochastic rounding.
 STREAM = "quantize"
+# The attribute with the path of a layer, while ``bit_layers`` traces a model.
+TRACED_PATH = "traced_path"
 _TWINS = (nnx.Linear, nnx.LinearGeneral, nnx.Conv)
 
 
@@ -32,7 +36,8 @@ class BitLinear(nnx.Linear):
   The NNX twin of ``BitDense``. Has the parameters and arguments of
   ``nnx.Linear``, so that a full-precision checkpoint loads as latent weights.
   Stochastic rounding draws from the stream "quantize" of ``rngs``.
-  Differentiable in reverse mode only. Frozen kernels are for Linen modules.
+  Differentiable in reverse mode only. ``inference.freeze`` puts codes in place
+  of the kernel.
 
   Args:
     in_features: size of the last axis of the input.
@@ -142,6 +147,7 @@ class BitLinearGeneral(nnx.LinearGeneral):
     if self.recipe.is_float:
       return _in_float(super().__call__, inputs, out_sharding)
     kernel, bias = _parameters(self)
+    kernel = unpacked(kernel) if isinstance(kernel, QTensor) else kernel
     n_batch = len(self.batch_axis)
     y = dense_general(
       inputs,
@@ -271,15 +277,22 @@ def _sharded(y: Array, out_sharding: Any) -> Array:
   return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
 
 
-def _parameters(layer: Any) -> tuple[jax.Array, jax.Array | None]:
-  bias = None if layer.bias is None else layer.bias[...]
-  return layer.kernel[...], bias
+def _parameters(layer: Any) -> tuple[Any, jax.Array | None]:
+  """Returns the kernel, latent weights or codes in their place, and bias."""
+  kernel = layer.kernel.get_value()
+  traced_path = getattr(layer, TRACED_PATH, None)
+  if traced_path is not None:
+    provenance.mark(kernel, traced_path)
+  return kernel, None if layer.bias is None else layer.bias[...]
 
 
 def _product_options(layer: Any, x: Any, kernel: Any, bias: Any) -> dict:
   """Returns the key, precision and output dtype of a layer's product."""
+  is_frozen = isinstance(kernel, QTensor) and kernel.latent is None
+  needs_key = layer.recipe.needs_key and not is_frozen
+  needs_key = needs_key or draws(layer.recipe, x, kernel)
   return {
-    "key": layer.keys() if layer.recipe.needs_key else None,
+    "key": layer.keys() if needs_key else None,
     "precision": layer.precision,
     "dtype": result_dtype(
       x,

@@ -183,9 +183,7 @@ class CodeStatistics:
     def describe(before, params):
       described = {}
       for path, q in quantize(params).items():
-        flips = statistics.flip_rate(before[path], q.codes)
-        values = {"flip_rate": flips, "scale": q.scale.mean()}
-        values |= statistics.code_fractions(q.codes)
+        values = statistics.describe_codes(q, before[path])
         described |= {f"weights/{path}/{n}": v for n, v in values.items()}
       return described
 
