@@ -204,8 +204,8 @@ def frozen_like(model: nnx.Module, variables: Mapping[str, Any]) -> nnx.Module:
     variables: frozen ones, by collection and path.
   """
   frozen = with_linen_variables(model, variables)
-  pairs = zip(nnx.iter_modules(model), nnx.iter_modules(frozen), strict=True)
-  for (_, layer), (_, copy) in pairs:
+  modules: Any = (nnx.iter_modules(one) for one in (model, frozen))
+  for (_, layer), (_, copy) in zip(*modules, strict=True):
     if isinstance(layer, _LAYERS):
       kernel = layer.kernel.get_value()
       is_latent = not isinstance(kernel, QTensor)
