@@ -32,6 +32,7 @@ class Verb:
 VERBS = {
   "train": Verb("train", "train the network of a config, or resume it"),
   "evaluate": Verb("evaluate", "score a trained model on all splits"),
+  "predict": Verb("predict", "classify, rate or translate new inputs"),
   "generate": Verb("generate", "write text with a trained model"),
   "export": Verb("export", "freeze, or write for other programs"),
   "import": Verb("import_hf", "take a decoder from Hugging Face transformers"),

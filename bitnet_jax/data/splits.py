@@ -131,7 +131,7 @@ class Dataset(Generic[T]):
     fingerprint: identifies the data by content or version, never by its place.
     num_classes: labels are in [0, num_classes); 0 where there are no classes.
     class_names: names of the classes, empty if the source has none.
-    features: names of the features of an array, likewise.
+    features: names of the columns that make an input, likewise.
   """
 
   splits: dict[str, T]

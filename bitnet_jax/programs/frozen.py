@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from bitnet_jax.data.text.saved import save_vocabulary, spec_of
 from bitnet_jax.files import PathLike, local_path, new_folder
@@ -22,7 +23,7 @@ from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.devices.mesh import replicate
 from bitnet_jax.train.folder import bucket, data_facts, workdir
 from bitnet_jax.train.folder.outcome import make_measure
-from bitnet_jax.train.folder.trained import load_model
+from bitnet_jax.train.folder.trained import load_model, open_setup
 from bitnet_jax.train.model import TrainedModel
 from bitnet_jax.train.state import TrainState
 
@@ -100,6 +101,38 @@ def _text_of(found: TrainedModel, folder, output) -> dict[str, Any]:
   return {"tokenizer": entry, "start_id": found.task.facts.start_id or 0}
 
 
+def load_frozen_model(folder: PathLike) -> TrainedModel:
+  """Loads a frozen model onto the devices of this machine, without data.
+
+  One of an older version needs the data of its run.
+
+  Args:
+    folder: what ``freeze_run`` wrote.
+
+  Raises:
+    FileNotFoundError: if there is no frozen model.
+    ValueError: if a file is damaged.
+  """
+  folder = local_path(folder)
+  found = load_frozen(folder)
+  setup, tokenizer = open_setup(folder)
+  return TrainedModel(
+    settings=setup.settings,
+    task=setup.task,
+    layers=setup.layers,
+    mesh=setup.mesh,
+    rules=setup.rules,
+    variables=_replicated(found.variables, setup.mesh),
+    tokenizer=tokenizer,
+    step=found.record["step"],
+  )
+
+
+def _replicated(variables: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+  """Returns variables on every device."""
+  return jax.tree.map(lambda array: replicate(array, mesh), variables)
+
+
 def evaluate_frozen(folder: PathLike) -> dict[str, Any]:
   """Evaluates a frozen model on all splits of the data of its run.
 
@@ -118,9 +151,7 @@ def evaluate_frozen(folder: PathLike) -> dict[str, Any]:
   found = load_frozen(folder)
   experiment = runner.load_experiment(folder)
   with experiment.activate():
-    variables = jax.tree.map(
-      lambda array: replicate(array, experiment.mesh), found.variables
-    )
+    variables = _replicated(found.variables, experiment.mesh)
     params = variables.pop("params")
     step = jnp.int32(found.record["step"])
     state = TrainState(step, params, (), variables)

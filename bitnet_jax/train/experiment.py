@@ -26,7 +26,7 @@ from bitnet_jax.train.folder.warm_start import (
   with_earlier,
 )
 from bitnet_jax.train.loop import place_strength
-from bitnet_jax.train.model import ModelSetup, checkpoints_of
+from bitnet_jax.train.model import INIT, TRAIN, ModelSetup, checkpoints_of
 from bitnet_jax.train.optimizer import optim
 from bitnet_jax.train.optimizer.sparse_adam import SparseAdam
 from bitnet_jax.train.state import TrainState, make_init
@@ -39,8 +39,6 @@ from bitnet_jax.train.step import (
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.distillation import Distillation
 from bitnet_jax.train.tasks.registry import TASKS
-
-_INIT, _TRAIN, _EVALUATE = range(3)  # Folded into the seed's key, by purpose.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,10 +60,6 @@ class Experiment(ModelSetup):
   earlier: EarlierRun | None
   teacher: EarlierRun | None
   total_steps: int
-
-  def key(self, purpose: int) -> jax.Array:
-    """Returns the random key of one purpose."""
-    return jax.random.fold_in(jax.random.key(self.settings.seed), purpose)
 
   @property
   def fingerprint(self) -> str:
@@ -94,7 +88,7 @@ class Experiment(ModelSetup):
   def init(self) -> TrainState:
     """Returns a freshly initialized state."""
     create, _ = self._made_init
-    return create(self.key(_INIT))
+    return create(self.key(INIT))
 
   def abstract_state(self) -> TrainState:
     """Returns shapes, dtypes and shardings of a state."""
@@ -254,7 +248,7 @@ class Experiment(ModelSetup):
 
   def train_key(self) -> jax.Array:
     """Returns the key of dropout and stochastic rounding."""
-    return self.key(_TRAIN)
+    return self.key(TRAIN)
 
   def evaluator(
     self, between: Callable[[], None] | None = None
@@ -264,7 +258,7 @@ class Experiment(ModelSetup):
     A state is evaluated with the strength of its next update. For ``between``
     see ``evaluate``.
     """
-    key = self.key(_EVALUATE)
+    key = self.evaluation_key()
     phase_in = self.settings.quant.phase_in
     eval_step = jax.jit(
       make_eval_step(self.task, **self.kernels()),

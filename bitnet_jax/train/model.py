@@ -19,6 +19,8 @@ from bitnet_jax.train.folder.checkpoint import Checkpoints
 from bitnet_jax.train.state import AxisRules
 from bitnet_jax.train.tasks.base import Supervised
 
+INIT, TRAIN, EVALUATE = range(3)  # Folded into the seed's key, by purpose.
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSetup:
@@ -42,6 +44,14 @@ class ModelSetup:
   def model(self) -> nn.Module:
     """The model."""
     return self.task.model
+
+  def key(self, purpose: int) -> jax.Array:
+    """Returns the random key of one purpose."""
+    return jax.random.fold_in(jax.random.key(self.settings.seed), purpose)
+
+  def evaluation_key(self) -> jax.Array:
+    """Returns the key of stochastic rounding in evaluation."""
+    return self.key(EVALUATE)
 
   @contextlib.contextmanager
   def activate(self) -> Iterator[None]:

@@ -185,9 +185,8 @@ def train_batches(
   smallest = _rounded(np.quantile(needs, _FITTING, axis=0, method="higher"))
 
   def batch_at(step: int) -> Batch:
-    gathered, room = gather(step), smallest
-    while (_need(gathered) > room).any():
-      room = 2 * room
+    gathered = gather(step)
+    room = _enough(gathered, smallest)
     return gathered[process_index].padded(room, process_index, batch_size)
 
   return batch_at
@@ -205,15 +204,8 @@ def eval_batches(
   They are those of `train_batches`, all of one size; the last is padded with
   the last document, and "mask" is 1 for documents and 0 for padding.
   """
-
-  def gather(indices, real):
-    part = _gather(bags, indices)
-    return dataclasses.replace(
-      part, rest={**part.rest, "mask": real.astype(np.float32)}
-    )
-
   parts = [
-    order.InOrder(len(bags.labels), batch_size, rows, gather)
+    _in_order(bags, batch_size, rows)
     for rows in _rows_of_all(batch_size, process_index, process_count)
   ]
   gathered = list(zip(*parts, strict=True))
@@ -224,6 +216,40 @@ def eval_batches(
     parts[process_index].padded(room, process_index, batch_size)
     for parts in gathered
   ]
+
+
+def batch_of(bags: BagsOfWords, *, batch_size: int, multiple: int = 1) -> Batch:
+  """Returns one batch of documents, as `eval_batches`.
+
+  Its arrays have one of few sizes, so that few programs are compiled.
+
+  Args:
+    bags: at least one document, at most `batch_size`.
+    batch_size: documents of the batch, padding included.
+    multiple: number of which the sizes are multiples.
+  """
+  part = _in_order(bags, batch_size, slice(0, batch_size))[0]
+  room = np.full(2, multiple * -(-_ROUND // multiple))
+  return part.padded(_enough([part], room), 0, batch_size)
+
+
+def _in_order(bags, batch_size, rows):
+  """Returns this part of all batches of one pass."""
+
+  def gather(indices, real):
+    part = _gather(bags, indices)
+    return dataclasses.replace(
+      part, rest={**part.rest, "mask": real.astype(np.float32)}
+    )
+
+  return order.InOrder(len(bags.labels), batch_size, rows, gather)
+
+
+def _enough(parts, room):
+  """Returns room for some parts: the given one, or a power of two of it."""
+  while (_need(parts) > room).any():
+    room = 2 * room
+  return room
 
 
 def _rows_of_all(batch_size, process_index, process_count):

@@ -217,7 +217,7 @@ class Source:
     label: column of the labels.
     pair: columns that a model reads and writes.
     class_names: names of the classes, by column of labels.
-    features: names of the columns that are the features of an array, in order.
+    features: names of the columns that made an array, in order.
   """
 
   splits: Mapping[str, Table | Records]

@@ -96,6 +96,7 @@ def load(
     source=source,
     num_classes=len(names),
     class_names=names,
+    features=tuple(columns),
   )
 
 

@@ -59,4 +59,4 @@ def load(
     )
     sources, targets = map(read_columns.texts, columns)
     pairs[key] = Pairs(sources=sources, targets=targets)
-  return splits.make_dataset(pairs, cuts, source=source)
+  return splits.make_dataset(pairs, cuts, source=source, features=columns[:1])

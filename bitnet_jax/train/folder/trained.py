@@ -1,5 +1,6 @@
 """Opens trained runs: their model only, or with their data."""
 
+import pathlib
 from typing import Any
 
 from bitnet_jax.data.text.tokenizers import Tokenizer
@@ -44,12 +45,7 @@ def load_model(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
       damaged, naming it.
   """
   folder = bucket.place(folder)
-  opened = open_without_data(folder)
-  if opened is None:
-    experiment = _load_with_data(folder)
-    setup, tokenizer = experiment, experiment.data.tokenizer
-  else:
-    setup, tokenizer = opened
+  setup, tokenizer = open_setup(folder)
   checkpoints = model.checkpoints_of(setup.settings, folder)
   step = _choose_step(checkpoints, checkpoint)
   abstract = model.abstract_variables(setup)
@@ -63,6 +59,22 @@ def load_model(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
     tokenizer=tokenizer,
     step=step,
   )
+
+
+def open_setup(folder: pathlib.Path) -> tuple[ModelSetup, Tokenizer | None]:
+  """Returns the model of a run, and its vocabulary, if any.
+
+  A run that has not recorded what its data decided needs its data.
+
+  Raises:
+    FileNotFoundError: if it needs its data, and they are not there.
+    ValueError: if there is no run, or if a file is damaged, naming it.
+  """
+  opened = open_without_data(folder)
+  if opened is not None:
+    return opened
+  experiment = _load_with_data(folder)
+  return experiment, experiment.data.tokenizer
 
 
 def _load_with_data(folder: PathLike) -> Experiment:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 
 from bitnet_jax import choices
 from bitnet_jax.data.batches import bag_of_words
-from bitnet_jax.data.text.tokenizers import Ragged, load_tokenizer
+from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer, load_tokenizer
 from bitnet_jax.data.views import labeled_texts
 from bitnet_jax.models.wide_mlp import WideMlp
 from bitnet_jax.train.config import groups
@@ -155,6 +155,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       example=EXAMPLE,
       num_classes=len(found.class_names),
       class_names=found.class_names,
+      features=found.features,
       vocab_size=splits["train"].vocab_size,
       bag=BagFacts(
         tokenizer=tokenizer.fingerprint,
@@ -178,14 +179,20 @@ def _encode(data, found, tokenizer):
   }
   if not data.special_tokens:
     return ids
+  return {
+    name: with_special_tokens(texts, tokenizer) for name, texts in ids.items()
+  }
+
+
+def with_special_tokens(
+  texts: Iterable[np.ndarray], tokenizer: Tokenizer
+) -> Ragged:
+  """Returns the ids of texts with "cls" before and "sep" after each."""
   first, last = (
     [tokenizer.need(role, purpose="data.special_tokens")]
     for role in ("cls", "sep")
   )
-  return {
-    name: Ragged.of(np.concatenate([first, text, last]) for text in texts)
-    for name, texts in ids.items()
-  }
+  return Ragged.of(np.concatenate([first, text, last]) for text in texts)
 
 
 SPEC = TaskSpec(BagOptions, LossOptions, load, BagClassification, ("wide_mlp",))

@@ -75,7 +75,8 @@ class DataFacts:
     example: the arrays of a batch of one example.
     num_classes: number of classes, 1 for regression; ``None`` for tokens.
     class_names: names of the classes, if the source has them; all different.
-    features: names of the features of "classification", if the source has them.
+    features: names of the columns that make an input, if the source has them:
+      features of "classification", texts of tasks on labeled texts and pairs.
     bag: of "documents".
     vocab_size: number of tokens; ``None`` where the model takes none.
     start_id: first token that the decoder of an encoder-decoder reads; ``None``

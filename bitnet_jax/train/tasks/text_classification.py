@@ -178,6 +178,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     fingerprint=corpus.fingerprint,
     num_classes=num_classes,
     class_names=corpus.class_names,
+    features=corpus.features,
   )
 
   def eval_batches(split: str) -> Iterator[Mapping[str, np.ndarray]]:

@@ -111,6 +111,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     tokenizer,
     length=data.input_len + data.target_len,
     fingerprint=corpus.fingerprint,
+    features=corpus.features,
   )
 
   def score(
@@ -120,10 +121,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     ids = [
       row
       for batch in made.eval_batches(split)
-      for row in _translate(settings, tokenizer, model, variables, batch, mesh)
+      for row in translate(settings, tokenizer, model, variables, batch, mesh)
     ]
     # Of all processes. Only the last batch is padded, at its end.
-    written = [_decode(row, tokenizer) for row in ids[: len(references)]]
+    written = [decode(row, tokenizer) for row in ids[: len(references)]]
     return {
       name: value
       for key in options.scores
@@ -133,7 +134,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   return dataclasses.replace(made, score=score)
 
 
-def _translate(
+def translate(
   settings: Settings,
   tokenizer: Tokenizer,
   model: Any,
@@ -163,7 +164,7 @@ def _stop_id(tokenizer: Tokenizer) -> int:
   return tokenizer.need("eos", purpose="an encoder-decoder")
 
 
-def _decode(row: np.ndarray, tokenizer: Tokenizer) -> str:
+def decode(row: np.ndarray, tokenizer: Tokenizer) -> str:
   """Returns the text of a row, up to its end."""
   ended = np.flatnonzero(row == _stop_id(tokenizer))
   return tokenizer.decode(row[: ended[0]] if ended.size else row)
