@@ -10,6 +10,7 @@ import numpy as np
 
 from bitnet_jax.data import standardization
 from bitnet_jax.data.batches import bag_of_words, order, rows
+from bitnet_jax.data.sources import pictures
 from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
 from bitnet_jax.programs.predicting.answers import (
   Answer,
@@ -45,6 +46,11 @@ class Family(abc.ABC):
   def columns(self) -> tuple[str, ...]:
     """Columns of a table that make an input, if they are known."""
     return ()
+
+  @property
+  def label(self) -> str | None:
+    """Column of a table with the classes, which is not read."""
+    return None
 
   def read_picture(self, path: pathlib.Path) -> np.ndarray:
     """Returns a picture as an array for ``encode``.
@@ -111,6 +117,24 @@ class Arrays(Family):
   def columns(self) -> tuple[str, ...]:
     """See ``Family``."""
     return self.found.task.facts.features
+
+  @property
+  def label(self) -> str | None:
+    """See ``Family``."""
+    return self.found.settings.data.label
+
+  def read_picture(self, path: pathlib.Path) -> np.ndarray:
+    """See ``Family``."""
+    if self.reads != "pictures":
+      return super().read_picture(path)
+    height, width, channels = self.shape
+    if self.dtype != "uint8" or channels not in (1, 3):
+      raise ValueError(
+        f"the model reads arrays, {self.dtype} {list(self.shape)}, in .npz"
+        f" files; {path} is a picture"
+      )
+    fit = self.found.settings.data.image_fit
+    return pictures.read(path, (height, width, channels), fit=fit)
 
   def encode(self, value: np.ndarray) -> tuple[np.ndarray, str]:
     """See ``Family``."""

@@ -14,8 +14,14 @@ import numpy as np
 
 from bitnet_jax import choices
 from bitnet_jax.data import splits
-from bitnet_jax.data.sources import npz, registry, textfiles
-from bitnet_jax.data.sources.tables import Table
+from bitnet_jax.data.sources import (
+  class_folders,
+  npz,
+  pictures,
+  registry,
+  textfiles,
+)
+from bitnet_jax.data.sources.tables import Records, Table
 from bitnet_jax.programs.predicting.families import Family
 
 STDIN = "-"
@@ -119,7 +125,10 @@ class _Finder:
     if path.is_dir():
       found = self.in_folder(path)
       if not found:
-        raise ValueError(f"the folder {place} holds no {self.family.reads}")
+        raise ValueError(
+          f"the folder {place} holds no file that ends in"
+          f" {', '.join(self.endings)}, which the model could read"
+        )
       return itertools.chain.from_iterable(map(self.file, found))
     if not path.exists() and any(sign in place for sign in _GLOB):
       if found := sorted(glob.glob(str(path), recursive=True)):
@@ -133,11 +142,8 @@ class _Finder:
 
   def in_folder(self, path: pathlib.Path) -> list[pathlib.Path]:
     """Returns the files of a folder and the folders in it, in order."""
-    return sorted(
-      file
-      for file in path.rglob("*")
-      if file.name.lower().endswith(self.endings) and file.is_file()
-    )
+    files = class_folders.files_in(path)
+    return [f for f in files if f.name.lower().endswith(self.endings)]
 
   def file(self, path: pathlib.Path) -> Iterable[Item]:
     """Returns the inputs in a file."""
@@ -188,15 +194,20 @@ class _Finder:
   def table(self, place: str, form: str) -> Iterable[Item]:
     """Returns the inputs in a table."""
     if place != STDIN:
-      return self.rows(read_table(place, self.names(), form))
+      table = self.read_table(place, form)
+      return self.rows(dataclasses.replace(table, name=place))
     with tempfile.TemporaryDirectory() as folder:
       path = pathlib.Path(folder) / f"{_STDIN_NAME}.{form}"
       path.write_text(sys.stdin.read(), "utf-8")
       try:
-        table = read_table(str(path), self.names(), form)
+        table = self.read_table(str(path), form)
       except ValueError as error:
         raise ValueError(f"{error}".replace(str(path), _STDIN_NAME)) from error
     return self.rows(dataclasses.replace(table, name=_STDIN_NAME))
+
+  def read_table(self, path: str, form: str) -> Table:
+    """Reads the columns of a table that make inputs."""
+    return read_table(path, form, self.names(), self.family.label)
 
   def rows(self, table: Table) -> Iterator[Item]:
     """Yields the inputs in the rows of a table."""
@@ -295,7 +306,7 @@ class _Arrays(_Finder):
 class _Pictures(_Arrays):
   """Pictures in files, or arrays."""
 
-  endings = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+  endings = pictures.ENDINGS
 
   def file(self, path: pathlib.Path) -> Iterable[Item]:
     """See ``_Finder``."""
@@ -349,22 +360,29 @@ _FINDERS: dict[str, type[_Finder]] = {
 }
 
 
-def read_table(path: str, names: Sequence[str], form: str) -> Table:
-  """Reads columns of a table; all of them if there are no names.
+def read_table(
+  path: str, form: str, names: Sequence[str], label: str | None = None
+) -> Table:
+  """Reads columns of a table.
+
+  Args:
+    path: the file.
+    form: its format, in ``TABLES``.
+    names: the columns; none for all but the label.
+    label: a column that is not read unless it is named.
 
   Raises:
     FileNotFoundError: if there is no such file.
     ValueError: if it is damaged, or lacks a column; names those there are.
   """
-  del form
-  reader, rest = registry.find("labeled texts", f"file:{path}")
-  table = reader(rest, splits.NO_CUTS).splits["train"]
+  reader, _ = registry.find("labeled texts", f"file:table.{form}")
+  table = reader(path, splits.NO_CUTS).splits["train"]
   if not names:
-    names = _all_names(table)
-  return table.read(*names)
+    names = [name for name in _all_names(table) if name != label]
+  return table.read(*names, hint="--column names what to read")
 
 
-def _all_names(table) -> Sequence[str]:
+def _all_names(table: Table | Records) -> Sequence[str]:
   if isinstance(table, Table):
     return tuple(table.columns)
   return tuple(table.records[0]) if len(table) else ()
