@@ -293,6 +293,18 @@ def safetensors(data, rng):
   return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
+def parquet(data, rng):
+  """Changes bytes of pages and of the footer in place, as offsets count."""
+  if rng.random() < 0.2:
+    return corrupt(data, rng)
+  data = bytearray(data)
+  for _ in range(rng.randint(1, 3)):
+    at = rng.randrange(4, len(data) - 8)
+    odd = (0, 1, 127, 128, 255, data[at] ^ 1, data[at] ^ 128, data[at] + 2)
+    data[at] = rng.choice([*odd, rng.randrange(256)]) % 256
+  return bytes(data)
+
+
 def sentencepiece(data, rng):
   """Changes fields of a model, or bytes."""
   from sentencepiece import sentencepiece_model_pb2 as messages
@@ -353,6 +365,8 @@ BY_ENDING = {
   ".npz": npz,
   ".txt": text,
   ".tsv": text,
+  ".csv": text,
+  ".parquet": parquet,
   ".index": text,
   ".gz": gz,
   ".xz": xz,

@@ -57,12 +57,12 @@ class Reader:
       self.repair(folder)
 
 
-def _sources(folder, name="set.npz"):
+def _sources(folder, name="set.npz", **options):
   from bitnet_jax.data import splits
   from bitnet_jax.data.views import arrays
 
   cuts = splits.Cuts(valid_fraction=0.2, test_fraction=0.2)
-  dataset = arrays.load(f"file:{folder / name}", cuts)
+  dataset = arrays.load(f"file:{folder / name}", cuts, **options)
   return dataset.num_classes
 
 
@@ -131,6 +131,44 @@ def _read_labeled(name, *, regression=False):
     ).fingerprint
 
   return read
+
+
+COMMAS = TABLE.replace("\t", ",").replace("more 3", '"more, ""3""\n"')
+NUMBERS = "a;b;kind\n" + "".join(f"{i};{-i}.5;{i % 3}\n" for i in range(15))
+
+
+def _write_parquet(columns):
+  """Columns in dictionaries and not, whole and packed, in two groups."""
+
+  def write(folder):
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(
+      pyarrow.table(columns),
+      folder / "a.parquet",
+      row_group_size=8,
+      use_dictionary=["label", "kind"],
+      compression={name: "none" for name in columns} | {"text": "zstd"},
+    )
+
+  return write
+
+
+_TEXTS = {
+  "text": [f"some {i} é" for i in range(15)],
+  "other": [f"more {i}" for i in range(15)],
+  "label": [i % 3 for i in range(15)],
+}
+_FEATURES = {
+  "a": [float(i) for i in range(15)],
+  "b": list(range(15)),
+  "kind": ["xyz"[i % 3] for i in range(15)],
+}
+
+
+def _read_features(name):
+  return functools.partial(_sources, name=name, label="kind")
 
 
 def _write_text_gcn(folder):
@@ -499,6 +537,19 @@ READERS = {
   "tsv, packed": Reader(
     write=_write_text("a.tsv.xz", TABLE, lzma.compress),
     read=_read_labeled("a.tsv.xz", regression=True),
+  ),
+  "csv": Reader(
+    write=_write_text("a.csv", COMMAS), read=_read_labeled("a.csv")
+  ),
+  "csv, packed": Reader(
+    write=_write_text("a.csv.gz", NUMBERS, gzip.compress),
+    read=_read_features("a.csv.gz"),
+  ),
+  "parquet": Reader(
+    write=_write_parquet(_TEXTS), read=_read_labeled("a.parquet")
+  ),
+  "parquet of numbers": Reader(
+    write=_write_parquet(_FEATURES), read=_read_features("a.parquet")
   ),
   "jsonl": Reader(
     write=_write_text("a.jsonl", LINES), read=_read_labeled("a.jsonl")

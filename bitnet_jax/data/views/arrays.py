@@ -9,6 +9,7 @@ from bitnet_jax.data.sources import (
   class_folders,
   csvfiles,
   folder,
+  parquetfiles,
   registry,
   tfds,
 )
@@ -21,6 +22,7 @@ _OPTIONS = {
   folder.read: _PICTURES,
   tfds.read_images: _PICTURES,
   csvfiles.read_features: _TABLES,
+  parquetfiles.read_features: _TABLES,
 }
 
 
@@ -40,8 +42,9 @@ def load(
     source: `embedded:digits` (uint8 [n, 8, 8, 1], 0 to 16), `embedded:xor`
       (float32 [n, 4]: is exactly one of the first two bits set?), `tfds:NAME`
       (a prepared set), `file:PATH.npz` (see `npz_arrays.read`), `folder:PATH`
-      (pictures by class, see `folder.read`) or a table `file:PATH.csv`, whose
-      rows become float32 [n, features] (see `features.read`).
+      (pictures by class, see `folder.read`), or a table `file:PATH.csv` or
+      `file:PATH.parquet`, whose rows become float32 [n, features] (see
+      `features.read`).
     cuts: for splits that the source lacks.
     num_classes: number of classes; by default what the source says.
     image_size: side of square images, for `folder:` and `tfds:`.

@@ -52,9 +52,10 @@ def load(
 
   Args:
     source: `embedded:pydoc` (the help texts of Python, one document per topic),
-      `file:PATH`, where PATH ends in `.txt`, `.csv`, `.tsv` or `.jsonl`
-      (see `textfiles` for compressed files and `{split}`), `tfds:NAME`, a
-      prepared set, or `hf:NAME`, a set of the library `datasets`.
+      `file:PATH`, where PATH ends in `.txt`, `.csv`, `.tsv`, `.jsonl` or
+      `.parquet` (see `textfiles` for compressed files and `{split}`),
+      `tfds:NAME`, a prepared set, or `hf:NAME`, a set of the library
+      `datasets`.
     cuts: for names of splits, and for those that the source lacks: documents
       drawn at random, or characters of its end if there is only one.
     documents: what a document of a `.txt` is: the "whole" file with its blank

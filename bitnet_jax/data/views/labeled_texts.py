@@ -42,10 +42,11 @@ def load(
   which is logged, unless -1 is a label of "train".
 
   Args:
-    source: `embedded:docstrings` (of Python's library, by module), `file:PATH`
-      of a `.csv` or `.tsv` with a header or of a `.jsonl` (see `textfiles` for
-      compressed files and `{split}`), `textgcn:FOLDER/NAME.clean` (see
-      `textgcn.read`), or `tfds:NAME`, a prepared set.
+    source: `embedded:docstrings` (of Python's library, by module), `file:PATH`,
+      where PATH ends in `.csv`, `.tsv`, `.jsonl` or `.parquet` (see
+      `textfiles` for compressed files and `{split}`),
+      `textgcn:FOLDER/NAME.clean` (see `textgcn.read`), or `tfds:NAME`, a
+      prepared set.
     cuts: for names of splits, and for those that the source lacks.
     columns: of the texts, one or two; required for `file:`, and for `tfds:`
       except `glue/*`.

@@ -26,10 +26,10 @@ def load(
 
   Args:
     source: `file:PATH`, where PATH has `{lang}` for one file per language, with
-      line k of one translated in line k of the other, or ends in `.csv`, `.tsv`
-      or `.jsonl` with one column per language; or `tfds:NAME`, a prepared set;
-      or `hf:NAME`, a set of the library `datasets`. See `textfiles` for
-      compressed files and `{split}`.
+      line k of one translated in line k of the other, or ends in `.csv`,
+      `.tsv`, `.jsonl` or `.parquet` with one column per language; or
+      `tfds:NAME`, a prepared set; or `hf:NAME`, a set of the library
+      `datasets`. See `textfiles` for compressed files and `{split}`.
     cuts: for names of splits, and for those that the source lacks.
     languages: of the input and the output: the values of `{lang}`, or the
       columns. By default what a set of `tfds:` or `hf:` says.

@@ -27,8 +27,9 @@ class ArrayOptions(groups.DataOptions):
   """The group ``data`` of the task "classification".
 
   Attributes:
-    source: "folder:PATH", "file:PATH.npz", "file:PATH.csv", "tfds:NAME",
-      "embedded:digits" or "embedded:xor"; see ``arrays.load``.
+    source: "folder:PATH", "file:PATH.npz", "file:PATH.csv",
+      "file:PATH.parquet", "tfds:NAME", "embedded:digits" or "embedded:xor"; see
+      ``arrays.load``.
     num_classes: checked against the labels; ``None``: that of the source.
     standardize: whether inputs get mean 0 and deviation 1, per channel (or
       feature) of the training split; else uint8 pixels are divided by 255.
