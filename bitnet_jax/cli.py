@@ -36,6 +36,10 @@ VERBS = {
   "generate": Verb("generate", "write text with a trained model"),
   "export": Verb("export", "freeze, or write for other programs"),
   "import": Verb("import_hf", "take a decoder from Hugging Face transformers"),
+  "compare": Verb(
+    "compare", "compare finished runs: table, intervals, figures"
+  ),
+  "runs": Verb("runs", "list the runs below a folder"),
   "compile": Verb("compile_tpu", "check whether a model fits a TPU"),
 }
 _NAME = "bitnet-jax"

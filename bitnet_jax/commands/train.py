@@ -20,6 +20,7 @@ from ml_collections import config_flags
 
 from bitnet_jax.programs import preview
 from bitnet_jax.train import console, runner, summary
+from bitnet_jax.train.config.command_line import origin
 from bitnet_jax.train.devices import multihost
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -85,7 +86,7 @@ def main(argv):
       _check(experiment)
       print(preview.preview(experiment, workdir))
       return
-    result = runner.run(config, workdir, _check)
+    result = runner.run(config, workdir, _check, origin=origin())
     console.event("result", **result)
     if console.shows_text():
       console.say(summary.of_end(result, workdir))

@@ -75,6 +75,20 @@ class Size:
     return "\n".join(rows)
 
 
+def stored_bytes(variables: Mapping[str, Any]) -> int:
+  """Returns the bytes on disk of variables, which may be shapes and dtypes.
+
+  Frozen kernels take what a file takes, without names and shapes.
+  """
+  total = 0
+  for leaf in flat(variables).values():
+    if isinstance(leaf, QTensor):
+      total += math.prod(Kernel.of(leaf).stored[0])
+      leaf = leaf.scale
+    total += math.prod(leaf.shape) * leaf.dtype.itemsize
+  return total
+
+
 def measure_size(variables: Any) -> Size:
   """Returns the size of frozen variables.
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from bitnet_jax.files import PathLike, local_path
 from bitnet_jax.train import runner
-from bitnet_jax.train.folder import records
+from bitnet_jax.train.folder import records, starts
 
 RECIPES = ("float", "b158", "b158_median")
 
@@ -56,7 +56,8 @@ def percent(values: Iterable[float]) -> str:
 
 
 def _unplaced(result: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a record without the folders of this machine."""
+  """Returns a record without this machine: its name and its folders."""
+  result = {k: v for k, v in result.items() if k not in starts.KEYS}
   config = dict(result["config"])
   data = dict(config["data"])
   for key in ("source", "tokenizer"):

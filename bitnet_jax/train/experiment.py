@@ -81,6 +81,13 @@ class Experiment(ModelSetup):
     """The hash of the run's identity."""
     return records.run_id(self.config, self.fingerprint)
 
+  def epochs(self, step: int) -> float:
+    """Returns the passes through the training split until a step."""
+    facts = self.data.facts
+    if facts.batches_per_epoch is not None:
+      return step / facts.batches_per_epoch
+    return step * self.settings.data.batch_size / facts.num_examples
+
   def optimizer(self) -> optax.GradientTransformation:
     """Returns the optimizer."""
     return optim.make_optimizer(self.settings.optim, self.total_steps)

@@ -20,7 +20,13 @@ from bitnet_jax.train.config.settings import warn_of_rarely_meant
 from bitnet_jax.train.devices import multihost
 from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment
-from bitnet_jax.train.folder import bucket, data_facts, records, workdir
+from bitnet_jax.train.folder import (
+  bucket,
+  data_facts,
+  records,
+  starts,
+  workdir,
+)
 from bitnet_jax.train.folder.metrics import (
   MetricsWriter,
   SilentWriter,
@@ -34,6 +40,7 @@ from bitnet_jax.train.folder.outcome import (
   switch_of,
 )
 from bitnet_jax.train.folder.seals import Progress
+from bitnet_jax.train.folder.starts import Origin
 from bitnet_jax.train.folder.trained import evaluate_run as evaluate_run
 from bitnet_jax.train.folder.trained import load_experiment as load_experiment
 from bitnet_jax.train.folder.trained import load_model as load_model
@@ -57,6 +64,8 @@ def run(
   config: Mapping[str, Any],
   folder: PathLike,
   check: Callable[[Experiment], None] | None = None,
+  *,
+  origin: Origin | None = None,
 ) -> dict[str, Any]:
   """Trains, or resumes where an earlier start in the same folder stopped.
 
@@ -66,6 +75,7 @@ def run(
     config: nested dict; see ``settings`` for its keys.
     folder: the workdir.
     check: called before the run claims its folder; may raise a ValueError.
+    origin: how the run was requested, for its records.
 
   Returns:
     The content of ``result.json``.
@@ -93,7 +103,7 @@ def run(
     claimed = multihost.on_primary(lambda: _claim(experiment, lock))
     experiment = dataclasses.replace(experiment, config=claimed)
     with experiment.activate():
-      return _Start(experiment, folder, lock, interrupt).run()
+      return _Start(experiment, folder, lock, interrupt, origin).run()
 
 
 @contextlib.contextmanager
@@ -145,8 +155,10 @@ class _Start:
     folder: pathlib.Path,
     lock: workdir.Lock | None,
     interrupt: Interrupt,
+    origin: Origin | None,
   ):
     self.experiment, self.folder, self.interrupt = experiment, folder, interrupt
+    self._origin = origin or Origin()
     self.checkpoints = experiment.checkpoints(folder)
     if lock is not None:
       self.checkpoints.check = lock.check
@@ -211,6 +223,7 @@ class _Start:
     writer = SilentWriter()
     if multihost.is_primary():
       writer = MetricsWriter(self.folder, restored_step=step)
+      starts.append(self.folder, self._origin, step)
     hooks = _Hooks(self, writer, progress, step)
     hooks.statistics(step, state, None)
 
@@ -258,7 +271,7 @@ class _Start:
     splits = [s for s in ("valid", "test") if s in experiment.data.facts.splits]
     measure = make_measure(experiment, splits, evaluate)
     last = {"step": int(state.step), "metrics": measure(state)}
-    result = describe(experiment, state, seconds) | last
+    result = describe(experiment, state, seconds, self._origin) | last
     del state  # Frees its memory for the best one.
     result["best"] = best_of(experiment, self.checkpoints, measure, last)
     if multihost.is_primary():

@@ -10,7 +10,7 @@ import pytest
 
 from bitnet_jax.train import hooks, loop, runner
 from bitnet_jax.train.build import build
-from bitnet_jax.train.folder import trained, warm_start
+from bitnet_jax.train.folder import starts, trained, warm_start
 from bitnet_jax.train.folder.metrics import NonFiniteMetricError
 from bitnet_jax.train.folder.workdir import Lock, WorkdirError
 from tests.train.conftest import final_state, lines_without_time
@@ -43,7 +43,18 @@ def test_result_holds_what_identifies_and_what_came_out(run):
     "wall_time_s",
     "metrics",
     "best",
+    "examples",
+    "epochs",
+    "date",
+    "host",
+    "command",
+    "config_file",
+    "variant",
+    "overrides",
   }
+  (start,) = starts.read(folder)
+  assert start["host"] == result["host"]
+  assert result["epochs"] == round(12 * 32 / result["examples"]["train"], 3)
   assert result["step"] == 12
   assert result["num_params"] == 64 * 16 + 16 + 16 * 10 + 10
   assert result["metrics"]["test/accuracy"] > 0.2  # Chance is 0.1.

@@ -15,18 +15,19 @@ from bitnet_jax.train.folder import bucket, seals
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
+STARTS_FILE = "starts.jsonl"
 FACTS_FILE = "data_facts.json"
 EVENTS = "tensorboard"
 _SHOWN = 5  # Names in a warning.
-_LOCK_FILE = ".lock"
+LOCK_FILE = ".lock"
 _RECORD = "tokenizer_source.json"
 _VOCABULARY = {"tokenizer.json", "tokenizer.model", _RECORD}
 # What a run writes once it has claimed its folder.
 _FACTS = {FACTS_FILE, *COPIES}
 # What a run may write before its first checkpoint. Anything else in its folder
 # is not the run's, and is never removed.
-_WRITTEN = {_LOCK_FILE, CONFIG_FILE, METRICS_FILE, EVENTS, *_VOCABULARY}
-_WRITTEN |= {bucket.CHECKPOINTS, *_FACTS}
+_WRITTEN = {LOCK_FILE, CONFIG_FILE, METRICS_FILE, STARTS_FILE, EVENTS}
+_WRITTEN |= {bucket.CHECKPOINTS, *_VOCABULARY, *_FACTS}
 
 
 class WorkdirError(ValueError):
@@ -59,7 +60,7 @@ class Lock:
     found = bucket.names(folder)
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      self._file = (folder / _LOCK_FILE).open("a")
+      self._file = (folder / LOCK_FILE).open("a")
     except OSError as error:
       _remove_empty(self._made)
       raise WorkdirError(
@@ -155,7 +156,7 @@ class Lock:
     # The metrics hold no line, or the run would have begun.
     ours = set()
     if CONFIG_FILE in found:
-      ours |= {CONFIG_FILE, METRICS_FILE, *_FACTS}
+      ours |= {CONFIG_FILE, METRICS_FILE, STARTS_FILE, *_FACTS}
     ours |= _VOCABULARY if _RECORD in found else set()
     if ours & found:
       logging.warning(

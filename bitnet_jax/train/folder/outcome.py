@@ -9,6 +9,7 @@ from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.folder import records
 from bitnet_jax.train.folder.checkpoint import Checkpoints
 from bitnet_jax.train.folder.metrics import read_metrics
+from bitnet_jax.train.folder.starts import Origin
 from bitnet_jax.train.optimizer.switch import measure_switch
 from bitnet_jax.train.state import TrainState, count_params
 
@@ -76,9 +77,10 @@ def switch_of(experiment: Experiment, folder: pathlib.Path) -> dict[str, float]:
 
 
 def describe(
-  experiment: Experiment, state: TrainState, seconds: float
+  experiment: Experiment, state: TrainState, seconds: float, origin: Origin
 ) -> dict[str, Any]:
   """Returns the record of a run, without its metrics."""
+  facts = experiment.data.facts
   return {
     "run_id": experiment.run_id,
     "step": int(state.step),
@@ -88,4 +90,7 @@ def describe(
     "device": records.device(),
     "num_params": count_params(state.params),
     "wall_time_s": round(seconds, 3),
+    "examples": {name: s.examples for name, s in facts.splits.items()},
+    "epochs": round(experiment.epochs(int(state.step)), 3),
+    **origin.describe(),
   }

@@ -95,6 +95,16 @@ def vocabulary_of(fingerprint: str) -> str:
   return fingerprint.partition(" vocabulary ")[2].partition(" ")[0]
 
 
+def earlier_of(fingerprint: str) -> dict[str, str]:
+  """Returns the runs that a fingerprint names, by the config key of each."""
+  rest, _, teacher = fingerprint.partition(_TAUGHT_BY)
+  found = {
+    "init_from": rest.partition(_AFTER)[2],
+    "distill.teacher": teacher,
+  }
+  return {key: run for key, run in found.items() if run}
+
+
 def vocabularies(recorded: str, *earlier: EarlierRun | None) -> frozenset[str]:
   """Returns the names of the vocabularies that are already in use.
 

@@ -1,0 +1,66 @@
+"""Means over seeds with 95 % intervals, and paired differences."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from bitnet_jax.extras import needed_by
+
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+  """A mean with its interval.
+
+  Attributes:
+    mean: of the values.
+    low: lower end of Student's t-interval; ``None`` for one value.
+    high: its upper end.
+    count: number of values.
+    p_value: of the two-sided t-test that the mean is 0; ``None`` for one value,
+      and for equal values, of which it is not defined.
+  """
+
+  mean: float
+  low: float | None
+  high: float | None
+  count: int
+  p_value: float | None = None
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+  """Returns mean, t-interval and t-test of independent values.
+
+  The interval is ``mean +- t * s / sqrt(n)`` with the quantile t of Student's
+  distribution of n - 1 degrees of freedom and the deviation s.
+  """
+  count, mean = len(values), statistics.fmean(values)
+  if count == 1:
+    return Estimate(mean, None, None, 1)
+  error = statistics.stdev(values) / math.sqrt(count)
+  if error == 0:
+    return Estimate(mean, mean, mean, count)
+  with needed_by("comparing runs", "scipy"):
+    from scipy import stats
+  t = stats.t(count - 1)
+  half = float(t.ppf((1 + CONFIDENCE) / 2)) * error
+  p_value = float(2 * t.sf(abs(mean) / error))
+  return Estimate(mean, mean - half, mean + half, count, p_value)
+
+
+def paired(
+  values: Mapping[int, float], baseline: Mapping[int, float]
+) -> Estimate | None:
+  """Returns the mean difference of values with the same seed.
+
+  Args:
+    values: by seed.
+    baseline: what is subtracted, likewise.
+
+  Returns:
+    With the paired t-test, that the difference is 0; ``None`` if they have no
+    seed in common.
+  """
+  differences = [values[s] - baseline[s] for s in values if s in baseline]
+  return estimate(differences) if differences else None
