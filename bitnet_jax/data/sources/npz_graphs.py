@@ -61,6 +61,18 @@ def read_folder(path: str, cuts: splits.Cuts) -> Source:
   return Source(splits=tables, fingerprint=f"sha256:{content.hexdigest()}")
 
 
+def digest_tables(tables: Mapping[str, Records]) -> str:
+  """Returns a fingerprint of the members of all graphs, by split."""
+  content = hashlib.sha256()
+  for key, table in sorted(tables.items()):
+    content.update(f"{key} {len(table)}\n".encode())
+    for members in table.records:
+      for name, values in sorted(members.items()):
+        content.update(f"{name} {values.dtype} {values.shape}\n".encode())
+        content.update(np.ascontiguousarray(values).data)
+  return f"sha256:{content.hexdigest()}"
+
+
 def features(members: Mapping[str, np.ndarray], *, where: str) -> Any:
   """Returns the features of nodes, float32 [n, d], or `None` without any.
 

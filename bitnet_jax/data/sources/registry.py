@@ -13,6 +13,7 @@ from bitnet_jax.data.sources import (
   embedded,
   folder,
   hf,
+  hf_images,
   jsonl,
   npz_arrays,
   npz_graphs,
@@ -41,6 +42,7 @@ SOURCES: dict[str, dict[str, Reader]] = {
     "file:PATH.csv[.gz|.xz]": csvfiles.read_features,
     "file:PATH.parquet": parquetfiles.read_features,
     "folder:PATH": folder.read,
+    "hf:NAME": hf_images.read,
   },
   "documents": {
     "embedded:pydoc": embedded.pydoc,
@@ -78,10 +80,12 @@ SOURCES: dict[str, dict[str, Reader]] = {
     "tfds:planetoid/cora": planetoid.read_prepared,
     "tfds:planetoid/citeseer": planetoid.read_prepared,
     "tfds:planetoid/pubmed": planetoid.read_prepared,
+    "tfds:bitnet_karate": tfds.read_graphs,
   },
   "graphs": {
     "embedded:graphs": random_graphs.read,
     "file:FOLDER": npz_graphs.read_folder,
+    "tfds:NAME": tfds.read_graphs,
   },
 }
 

@@ -3,13 +3,14 @@
 Reading needs neither TensorFlow nor a network.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bitnet_jax.data import splits
-from bitnet_jax.data.sources import pictures
+from bitnet_jax.data.sources import npz_graphs, pictures
 from bitnet_jax.data.sources.tables import Records, Source, Table
 from bitnet_jax.extras import needed_by
 
@@ -67,6 +68,27 @@ def read(name: str, cuts: splits.Cuts) -> Source:
       for key, feature in info.features.items()
       if getattr(feature, "names", None)
     },
+  )
+
+
+def read_graphs(name: str, cuts: splits.Cuts) -> Source:
+  """Reads the graphs of a prepared set, whose features are their members.
+
+  Raises:
+    ImportError: see `read`.
+    ValueError: see `read`.
+  """
+  opened = read(name, cuts)
+  tables: dict[str, Any] = {}
+  for key, table in opened.splits.items():
+    examples: Any = table
+    records = [
+      {k: np.asarray(v) for k, v in examples.records[row].items()}
+      for row in range(len(examples))
+    ]
+    tables[key] = dataclasses.replace(examples, records=records)
+  return dataclasses.replace(
+    opened, splits=tables, fingerprint=npz_graphs.digest_tables(tables)
   )
 
 

@@ -9,6 +9,7 @@ from bitnet_jax.data.sources import (
   class_folders,
   csvfiles,
   folder,
+  hf_images,
   parquetfiles,
   registry,
   tfds,
@@ -21,6 +22,7 @@ _TABLES = ("label", "columns", "num_classes")
 _OPTIONS = {
   folder.read: _PICTURES,
   tfds.read_images: _PICTURES,
+  hf_images.read: (*_PICTURES, "label"),
   csvfiles.read_features: _TABLES,
   parquetfiles.read_features: _TABLES,
 }
@@ -42,14 +44,15 @@ def load(
     source: `embedded:digits` (uint8 [n, 8, 8, 1], 0 to 16), `embedded:xor`
       (float32 [n, 4]: is exactly one of the first two bits set?), `tfds:NAME`
       (a prepared set), `file:PATH.npz` (see `npz_arrays.read`), `folder:PATH`
-      (pictures by class, see `folder.read`), or a table `file:PATH.csv` or
+      (pictures by class, see `folder.read`), `hf:NAME` (a set of the library
+      `datasets`, see `hf_images.read`), or a table `file:PATH.csv` or
       `file:PATH.parquet`, whose rows become float32 [n, features] (see
       `features.read`).
     cuts: for splits that the source lacks.
     num_classes: number of classes; by default what the source says.
-    image_size: side of square images, for `folder:` and `tfds:`.
+    image_size: side of square images, for `folder:`, `tfds:` and `hf:`.
     image_fit: how images become square, see `pictures.read`.
-    label: column of the classes of a table.
+    label: column of the classes of a table, or of `hf:`.
     columns: of the features of a table; by default all others.
 
   Raises:
@@ -104,7 +107,7 @@ def load(
 def _options_of(read, source, options):
   """Returns the options of a reader; a ValueError names one it lacks."""
   taken = _OPTIONS.get(read, ())
-  kinds = "folder: and tfds: sources", "tables"
+  kinds = "folder:, tfds: and hf: sources", "tables"
   defaults = {"image_size": None, "image_fit": "crop"}, {"columns": ()}
   for kind, values in zip(kinds, defaults, strict=True):
     for key, default in values.items():

@@ -28,14 +28,14 @@ class ArrayOptions(groups.DataOptions):
 
   Attributes:
     source: "folder:PATH", "file:PATH.npz", "file:PATH.csv",
-      "file:PATH.parquet", "tfds:NAME", "embedded:digits" or "embedded:xor"; see
-      ``arrays.load``.
+      "file:PATH.parquet", "tfds:NAME", "hf:NAME", "embedded:digits" or
+      "embedded:xor"; see ``arrays.load``.
     num_classes: checked against the labels; ``None``: that of the source.
     standardize: whether inputs get mean 0 and deviation 1, per channel (or
       feature) of the training split; else uint8 pixels are divided by 255.
     random_crop: padding of random crops, in pixels; 0 for none.
     random_flip: whether images are flipped at random.
-    image_size: side of square images, for "folder:" and "tfds:".
+    image_size: side of square images, for "folder:", "tfds:" and "hf:".
     image_fit: how these become square: "crop" or "pad", see ``pictures.read``.
     label: column of the classes in a table.
     columns: columns of the features in a table; empty for all others.

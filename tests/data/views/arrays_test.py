@@ -110,8 +110,8 @@ def test_fraction_that_leaves_nothing_is_an_error(name, fraction, message):
     (dict(split_seed=-1), "split_seed must not be negative, it is -1"),
     (dict(num_classes=0), "num_classes must be positive, it is 0"),
     (dict(image_size=0), "image_size must be positive, it is 0"),
-    (dict(image_size=8), "image_size=8 applies to folder: and tfds: sources"),
-    (dict(image_fit="pad"), "image_fit=pad applies to folder: and tfds: sour"),
+    (dict(image_size=8), "image_size=8 applies to folder:, tfds: and hf: sour"),
+    (dict(image_fit="pad"), "image_fit=pad applies to folder:, tfds: and hf:"),
     (dict(num_classes=1), "embedded:xor: y_train holds the label 1 at exampl"),
   ],
 )
