@@ -226,7 +226,45 @@ _TRANSFORMER_RULES = (
 _VIT_RULES = (*_TRANSFORMER_RULES[:-1], ("vocab", None))
 
 
-def base(task: str, model: str) -> ConfigDict:
+# Keys that the data decide in a config with a budget, see ``train.decisions``,
+# each with a valid value that stands in for it before. ``_OPTIONAL`` keys may
+# also be decided to be ``None``.
+_OPEN: dict[str, Any] = {
+  "total_steps": 1,
+  "log_every": 1,
+  "eval_every": 1,
+  "checkpoint_every": 1,
+  "statistics_every": 1,
+  "steps_per_dispatch": 1,
+  "task.regression": False,
+  "data.source": "",
+  "data.batch_size": 1,
+  "data.valid_fraction": 0.0,
+  "data.test_fraction": 0.0,
+  "data.columns": (),
+  "data.label": "label",
+  "data.column": "text",
+  "data.languages": (),
+  "data.tokenizer": "bytes",
+  "data.seq_len": 8,
+  "data.input_len": 8,
+  "data.target_len": 8,
+  "optim.warmup_steps": 0,
+  "checkpoint.metric": "valid/loss",
+  "checkpoint.mode": "min",
+  "checkpoint.keep_best": 1,
+}
+# In the config of a run: why open keys have their values, by dotted key.
+DECIDED = "decided"
+_OPTIONAL = (
+  "data.num_classes",
+  "data.vocab_size",
+  "data.image_size",
+  "data.train_per_class",
+)
+
+
+def base(task: str, model: str, budget: str | None = None) -> ConfigDict:
   """Returns a config with every key and its default.
 
   Keys without a default are placeholders.
@@ -234,11 +272,53 @@ def base(task: str, model: str) -> ConfigDict:
   Args:
     task: a name in ``TASKS``.
     model: a name in ``MODELS``.
+    budget: a name in ``train.decisions.budgets.BUDGETS``: the keys that the
+      data decide are left open, as placeholders. ``None`` leaves none open.
 
   Raises:
     ValueError: for an unknown task or model.
   """
-  return _filled(_keys(task, model))
+  config = _filled(_keys(task, model))
+  if budget is not None:
+    config.budget = budget
+    for key in open_keys(config.to_dict()):
+      group, _, name = key.rpartition(".")
+      keys = config[group] if group else config
+      if keys[name] is not None:
+        keys[name] = placeholder(type(keys[name]))
+  return config
+
+
+def open_keys(config: Mapping[str, Any]) -> list[str]:
+  """Returns the dotted keys of a config that may be left to its data."""
+
+  def has(key: str) -> bool:
+    group, _, name = key.rpartition(".")
+    return name in (config[group] if group else config)
+
+  return [key for key in (*_OPEN, *_OPTIONAL) if has(key)]
+
+
+def with_stand_ins(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a config whose open keys have valid values, to check the others.
+
+  Without a budget it is returned unchanged.
+  """
+  if config.get("budget", "missing") is None:
+    return dict(config)
+  found = dict(config)
+  for key, value in _OPEN.items():
+    group, _, name = key.rpartition(".")
+    keys = found.get(group) if group else found
+    if not isinstance(keys, Mapping) or keys.get(name, value) is not None:
+      continue
+    if key == "total_steps" and found.get("total_epochs") is not None:
+      continue
+    if group:
+      found[group] = {**keys, name: value}
+    else:
+      found[name] = value
+  return found
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,6 +402,7 @@ def _keys(task: str, model: str) -> dict[str, Any]:
   rules = _TRANSFORMER_RULES if "num_heads" in model_keys else _RULES
   return {
     "seed": 0,
+    "budget": Later(str),
     "total_steps": int,
     "total_epochs": int,
     "log_every": 50,
@@ -329,6 +410,7 @@ def _keys(task: str, model: str) -> dict[str, Any]:
     "checkpoint_every": 200,
     "statistics_every": 100,
     "steps_per_dispatch": 1,
+    "evaluations": Later(int),
     "init_from": str,
     "task": {"name": task, **task_keys},
     "data": data_keys,
@@ -382,6 +464,7 @@ def _optim() -> dict[str, Any]:
     "learning_rate": 1e-3,
     "schedule": "cosine",
     "warmup_steps": 0,
+    "warmup_fraction": Later(float),
     "final_fraction": 0.0,
     "decay_fraction": 0.2,
     "stage_fraction": 0.5,

@@ -72,6 +72,12 @@ TEXTS = {
   "text_classification": BYTES,
   "translation": BYTES,
 }
+# Data for configs that ask theirs.
+ASKED = {
+  "graphs": {"data.source": "embedded:graphs"},
+  "images": {"data.source": "embedded:digits"},
+  "translate": {"data.languages": ("en", "de")},
+}
 PROBED = ("float", "b158", "b158_median")
 OTHERS = [name for name in RECIPES if name not in PROBED]
 
@@ -245,10 +251,12 @@ def pairs(folder):
   }
 
 
-def labelled(folder):
+def labelled(folder, columns=("sentence",)):
   for split in ("train", "dev"):
-    rows = "yes\tgood\nno\tbad\n" * 10
-    (folder / f"{split}.tsv").write_text(f"label\tsentence\n{rows}")
+    rows = [("label", *columns)]
+    rows += [("yes", "good", "news"), ("no", "bad", "news")] * 10
+    lines = ["\t".join(row[: 1 + len(columns)]) for row in rows]
+    (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
   return {"data.source": f"file:{folder}/{{split}}.tsv"}
 
 
@@ -277,14 +285,16 @@ def source(tmp_path):
   def source(name):
     task = task_of(name)
     if task == "classification":
-      return images(name, tmp_path)
+      return images(name, tmp_path) | ASKED.get(name, {})
+    if name == "pairs":
+      return BYTES | labelled(tmp_path, ("sentence1", "sentence2"))
     made = {
       "translation": pairs,
       "text_classification": labelled,
       "node_classification": citations,
     }
     files = made[task](tmp_path) if task in made else {}
-    return TEXTS.get(task, {}) | files
+    return TEXTS.get(task, {}) | files | ASKED.get(name, {})
 
   return source
 

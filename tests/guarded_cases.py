@@ -181,6 +181,17 @@ CASES = {
   ),
 }
 
+# Configs that ask their data, with data to ask.
+ASKED = {
+  "graphs:S": _data(source=f"{ARRAYS}/graphs"),
+  "images:S": _data(source=f"{ARRAYS}/packed.npz"),
+  "lm:S": _data(source=f"{TEXTS}/plain.txt"),
+  "nodes:S": _data(source=f"{ARRAYS}/nodes.npz"),
+  "pairs:S": _data(source=f"{TEXTS}/rows.jsonl"),
+  "texts:S": _data(source=f"{TEXTS}/rows.tsv.xz", label="kind"),
+  "translate:S": _data(source=f"{TEXTS}/rows.tsv.xz"),
+}
+
 # The batches of the second of two processes, for every way to make them.
 SHARED = {
   f"{name} of two": (name, {"mesh.data": 2})

@@ -24,7 +24,7 @@ from bitnet_jax.train.runner import load_config
 from bitnet_jax.train.tasks import base
 from tests import guarded_data
 from tests.data.sources.planetoid_test import dump
-from tests.guarded_cases import CASES, REAL, SHARED
+from tests.guarded_cases import ASKED, CASES, REAL, SHARED
 from tests.train.conftest import losses_of
 
 
@@ -122,7 +122,11 @@ def load(name, overrides):
   return load_config(path, small)
 
 
-OF_CONFIGS = {case: (case, {}) for name in NAMES for case in variants_of(name)}
+OF_CONFIGS = {
+  case: (case, ASKED.get(case, {}))
+  for name in NAMES
+  for case in variants_of(name)
+}
 ALL = OF_CONFIGS | CASES | SHARED
 # Variants whose losses tell what those of the default do not.
 LOSSES = [
@@ -241,7 +245,7 @@ def short(name):
   ],
 )
 def test_losses_and_metrics_are_those_recorded(case):
-  experiment = build(load(case, short(case)))
+  experiment = build(load(case, ASKED.get(case, {}) | short(case)))
   split = "valid" if "valid" in experiment.data.facts.splits else "test"
   found = {
     "losses": losses_of(experiment, 5),

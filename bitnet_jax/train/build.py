@@ -16,13 +16,15 @@ from bitnet_jax.train.config.settings import (
   Settings,
   parse_settings,
 )
+from bitnet_jax.train.decisions import decide
+from bitnet_jax.train.decisions.decisions import Decisions
 from bitnet_jax.train.devices.mesh import (
   batch_part,
   batch_shards,
   make_mesh,
 )
 from bitnet_jax.train.experiment import Experiment
-from bitnet_jax.train.folder import bucket, warm_start, workdir
+from bitnet_jax.train.folder import bucket, data_facts, warm_start, workdir
 from bitnet_jax.train.tasks import base, distillation
 from bitnet_jax.train.tasks.facts import DataFacts
 from bitnet_jax.train.tasks.registry import TASKS, load_data, make_task
@@ -50,8 +52,6 @@ def build(
   settings = parse_settings(config, TASKS)
   rules = settings.axis_rules()
   mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
-  full_graph = TASKS[settings.task.name].full_graph
-  settings.check_batch(1 if full_graph else batch_shards(mesh))
   settings.quant.make_rules()
   # Given devices are those of a topology, without processes.
   part = (0, 1) if devices else batch_part(mesh)
@@ -61,9 +61,20 @@ def build(
   if settings.distill.teacher is not None:
     teacher = distillation.find_teacher(bucket.place(settings.distill.teacher))
   used = (earlier, None if teacher is None else teacher.run)
-  data = load_data(settings, _context(folder, mesh, part, used))
+  context = _context(folder, mesh, part, used)
+  decisions = _decisions(config, context, used)
+  with decisions.loading():
+    decide.of_data(decisions)
+  settings = decisions.settings
+  full_graph = TASKS[settings.task.name].full_graph
+  settings.check_batch(1 if full_graph else batch_shards(mesh))
+  with decisions.loading():
+    data = load_data(settings, context)
   task = make_task(settings, data.facts)
   layers = base.find_layers(settings, task)
+  decide.of_length(decisions, data.facts)
+  config = decisions.resolved()
+  settings = parse_settings(config, TASKS)
   settings.check_evaluation(task.metric_names, data.facts.splits)
   _warn_of_batch(settings, data.facts)
   if earlier is not None:
@@ -110,6 +121,27 @@ def _context(
     process_count=part[1],
     recorded=warm_start.content_of(recorded),
     vocabularies=warm_start.vocabularies(recorded, *used),
+  )
+
+
+def _decisions(
+  config: Mapping[str, Any],
+  context: RunContext,
+  used: Sequence[warm_start.EarlierRun | None],
+) -> Decisions:
+  """Returns the config with what the run in the folder has decided already.
+
+  Args:
+    config: nested dict.
+    context: where the data are loaded.
+    used: the runs whose parameters are used.
+  """
+  specs = [data_facts.read_spec(run.folder) for run in used if run is not None]
+  return Decisions(
+    config,
+    context,
+    recorded=workdir.recorded_config(context.folder),
+    vocabulary=next(filter(None, specs), None),
   )
 
 

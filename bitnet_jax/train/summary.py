@@ -17,6 +17,7 @@ from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe
 from bitnet_jax.train import console
 from bitnet_jax.train.config.settings import Settings
+from bitnet_jax.train.decisions import decisions
 from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.folder.lock import EVENTS, METRICS_FILE
 from bitnet_jax.train.folder.workdir import CONFIG_FILE, RESULT_FILE
@@ -54,6 +55,8 @@ def of_start(experiment: Experiment, folder: str, *, step: int = 0) -> str:
     ("checkpoints", _checkpoints(settings, state)),
     ("memory", _memory(experiment, state)),
   ]
+  if decided := "\n".join(decisions.lines(experiment.config)):
+    rows.append(("decided", decided))
   layers = _layers(experiment.layers, state.params)
   return "\n".join([_pairs(rows[:3]), _lines(layers), _pairs(rows[3:])])
 

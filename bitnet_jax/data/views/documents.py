@@ -87,7 +87,7 @@ def load(
     if is_plain_text(source):
       table = _cut_text(table, column, documents or "whole", marker)
     texts[key] = Documents(texts=_texts(table, column, skip_empty))
-  return splits.make_dataset(texts, cuts, source=source, cut=_cut)
+  return splits.make_dataset(texts, cuts, source=source, cut=cut)
 
 
 def is_plain_text(source: str) -> bool:
@@ -153,7 +153,7 @@ def _texts(table, column, skip_empty):
   return table.texts(column)
 
 
-def _cut(split: Documents, *, fraction: float, seed: int):
+def cut(split: Documents, *, fraction: float, seed: int):
   """Cuts documents, or a single one in two: see `splits.cut`."""
   if len(split) > 1:
     return splits.cut(split, fraction=fraction, seed=seed)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from bitnet_jax import choices
+from bitnet_jax.config import DECIDED, with_stand_ins
 from bitnet_jax.construct import construct
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.train.config import lengths
@@ -90,6 +91,8 @@ class Settings:
 
   Attributes:
     seed: seed of everything random but the splits of the data.
+    budget: a name in ``BUDGETS``: what the decisions about open keys aim at,
+      see ``decisions``; ``None`` if no key is open.
     total_steps: length in updates; else ``None``.
     total_epochs: length in passes through the data; else ``None``.
     log_every: cadence of training metrics, in steps like the next three.
@@ -99,12 +102,15 @@ class Settings:
     steps_per_dispatch: largest number of steps in one program, see
       ``loop.train``. It changes no result, except for rounding with
       ``SparseAdam``.
+    evaluations: their number, from which the cadences follow that are open;
+      with a budget only, else ``None``.
     init_from: folder of a run whose parameters this one starts with, where it
       has them, see ``warm_start``; ``None`` starts from scratch.
     sharding_rules: (logical axis, mesh axis or axes) pairs.
   """
 
   seed: int
+  budget: str | None
   total_steps: int | None
   total_epochs: int | None
   log_every: int
@@ -112,6 +118,7 @@ class Settings:
   checkpoint_every: int
   statistics_every: int | None
   steps_per_dispatch: int
+  evaluations: int | None
   init_from: str | None
   task: TaskOptions
   data: Any
@@ -290,7 +297,8 @@ def parse_settings(
   Raises:
     ValueError: naming key, value and choices of the first mistake.
   """
-  config = lengths.without(config)
+  config = with_stand_ins(lengths.without(config))
+  config.pop(DECIDED, None)
   if "task" not in config:
     raise ValueError("task is missing")
   task = config["task"]

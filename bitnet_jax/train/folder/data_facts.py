@@ -12,7 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bitnet_jax.data.text.saved import load_vocabulary, save_vocabulary
+from bitnet_jax.data.text.saved import (
+  load_vocabulary,
+  save_vocabulary,
+  spec_of,
+)
 from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.train.folder import records, workdir
 from bitnet_jax.train.folder.lock import FACTS_FILE
@@ -78,6 +82,18 @@ def read_tokenizer(folder: pathlib.Path, found: Recorded) -> Tokenizer | None:
       f" vocabulary is {tokenizer.fingerprint}"
     )
   return tokenizer
+
+
+def read_spec(folder: pathlib.Path) -> str | None:
+  """Returns the spec of a run's recorded vocabulary; ``None`` without one.
+
+  Raises:
+    WorkdirError: if the file of the facts is damaged.
+  """
+  found = read(folder)
+  if found is None or found.vocabulary is None:
+    return None
+  return spec_of(found.vocabulary, folder)
 
 
 def claim(

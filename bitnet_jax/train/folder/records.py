@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from bitnet_jax.config import without_later
+from bitnet_jax.config import DECIDED, without_later
 from bitnet_jax.files import PathLike, local_path, parse_json, read_bytes
 
 LARGEST_RECORDS = 2**28  # bytes of a file of them
@@ -27,6 +27,7 @@ FREE_KEYS = (
   "steps_per_dispatch",
   "init_from",  # In the fingerprint, by content.
   "profile",
+  DECIDED,  # Reasons; the values are in their keys.
 )
 # Tasks with ``SparseAdam``. It applies missed updates at the end of a dispatch,
 # so that rounding depends on the cadences that end a dispatch early.

@@ -191,6 +191,17 @@ def recorded_data(folder: pathlib.Path | None) -> str:
   return read_config(folder)[1]
 
 
+def recorded_config(folder: pathlib.Path | None) -> dict[str, Any] | None:
+  """Returns the config of the run in a folder, ``None`` for none.
+
+  Raises:
+    WorkdirError: if it cannot be read.
+  """
+  if folder is None or not (folder / CONFIG_FILE).exists():
+    return None
+  return read_run(folder)[0]
+
+
 def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
   """Returns the content of ``result.json``, if it is there."""
   path = folder / RESULT_FILE

@@ -18,7 +18,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     lambda value: 0 <= value <= 1,
     "lie in [0, 1]",
   ),
-  ("b1 b2", lambda value: 0 <= value < 1, "lie in [0, 1)"),
+  ("b1 b2 warmup_fraction", lambda value: 0 <= value < 1, "lie in [0, 1)"),
   ("eps clip_norm", lambda value: value > 0, "exceed 0"),
   ("accumulate_steps", lambda value: value >= 1, "be >= 1"),
   (
@@ -39,6 +39,8 @@ class OptimOptions:
     learning_rate: the peak of the schedule.
     schedule: a name in ``SCHEDULES``.
     warmup_steps: steps of linear rise to the peak, before any schedule.
+    warmup_fraction: these steps as a fraction of the run, in a config with a
+      budget whose ``warmup_steps`` is open; else ``None``.
     final_fraction: learning rate of the last update, as a fraction of the peak
       ("linear", "cosine", "warmup_stable_decay").
     decay_fraction: fraction of the steps that decay ("warmup_stable_decay").
@@ -61,6 +63,7 @@ class OptimOptions:
   learning_rate: float
   schedule: str
   warmup_steps: int
+  warmup_fraction: float | None = None
   final_fraction: float
   decay_fraction: float
   stage_fraction: float

@@ -1,0 +1,1 @@
+"""Decides the keys that a config leaves to its data."""
