@@ -1,8 +1,8 @@
 """Ternary CNN that classifies your own pictures.
 
 The classes, the splits, the size of the pictures and the length of the run are
-decided from the data, and said at the start. Give one of them to decide it
-yourself: `--config.data.image_size=48`.
+decided from the data, and said at the start. A key that you give is not
+decided: `--config.data.image_size=48`.
 
 python experiments/train.py --config=configs/images.py \
   --config.data.source=file:pictures.npz --workdir=runs/pictures

@@ -1,8 +1,8 @@
 """Ternary decoder that learns to write like your own texts.
 
 The vocabulary, the length of a row, the splits and the length of the run are
-decided from the data, and said at the start. Give one of them to decide it
-yourself: `--config.data.tokenizer=bytes`.
+decided from the data, and said at the start. A key that you give is not
+decided: `--config.data.tokenizer=bytes`.
 
 python experiments/train.py --config=configs/lm.py \
   --config.data.source=file:book.txt --workdir=runs/book

@@ -1,7 +1,7 @@
 """Ternary graph network that classifies the nodes of your own graph.
 
 The classes, the splits and the length of the run are decided from the data, and
-said at the start. Give one of them to decide it yourself:
+said at the start. A key that you give is not decided:
 `--config.data.train_per_class=10`.
 
 python experiments/train.py --config=configs/nodes.py \

@@ -1,8 +1,8 @@
 """Ternary encoder that compares two texts: classes of pairs, or a number.
 
 The two columns, the classes or numbers, the splits, the vocabulary and the
-lengths are decided from the data, and said at the start. Give one of them to
-decide it yourself: `--config.data.columns="('question','passage')"`.
+lengths are decided from the data, and said at the start. A key that you give is
+not decided: `--config.data.columns="('question','passage')"`.
 
 python experiments/train.py --config=configs/pairs.py \
   --config.data.source=file:pairs.tsv --workdir=runs/pairs

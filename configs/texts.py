@@ -1,8 +1,8 @@
 """Ternary encoder that classifies your own texts, or gives them a number.
 
 The columns, the classes or numbers, the splits, the vocabulary and the lengths
-are decided from the data, and said at the start. Give one of them to decide it
-yourself: `--config.data.label=stars`.
+are decided from the data, and said at the start. A key that you give is not
+decided: `--config.data.label=stars`.
 
 python experiments/train.py --config=configs/texts.py \
   --config.data.source=file:reviews.tsv --workdir=runs/reviews

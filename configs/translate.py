@@ -2,7 +2,7 @@
 
 Translations, summaries, answers: the columns that are read and written, the
 splits, the vocabulary and the lengths are decided from the data, and said at
-the start. Give one of them to decide it yourself:
+the start. A key that you give is not decided:
 `--config.data.languages="('article','summary')"`.
 
 python experiments/train.py --config=configs/translate.py \
