@@ -42,6 +42,7 @@ def test_codes_and_scales_of_bitnet_are_exact(tmp_path, bitnet, kind):
     )
 
 
+@pytest.mark.slow
 def test_rows_of_llama_are_paired_as_it_rotates_them(tmp_path, llama):
   model, variables = llama
   write_gguf(str(tmp_path / "m.gguf"), model, variables)

@@ -59,18 +59,13 @@ def edit_tensors(folder, **values):
   safetensors.numpy.save_file(tensors, folder / TENSORS)
 
 
-@pytest.mark.parametrize(
-  "linear_class",
-  [pytest.param("autobitlinear", marks=pytest.mark.slow), "bitlinear"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("linear_class", ["autobitlinear", "bitlinear"])
 @pytest.mark.parametrize(
   "sizes",
   [
     {},
-    pytest.param(
-      {"sub_norm": False, "feed_forward": "geglu", "tie_embeddings": True},
-      marks=pytest.mark.slow,
-    ),
+    {"sub_norm": False, "feed_forward": "geglu", "tie_embeddings": True},
   ],
 )
 def test_what_is_written_reads_as_the_same_codes(tmp_path, linear_class, sizes):

@@ -199,6 +199,7 @@ def test_export_to_llama_cpp(run, tmp_path):
   assert fields["general.architecture"].contents() == "bitnet"
 
 
+@pytest.mark.slow
 def test_export_as_a_program(run, tmp_path):
   export_run(str(run), str(tmp_path / "out"), "stablehlo")
   data = bytearray((tmp_path / "out" / "model.jax").read_bytes())

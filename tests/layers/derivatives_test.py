@@ -76,7 +76,14 @@ def test_hessian_by_one_operand_is_that_of_simulated_quantization(
   assert_close(hessian(product), hessian(simulated))
 
 
-@pytest.mark.parametrize("wrap", (lambda f: f, jax.jit, jax.checkpoint))
+@pytest.mark.parametrize(
+  "wrap",
+  (
+    pytest.param(lambda f: f, marks=pytest.mark.slow, id="eager"),
+    jax.jit,
+    pytest.param(jax.checkpoint, marks=pytest.mark.slow),
+  ),
+)
 def test_gradient_penalty_is_an_error_or_that_of_simulated_quantization(wrap):
   def gradients(product):
     return jax.grad(wrap(penalty(product)), argnums=(0, 1))(*operands())
@@ -94,6 +101,7 @@ def test_hessian_vector_product_is_not_zero():
   assert_close(vjp(jnp.ones_like(w))[0], 2 * q.T @ q @ jnp.ones_like(w))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_hessian_of_a_layer_is_an_error_or_that_of_its_phased_twin(name):
   apply, params, x = layer(name)

@@ -96,7 +96,7 @@ def test_kernel_may_be_split_over_an_explicit_axis(split):
   assert_equal(gradients, expected)
 
 
-@pytest.mark.parametrize("groups", (2, 4))
+@pytest.mark.parametrize("groups", (pytest.param(2, marks=pytest.mark.slow), 4))
 def test_grouped_convolution_has_its_gradient_where_the_batch_is_whole(groups):
   # XLA's partitioner gives another weight gradient to nn.Conv there.
   module = BitConv(8, (3, 3), feature_group_count=groups)

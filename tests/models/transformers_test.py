@@ -209,9 +209,8 @@ def sees(run, tokens):
   return np.asarray(jnp.any(jacobian[:, 0] != 0, axis=-1))
 
 
-@pytest.mark.parametrize(
-  "recipe", [pytest.param("float", marks=pytest.mark.slow), "b158"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["float", "b158"])
 def test_no_token_sees_a_later_one_or_another_document(recipe):
   tokens = ids(0, 1, 7)
   model = make("decoder", recipe)

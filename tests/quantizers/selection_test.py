@@ -157,6 +157,7 @@ def collectives(optimized):
   return optimized(sharded_collectives)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ("absmean", "absmedian", "absmax"))
 def test_sharded_weight_is_quantized_by_scalar_all_reduces(
   collectives, measure

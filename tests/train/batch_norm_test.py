@@ -106,6 +106,7 @@ def test_teacher_is_evaluated_with_its_statistics(earlier, make_config):
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_exports_hold_the_statistics(earlier, tmp_path):
   _, folder, result, variables = earlier
   frozen.freeze_run(folder, tmp_path / "frozen")

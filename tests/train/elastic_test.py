@@ -24,14 +24,10 @@ def on(make_config, mesh):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("before", "after"),
-  [
-    pytest.param(ONE, FSDP, marks=pytest.mark.slow),
-    pytest.param(DATA, BOTH, marks=pytest.mark.slow),
-    pytest.param(FSDP, TENSOR, marks=pytest.mark.slow),
-    (FSDP, ONE),
-  ],
+  [(ONE, FSDP), (DATA, BOTH), (FSDP, TENSOR), (FSDP, ONE)],
   ids=str,
 )
 def test_state_is_restored_exactly_on_another_mesh(

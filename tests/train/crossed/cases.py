@@ -283,7 +283,15 @@ CASES = {
 
 
 # Those that compile for long; what they cross is worth it now and then.
-SLOW = ("cnn tuned", "nodes", "masked", "labels", "translation")
+SLOW = (
+  "cnn tuned",
+  "nodes",
+  "graphs",
+  "documents",
+  "masked",
+  "labels",
+  "translation",
+)
 
 
 def covered(names: Iterable[str]) -> set[tuple[str, str]]:

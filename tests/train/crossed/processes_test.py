@@ -73,11 +73,8 @@ def run_on_two(jobs, folder):
   assert not any(p.returncode for p in processes), "\n\n".join(said)
 
 
-@pytest.mark.parametrize(
-  "chosen",
-  [FEW, pytest.param(MANY, marks=pytest.mark.slow)],
-  ids=["few", "many"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", [FEW, MANY], ids=["few", "many"])
 def test_two_processes_are_one(chosen, tmp_path):
   configs = {
     name: cases.make_config(case, tmp_path) for name, case in chosen.items()

@@ -51,21 +51,16 @@ def make(make_config):
   return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("mesh", "changes"),
   [
     ((1, 8, 1), {}),
-    pytest.param((2, 2, 2), {}, marks=pytest.mark.slow),
-    pytest.param((1, 8, 1), {"model__remat": "full"}, marks=pytest.mark.slow),
-    pytest.param(
-      (1, 4, 1), {"optim__accumulate_steps": 2}, marks=pytest.mark.slow
-    ),
-    pytest.param(
-      (1, 8, 1), {"model__scan_layers": False}, marks=pytest.mark.slow
-    ),
-    pytest.param(
-      (1, 8, 1), {"quant__recipe": "b158_median"}, marks=pytest.mark.slow
-    ),
+    ((2, 2, 2), {}),
+    ((1, 8, 1), {"model__remat": "full"}),
+    ((1, 4, 1), {"optim__accumulate_steps": 2}),
+    ((1, 8, 1), {"model__scan_layers": False}),
+    ((1, 8, 1), {"quant__recipe": "b158_median"}),
   ],
   ids=str,
 )

@@ -139,6 +139,7 @@ def test_facts_that_do_not_fit_are_named(run):
     load_model(folder)
 
 
+@pytest.mark.slow
 def test_best_checkpoint_is_loaded_with_batch_statistics(make_config, tmp_path):
   config = make_config(
     "digits_cnn",

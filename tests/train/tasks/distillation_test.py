@@ -193,6 +193,7 @@ def test_teacher_that_is_not_yet_ternary_is_refused(make_config, tmp_path):
     build(taught(make_config, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_data_of_another_shape_are_named(make_config, tmp_path):
   cnn = make_config("digits_cnn", total_steps=1, eval_every=1)
   runner.run(cnn, tmp_path / "run")

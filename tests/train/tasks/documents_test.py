@@ -132,6 +132,7 @@ def small_task(vocab_size):
   return BagClassification(WideMlp(cfg, "float"), facts, options)
 
 
+@pytest.mark.slow
 def test_cut_vocabulary_gives_what_the_whole_one_gives():
   rng = np.random.default_rng(0)
   whole = np.arange(50)
