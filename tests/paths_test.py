@@ -20,6 +20,7 @@ from bitnet_jax.export import (
 )
 from bitnet_jax.inference import load_frozen, save_frozen, tensors
 from bitnet_jax.programs import frozen, study, writing
+from bitnet_jax.programs.predicting import predictor
 from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
 from bitnet_jax.train.folder import metrics, records, trained, warm_start
@@ -52,6 +53,7 @@ TAKES = {
   runner.load_run: (lambda f, path: f(path), ValueError),
   runner.load_experiment: (lambda f, path: f(path), ValueError),
   trained.open_without_data: (lambda f, path: f(path), ValueError),
+  trained.open_setup: (lambda f, path: f(path), ValueError),
   runner.load_model: (lambda f, path: f(path), ValueError),
   build: (lambda f, path: f({}, path), ValueError),
   frozen.load_frozen_run: (lambda f, path: f(path, "last"), ValueError),
@@ -60,6 +62,9 @@ TAKES = {
     ValueError,
   ),
   frozen.evaluate_frozen: (lambda f, path: f(path), FileNotFoundError),
+  frozen.load_frozen_model: (lambda f, path: f(path), FileNotFoundError),
+  predictor.open_run: (lambda f, path: f(path), ValueError),
+  predictor.open_frozen: (lambda f, path: f(path), FileNotFoundError),
   writing.writer_of_run: (lambda f, path: f(path), ValueError),
   writing.writer_of_frozen: (lambda f, path: f(path), FileNotFoundError),
   records.load: (lambda f, path: f(os.path.join(path, "x")), None),

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from bitnet_jax.data.text.saved import save_vocabulary, spec_of
@@ -22,7 +23,11 @@ from bitnet_jax.train import runner
 from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.devices.mesh import replicate
 from bitnet_jax.train.folder import bucket, data_facts, workdir
-from bitnet_jax.train.folder.outcome import make_measure
+from bitnet_jax.train.folder.outcome import (
+  by_class,
+  detailed_evaluator,
+  make_measure,
+)
 from bitnet_jax.train.folder.trained import load_model, open_setup
 from bitnet_jax.train.model import TrainedModel
 from bitnet_jax.train.state import TrainState
@@ -133,14 +138,19 @@ def _replicated(variables: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
   return jax.tree.map(lambda array: replicate(array, mesh), variables)
 
 
-def evaluate_frozen(folder: PathLike) -> dict[str, Any]:
+def evaluate_frozen(
+  folder: PathLike, confusions: dict[str, np.ndarray] | None = None
+) -> dict[str, Any]:
   """Evaluates a frozen model on all splits of the data of its run.
 
   Args:
     folder: what ``freeze_run`` wrote.
+    confusions: filled with the confusion matrix of each split, see
+      ``detailed_evaluator``.
 
   Returns:
-    Run, step and metrics, also written to ``evaluation.json``.
+    Run, step, metrics and figures for each class, also written to
+    ``evaluation.json``.
 
   Raises:
     FileNotFoundError: if there is no frozen model, or no data.
@@ -155,9 +165,13 @@ def evaluate_frozen(folder: PathLike) -> dict[str, Any]:
     params = variables.pop("params")
     step = jnp.int32(found.record["step"])
     state = TrainState(step, params, (), variables)
-    measure = make_measure(experiment, experiment.data.facts.splits)
+    confusions = {} if confusions is None else confusions
+    evaluator = detailed_evaluator(experiment, confusions)
+    splits = experiment.data.facts.splits
+    measure = make_measure(experiment, splits, evaluator)
     metrics = measure(state)
   named = {key: found.record[key] for key in ("run_id", "step")}
   evaluation = {**named, "metrics": metrics}
+  evaluation |= by_class(experiment, confusions)
   workdir.write_evaluation(folder, evaluation)
   return evaluation

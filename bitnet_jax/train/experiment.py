@@ -258,12 +258,17 @@ class Experiment(ModelSetup):
     return self.key(TRAIN)
 
   def evaluator(
-    self, between: Callable[[], None] | None = None
+    self,
+    between: Callable[[], None] | None = None,
+    keep: Callable[[str, dict[str, Any]], None] | None = None,
   ) -> Callable[[str, TrainState], dict[str, float]]:
     """Returns a function from a split's name and a state to its metrics.
 
-    A state is evaluated with the strength of its next update. For ``between``
-    see ``evaluate``.
+    A state is evaluated with the strength of its next update.
+
+    Args:
+      between: see ``evaluate``.
+      keep: called with a split and its sums.
     """
     key = self.evaluation_key()
     phase_in = self.settings.quant.phase_in
@@ -284,6 +289,8 @@ class Experiment(ModelSetup):
         full_graph=self.full_graph,
         between=between,
       )
+      if keep is not None:
+        keep(split, sums)
       return self.task.finish(split, sums)
 
     return run

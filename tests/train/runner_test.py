@@ -300,7 +300,15 @@ def test_early_stopping_ends_the_run_for_good(run):
 
 def test_evaluation_of_a_checkpoint_equals_the_result(run):
   result, folder = run()
-  evaluation = runner.evaluate_run(folder)
+  confusions = {}
+  evaluation = runner.evaluate_run(folder, confusions=confusions)
+  for split, classes in evaluation["classes"].items():
+    confusion, metrics = confusions[split], evaluation["metrics"]
+    accuracy = np.trace(confusion) / confusion.sum()
+    assert accuracy == pytest.approx(metrics[f"{split}/accuracy"])
+    assert [*classes] == [*"0123456789"]
+    support = [figures["support"] for figures in classes.values()]
+    assert support == confusion.sum(axis=1).tolist()
   assert evaluation == json.loads((folder / "evaluation.json").read_text())
   assert evaluation["run_id"] == result["run_id"]
   assert result["metrics"].items() <= evaluation["metrics"].items()

@@ -84,14 +84,9 @@ class Family(abc.ABC):
       compute: the model.
     """
 
-  def class_names(self) -> tuple[str, ...]:
-    """Returns names of the classes; their numbers where they have none."""
-    facts = self.found.task.facts
-    return facts.class_names or (*map(str, range(facts.num_classes or 0)),)
-
   def classes(self, logits: np.ndarray, count: int) -> list[Answer]:
     """Returns the answers for the first rows of logits [rows, classes]."""
-    names = self.class_names()
+    names = self.found.task.facts.names_of_classes()
     return [Classes.of_logits(names, row) for row in logits[:count]]
 
 

@@ -1,8 +1,11 @@
 """Metrics and record of a finished run: its last and its best checkpoint."""
 
+import dataclasses
 import pathlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
+
+import numpy as np
 
 from bitnet_jax.train.devices import multihost
 from bitnet_jax.train.experiment import Experiment
@@ -12,6 +15,7 @@ from bitnet_jax.train.folder.metrics import read_metrics
 from bitnet_jax.train.folder.starts import Origin
 from bitnet_jax.train.optimizer.switch import measure_switch
 from bitnet_jax.train.state import TrainState, count_params
+from bitnet_jax.train.tasks import scores
 
 Evaluate = Callable[[str, TrainState], dict[str, float]]
 Measure = Callable[[TrainState], dict[str, float]]
@@ -40,6 +44,41 @@ def make_measure(
     }
 
   return measure
+
+
+def detailed_evaluator(
+  experiment: Experiment, confusions: dict[str, np.ndarray]
+) -> Evaluate:
+  """Returns the evaluator of an experiment, which also counts confusions.
+
+  Args:
+    experiment: experiment of the run.
+    confusions: filled with the confusion matrix [truth, prediction] of each
+      split, when it is evaluated for the first time. Tasks without classes, or
+      with very many, have none.
+  """
+  task = dataclasses.replace(experiment.task, detailed=True)
+
+  def keep(split: str, sums: dict[str, Any]) -> None:
+    if "confusion" in sums:
+      confusions.setdefault(split, sums["confusion"])
+
+  return dataclasses.replace(experiment, task=task).evaluator(keep=keep)
+
+
+def by_class(
+  experiment: Experiment, confusions: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+  """Returns the entry "classes" of an evaluation; none without classes."""
+  if not confusions:
+    return {}
+  names = experiment.task.facts.names_of_classes()
+  return {
+    "classes": {
+      split: scores.by_class(confusion, names)
+      for split, confusion in confusions.items()
+    }
+  }
 
 
 def best_of(

@@ -1,7 +1,8 @@
 """Opens trained runs: their model only, or with their data."""
 
-import pathlib
 from typing import Any
+
+import numpy as np
 
 from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.files import PathLike
@@ -12,7 +13,12 @@ from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.folder import bucket, data_facts, workdir
 from bitnet_jax.train.folder.checkpoint import Checkpoints
-from bitnet_jax.train.folder.outcome import best_of, make_measure
+from bitnet_jax.train.folder.outcome import (
+  best_of,
+  by_class,
+  detailed_evaluator,
+  make_measure,
+)
 from bitnet_jax.train.folder.warm_start import data_of
 from bitnet_jax.train.model import ModelSetup, TrainedModel
 from bitnet_jax.train.state import TrainState
@@ -61,7 +67,7 @@ def load_model(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
   )
 
 
-def open_setup(folder: pathlib.Path) -> tuple[ModelSetup, Tokenizer | None]:
+def open_setup(folder: PathLike) -> tuple[ModelSetup, Tokenizer | None]:
   """Returns the model of a run, and its vocabulary, if any.
 
   A run that has not recorded what its data decided needs its data.
@@ -70,6 +76,7 @@ def open_setup(folder: pathlib.Path) -> tuple[ModelSetup, Tokenizer | None]:
     FileNotFoundError: if it needs its data, and they are not there.
     ValueError: if there is no run, or if a file is damaged, naming it.
   """
+  folder = bucket.place(folder)
   opened = open_without_data(folder)
   if opened is not None:
     return opened
@@ -135,16 +142,22 @@ def open_without_data(
   return setup, data_facts.read_tokenizer(folder, recorded)
 
 
-def evaluate_run(folder: PathLike, checkpoint: str = "last") -> dict[str, Any]:
+def evaluate_run(
+  folder: PathLike,
+  checkpoint: str = "last",
+  confusions: dict[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
   """Evaluates a checkpoint of a run on all its splits.
 
   Args:
     folder: the workdir.
     checkpoint: "last", "best", or a step.
+    confusions: filled with the confusion matrix of each split, see
+      ``detailed_evaluator``.
 
   Returns:
-    Run, step and metrics, and those of the best checkpoint, see ``best_of``;
-    also written to ``evaluation.json``.
+    Run, step and metrics, those of the best checkpoint, see ``best_of``, and
+    figures for each class; also written to ``evaluation.json``.
 
   Raises:
     ValueError: if there is no run or no such checkpoint, or if it is damaged.
@@ -153,13 +166,19 @@ def evaluate_run(folder: PathLike, checkpoint: str = "last") -> dict[str, Any]:
   keep_compiled()
   experiment, state = load_run(folder, checkpoint)
   checkpoints = experiment.checkpoints(folder)
-  measure = make_measure(experiment, experiment.data.facts.splits)
+  confusions = {} if confusions is None else confusions
+  measure = make_measure(
+    experiment,
+    experiment.data.facts.splits,
+    detailed_evaluator(experiment, confusions),
+  )
   with experiment.activate():
     found = {"step": int(state.step), "metrics": measure(state)}
     del state
     best = best_of(experiment, checkpoints, measure, found)
   run_id = workdir.read_run_id(folder)
   evaluation = {"run_id": run_id, **found, "best": best}
+  evaluation |= by_class(experiment, confusions)
   workdir.write_evaluation(folder, evaluation)
   return evaluation
 

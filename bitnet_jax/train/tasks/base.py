@@ -62,11 +62,14 @@ class Supervised:
     model: the module whose parameters are trained.
     facts: what the data decided.
     options: the group ``task`` of the config.
+    detailed: whether evaluation sums up all that it can, such as a confusion
+      matrix, which takes more time.
   """
 
   model: nn.Module
   facts: DataFacts
   options: Any
+  detailed: bool = False
 
   def inputs(self, batch: Mapping[str, Any]) -> Inputs:
     """Returns the arguments of the model for a batch."""

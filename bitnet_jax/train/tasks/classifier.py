@@ -9,6 +9,9 @@ import numpy as np
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.losses import cross_entropy
 
+# Classes of which each pair is counted: 16 MB in float32.
+MOST_COUNTED = 2048
+
 
 class Classifier(base.Supervised):
   """Softmax classification; metrics "loss" and "accuracy".
@@ -32,7 +35,8 @@ class Classifier(base.Supervised):
     """See ``Supervised``.
 
     In evaluation "confusion" [truth, prediction] is summed too, where there are
-    scores of it.
+    scores of it, or if the task is ``detailed`` and has at most
+    ``MOST_COUNTED`` classes.
     """
     labels, mask = batch["labels"], base.target_mask(batch)
     smoothing = 0.0 if deterministic else self.options.label_smoothing
@@ -42,8 +46,9 @@ class Classifier(base.Supervised):
       "loss": jnp.sum(losses * mask),
       "accuracy": jnp.sum((predicted == labels) * mask),
     }
-    if deterministic and self.scores:
-      n = self.facts.num_classes
+    n = self.facts.num_classes or 0
+    counts = self.scores or (self.detailed and n <= MOST_COUNTED)
+    if deterministic and counts:
       confusion = jnp.zeros((n, n), jnp.float32)
       totals["confusion"] = confusion.at[labels, predicted].add(mask)
     return totals

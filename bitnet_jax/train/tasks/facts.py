@@ -106,6 +106,10 @@ class DataFacts:
     """Number of training examples."""
     return self.splits["train"].examples
 
+  def names_of_classes(self) -> tuple[str, ...]:
+    """Returns a name for each class: its number where there is no other."""
+    return self.class_names or (*map(str, range(self.num_classes or 0)),)
+
   def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns a batch of one example, as shapes."""
     return {

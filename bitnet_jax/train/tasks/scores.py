@@ -51,6 +51,41 @@ def matthews(confusion: np.ndarray) -> float:
   return _of_counts(_sklearn_metrics().matthews_corrcoef, confusion)
 
 
+def by_class(
+  confusion: np.ndarray, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+  """Returns precision, recall, F1 and support of each class by its name.
+
+  They are 0 where they are not defined: the precision of a class that was never
+  predicted, and the recall of one that never occurs. The support is the number
+  of examples.
+
+  Args:
+    confusion: see ``matthews``.
+    names: of the classes, in their order.
+  """
+  metrics = _sklearn_metrics()
+  confusion = _checked_confusion(confusion)
+  pairs = np.argwhere(confusion)
+  figures = metrics.precision_recall_fscore_support(
+    *pairs.T,
+    sample_weight=confusion[*pairs.T],
+    labels=range(len(names)),
+    zero_division=0,
+  )
+  return {
+    name: {
+      "precision": float(precision),
+      "recall": float(recall),
+      "f1": float(f1_score),
+      "support": round(float(support)),
+    }
+    for name, precision, recall, f1_score, support in zip(
+      names, *figures, strict=True
+    )
+  }
+
+
 def _sklearn_metrics() -> Any:
   extras.need("F1 and Matthews correlation", "sklearn", extra="train")
   from sklearn import metrics

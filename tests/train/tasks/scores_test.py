@@ -55,6 +55,27 @@ def test_confusion_scores_equal_those_of_sklearn(num_classes, n):
     assert ours(matrix) == pytest.approx(theirs(truth, predicted), abs=1e-12)
 
 
+def test_figures_of_classes_equal_those_of_sklearn():
+  truth, predicted = draw(3, 40)
+  # The class "d" is neither there nor predicted.
+  found = scores.by_class(confusion(truth, predicted, 4), "abcd")
+  report = sklearn.metrics.classification_report(
+    truth,
+    predicted,
+    labels=range(4),
+    target_names=[*"abcd"],
+    output_dict=True,
+    zero_division=0,
+  )
+  assert [*found] == [*"abcd"]
+  for name, figures in found.items():
+    theirs = report[name]
+    theirs["f1"] = theirs.pop("f1-score")
+    theirs["support"] = int(theirs["support"])
+    assert figures == theirs
+  assert {*found["d"].values()} == {0}
+
+
 def test_classes_that_do_not_occur_do_not_count():
   truth, predicted = draw(3, 50)
   small = confusion(truth, predicted, 3)
