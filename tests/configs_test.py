@@ -18,7 +18,7 @@ from bitnet_jax.config import without_later
 from bitnet_jax.models import registry
 from bitnet_jax.quantizers.recipe import RECIPES
 from bitnet_jax.train.build import build
-from bitnet_jax.train.config import flags
+from bitnet_jax.train.config import flags, loading
 from bitnet_jax.train.config.settings import parse_settings
 from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.state import count_params
@@ -74,6 +74,7 @@ TEXTS = {
 }
 # Data for configs that ask theirs.
 ASKED = {
+  "features": {"data.source": "embedded:digits"},
   "graphs": {"data.source": "embedded:graphs"},
   "images": {"data.source": "embedded:digits"},
   "translate": {"data.languages": ("en", "de")},
@@ -163,7 +164,7 @@ def test_types_are_those_of_the_first_config(name):
   types, expected = (
     {
       key: type_
-      for key, _, type_ in values_of(flags._load(str(FOLDER / f"{n}.py")))
+      for key, _, type_ in values_of(loading.load(str(FOLDER / f"{n}.py")))
       if not key.startswith("model.")
     }
     for n in (name, next(n for n in NAMES if task_of(n) == task_of(name)))

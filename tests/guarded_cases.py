@@ -183,6 +183,7 @@ CASES = {
 
 # Configs that ask their data, with data to ask.
 ASKED = {
+  "features:S": _data(source=f"{ARRAYS}/features.npz"),
   "graphs:S": _data(source=f"{ARRAYS}/graphs"),
   "images:S": _data(source=f"{ARRAYS}/packed.npz"),
   "lm:S": _data(source=f"{TEXTS}/plain.txt"),

@@ -104,6 +104,12 @@ def load(
   )
 
 
+def is_table(source: str) -> bool:
+  """Whether a source is a table with a column for each feature."""
+  read, _ = registry.find("arrays", source)
+  return "columns" in _OPTIONS.get(read, ())
+
+
 def _options_of(read, source, options):
   """Returns the options of a reader; a ValueError names one it lacks."""
   taken = _OPTIONS.get(read, ())

@@ -1,7 +1,7 @@
 """Decides from pictures and other arrays."""
 
 from bitnet_jax.data.views import arrays
-from bitnet_jax.train.decisions import examples, sources
+from bitnet_jax.train.decisions import columns, examples, sources
 from bitnet_jax.train.decisions.decisions import Decisions
 
 _SHOWN = 8  # names of classes
@@ -10,12 +10,19 @@ _SHOWN = 8  # names of classes
 def ask(decisions: Decisions) -> None:
   """Decides what the task "classification" leaves open."""
   source = sources.check(decisions, "arrays")
+  if arrays.is_table(source):
+    columns.decide_features(decisions, sources.read(decisions, "labeled texts"))
+  decisions.decide("data.label", "label")
+  decisions.decide("data.columns", ())
   data = decisions.settings.data
   found = arrays.load(
     source,
     sources.uncut(decisions),
     num_classes=data.num_classes,
     image_size=data.image_size,
+    image_fit=data.image_fit,
+    label=data.label,
+    columns=data.columns,
   )
   train = found.splits["train"]
   examples.check_classes(decisions, train.labels, found.class_names)

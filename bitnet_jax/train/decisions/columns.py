@@ -95,6 +95,26 @@ def decide_labeled(decisions: Decisions, source: Source) -> None:
   decisions.decide("data.columns", columns, _among(names))
 
 
+def decide_features(decisions: Decisions, source: Source) -> None:
+  """Decides the columns of the class and of the numbers in a table of these.
+
+  Raises:
+    ValueError: if several could be the class; lists them, and the flag to set.
+  """
+  names = names_of(source)
+  kinds = _kinds(source, names)
+  given = decisions.given("data.columns") or ()
+  others = [name for name in names if name not in given]
+  label = decisions.given("data.label")
+  if label is None:
+    label = _choose_label(decisions, others, kinds)
+    decisions.decide("data.label", label, _among(names))
+  left = [name for name in names if name != label]
+  numbers = [n for n in left if kinds[n] == "number" and not _is_key(n)]
+  if numbers and numbers != left:
+    decisions.decide("data.columns", tuple(numbers), "columns of numbers")
+
+
 def decide_text(decisions: Decisions, source: Source) -> None:
   """Decides the column of documents without labels."""
   if source.texts or not decisions.is_open("data.column"):

@@ -61,7 +61,7 @@ class Decisions:
     reasons = recorded.get(DECIDED, {})
     for key in filter(self.is_open, open_keys(self.config)):
       value = _get(recorded, key)
-      self.decide(key, value, reasons.get(key, "as in the run"))
+      self.decide(key, value, reasons.get(key, ""))
       if value is not None and key.startswith("data."):
         self._taken_over.append(key)
 
@@ -101,13 +101,13 @@ class Decisions:
       return all(self.config[name] is None for name in _LENGTH)
     return _get(self.config, key) is None
 
-  def decide(self, key: str, value: Any, reason: str) -> Any:
+  def decide(self, key: str, value: Any, reason: str = "") -> Any:
     """Sets an open key; one that is given keeps its value.
 
     Args:
       key: dotted key.
       value: its value; ``None`` leaves it open.
-      reason: why, in a few words.
+      reason: why, in a few words; "" for what need not be said.
 
     Returns:
       The value that the key has.
@@ -115,7 +115,8 @@ class Decisions:
     if self.is_open(key) and value is not None:
       group, _, name = key.rpartition(".")
       (self.config[group] if group else self.config)[name] = value
-      self.reasons[key] = reason
+      if reason:
+        self.reasons[key] = reason
     return _get(self.config, key)
 
   def resolved(self) -> dict[str, Any]:

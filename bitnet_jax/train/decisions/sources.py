@@ -9,7 +9,7 @@ from bitnet_jax.train.decisions.decisions import Decisions
 
 # By what they train on, a key of ``registry.SOURCES``: the configs that ask.
 CONFIGS = {
-  "arrays": ("images",),
+  "arrays": ("images", "features"),
   "labeled texts": ("texts", "pairs"),
   "documents": ("lm",),
   "pairs of texts": ("translate",),
