@@ -231,7 +231,7 @@ def _classes_of(
     what = f" files such as {those[0].name}, but" if those else ""
     raise ValueError(
       f"{where}: {root} has{what} no folders of classes; put the files of each"
-      " class into a folder of its name, such as cats/1.png"
+      f" class into a folder of its name, such as cats/1{endings[0]}"
     )
   left_out += loose
   return found
@@ -266,7 +266,8 @@ def _check_number(classes, root, where) -> None:
   (only,) = _folders(root)
   hint = ""
   if len(_folders(only)) > 1:
-    hint = f"; if its folders are the classes, the source is folder:{only}"
+    hint = "; if its folders are the classes, the source is"
+    hint += f" {where.partition(':')[0]}:{only}"
   raise ValueError(
     f"{where} has one class, {classes[0]!r}, but a classifier needs two or"
     f" more{hint}"

@@ -43,11 +43,9 @@ def read_features(pattern: str, cuts: splits.Cuts, **options: Any) -> Source:
 
 def _read(file: pathlib.Path) -> Table:
   """Opens the table of one file."""
-  return _table(file, _Columns(file))
-
-
-def _table(file, columns):
-  return Table(columns=columns, name=str(file), unit="row")
+  columns = _Columns(file)
+  rows = range(1, columns.rows + 1)
+  return Table(columns=columns, name=str(file), unit="row", places=rows)
 
 
 class _Columns(Mapping[str, list[Any]]):
@@ -55,7 +53,7 @@ class _Columns(Mapping[str, list[Any]]):
 
   def __init__(self, file: pathlib.Path):
     self.file = file
-    self.types = _types(file)
+    self.types, self.rows = _types(file)
 
   def __len__(self) -> int:
     return len(self.types)
@@ -78,7 +76,7 @@ class _Columns(Mapping[str, list[Any]]):
 
 def _read_features(file: pathlib.Path, label: str, names: list[str]) -> Table:
   """Reads the features of one file; see `features.read`."""
-  types = _types(file)
+  types, _ = _types(file)
   features.choose(str(file), list(types), label, names)
   _check_type(file, label, types[label])
   for name in names:
@@ -94,11 +92,12 @@ def _read_features(file: pathlib.Path, label: str, names: list[str]) -> Table:
         part[:, i] = column.to_numpy(zero_copy_only=False)
     parts.append(part)
     labels += _values(file, label, batch.column(label), first=first)
-  return _table(file, {"inputs": np.concatenate(parts), "labels": labels})
+  columns = {"inputs": np.concatenate(parts), "labels": labels}
+  return Table(columns=columns, name=str(file), unit="row")
 
 
-def _types(file: pathlib.Path) -> dict[str, Any]:
-  """Returns the types of the columns by name, after checks of the sizes."""
+def _types(file: pathlib.Path) -> tuple[dict[str, Any], int]:
+  """Returns the types of the columns by name, and the number of rows."""
   with needed_by(f"file:{file}", "pyarrow", extra="hf"):
     import pyarrow.parquet
   try:
@@ -114,7 +113,8 @@ def _types(file: pathlib.Path) -> dict[str, Any]:
     raise ValueError(f"{file} {reason} rows")
   check_names(str(file), schema.names)
   types = zip(schema.names, schema.types, strict=True)
-  return {name: kind for name, kind in types if not _INDEX.fullmatch(name)}
+  types = {name: kind for name, kind in types if not _INDEX.fullmatch(name)}
+  return types, rows
 
 
 def _batches(file: pathlib.Path, names: Sequence[str]) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 To add a source, add a module with a reader and a line here.
 """
 
+import pathlib
 import re
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ from bitnet_jax.data.sources import (
   planetoid,
   random_graphs,
   textfiles,
+  textfolders,
   textgcn,
   tfds,
   tsv,
@@ -51,6 +53,9 @@ SOURCES: dict[str, dict[str, Reader]] = {
     "file:PATH.csv[.gz|.xz]": csvfiles.read,
     "file:PATH.jsonl[.gz|.xz]": jsonl.read,
     "file:PATH.parquet": parquetfiles.read,
+    "file:PATH.md[.gz|.xz]": textfiles.read_whole,
+    "file:FOLDER": textfolders.read_documents,
+    "file:FOLDER/*": textfolders.read_glob,
     "tfds:NAME": tfds.read,
     "hf:NAME": hf.read_documents,
   },
@@ -60,6 +65,7 @@ SOURCES: dict[str, dict[str, Reader]] = {
     "file:PATH.csv[.gz|.xz]": csvfiles.read,
     "file:PATH.jsonl[.gz|.xz]": jsonl.read,
     "file:PATH.parquet": parquetfiles.read,
+    "file:FOLDER": textfolders.read_labeled,
     "textgcn:FOLDER/NAME.raw": textgcn.read,
     "textgcn:FOLDER/NAME.clean": textgcn.read,
     "tfds:NAME": tfds.read,
@@ -102,12 +108,24 @@ def find(content: str, source: str) -> tuple[Reader, str]:
   """
   known = SOURCES[content]
   for name, reader in known.items():
+    rest = source.partition(":")[2]
+    if name == "file:FOLDER" and not _is_folder(rest):
+      continue
     if re.fullmatch(_pattern(name), source, re.DOTALL):
-      return reader, source.partition(":")[2]
+      return reader, rest
   *others, last = known
+  spelled = [name for name in known if name.islower()]
   raise ValueError(
     f"unknown source of {content} {source!r}; choose among"
-    f" {', '.join(others)} and {last}{choices.nearest(source, known)}"
+    f" {', '.join(others)} and {last}{choices.nearest(source, spelled)}"
+  )
+
+
+def _is_folder(path):
+  """Whether a path is a folder, or could be: a name without an ending."""
+  path = pathlib.Path(path)
+  return path.expanduser().is_dir() or not (
+    path.suffix or re.search(r"[*?\[]", str(path))
   )
 
 
@@ -116,6 +134,7 @@ def _pattern(name):
   pattern = re.escape(name).replace(r"\.\.\.", ".*")
   for sign, meaning in ((r"\[", "("), (r"\|", "|"), (r"\]", ")?")):
     pattern = pattern.replace(sign, meaning)
+  pattern = pattern.replace(r"FOLDER/\*", r".*[*?\[].*")
   pattern = re.sub("[A-Z]+", ".+", pattern)
   # NumPy's files may be spelled in capitals, as some systems do.
   return pattern.replace("npz", "(?i:npz)")

@@ -1,7 +1,9 @@
 """Tables: the examples of each split of a source, and where each one stands."""
 
+import bisect
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ class _Rows:
 
   Attributes:
     name: name of the file or set.
-    unit: what a row is there.
+    unit: what a row is there; "" if `places` say where it is.
     first: number of the first row there.
     places: number or name of each row there; `None` to count from `first`.
   """
@@ -34,7 +36,8 @@ class _Rows:
 
   def place(self, row: int) -> str:
     """Returns where a row stands, for messages."""
-    return f"{self.name}, {self.unit} {self.number(row)}"
+    number = self.number(row)
+    return f"{self.name}, {self.unit} {number}" if self.unit else f"{number}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,8 @@ class Table(_Rows):
   columns: Mapping[str, Any]
 
   def __len__(self) -> int:
+    if self.places:
+      return len(self.places)
     return len(next(iter(self.columns.values()), ()))
 
   def take(self, rows: Sequence[int]) -> "Table":
@@ -75,8 +80,12 @@ class Table(_Rows):
     columns = {name: self.columns[name] for name in names}
     return dataclasses.replace(self, columns=columns)
 
-  def texts(self, column: str) -> Sequence[str]:
+  def texts(self, column: str, *, hint: str = "") -> Sequence[str]:
     """Returns a column of texts, which stays on disk if it is there.
+
+    Args:
+      column: its name.
+      hint: what to do about an empty text, for the error.
 
     Raises:
       ValueError: something is no text, or only whitespace; names its place.
@@ -88,7 +97,9 @@ class Table(_Rows):
           f"{self.place(row)}: {column} must be a text, it is {value!r}"
         )
       if not value or value.isspace():
-        raise ValueError(f"{self.place(row)}: {column} is empty")
+        raise ValueError(
+          f"{self.place(row)}: {column} is empty{hint and f'; {hint}'}"
+        )
     return values if isinstance(values, OnDisk) else list(values)
 
   def numbers(self, column: str) -> np.ndarray:
@@ -142,6 +153,69 @@ class Records(_Rows):
           raise ValueError(f"{self.place(row)}: {name} {error}") from error
     rows = {f.name: getattr(self, f.name) for f in dataclasses.fields(_Rows)}
     return Table(columns=columns, **rows)
+
+
+def join(parts: Sequence[Table | Records], name: str) -> Table | Records:
+  """Returns the rows of several tables, in files of one kind, as one table.
+
+  Raises:
+    ValueError: their columns differ; names both.
+  """
+  if len(parts) == 1:
+    return parts[0]
+  places = _Places(parts)
+  loaded = [part for part in parts if isinstance(part, Table)]
+  if not loaded:
+    records = [r for part in parts for r in part.records]  # type: ignore
+    return Records(records=records, name=name, unit="", places=places)
+  first = loaded[0]
+  for part in loaded:
+    if {*part.columns} != {*first.columns}:
+      raise ValueError(
+        f"{part.name} has the columns {listed(list(part.columns))}, but"
+        f" {first.name} has {listed(list(first.columns))}; the files of one"
+        " table must have the same"
+      )
+  columns = _Joined([part.columns for part in loaded])
+  return Table(columns=columns, name=name, unit="", places=places)
+
+
+class _Joined(Mapping[str, Any]):
+  """The columns of several tables, joined when they are asked for."""
+
+  def __init__(self, parts: Sequence[Mapping[str, Any]]):
+    self._parts = parts
+
+  def __len__(self) -> int:
+    return len(self._parts[0])
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._parts[0])
+
+  def __contains__(self, name: object) -> bool:
+    return name in self._parts[0]
+
+  def __getitem__(self, name: str) -> Any:
+    columns = [part[name] for part in self._parts]
+    if isinstance(columns[0], np.ndarray):
+      return np.concatenate(columns)
+    return [value for column in columns for value in column]
+
+
+class _Places(Sequence[str]):
+  """Where the rows of several tables are."""
+
+  def __init__(self, parts: Sequence[Table | Records]):
+    self._parts = parts
+    self._ends = list(itertools.accumulate(map(len, parts)))
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def __getitem__(self, row: Any) -> Any:
+    part = bisect.bisect_right(self._ends, row)
+    begin = self._ends[part - 1] if part else 0
+    return self._parts[part].place(row - begin)
 
 
 def _value(value):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bitnet_jax import choices, files
 from bitnet_jax.data import splits
+from bitnet_jax.data.sources import paths, tables
 from bitnet_jax.data.sources.tables import Records, Source, Table
 
 LARGEST_TEXT = 2**34  # bytes, unpacked
@@ -44,22 +45,28 @@ def find(path: str) -> pathlib.Path:
   """Returns the absolute path of a file; a leading `~` is the home folder.
 
   Raises:
-    FileNotFoundError: the file does not exist.
+    FileNotFoundError: the file does not exist; names the nearest.
+    ValueError: it is a folder.
   """
   file = pathlib.Path(path).expanduser().absolute()
   if not file.is_file():
-    raise FileNotFoundError(f"there is no file {file}")
+    raise paths.missing(path)
   return file
 
 
-def find_splits(pattern: str, names: Mapping[str, str]) -> dict[str, str]:
-  """Returns the path of the file of each split that exists.
+def find_splits(
+  pattern: str,
+  names: Mapping[str, str],
+  is_there: Callable[[str], bool] = paths.is_there,
+) -> dict[str, str]:
+  """Returns the path of each split that exists: of a file, or a glob.
 
   Args:
     pattern: a path with `{split}` in place of the name of a split, or the path
       of the only file, which is "train".
     names: the name of "train", "valid" or "test", where it is none of the
       usual: train; valid, val, validation or dev; test.
+    is_there: whether a path exists.
 
   Raises:
     FileNotFoundError: "train" or a split in `names` has no file.
@@ -72,19 +79,20 @@ def find_splits(pattern: str, names: Mapping[str, str]) -> dict[str, str]:
       raise ValueError(
         f"split_names={dict(names)} needs {{split}} in the path, not {pattern}"
       )
-    find(pattern)
+    if not is_there(pattern):
+      raise paths.missing(pattern)
     return {"train": pattern}
   found = {}
   for key, usual in _USUAL.items():
     tried = [names[key]] if key in names else usual
-    paths = [pattern.replace("{split}", name) for name in tried]
-    there = [p for p in paths if pathlib.Path(p).expanduser().is_file()]
+    possible = [pattern.replace("{split}", name) for name in tried]
+    there = [path for path in possible if is_there(path)]
     if len(there) > 1:
       raise ValueError(
         f"{key} can be {' or '.join(there)}: say which in split_names"
       )
     if not there and (key in names or key == "train"):
-      raise FileNotFoundError(f"there is no file {' or '.join(paths)}")
+      raise paths.missing(possible[0])
     if there:
       found[key] = there[0]
   return found
@@ -95,19 +103,38 @@ def read_splits(
   cuts: splits.Cuts,
   read: Callable[[pathlib.Path], Table | Records],
 ) -> Source:
-  """Reads the file of each split, see `find_splits`."""
-  paths = find_splits(pattern, dict(cuts.split_names))
-  found = {key: read(find(path)) for key, path in paths.items()}
-  return Source(splits=found)
+  """Reads the files of each split, see `find_splits`.
+
+  Several files that a glob matches are one table, in the order of their names.
+  """
+  there = find_splits(pattern, dict(cuts.split_names))
+  return Source(
+    splits={
+      key: tables.join([read(file) for file in paths.find_files(path)], path)
+      for key, path in there.items()
+    }
+  )
 
 
-def read_whole(pattern: str, cuts: splits.Cuts) -> Source:
-  """Reads each file into a table of one row, with the column "text"."""
+def whole(content: str, name: str) -> Table:
+  """Returns a table of one row, a whole text."""
+  return Table(columns={"text": [content]}, name=name)
 
-  def whole(file):
-    return Table(columns={"text": [read(file)]}, name=str(file))
 
-  return read_splits(pattern, cuts, whole)
+def read_whole(
+  pattern: str,
+  cuts: splits.Cuts,
+  cut: Callable[[str, str], Table] = whole,
+) -> Source:
+  """Reads files of texts, see `find_splits`.
+
+  Args:
+    pattern: of the files.
+    cuts: for names of splits.
+    cut: makes a table with the column "text" of the text of a file and its
+      name; by default a table of one row.
+  """
+  return read_splits(pattern, cuts, lambda file: cut(read(file), str(file)))
 
 
 def read_languages(
@@ -125,13 +152,13 @@ def read_languages(
     ValueError: two files have different numbers of lines.
   """
   names = dict(cuts.split_names)
-  paths = {
+  of = {
     language: find_splits(pattern.replace("{lang}", language), names)
     for language in languages
   }
   found = {}
   for key in splits.NAMES:
-    there = [paths[code][key] for code in languages if key in paths[code]]
+    there = [of[code][key] for code in languages if key in of[code]]
     if not there:
       continue
     if len(there) < len(languages):
@@ -139,7 +166,7 @@ def read_languages(
         f"{key} has only {', '.join(there)}, a file of one of the languages"
         f" {', '.join(languages)}"
       )
-    columns = {code: lines(find(paths[code][key])) for code in languages}
+    columns = {code: lines(find(of[code][key])) for code in languages}
     first = len(columns[languages[0]])
     for path, column in zip(there, columns.values(), strict=True):
       if len(column) != first:

@@ -3,15 +3,22 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 from absl import logging
 
 from bitnet_jax import choices
 from bitnet_jax.data import splits
-from bitnet_jax.data.sources import registry, textfiles
+from bitnet_jax.data.sources import registry, textfiles, textfolders
 from bitnet_jax.data.sources.tables import Table
 from bitnet_jax.data.splits import Dataset
 
+# Readers of plain text, which is cut into documents.
+_TEXTS = (
+  textfiles.read_whole,
+  textfolders.read_documents,
+  textfolders.read_glob,
+)
 DOCUMENTS = ("lines", "paragraphs", "marked", "whole")
 
 
@@ -79,27 +86,34 @@ def load(
       )
   if documents == "marked" and not marker:
     raise ValueError("marker must not be empty")
-  found = read(rest, cuts)
+  options: dict[str, Any] = {}
+  if is_plain_text(source):
+    column = "text"
+    options["cut"] = functools.partial(
+      _cut_text, documents=documents or "whole", marker=marker
+    )
+  found = read(rest, cuts, **options)
   (column,) = found.texts or (column,)
   texts = {}
   for key, table in found.splits.items():
     table = table.read(column, hint="data.column names that of the texts")
-    if is_plain_text(source):
-      table = _cut_text(table, column, documents or "whole", marker)
+    if read in _TEXTS and documents in (None, "whole") and len(table) == 1:
+      (content,) = table.columns[column]
+      table = table.take([0] if content and not content.isspace() else [])
     texts[key] = Documents(texts=_texts(table, column, skip_empty))
   return splits.make_dataset(texts, cuts, source=source, cut=cut)
 
 
 def is_plain_text(source: str) -> bool:
-  """Whether a source is a `.txt` file, compressed or not."""
-  return registry.find("documents", source)[0] is textfiles.read_whole
+  """Whether a source is plain text: a `.txt` file, or a folder of them."""
+  read, _ = registry.find("documents", source)
+  return read in _TEXTS
 
 
-def _cut_text(table, column, documents, marker):
-  """Splits a table with one text into a table with one document per row."""
-  (content,) = table.columns[column]
+def _cut_text(content, name, *, documents, marker):
+  """Splits the text of a file into a table with one document per row."""
   if documents == "whole":
-    rows = [(1, content)] if content and not content.isspace() else []
+    rows = [(1, content)]
   elif documents == "paragraphs":
     rows = _paragraphs(content)
   elif documents == "lines":
@@ -109,8 +123,8 @@ def _cut_text(table, column, documents, marker):
   else:
     rows = _marked(content, marker)
   return Table(
-    columns={column: [text for _, text in rows]},
-    name=table.name,
+    columns={"text": [text for _, text in rows]},
+    name=name,
     unit=f"document before {marker}, line" if documents == "marked" else "line",
     places=[line for line, _ in rows],
   )
@@ -150,7 +164,7 @@ def _texts(table, column, skip_empty):
       empty = len(values) - len(rows)
       logging.info("Left %d empty documents of %s out", empty, table.name)
     table = table.take(rows)
-  return table.texts(column)
+  return table.texts(column, hint="data.skip_empty=True leaves such ones out")
 
 
 def cut(split: Documents, *, fraction: float, seed: int):

@@ -237,3 +237,17 @@ def test_integers_are_classes_in_their_order(
 def test_columns_apply_to_tables_only():
   with pytest.raises(ValueError, match=r"columns=.* applies to tables only"):
     arrays.load("embedded:xor", columns=("a",))
+
+
+def test_files_of_a_glob_are_one_table_of_features(tmp_path):
+  write(tmp_path, IRIS, "1.csv")
+  write(tmp_path, "kind,length,width\nrose,7,8\n", "2.csv")
+  found = arrays.load(f"file:{tmp_path}/*.csv", label="kind")
+  assert found.splits["train"].inputs[-1].tolist() == [8, 7]
+  assert found.splits["train"].labels.tolist() == [0, 1, 0, 1, 0]
+  write(tmp_path, "kind,length,width\nrose,7,x\n", "2.csv")
+  with pytest.raises(ValueError, match=r"2\.csv, line 2: width is 'x'"):
+    arrays.load(f"file:{tmp_path}/*.csv", label="kind")
+  write(tmp_path, "kind,length,width\nrose,7,nan\n", "2.csv")
+  with pytest.raises(ValueError, match=r"2\.csv, line 2: width must be a fini"):
+    arrays.load(f"file:{tmp_path}/*.csv", label="kind")

@@ -135,7 +135,7 @@ def test_missing_file_is_named_by_its_absolute_path(tmp_path, monkeypatch):
   assert str(tmp_path / "data" / "none.npz") in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["set.npy", "set.csv", "set", "set.npz.gz"])
+@pytest.mark.parametrize("name", ["set.npy", "set.tsv", "set", "set.npz.gz"])
 def test_unknown_ending_is_an_error(name):
   with pytest.raises(ValueError, match=rf"file:{name}'.*file:PATH\.npz"):
     load(name)

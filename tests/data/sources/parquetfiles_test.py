@@ -187,3 +187,14 @@ def test_missing_pyarrow_is_named_with_its_extra(tmp_path, monkeypatch):
   with pytest.raises(MissingExtraError, match=r"needs pyarrow: .*\[hf\]"):
     documents.load(source)
   assert csvfiles.read  # Other tables need no extra.
+
+
+def test_files_of_a_glob_are_one_table(tmp_path):
+  write(tmp_path, COLUMNS, "train-00000-of-00002.parquet")
+  write(tmp_path, {"text": ["f"], "label": ["y"]}, "train-00001.parquet")
+  source = f"file:{tmp_path}/{{split}}-*.parquet"
+  corpus = labeled_texts.load(source, columns=("text",))
+  assert corpus.splits["train"].texts[0] == [*COLUMNS["text"], "f"]
+  write(tmp_path, {"text": [""], "label": ["y"]}, "train-00001.parquet")
+  with pytest.raises(ValueError, match=r"001\.parquet, row 1: text is empty"):
+    labeled_texts.load(source, columns=("text",))
