@@ -1,6 +1,8 @@
 """Graphs of NumPy arrays: edges, features, normalization and propagation."""
 
 import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,29 @@ def sparse() -> Any:
   with needed_by("a graph", "scipy"):
     import scipy.sparse
   return scipy.sparse
+
+
+def digest(
+  graphs: Mapping[str, Iterable[Mapping[str, np.ndarray]]],
+  class_names: Iterable[str] = (),
+) -> str:
+  """Returns a fingerprint of the members of graphs.
+
+  Args:
+    graphs: the members of the graphs of each split, arrays by name.
+    class_names: of their labels.
+  """
+  content = hashlib.sha256()
+  for name in class_names:
+    content.update(f"{name!r}\n".encode())
+  for key, records in sorted(graphs.items()):
+    content.update(f"{key}\n".encode())
+    for members in records:
+      content.update(f"{len(members)}\n".encode())
+      for name, values in sorted(members.items()):
+        content.update(f"{name} {values.dtype} {values.shape}\n".encode())
+        content.update(np.ascontiguousarray(values).tobytes())
+  return f"sha256:{content.hexdigest()}"
 
 
 def both_directions(

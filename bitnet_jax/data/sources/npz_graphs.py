@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bitnet_jax.data import graphs, splits
-from bitnet_jax.data.sources import npz, textfiles
+from bitnet_jax.data.sources import csv_graphs, npz, textfiles
 from bitnet_jax.data.sources.tables import Records, Source
 
 SPARSE = ("data", "indices", "indptr", "shape")
@@ -27,6 +27,8 @@ def read(path: str, cuts: splits.Cuts) -> Source:
 def read_folder(path: str, cuts: splits.Cuts) -> Source:
   """Reads a folder of files with one graph each, in the order of their names.
 
+  A folder with a table `graphs.csv` is read by `csv_graphs.read_set`.
+
   The files are in the folder itself, or in its folders `train`, `valid` and
   `test`. The fingerprint is a SHA-256 of names and contents.
 
@@ -37,6 +39,8 @@ def read_folder(path: str, cuts: splits.Cuts) -> Source:
   folder = pathlib.Path(path).expanduser().absolute()
   if not folder.is_dir():
     raise FileNotFoundError(f"file:{path}: there is no folder {folder}")
+  if csv_graphs.is_set(folder):
+    return csv_graphs.read_set(folder)
   found = {key: sorted((folder / key).glob("*.npz")) for key in splits.NAMES}
   found = {key: files for key, files in found.items() if files}
   flat = sorted(folder.glob("*.npz"))
@@ -59,18 +63,6 @@ def read_folder(path: str, cuts: splits.Cuts) -> Source:
       records=records, name=str(folder), unit="file", places=names
     )
   return Source(splits=tables, fingerprint=f"sha256:{content.hexdigest()}")
-
-
-def digest_tables(tables: Mapping[str, Records]) -> str:
-  """Returns a fingerprint of the members of all graphs, by split."""
-  content = hashlib.sha256()
-  for key, table in sorted(tables.items()):
-    content.update(f"{key} {len(table)}\n".encode())
-    for members in table.records:
-      for name, values in sorted(members.items()):
-        content.update(f"{name} {values.dtype} {values.shape}\n".encode())
-        content.update(np.ascontiguousarray(values).data)
-  return f"sha256:{content.hexdigest()}"
 
 
 def features(members: Mapping[str, np.ndarray], *, where: str) -> Any:

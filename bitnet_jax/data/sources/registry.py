@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from bitnet_jax import choices
 from bitnet_jax.data.sources import (
+  csv_graphs,
   csvfiles,
   docstrings,
   embedded,
@@ -83,6 +84,7 @@ SOURCES: dict[str, dict[str, Reader]] = {
   "a graph": {
     "embedded:karate": embedded.karate,
     "file:PATH.npz": npz_graphs.read,
+    "file:FOLDER": csv_graphs.read,
     "tfds:planetoid/cora": planetoid.read_prepared,
     "tfds:planetoid/citeseer": planetoid.read_prepared,
     "tfds:planetoid/pubmed": planetoid.read_prepared,

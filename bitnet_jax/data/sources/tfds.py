@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bitnet_jax.data import splits
-from bitnet_jax.data.sources import npz_graphs, pictures
+from bitnet_jax.data import graphs, splits
+from bitnet_jax.data.sources import pictures
 from bitnet_jax.data.sources.tables import Records, Source, Table
 from bitnet_jax.extras import needed_by
 
@@ -88,7 +88,9 @@ def read_graphs(name: str, cuts: splits.Cuts) -> Source:
     ]
     tables[key] = dataclasses.replace(examples, records=records)
   return dataclasses.replace(
-    opened, splits=tables, fingerprint=npz_graphs.digest_tables(tables)
+    opened,
+    splits=tables,
+    fingerprint=graphs.digest({k: t.records for k, t in tables.items()}),
   )
 
 

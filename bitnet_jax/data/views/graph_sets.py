@@ -37,7 +37,8 @@ def load(
 
   Args:
     source: `embedded:graphs` (which of four random generators made a graph? see
-      `random_graphs`) or `file:FOLDER` (see `npz_graphs.read_folder`).
+      `random_graphs`), `file:FOLDER` (see `npz_graphs.read_folder` and
+      `csv_graphs.read_set`) or `tfds:NAME`, a prepared set of such members.
     cuts: for splits that the source lacks.
     max_degree: largest degree that has a feature of its own.
     num_classes: number of classes; by default the largest label + 1.

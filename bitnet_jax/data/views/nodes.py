@@ -54,7 +54,8 @@ def load(
 
   Args:
     source: `embedded:karate` (34 members of a club that broke into two),
-      `file:PATH.npz`, or `tfds:planetoid/NAME` (Cora, CiteSeer or PubMed, see
+      `file:PATH.npz`, `file:FOLDER` of CSV tables (see `csv_graphs.read`), or
+      `tfds:planetoid/NAME` (Cora, CiteSeer or PubMed, see
       `planetoid_tfds`).
     cuts: `valid_fraction` and `split_seed` of this draw, and `data_dir`; the
       other fields do not apply.
