@@ -185,7 +185,7 @@ def test_folder_without_graphs_or_with_two_kinds_is_named(folder, tmp_path):
   ("source", "options", "error", "message"),
   [
     ("embedded:karate", {}, ValueError, "unknown source of graphs"),
-    ("tfds:x", {}, ValueError, "choose among embedded:graphs and file:FOLDER"),
+    ("tfds:", {}, ValueError, "embedded:graphs, file:FOLDER and tfds:NAME"),
     ("file:/nowhere", {}, FileNotFoundError, "there is no folder /nowhere"),
     ("embedded:graphs", {"num_classes": 3}, ValueError, "label 3 at example"),
     ("embedded:graphs", {"test_fraction": -1}, ValueError, "test_fraction"),
