@@ -64,6 +64,7 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
       "random_flip": False,
       "image_size": int,
       "image_fit": Later("crop"),
+      "in_memory": Later(bool),
       "label": Later("label"),
       "columns": Later(()),
     },

@@ -10,6 +10,8 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 from absl import logging
 
+from bitnet_jax.data.picture_array import PictureArray
+
 # Bounds the labels: a label of 900,000,000 must not make as many outputs.
 MOST_CLASSES = 2**20
 _LISTED = 10  # classes in a message
@@ -103,6 +105,8 @@ def _take(column, rows) -> Any:
     return column.select(np.flatnonzero(rows))
   if isinstance(column, np.ndarray):
     return column[rows]
+  if isinstance(column, PictureArray):
+    return column.take(rows)
   return list(itertools.compress(column, rows))
 
 
@@ -114,11 +118,12 @@ class Split(Columns):
   """A split of arrays with labels.
 
   Attributes:
-    inputs: uint8 or float32 array [n, *shape].
+    inputs: uint8 or float32 array [n, *shape], or pictures that are read when
+      they are indexed.
     labels: int32 array [n], the class of each example.
   """
 
-  inputs: np.ndarray
+  inputs: np.ndarray | PictureArray
   labels: np.ndarray
 
 

@@ -2,12 +2,16 @@
 
 import numpy as np
 
+from bitnet_jax.data.picture_array import PictureArray
+
 _CHUNK_VALUES = 2**20  # 8 MB of float64 at a time
 # Below this deviation, a norm's eps of 1e-5 exceeds the variance.
 _LEAST_SPREAD = 1e-4
 
 
-def channel_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def channel_statistics(
+  inputs: np.ndarray | PictureArray,
+) -> tuple[np.ndarray, np.ndarray]:
   """Computes mean and standard deviation over all axes but the last.
 
   Sums run in float64 over chunks, so no float copy of the data is made. A
@@ -15,7 +19,8 @@ def channel_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   gets the deviation 1, so that dividing by it is safe.
 
   Args:
-    inputs: [n, ..., channels] or [n, features], numbers of any dtype, n >= 1.
+    inputs: [n, ..., channels] or [n, features], numbers of any dtype, n >= 1;
+      or pictures that were measured, which are not read again.
 
   Returns:
     mean and std, float32 [channels] each; std is that of the population.
@@ -27,20 +32,15 @@ def channel_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   if not inputs.size:
     raise ValueError(f"no statistics of an empty array, {inputs.shape}")
   channels = inputs.shape[-1]
-  values = inputs.reshape(len(inputs), -1)
   # Sums are relative to one value of each channel, so that a constant channel
   # has a variance of exactly 0, and a large mean costs no digits.
-  first = values[0, :channels].astype(np.float64)
-  shift = np.tile(first, values.shape[1] // channels)
-  total, squares = np.zeros_like(shift), np.zeros_like(shift)
-  rows = max(_CHUNK_VALUES // values.shape[1], 1)
-  for start in range(0, len(values), rows):
-    chunk = values[start : start + rows] - shift
-    total += chunk.sum(axis=0)
-    squares += np.einsum("nv,nv->v", chunk, chunk)
+  first = inputs[:1].reshape(-1)[:channels].astype(np.float64)
+  if isinstance(inputs, PictureArray):
+    total, squares = inputs.sums_from(first)
+  else:
+    total, squares = _sums_from(first, inputs)
   count = inputs.size // channels
-  offset = total.reshape(-1, channels).sum(axis=0) / count
-  square = squares.reshape(-1, channels).sum(axis=0) / count
+  offset, square = total / count, squares / count
   with np.errstate(over="ignore"):  # what overflows is found just below
     std = np.sqrt(np.maximum(square - offset**2, 0)).astype(np.float32)
     mean = (first + offset).astype(np.float32)
@@ -54,8 +54,27 @@ def channel_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return mean, std
 
 
+def _sums_from(first, inputs):
+  """Returns sums of inputs less `first`, and of their squares, by channel."""
+  channels = len(first)
+  values = inputs.reshape(len(inputs), -1)
+  shift = np.tile(first, values.shape[1] // channels)
+  total, squares = np.zeros_like(shift), np.zeros_like(shift)
+  rows = max(_CHUNK_VALUES // values.shape[1], 1)
+  for start in range(0, len(values), rows):
+    chunk = values[start : start + rows] - shift
+    total += chunk.sum(axis=0)
+    squares += np.einsum("nv,nv->v", chunk, chunk)
+  total, squares = total.reshape(-1, channels), squares.reshape(-1, channels)
+  return total.sum(axis=0), squares.sum(axis=0)
+
+
 def check_standardized(
-  inputs: np.ndarray, mean: np.ndarray, std: np.ndarray, *, where: str
+  inputs: np.ndarray | PictureArray,
+  mean: np.ndarray,
+  std: np.ndarray,
+  *,
+  where: str,
 ) -> None:
   """Checks that `(inputs - mean) / std` is finite in float32.
 
@@ -70,7 +89,7 @@ def check_standardized(
   Raises:
     ValueError: naming an example and its value.
   """
-  if inputs.dtype == np.uint8:
+  if isinstance(inputs, PictureArray) or inputs.dtype == np.uint8:
     return
   values = inputs.reshape(-1, inputs.shape[-1])
   mean, std = (np.broadcast_to(a, values.shape[-1:]) for a in (mean, std))
@@ -93,7 +112,11 @@ def check_standardized(
 
 
 def check_spread(
-  inputs: np.ndarray, mean: np.ndarray, std: np.ndarray, *, where: str
+  inputs: np.ndarray | PictureArray,
+  mean: np.ndarray,
+  std: np.ndarray,
+  *,
+  where: str,
 ) -> None:
   """Checks for outliers that would make all other standardized values equal.
 
@@ -110,7 +133,7 @@ def check_spread(
       `_LEAST_SPREAD` deviations; names the example with the value that is the
       farthest from the mean.
   """
-  if inputs.dtype == np.uint8:
+  if isinstance(inputs, PictureArray) or inputs.dtype == np.uint8:
     return
   channels = inputs.shape[-1]
   values = inputs.reshape(-1, channels)

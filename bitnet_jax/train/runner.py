@@ -231,10 +231,8 @@ class _Start:
       stale = hooks.evaluation.progress.stale
       return patience is not None and stale >= patience
 
-    with (
-      self.interrupt.deferred(),
-      closing(self.checkpoints, hooks.profile, hooks.train_metrics, writer),
-    ):
+    parts = (self.checkpoints, hooks.profile, hooks.train_metrics, writer)
+    with self.interrupt.deferred(), closing(*parts, experiment.data):
       state = train(
         state,
         experiment.train_step(),

@@ -1,24 +1,20 @@
 """Reads a folder of pictures with one subfolder for each class."""
 
-import concurrent.futures
 import dataclasses
 import hashlib
-import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
 
 from bitnet_jax import files
 from bitnet_jax.data import splits
+from bitnet_jax.data.picture_array import PictureArray, in_threads
 from bitnet_jax.data.sources import class_folders, pictures
 from bitnet_jax.data.sources.tables import Source, Table
 
-_AT_ONCE = 32  # pictures that a thread reads before it takes the next ones
-_T = TypeVar("_T")
-_R = TypeVar("_R")
+LARGEST_IN_MEMORY = 2**30  # bytes of the arrays of all splits
 
 
 def read(
@@ -27,6 +23,7 @@ def read(
   *,
   image_size: int | None = None,
   image_fit: str = "crop",
+  in_memory: bool | None = None,
 ) -> Source:
   """Reads pictures; see `class_folders.find` for where they lie.
 
@@ -39,10 +36,14 @@ def read(
     image_size: side of square arrays; by default the size of the pictures,
       which must be the same for all.
     image_fit: how pictures of another size fit, see `pictures.read`.
+    in_memory: whether arrays of all pictures are held in memory, or pictures
+      are read again for each batch; by default they are held if they take at
+      most `LARGEST_IN_MEMORY`. This changes no batch.
 
   Returns:
-    Tables with "inputs", uint8 [n, height, width, channels], and "labels",
-    int64 [n]. The fingerprint is a hash of the names and contents of the files.
+    Tables with "inputs", uint8 [n, height, width, channels], an array or a
+    `PictureArray`, and "labels", int64 [n]. The fingerprint is a hash of the
+    names and contents of the files.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -54,23 +55,27 @@ def read(
   _warn_of_single(found, where)
   with pictures.quiet():
     headers = {
-      key: [*_in_threads(_read_header, split.files)]
+      key: [*in_threads(_read_header, split.files)]
       for key, split in found.splits.items()
     }
     first = found.splits["train"].files[0]
     is_grey = all(h.is_grey for part in headers.values() for h in part)
     shape = _shape(first, image_size, channels=1 if is_grey else 3)
     fit = None if image_size is None else image_fit
-    tables = {
-      key: Table(
-        columns={
-          "inputs": _read_all(split.files, shape, fit, first),
-          "labels": split.labels,
-        },
-        name=f"{where} {key}",
+    arrays = {
+      key: PictureArray(
+        files=split.files, example_shape=shape, fit=fit, like=first
       )
       for key, split in found.splits.items()
     }
+    if in_memory is None:
+      size = sum(array.size for array in arrays.values())
+      in_memory = size <= LARGEST_IN_MEMORY
+    tables = {}
+    for key, array in arrays.items():
+      inputs = array.in_memory() if in_memory else array.measured()
+      columns = {"inputs": inputs, "labels": found.splits[key].labels}
+      tables[key] = Table(columns=columns, name=f"{where} {key}")
   return Source(
     splits=tables,
     num_classes=len(found.classes),
@@ -89,7 +94,7 @@ def sizes(path: str, *, most: int = 256) -> list[tuple[int, int]]:
   found = class_folders.find(path, f"folder:{path}", pictures.ENDINGS)
   paths = found.splits["train"].files
   with pictures.quiet():
-    return [*_in_threads(_size_of, paths[:: -(-len(paths) // most)])]
+    return [*in_threads(_size_of, paths[:: -(-len(paths) // most)])]
 
 
 def _size_of(file: pathlib.Path) -> tuple[int, int]:
@@ -128,46 +133,6 @@ def _shape(
   with pictures.opened(first) as picture:
     width, height = pictures.upright(picture).size
   return (height, width, channels)
-
-
-def _read_all(
-  paths: Sequence[pathlib.Path],
-  shape: tuple[int, int, int],
-  fit: str | None,
-  first: pathlib.Path,
-) -> np.ndarray:
-  """Reads pictures into one array; a ValueError names one of another size."""
-  inputs = np.empty((len(paths), *shape), np.uint8)
-
-  def read_one(row: int) -> None:
-    try:
-      inputs[row] = pictures.read(paths[row], shape, fit=fit)
-    except pictures.OtherSizeError as error:
-      raise ValueError(
-        f"{first} has {shape[1]} x {shape[0]} pixels, but {paths[row]} has"
-        f" {error.size[0]} x {error.size[1]}; data.image_size makes them all"
-        " one size, such as --config.data.image_size=64"
-      ) from error
-
-  for _ in _in_threads(read_one, range(len(paths))):
-    pass
-  return inputs
-
-
-def _in_threads(
-  function: Callable[[_T], _R], items: Sequence[_T]
-) -> Iterator[_R]:
-  """Yields what a function returns for each item, in order.
-
-  The first error in that order is raised.
-  """
-
-  def call(start: int) -> list[_R]:
-    return [function(item) for item in items[start : start + _AT_ONCE]]
-
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-    for part in threads.map(call, range(0, len(items), _AT_ONCE)):
-      yield from part
 
 
 def _fingerprint(

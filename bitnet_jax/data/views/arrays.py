@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bitnet_jax.data import splits
+from bitnet_jax.data.picture_array import PictureArray
 from bitnet_jax.data.sources import (
   class_folders,
   csvfiles,
@@ -17,10 +18,11 @@ from bitnet_jax.data.sources import (
 from bitnet_jax.data.splits import Dataset, Split
 
 _PICTURES = ("image_size", "image_fit")
+_FOLDER = (*_PICTURES, "in_memory")
 _TABLES = ("label", "columns", "num_classes")
 # Readers with the options that they take.
 _OPTIONS = {
-  folder.read: _PICTURES,
+  folder.read: _FOLDER,
   tfds.read_images: _PICTURES,
   hf_images.read: (*_PICTURES, "label"),
   csvfiles.read_features: _TABLES,
@@ -35,6 +37,7 @@ def load(
   num_classes: int | None = None,
   image_size: int | None = None,
   image_fit: str = "crop",
+  in_memory: bool | None = None,
   label: str = "label",
   columns: Sequence[str] = (),
 ) -> Dataset[Split]:
@@ -52,6 +55,8 @@ def load(
     num_classes: number of classes; by default what the source says.
     image_size: side of square images, for `folder:`, `tfds:` and `hf:`.
     image_fit: how images become square, see `pictures.read`.
+    in_memory: whether the pictures of `folder:` are held in memory, see
+      `folder.read`.
     label: column of the classes of a table, or of `hf:`.
     columns: of the features of a table; by default all others.
 
@@ -65,6 +70,7 @@ def load(
   options = dict(
     image_size=image_size,
     image_fit=image_fit,
+    in_memory=in_memory,
     label=label,
     columns=tuple(columns),
     num_classes=num_classes,
@@ -84,7 +90,9 @@ def load(
   num_classes = num_classes or splits.count_classes(tables["train"]["labels"])
   arrays = {
     key: Split(
-      inputs=np.asarray(column["inputs"]),
+      inputs=column["inputs"]
+      if isinstance(column["inputs"], PictureArray)
+      else np.asarray(column["inputs"]),
       labels=splits.check_labels(
         np.asarray(column["labels"]),
         num_classes=num_classes,
@@ -113,8 +121,12 @@ def is_table(source: str) -> bool:
 def _options_of(read, source, options):
   """Returns the options of a reader; a ValueError names one it lacks."""
   taken = _OPTIONS.get(read, ())
-  kinds = "folder:, tfds: and hf: sources", "tables"
-  defaults = {"image_size": None, "image_fit": "crop"}, {"columns": ()}
+  kinds = "folder:, tfds: and hf: sources", "folder: sources", "tables"
+  defaults = (
+    {"image_size": None, "image_fit": "crop"},
+    {"in_memory": None},
+    {"columns": ()},
+  )
   for kind, values in zip(kinds, defaults, strict=True):
     for key, default in values.items():
       if options[key] != default and key not in taken:

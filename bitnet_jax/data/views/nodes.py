@@ -194,5 +194,6 @@ def _draw_splits(labels, has_label, cuts, train_per_class, where):
   others = np.setdiff1d(known, train)
   rest = splits.Split(inputs=others, labels=labels[others])
   test, valid = splits.cut(rest, fraction=cuts.valid_fraction, seed=seed)
-  found = {"train": train, "valid": valid.inputs, "test": test.inputs}
+  cut = {"valid": np.asarray(valid.inputs), "test": np.asarray(test.inputs)}
+  found = {"train": train, **cut}
   return {key: nodes for key, nodes in found.items() if len(nodes)}

@@ -57,8 +57,8 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
   kept = without_later(config)
   kept = {k: v for k, v in kept.items() if k not in FREE_KEYS}
   kept |= {key: config[key] for key in _deciding_cadences(config)}
-  located = ("source", "tokenizer", "data_dir")
-  data = {k: v for k, v in kept["data"].items() if k not in located}
+  free = ("source", "tokenizer", "data_dir", "in_memory")
+  data = {k: v for k, v in kept["data"].items() if k not in free}
   kept["data"] = data | {"fingerprint": fingerprint}
   # Without a teacher, the options of distillation change nothing.
   distill = dict(kept.pop("distill", {"teacher": None}))

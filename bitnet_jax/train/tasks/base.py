@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from bitnet_jax.data.batches.ahead import TrainAhead
 from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.layers.introspection import BitLayer, bit_layers
 from bitnet_jax.models import registry
@@ -184,6 +185,11 @@ class TaskData:
   tokenizer: Tokenizer | None = None
   tokens: int = 0
   score: Callable[[nn.Module, str, Any, Mesh], dict[str, float]] | None = None
+
+  def close(self) -> None:
+    """Ends threads that make training batches in advance, if there are any."""
+    if isinstance(self.train_batch, TrainAhead):
+      self.train_batch.close()
 
 
 def of_training(settings: Settings, context: RunContext) -> dict[str, int]:

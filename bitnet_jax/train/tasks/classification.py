@@ -10,7 +10,9 @@ import numpy as np
 from bitnet_jax import choices
 from bitnet_jax.data import standardization
 from bitnet_jax.data.batches import order
+from bitnet_jax.data.batches.ahead import TrainAhead, eval_ahead
 from bitnet_jax.data.batches.images import Arrays
+from bitnet_jax.data.picture_array import PictureArray
 from bitnet_jax.data.sources import pictures
 from bitnet_jax.data.splits import Dataset
 from bitnet_jax.data.views import arrays
@@ -37,6 +39,8 @@ class ArrayOptions(groups.DataOptions):
     random_flip: whether images are flipped at random.
     image_size: side of square images, for "folder:", "tfds:" and "hf:".
     image_fit: how these become square: "crop" or "pad", see ``pictures.read``.
+    in_memory: whether the pictures of "folder:" are held in memory, see
+      ``folder.read``.
     label: column of the classes in a table.
     columns: columns of the features in a table; empty for all others.
   """
@@ -49,6 +53,7 @@ class ArrayOptions(groups.DataOptions):
   data_dir: str | None
   image_size: int | None
   image_fit: str
+  in_memory: bool | None
   label: str
   columns: tuple[str, ...]
 
@@ -81,6 +86,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     num_classes=data.num_classes,
     image_size=data.image_size,
     image_fit=data.image_fit,
+    in_memory=data.in_memory,
     label=data.label,
     columns=data.columns,
   )
@@ -95,7 +101,12 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
 
   def eval_batches(split: str):
     examples = Arrays(split=dataset.splits[split])
-    return order.eval_batches(examples, **base.of_evaluation(settings, context))
+    batches = order.eval_batches(
+      examples, **base.of_evaluation(settings, context)
+    )
+    return eval_ahead(batches) if is_read_later else batches
+
+  is_read_later = isinstance(train.inputs, PictureArray)
 
   return base.TaskData(
     facts=DataFacts(
@@ -108,7 +119,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       mean=mean,
       std=std,
     ),
-    train_batch=train_batch,
+    train_batch=TrainAhead(train_batch) if is_read_later else train_batch,
     eval_batches=eval_batches,
   )
 
