@@ -44,6 +44,18 @@ class Packed:
       that it holds both for stacked codes and for one element of the stack.
     layout: a name in ``LAYOUTS``: "quad" (four to a byte) or
       "base3" (five).
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax import Packed
+    >>> from bitnet_jax.ops import pack
+    >>> packed = pack(jax.numpy.array([1, 0, -1, 1, 0], "int8"))
+    >>> isinstance(packed, Packed)
+    True
+    >>> packed.data.shape, packed.shape
+    ((2,), (5,))
+    >>> packed.unpack().tolist()
+    [1, 0, -1, 1, 0]
   """
 
   data: jax.Array
@@ -98,6 +110,13 @@ class QTensor:
       an element that shares the scale was NaN or infinite.
     latent: the array that was quantized, which receives straight-through
       gradients; ``None`` for no gradients. Products never read it.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax import QTensor
+    >>> q = QTensor(jax.numpy.array([1, -1], "int8"), jax.numpy.array(3.0))
+    >>> q.dequantize().tolist()
+    [3.0, -3.0]
   """
 
   qvalue: jax.Array | Packed

@@ -2,3 +2,8 @@
 
 from bitnet_jax.convert.bitlinearize import bitlinearize as bitlinearize
 from bitnet_jax.convert.report import Report as Report
+
+__all__ = [
+  "Report",
+  "bitlinearize",
+]

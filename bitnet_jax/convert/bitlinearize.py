@@ -43,6 +43,20 @@ def bitlinearize(
     TypeError: for a model that is no module.
     ValueError: for an unknown recipe, a rule that applies to no layer, or a
       recipe that needs random keys where there are none.
+
+  Example:
+    >>> import flax.linen as nn
+    >>> import jax
+    >>> from bitnet_jax.convert import bitlinearize
+    >>> net = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(2)])
+    >>> x = jax.numpy.ones((1, 4))
+    >>> rules = [("layers_2", "float"), (".*", "b158")]
+    >>> ternary, report = bitlinearize(net, rules, x)
+    >>> print(report)
+    layers_0  Dense          quantized: rule '.*'
+    layers_2  Dense          float: rule 'layers_2'
+    >>> ternary.apply(net.init(jax.random.key(0), x), x).shape
+    (1, 2)
   """
   pairs = check_rules(rules)
   if not isinstance(model, nn.Module):

@@ -48,6 +48,18 @@ class Report:
   Attributes:
     layers: what became of each.
     key: of the conversion; calls with the same key share their traces.
+
+  Example:
+    >>> import flax.linen as nn
+    >>> import jax
+    >>> from bitnet_jax.convert import Report, bitlinearize
+    >>> net = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(2)])
+    >>> rules = {"layers_2": "b158"}
+    >>> ternary, report = bitlinearize(net, rules, jax.numpy.ones((1, 4)))
+    >>> isinstance(report, Report)
+    True
+    >>> report.converted, report.layers["layers_0"].reason
+    (['layers_2'], 'no rule matches')
   """
 
   layers: dict[str, Layer] = dataclasses.field(default_factory=dict)

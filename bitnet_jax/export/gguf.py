@@ -69,6 +69,19 @@ def write_gguf(
     ImportError: if ``gguf`` is not installed.
     OSError: if the file reads back differently.
     ValueError: for a model that the format cannot hold, with the reasons.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.models.decoder import Decoder, DecoderConfig
+    >>> sizes = dict(hidden=256, num_layers=1, num_heads=2, num_kv_heads=2)
+    >>> cfg = DecoderConfig(
+    ...   **sizes, mlp_width=256, max_length=16, vocab_size=50
+    ... )
+    >>> model = Decoder(cfg, (("head", "float"), (".*", "bitnet_2b4t")))
+    >>> variables = model.init(jax.random.key(0), jax.numpy.zeros((1, 4), int))
+    >>> from bitnet_jax.export import write_gguf
+    >>> from bitnet_jax.inference import freeze
+    >>> write_gguf("exported/lm.gguf", model, freeze(variables, model))
   """
   path = local_path(path)
   choices.check(kind, TYPES, key="type")

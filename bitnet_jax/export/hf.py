@@ -49,6 +49,19 @@ def write_hf(
     ImportError: if ``safetensors`` is not installed.
     OSError: if the files read back differently.
     ValueError: for a model that the format cannot hold, with the reasons.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.models.decoder import Decoder, DecoderConfig
+    >>> sizes = dict(hidden=32, num_layers=1, num_heads=2, num_kv_heads=2)
+    >>> cfg = DecoderConfig(
+    ...   **sizes, mlp_width=32, max_length=16, vocab_size=50
+    ... )
+    >>> model = Decoder(cfg, (("head", "float"), (".*", "bitnet_2b4t")))
+    >>> variables = model.init(jax.random.key(0), jax.numpy.zeros((1, 4), int))
+    >>> from bitnet_jax.export import write_hf
+    >>> from bitnet_jax.inference import freeze
+    >>> write_hf("exported/lm", model, freeze(variables, model))
   """
   folder = local_path(folder)
   choices.check(linear_class, decoders.LINEAR_CLASSES, key="linear_class")

@@ -61,6 +61,22 @@ def read_hf(folder: str | pathlib.Path) -> HfModel:
     FileNotFoundError: if a file is missing.
     ImportError: if ``safetensors`` is not installed.
     ValueError: for damaged files and unsupported models, with the reason.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.models.decoder import Decoder, DecoderConfig
+    >>> sizes = dict(hidden=32, num_layers=1, num_heads=2, num_kv_heads=2)
+    >>> cfg = DecoderConfig(
+    ...   **sizes, mlp_width=32, max_length=16, vocab_size=50
+    ... )
+    >>> model = Decoder(cfg, (("head", "float"), (".*", "bitnet_2b4t")))
+    >>> variables = model.init(jax.random.key(0), jax.numpy.zeros((1, 4), int))
+    >>> from bitnet_jax.export import read_hf, write_hf
+    >>> from bitnet_jax.inference import freeze
+    >>> write_hf("exported/mine", model, freeze(variables, model))
+    >>> found = read_hf("exported/mine")
+    >>> found.model.cfg.vocab_size, found.is_frozen
+    (50, True)
   """
   folder = pathlib.Path(folder).expanduser()
   config = read_json(folder / decoders.HF_CONFIG)

@@ -49,6 +49,17 @@ def write_stablehlo(
     ImportError: if ``flatbuffers`` is not installed.
     OSError: if the written program does not reproduce the outputs.
     ValueError: for a model that does not take inputs of any size.
+
+  Example:
+    >>> import flax.linen as nn
+    >>> import jax
+    >>> from bitnet_jax import BitDense
+    >>> from bitnet_jax.export import write_stablehlo
+    >>> net, x = nn.Sequential([BitDense(8)]), jax.numpy.ones((2, 4))
+    >>> variables = net.init(jax.random.key(0), x)
+    >>> write_stablehlo(
+    ...   "exported/net", net, variables, {"inputs": x}, platforms=["cpu"]
+    ... )
   """
   folder = local_path(folder)
   apply = _function(model, variables)

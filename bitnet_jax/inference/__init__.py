@@ -11,3 +11,15 @@ from bitnet_jax.inference.sampling import Sampling as Sampling
 from bitnet_jax.inference.size import measure_size as measure_size
 from bitnet_jax.inference.storage import load_frozen as load_frozen
 from bitnet_jax.inference.storage import save_frozen as save_frozen
+
+__all__ = [
+  "Sampling",
+  "beam_search",
+  "code_statistics",
+  "freeze",
+  "generate",
+  "load_frozen",
+  "measure_size",
+  "save_frozen",
+  "stream",
+]

@@ -63,6 +63,28 @@ def beam_search(
     FloatingPointError: if logits are NaN or infinite.
     ValueError: for a number that is not positive, inputs that are no ids, or
       more tokens than the model has positions for.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.inference import beam_search
+    >>> from bitnet_jax.models.encoder_decoder import (
+    ...   EncoderDecoder,
+    ...   EncoderDecoderConfig,
+    ... )
+    >>> sizes = dict(hidden=32, num_layers=1, num_heads=2, num_kv_heads=2)
+    >>> cfg = EncoderDecoderConfig(
+    ...   **sizes,
+    ...   num_decoder_layers=1,
+    ...   mlp_width=32,
+    ...   max_length=16,
+    ...   vocab_size=50,
+    ... )
+    >>> model = EncoderDecoder(cfg, (("head", "float"), (".*", "b158")))
+    >>> ids = jax.numpy.array([[3, 7, 1]])
+    >>> variables = model.init(jax.random.key(0), ids, ids)
+    >>> options = dict(start_id=0, stop_id=1, max_length=5, num_beams=2)
+    >>> beam_search(model, variables, ids, ids > 0, **options).shape
+    (1, 5)
   """
   variables, vocab_size = unboxed(variables), model.cfg.vocab_size
   inputs, input_mask = _check_inputs(model.cfg, inputs, input_mask)

@@ -28,6 +28,17 @@ def code_statistics(
 
   Raises:
     ValueError: if nothing is frozen, or if ``before`` is of another model.
+
+  Example:
+    >>> import flax.linen as nn
+    >>> import jax
+    >>> from bitnet_jax import BitDense
+    >>> from bitnet_jax.inference import code_statistics, freeze
+    >>> net, x = nn.Sequential([BitDense(8)]), jax.numpy.ones((1, 4))
+    >>> frozen = freeze(net.init(jax.random.key(0), x), net, x)
+    >>> found = code_statistics(frozen)["layers_0"]
+    >>> 0 < found["zero_fraction"] < 1
+    True
   """
   kernels, earlier = _kernels(variables), {}
   check_frozen(kernels)

@@ -56,6 +56,19 @@ def freeze(
     ValueError: for variables without parameters, another's Linen model without
       an example, or a model in which nothing is quantized, or in which a layer
       multiplies something else than the kernel that is stored.
+
+  Example:
+    >>> import flax.linen as nn
+    >>> import jax
+    >>> from bitnet_jax import BitDense
+    >>> from bitnet_jax.inference import freeze
+    >>> net, x = nn.Sequential([BitDense(8)]), jax.numpy.ones((1, 4))
+    >>> variables = net.init(jax.random.key(0), x)
+    >>> frozen = freeze(variables, net, x)
+    >>> frozen["params"]["layers_0"]["kernel"].codes.dtype
+    dtype('int8')
+    >>> net.apply(frozen, x).shape
+    (1, 8)
   """
   if is_nnx_model(variables):
     given = () if model is None else (model, *example)

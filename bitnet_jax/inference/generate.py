@@ -60,6 +60,26 @@ def generate(
     FloatingPointError: if logits are NaN or infinite.
     ValueError: for prompts that are not rows of ids in the vocabulary, or for
       more tokens than the model has positions for.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.models.decoder import Decoder, DecoderConfig
+    >>> sizes = dict(hidden=32, num_layers=1, num_heads=2, num_kv_heads=2)
+    >>> cfg = DecoderConfig(
+    ...   **sizes, mlp_width=32, max_length=16, vocab_size=50
+    ... )
+    >>> model = Decoder(cfg, (("head", "float"), (".*", "b158")))
+    >>> variables = model.init(jax.random.key(0), jax.numpy.zeros((1, 4), int))
+    >>> from bitnet_jax.inference import Sampling, generate
+    >>> found = generate(
+    ...   model,
+    ...   variables,
+    ...   [[3, 7], [5]],
+    ...   max_new_tokens=4,
+    ...   sampling=Sampling(temperature=0.8, top_p=0.95),
+    ... )
+    >>> [len(ids) for ids in found]
+    [4, 4]
   """
   variables, tokens, positions = _place(
     model, variables, prompts, max_new_tokens
@@ -120,6 +140,20 @@ def stream(
   Raises:
     FloatingPointError: if logits are NaN or infinite.
     ValueError: for prompts, ids or a length that do not suit the model.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.models.decoder import Decoder, DecoderConfig
+    >>> sizes = dict(hidden=32, num_layers=1, num_heads=2, num_kv_heads=2)
+    >>> cfg = DecoderConfig(
+    ...   **sizes, mlp_width=32, max_length=16, vocab_size=50
+    ... )
+    >>> model = Decoder(cfg, (("head", "float"), (".*", "b158")))
+    >>> variables = model.init(jax.random.key(0), jax.numpy.zeros((1, 4), int))
+    >>> from bitnet_jax.inference import stream
+    >>> steps = list(stream(model, variables, [[3, 7]], max_new_tokens=4))
+    >>> len(steps), len(steps[0])
+    (4, 1)
   """
   variables, tokens, positions = _place(
     model, variables, prompts, max_new_tokens

@@ -25,6 +25,14 @@ class Sampling:
     top_k: only so many of the first tokens; ``None`` for all.
     top_p: only the first tokens that together have this probability, at least
       one (2019, 1904.09751); ``None`` for all. After ``top_k``.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.inference import Sampling
+    >>> sample = Sampling(temperature=0.8, top_k=1)
+    >>> logits = jax.numpy.array([[0.0, 2.0, 1.0]])
+    >>> sample(logits, jax.random.key(0)).tolist()
+    [1]
   """
 
   temperature: float = 0.0

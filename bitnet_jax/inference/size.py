@@ -97,6 +97,17 @@ def measure_size(variables: Any) -> Size:
 
   Raises:
     ValueError: if nothing is frozen.
+
+  Example:
+    >>> import flax.linen as nn
+    >>> import jax
+    >>> from bitnet_jax import BitDense
+    >>> from bitnet_jax.inference import freeze, measure_size
+    >>> net, x = nn.Sequential([BitDense(8)]), jax.numpy.ones((1, 4))
+    >>> frozen = freeze(net.init(jax.random.key(0), x), net, x)
+    >>> size = measure_size(frozen)  # print(size) shows a table.
+    >>> size.parameters, size.kernels["params/layers_0/kernel"].weights
+    (40, 32)
   """
   leaves, kernels = flat(variables), {}
   codes, floats, scales, memory = 0, 0, 0, 0

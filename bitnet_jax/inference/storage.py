@@ -74,6 +74,15 @@ def save_frozen(
       the model.
     ImportError: if ``safetensors`` is not installed.
     OSError: if the files do not read back the same.
+
+  Example:
+    >>> import flax.linen as nn
+    >>> import jax
+    >>> from bitnet_jax import BitDense
+    >>> from bitnet_jax.inference import freeze, save_frozen
+    >>> net, x = nn.Sequential([BitDense(8)]), jax.numpy.ones((1, 4))
+    >>> frozen = freeze(net.init(jax.random.key(0), x), net, x)
+    >>> save_frozen("frozen/net", frozen, net)
   """
   folder = pathlib.Path(folder).expanduser()
   for name in (DESCRIPTION, TENSORS):
@@ -134,6 +143,18 @@ def load_frozen(folder: str | pathlib.Path, model: Any = None) -> FrozenModel:
     ValueError: for files that are damaged, have another format, or do not fit
       each other, saying what is wrong.
     ImportError: if ``safetensors`` is not installed.
+
+  Example:
+    >>> import flax.linen as nn
+    >>> import jax
+    >>> from bitnet_jax import BitDense
+    >>> from bitnet_jax.inference import freeze, load_frozen, save_frozen
+    >>> net, x = nn.Sequential([BitDense(8)]), jax.numpy.ones((1, 4))
+    >>> frozen = freeze(net.init(jax.random.key(0), x), net, x)
+    >>> save_frozen("frozen/mine", frozen, net)
+    >>> found = load_frozen("frozen/mine", net)
+    >>> found.model.apply(found.variables, x).shape
+    (1, 8)
   """
   folder = pathlib.Path(folder).expanduser()
   if not (folder / DESCRIPTION).exists():

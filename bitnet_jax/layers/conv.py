@@ -59,6 +59,15 @@ class BitConv(QuantizedLayer, nn.Conv):
     conv_general_dilated_cls: class of the convolution to use, for "float" only.
     recipe: a ``Recipe``, the name of one in ``RECIPES``, or (pattern, recipe)
       rules, of which the first that matches the path of the layer applies.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax import BitConv
+    >>> images = jax.numpy.ones((2, 8, 8, 3))
+    >>> layer = BitConv(16, (3, 3), strides=2)
+    >>> variables = layer.init(jax.random.key(0), images)
+    >>> layer.apply(variables, images).shape
+    (2, 4, 4, 16)
   """
 
   # As in Flax, whose type annotation cannot be checked.

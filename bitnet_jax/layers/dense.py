@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Num
 
 from bitnet_jax.layers.arguments import check_sizes, replaces_product
 from bitnet_jax.layers.interception import jitted_paths
+from bitnet_jax.layers.signatures import readable
 from bitnet_jax.ops.operands import draws, quantize_operands
 from bitnet_jax.ops.products import PRODUCT, multiply
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, Rules, recipe_at
@@ -37,6 +38,12 @@ class QuantizedLayer(nn.Module):
 
   _: dataclasses.KW_ONLY
   recipe: Rules = RECIPES["b158"]
+
+  def __init_subclass__(cls, **options: Any) -> None:
+    super().__init_subclass__(**options)
+    # Each subclass has a constructor of its own, which Flax makes.
+    init: Any = cls.__init__
+    init.__signature__ = readable(init)
 
   @nn.nowrap
   def find_recipe(self) -> Recipe:
@@ -209,6 +216,15 @@ class BitDense(QuantizedLayer, nn.Dense):
     TypeError: for features that are no integer.
     ValueError: for less than one, an unknown recipe, or an option that a
       quantized product cannot honour.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax import BitDense
+    >>> x = jax.numpy.ones((2, 8))
+    >>> layer = BitDense(4, recipe="b158_median")
+    >>> variables = layer.init(jax.random.key(0), x)
+    >>> layer.apply(variables, x).shape
+    (2, 4)
   """
 
   # As in Flax, whose type annotation cannot be checked.

@@ -52,6 +52,15 @@ class BitDenseGeneral(QuantizedLayer, nn.DenseGeneral):
     dot_general_cls: class of the product to use, for "float" only.
     recipe: a ``Recipe``, the name of one in ``RECIPES``, or (pattern, recipe)
       rules, of which the first that matches the path of the layer applies.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax import BitDenseGeneral
+    >>> x = jax.numpy.ones((2, 3, 8))
+    >>> layer = BitDenseGeneral((4, 5), axis=(-2, -1))
+    >>> variables = layer.init(jax.random.key(0), x)
+    >>> layer.apply(variables, x).shape
+    (2, 4, 5)
   """
 
   # As in Flax, whose type annotation cannot be checked.

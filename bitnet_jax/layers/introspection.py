@@ -179,6 +179,16 @@ def bit_layers(model: nn.Module, *args: Any, **kwargs: Any) -> list[BitLayer]:
 
   Returns:
     One entry a layer, those of the recipe "float" included.
+
+  Example:
+    >>> import flax.linen as nn
+    >>> import jax
+    >>> from bitnet_jax import BitDense
+    >>> from bitnet_jax.layers import bit_layers
+    >>> net = nn.Sequential([BitDense(8), nn.relu, BitDense(2, recipe="float")])
+    >>> layers = bit_layers(net, jax.ShapeDtypeStruct((1, 4), "float32"))
+    >>> [layer.path for layer in layers]
+    ['layers_0', 'layers_2']
   """
   return find_layers(model, args, kwargs, follow=False)
 

@@ -8,3 +8,12 @@ from bitnet_jax.nnx.variables import linen_variables as linen_variables
 from bitnet_jax.nnx.variables import (
   with_linen_variables as with_linen_variables,
 )
+
+__all__ = [
+  "BitConv",
+  "BitLinear",
+  "BitLinearGeneral",
+  "bit_layers",
+  "linen_variables",
+  "with_linen_variables",
+]

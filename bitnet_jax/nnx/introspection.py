@@ -67,6 +67,14 @@ def bit_layers(model: nnx.Module, *args: Any, **kwargs: Any) -> list[BitLayer]:
   Raises:
     ValueError: for a kernel that is shared with something that needs it
       otherwise, or that needs an example and has none.
+
+  Example:
+    >>> from flax import nnx
+    >>> from bitnet_jax.nnx import BitLinear, bit_layers
+    >>> rngs = nnx.Rngs(0)
+    >>> net = nnx.Sequential(BitLinear(4, 8, rngs=rngs), nnx.relu)
+    >>> [layer.path for layer in bit_layers(net)]
+    ['layers/0']
   """
   layers = find_layers(model)
   kernels = {path: _kernel(layer) for path, layer in layers.items()}

@@ -17,6 +17,7 @@ from bitnet_jax.layers.arguments import (
 from bitnet_jax.layers.conv import check_input, convolve, make_window, masked
 from bitnet_jax.layers.dense import result_dtype
 from bitnet_jax.layers.dense_general import dense_general
+from bitnet_jax.layers.signatures import Readable
 from bitnet_jax.ops.operands import draws, quantize_operands
 from bitnet_jax.ops.packing import unpacked
 from bitnet_jax.ops.products import PRODUCT, multiply
@@ -50,9 +51,18 @@ class BitLinear(nnx.Linear):
     TypeError: for features that are no integer.
     ValueError: for less than one, an unknown recipe, or an option that a
       quantized product cannot honour.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.nnx import BitLinear
+    >>> from flax import nnx
+    >>> layer = BitLinear(8, 4, recipe="b158_median", rngs=nnx.Rngs(0))
+    >>> layer(jax.numpy.ones((2, 8))).shape
+    (2, 4)
   """
 
   recipe: Recipe
+  __signature__: Any = Readable()
 
   def __init__(
     self,
@@ -111,9 +121,19 @@ class BitLinearGeneral(nnx.LinearGeneral):
     TypeError: for features that are no integers.
     ValueError: for less than one, an unknown recipe, or an option that a
       quantized product cannot honour.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.nnx import BitLinearGeneral
+    >>> from flax import nnx
+    >>> rngs = nnx.Rngs(0)
+    >>> layer = BitLinearGeneral((3, 8), (4, 5), axis=(-2, -1), rngs=rngs)
+    >>> layer(jax.numpy.ones((2, 3, 8))).shape
+    (2, 4, 5)
   """
 
   recipe: Recipe
+  __signature__: Any = Readable()
 
   def __init__(
     self,
@@ -181,9 +201,18 @@ class BitConv(nnx.Conv):
     TypeError: for sizes that are no integers.
     ValueError: for less than one, an unknown recipe, or an option that a
       quantized product cannot honour.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.nnx import BitConv
+    >>> from flax import nnx
+    >>> layer = BitConv(3, 16, (3, 3), strides=2, rngs=nnx.Rngs(0))
+    >>> layer(jax.numpy.ones((2, 8, 8, 3))).shape
+    (2, 4, 4, 16)
   """
 
   recipe: Recipe
+  __signature__: Any = Readable()
 
   def __init__(
     self,

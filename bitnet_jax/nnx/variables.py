@@ -29,6 +29,13 @@ def linen_variables(model: nnx.Module) -> dict[str, Any]:
 
   Args:
     model: any NNX model, trained, frozen, or abstract from ``nnx.eval_shape``.
+
+  Example:
+    >>> from flax import nnx
+    >>> from bitnet_jax.nnx import BitLinear, linen_variables
+    >>> layer = BitLinear(4, 8, rngs=nnx.Rngs(0))
+    >>> linen_variables(layer)["params"]["kernel"].shape
+    (4, 8)
   """
   flat: dict[str, Any] = {}
   for path, leaf in nnx.to_flat_state(nnx.state(model)):
@@ -49,6 +56,14 @@ def with_linen_variables(
 
   Raises:
     ValueError: for a name that the model does not have.
+
+  Example:
+    >>> from flax import nnx
+    >>> from bitnet_jax.nnx import BitLinear
+    >>> from bitnet_jax.nnx import linen_variables, with_linen_variables
+    >>> layer = BitLinear(4, 8, rngs=nnx.Rngs(0))
+    >>> trained = linen_variables(BitLinear(4, 8, rngs=nnx.Rngs(1)))
+    >>> layer = with_linen_variables(layer, trained)
   """
   new = traverse_util.flatten_dict(dict(variables), sep="/")
   graph, state = nnx.split(model)

@@ -6,3 +6,12 @@ from bitnet_jax.ops.packing import pack as pack
 from bitnet_jax.ops.packing import unpack as unpack
 from bitnet_jax.ops.products import bit_conv as bit_conv
 from bitnet_jax.ops.products import bit_dot as bit_dot
+
+__all__ = [
+  "bit_conv",
+  "bit_dot",
+  "normalize",
+  "pack",
+  "quantize_input",
+  "unpack",
+]

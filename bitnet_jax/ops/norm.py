@@ -44,6 +44,13 @@ def normalize(
   Raises:
     TypeError: for complex values.
     ValueError: for another norm.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.ops import normalize
+    >>> y = normalize(jax.numpy.array([[1.0, 3.0]]), "layer_norm")
+    >>> y.round(2).tolist()
+    [[-1.0, 1.0]]
   """
   choices.check(norm, NORMS, key="norm")
   if norm is None:

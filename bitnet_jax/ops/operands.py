@@ -220,6 +220,16 @@ def quantize_input(
   Raises:
     TypeError: for complex numbers.
     ValueError: if the recipe leaves activations in float.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.ops import bit_dot, quantize_input
+    >>> x = jax.random.normal(jax.random.key(0), (2, 8))
+    >>> shared = quantize_input(x, "b158")
+    >>> w = jax.numpy.eye(8)
+    >>> queries, keys = bit_dot(shared, w, "b158"), bit_dot(shared, -w, "b158")
+    >>> queries.shape, keys.shape
+    ((2, 8), (2, 8))
   """
   recipe = get_recipe(recipe)
   if recipe.acts is None:

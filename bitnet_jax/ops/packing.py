@@ -27,6 +27,13 @@ def pack(
 
   Raises:
     ValueError: for an unknown layout.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.ops import pack
+    >>> codes = jax.numpy.zeros((10, 3), "int8")
+    >>> pack(codes).data.shape, pack(codes, "base3").data.shape
+    ((3, 3), (2, 3))
   """
   chosen = choices.pick(LAYOUTS, layout, key="layout")
   axis %= codes.ndim
@@ -47,7 +54,15 @@ def pack(
 
 
 def unpack(packed: Packed) -> Int8[Array, "*shape"]:
-  """Unpacks ternary codes to int8."""
+  """Unpacks ternary codes to int8.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.ops import pack, unpack
+    >>> codes = jax.numpy.array([1, 0, -1, 1, 0], "int8")
+    >>> unpack(pack(codes)).tolist()
+    [1, 0, -1, 1, 0]
+  """
   choices.check(packed.layout, LAYOUTS, key="layout")
   return packed.unpack()
 

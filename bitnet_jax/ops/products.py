@@ -163,6 +163,14 @@ def bit_dot(
       or an inexact ``compute="float"`` (see ``choose_compute``).
     TypeError: for unsupported derivatives, and for complex numbers unless the
       recipe is "float".
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.ops import bit_dot
+    >>> x = jax.numpy.array([[1.0, 2.0]])
+    >>> w = jax.numpy.array([[1.0, -1.0], [1.0, 1.0]])
+    >>> bit_dot(x, w, "b158").round(1).tolist()
+    [[3.0, 1.0]]
   """
   if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
     raise ValueError(
@@ -208,6 +216,14 @@ def bit_conv(
     key: random key.
     precision: precision of convolutions with an operand in float.
     dtype: dtype of the result.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax.ops import bit_conv
+    >>> images, w = jax.numpy.ones((2, 8, 8, 3)), jax.numpy.ones((3, 3, 3, 4))
+    >>> y = bit_conv(images, w, "b158", window_strides=(1, 1), padding="VALID")
+    >>> y.shape
+    (2, 6, 6, 4)
   """
   if x.ndim != w.ndim or x.ndim < 3:
     raise ValueError(

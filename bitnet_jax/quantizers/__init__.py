@@ -3,3 +3,5 @@
 from bitnet_jax.quantizers.quantizer import Quantizer as Quantizer
 from bitnet_jax.quantizers.recipe import RECIPES as RECIPES
 from bitnet_jax.quantizers.recipe import Recipe as Recipe
+
+__all__ = ["RECIPES", "Quantizer", "Recipe"]

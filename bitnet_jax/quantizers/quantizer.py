@@ -50,6 +50,14 @@ class Quantizer:
 
   Raises:
     ValueError: on construction, naming the field, its value and the choices.
+
+  Example:
+    >>> import jax
+    >>> from bitnet_jax import Quantizer
+    >>> weights = jax.numpy.array([0.1, -2.0, 1.5, 0.4])
+    >>> q = Quantizer("absmean", (-1, 1)).quantize(weights)
+    >>> q.codes.tolist(), q.scale.tolist()
+    ([0, -1, 1, 0], [1.0])
   """
 
   measure: str

@@ -45,6 +45,15 @@ class Recipe:
 
   Raises:
     ValueError: on construction, naming the field, its value and the choices.
+
+  Example:
+    >>> import dataclasses
+    >>> from bitnet_jax import RECIPES, Quantizer, Recipe
+    >>> RECIPES["b158"].weights.range
+    (-1, 1)
+    >>> own = Recipe(Quantizer("absmax", (-3, 3), axis=0), norm="rms_norm")
+    >>> dataclasses.replace(RECIPES["b158"], compute="int8").norm
+    'layer_norm'
   """
 
   weights: Quantizer | None = TERNARY
