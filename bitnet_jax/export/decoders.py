@@ -275,13 +275,16 @@ def check_read_back(
     )
 
 
-def _example_logits(
-  model: Decoder, variables: Mapping[str, Any], length: int = 64
-) -> np.ndarray:
-  """Returns logits of a row of random tokens, float32 [1, t, v]."""
-  length = min(length, model.cfg.max_length)
+def example_tokens(cfg: DecoderConfig, length: int = 64) -> np.ndarray:
+  """Returns a row of random tokens, int32 [1, t]."""
+  length = min(length, cfg.max_length)
   rng = np.random.default_rng(0)
-  tokens = rng.integers(0, model.cfg.vocab_size, (1, length), np.int32)
+  return rng.integers(0, cfg.vocab_size, (1, length), np.int32)
+
+
+def _example_logits(model: Decoder, variables: Mapping[str, Any]) -> np.ndarray:
+  """Returns logits of a row of random tokens, float32 [1, t, v]."""
+  tokens = example_tokens(model.cfg)
   return np.asarray(_call(model, variables, tokens), np.float32)
 
 
