@@ -413,6 +413,7 @@ def _keys(task: str, model: str) -> dict[str, Any]:
     "steps_per_dispatch": 1,
     "evaluations": Later(int),
     "init_from": str,
+    "init_mapping": Later(()),
     "task": {"name": task, **task_keys},
     "data": data_keys,
     "model": {"name": model, **model_keys},

@@ -57,7 +57,8 @@ def build(
   part = (0, 1) if devices else batch_part(mesh)
   earlier = teacher = None
   if settings.init_from is not None:
-    earlier = warm_start.find(bucket.place(settings.init_from))
+    place = bucket.place(settings.init_from)
+    earlier = warm_start.find_start(place, settings.init_mapping)
   if settings.distill.teacher is not None:
     teacher = distillation.find_teacher(bucket.place(settings.distill.teacher))
   used = (earlier, None if teacher is None else teacher.run)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -104,8 +105,11 @@ class Settings:
       ``SparseAdam``.
     evaluations: their number, from which the cadences follow that are open;
       with a budget only, else ``None``.
-    init_from: folder of a run whose parameters this one starts with, where it
-      has them, see ``warm_start``; ``None`` starts from scratch.
+    init_from: folder of a run, or an Orbax checkpoint, whose parameters this
+      run starts with, where it has them, see ``warm_start``; ``None`` starts
+      from scratch.
+    init_mapping: (pattern, name) pairs that rename its parameters, see
+      ``warm_start``.
     sharding_rules: (logical axis, mesh axis or axes) pairs.
   """
 
@@ -120,6 +124,7 @@ class Settings:
   steps_per_dispatch: int
   evaluations: int | None
   init_from: str | None
+  init_mapping: tuple[Any, ...]
   task: TaskOptions
   data: Any
   model: ModelOptions
@@ -141,6 +146,24 @@ class Settings:
     positive = ("total_steps", "total_epochs", "log_every", "checkpoint_every")
     least = dict.fromkeys((*positive, "steps_per_dispatch"), 1)
     check_least("", self, seed=0, eval_every=0, statistics_every=0, **least)
+    self._check_mapping()
+
+  def _check_mapping(self) -> None:
+    if self.init_mapping and self.init_from is None:
+      raise ValueError("init_mapping is set, but init_from is not")
+    for pair in self.init_mapping:
+      if not _are_texts(pair):
+        raise ValueError(
+          f"init_mapping has the entry {pair!r}; each must be a pair (pattern,"
+          " name here)"
+        )
+      try:
+        re.compile(pair[0])
+      except re.error as error:
+        raise ValueError(
+          f"init_mapping has the pattern {pair[0]!r}, which is no regular"
+          f" expression: {error}"
+        ) from error
 
   def count_steps(
     self, *, examples: int, batches_per_epoch: int | None = None
@@ -318,3 +341,9 @@ def parse_settings(
       config["model"], task=task["name"], models=spec.models
     )
   return construct(Settings, config, group="")
+
+
+def _are_texts(pair: Any) -> bool:
+  """Whether this is a pair of texts."""
+  is_pair = isinstance(pair, tuple) and len(pair) == 2
+  return is_pair and all(isinstance(text, str) for text in pair)

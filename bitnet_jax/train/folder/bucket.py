@@ -86,7 +86,7 @@ def place(address: PathLike) -> pathlib.Path:
   return folder
 
 
-def _home(folder: pathlib.Path) -> epath.Path:
+def home(folder: pathlib.Path) -> epath.Path:
   """Returns where the files of a run last: its bucket, or the folder itself."""
   remote = _remotes.get(folder)
   return remote.root if remote else epath.Path(folder)
@@ -94,7 +94,7 @@ def _home(folder: pathlib.Path) -> epath.Path:
 
 def checkpoint_folder(folder: pathlib.Path) -> epath.Path:
   """Returns where the checkpoints of a run are."""
-  return _home(folder) / CHECKPOINTS
+  return home(folder) / CHECKPOINTS
 
 
 def fetch(folder: pathlib.Path) -> None:
@@ -141,7 +141,7 @@ def send(folder: pathlib.Path) -> None:
 def names(folder: pathlib.Path) -> set[str]:
   """Returns the names of what is in a run's folder, or in its bucket."""
   found: set[str] = set()
-  for root in {epath.Path(folder), _home(folder)}:
+  for root in {epath.Path(folder), home(folder)}:
     with naming_address(root):
       if root.is_dir():
         found |= {path.name for path in root.iterdir()}
@@ -150,7 +150,7 @@ def names(folder: pathlib.Path) -> set[str]:
 
 def has(folder: pathlib.Path, name: str) -> bool:
   """Whether a run's folder, or the one in its bucket, holds a file."""
-  root = _home(folder)
+  root = home(folder)
   with naming_address(root):
     return (root / name).exists()
 
@@ -165,7 +165,7 @@ def remove(folder: pathlib.Path, name: str) -> None:
     sent = _remotes[folder].sent
     for path in [path for path in sent if path.split("/")[0] == name]:
       del sent[path]
-  for root in {epath.Path(folder), _home(folder)}:
+  for root in {epath.Path(folder), home(folder)}:
     with naming_address(root / name):
       if (root / name).is_dir():
         (root / name).rmtree()

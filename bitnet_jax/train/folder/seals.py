@@ -92,7 +92,7 @@ def write(
       step=step,
       progress=progress,
       metrics=dict(metrics),
-      sha256=_sums(folder),
+      sha256=sums(folder),
     )
   )
   seal = {"content": content, "sha256": _digest(content)}
@@ -109,7 +109,7 @@ def find_damage(folder: epath.Path) -> str | None:
   parsed = _parse(content)
   if parsed is None:
     return f"{folder / SEAL} has a value of another type than a seal has"
-  recorded, found = parsed.sha256, _sums(folder)
+  recorded, found = parsed.sha256, sums(folder)
   for name in sorted(recorded.keys() | found.keys()):
     path = folder / name
     if name not in found:
@@ -163,13 +163,13 @@ def _digest(content: Any) -> str:
   ).hexdigest()
 
 
-def _sums(folder: epath.Path) -> dict[str, str]:
+def sums(folder: epath.Path) -> dict[str, str]:
   """Returns the SHA-256 sum of every file but the seal, by relative path."""
   paths = [path for path in bucket.files(folder) if path != folder / SEAL]
   with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-    sums = pool.map(_sum, paths)
+    found = pool.map(_sum, paths)
     names = [path.relative_to(folder).as_posix() for path in paths]
-    return dict(zip(names, sums, strict=True))
+    return dict(zip(names, found, strict=True))
 
 
 def _sum(path: epath.Path) -> str:

@@ -213,7 +213,8 @@ def load_experiment(folder: PathLike) -> Experiment:
   folder = bucket.place(folder)
   config, fingerprint = workdir.read_run(folder)
   # The runs that it started with or learned from need not be there any more.
-  alone = {"init_from": None, "distill": {**config["distill"], "teacher": None}}
+  distill = {**config["distill"], "teacher": None}
+  alone = {"init_from": None, "init_mapping": (), "distill": distill}
   experiment = build({**config, **alone}, folder)
   found, expected = experiment.fingerprint, data_of(fingerprint)
   if found != expected:

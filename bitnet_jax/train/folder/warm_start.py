@@ -1,16 +1,19 @@
-"""Warm starts: the variables of an earlier run as the start of another."""
+"""Warm starts: variables of an earlier run, or of an Orbax checkpoint."""
 
 import dataclasses
 import pathlib
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 from absl import logging
+from etils import epath
 from flax import traverse_util
 
 from bitnet_jax.construct import construct
 from bitnet_jax.files import PathLike
-from bitnet_jax.train.folder import bucket, workdir
+from bitnet_jax.train.folder import bucket, own_checkpoint, workdir
 from bitnet_jax.train.folder.checkpoint import CheckpointOptions, Checkpoints
 from bitnet_jax.train.state import TrainState
 
@@ -27,6 +30,9 @@ class EarlierRun:
     step: the checkpoint, its last.
     vocabulary: names its vocabulary by content; "" for none.
     key: what asks for it, for messages.
+    own: an Orbax checkpoint that is no run's, which the other attributes then
+      describe.
+    mapping: (pattern, name) pairs that rename its parameters.
   """
 
   folder: pathlib.Path
@@ -34,6 +40,8 @@ class EarlierRun:
   step: int
   vocabulary: str
   key: str = "init_from"
+  own: epath.Path | None = None
+  mapping: tuple[tuple[str, str], ...] = ()
 
   @property
   def fingerprint(self) -> str:
@@ -67,6 +75,33 @@ def find(folder: PathLike, *, key: str = "init_from") -> EarlierRun:
     vocabulary_of(fingerprint),
     key,
   )
+
+
+def find_start(
+  folder: pathlib.Path, mapping: Iterable[tuple[str, str]] = ()
+) -> EarlierRun:
+  """Finds what a run starts from: an earlier run, or an Orbax checkpoint.
+
+  Args:
+    folder: workdir of the run, or folder of the checkpoint, or of several whose
+      names end in their steps, of which the newest is taken.
+    mapping: see ``EarlierRun``.
+
+  Raises:
+    ValueError: if there is neither.
+  """
+  own = None
+  if not (folder / workdir.CONFIG_FILE).exists():
+    own = own_checkpoint.find(bucket.home(folder))
+  if own is not None:
+    name = f"orbax {own_checkpoint.digest(own)}"
+    return EarlierRun(folder, name, 0, "", own=own, mapping=tuple(mapping))
+  try:
+    return dataclasses.replace(find(folder), mapping=tuple(mapping))
+  except ValueError as error:
+    if (folder / workdir.CONFIG_FILE).exists():
+      raise
+    raise ValueError(f"{error}, and no Orbax checkpoint either") from error
 
 
 def with_earlier(
@@ -129,53 +164,125 @@ def check_vocabulary(earlier: EarlierRun, fingerprint: str) -> None:
 
 
 def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
-  """Loads all variables that both runs have, by path.
+  """Loads all variables that both have, by name.
 
   Variables are the parameters and the mutable collections of the model, such as
-  batch statistics. Those missing in the earlier run stay freshly initialized,
-  and those only in the earlier run are not used; both are logged.
+  batch statistics. Names are paths; those of parameters go without their
+  collection. Those missing there stay freshly initialized, and those only there
+  are not used; both are logged.
 
   Args:
     state: freshly initialized state.
-    earlier: the run to load from.
+    earlier: what to load from. Each pair of its mapping renames what matches
+      whole names between slashes, one pair after the other.
 
   Raises:
-    ValueError: if no parameter is in both, or if one has another shape, naming
-      it.
+    ValueError: if no parameter is in both, if some have other shapes, naming
+      them, or if a pair renames nothing.
   """
-  found = flatten(load_variables(earlier))
   own = flatten({"params": state.params, **state.variables})
-  shared = sorted(own.keys() & found.keys(), key=name_of)
-  if not any(collection == "params" for collection, *_ in shared):
-    there, here = (", ".join(map(name_of, tree)) for tree in (found, own))
-    raise ValueError(
-      f"init_from is {earlier.folder}, which has none of the parameters of this"
-      f" model; there: {there}; here: {here}"
-    )
-  for path in shared:
-    if own[path].shape != found[path].shape:
-      raise ValueError(
-        f"init_from is {earlier.folder}, where {name_of(path)} has the shape"
-        f" {found[path].shape}; here it has {own[path].shape}"
-      )
-    taken = found[path].astype(own[path].dtype)
+  found = _renamed(_named_variables(earlier), earlier)
+  paths = _paths(own, found, earlier)
+  _check_shared(paths, own, found, earlier)
+  for path, name in paths.items():
+    taken = found[name].astype(own[path].dtype)
     own[path] = jax.device_put(taken, own[path].sharding)
   # A warning, so that it is noticed: if layers have other names, as in an
   # unrolled model, hardly more than the embeddings is loaded.
   logging.warning(
     "%d of %d variables of the model are loaded from %s; unused there: %s;"
     " freshly initialized: %s",
-    len(shared),
+    len(paths),
     len(own),
-    earlier.folder,
+    earlier.own or earlier.folder,
     *(
-      ", ".join(sorted(map(name_of, paths))) or "none"
-      for paths in (found.keys() - own.keys(), own.keys() - found.keys())
+      ", ".join(sorted(names)) or "none"
+      for names in (
+        found.keys() - set(paths.values()),
+        map(name_of, own.keys() - paths.keys()),
+      )
     ),
   )
   variables = traverse_util.unflatten_dict(own)
   params = variables.pop("params")
   return TrainState(state.step, params, state.opt_state, variables)
+
+
+def _named_variables(earlier: EarlierRun) -> dict[str, Any]:
+  """Returns the variables to start from as NumPy arrays, by name."""
+  if earlier.own is None:
+    variables = flatten(load_variables(earlier))
+    return {name_of(path): leaf for path, leaf in variables.items()}
+  try:
+    return own_checkpoint.load(earlier.own)
+  except ValueError as error:
+    raise ValueError(f"{earlier.key}: {error}") from error
+
+
+def _renamed(found: dict[str, Any], earlier: EarlierRun) -> dict[str, Any]:
+  """Returns variables under the names that the mapping gives them."""
+  names = {name: name for name in found}
+  for pattern, new in earlier.mapping:
+    whole = re.compile(rf"(?:(?<=/)|^)(?:{pattern})(?=/|$)")
+    try:
+      changed = {
+        old: "/".join(filter(None, whole.sub(new, name).split("/")))
+        for old, name in names.items()
+      }
+    except (IndexError, re.error) as error:
+      raise ValueError(
+        f"init_mapping has the name {new!r} for {pattern!r}: {error}"
+      ) from error
+    if changed == names:
+      raise ValueError(
+        f"init_mapping has the pattern {pattern!r}, which matches nothing in"
+        f" {earlier.folder}; there: {', '.join(names.values())}"
+      )
+    names = changed
+  renamed: dict[str, Any] = {}
+  for old, name in names.items():
+    if name in renamed:
+      raise ValueError(
+        f"init_mapping gives several parameters of {earlier.folder} the name"
+        f" {name!r}"
+      )
+    renamed[name] = found[old]
+  return renamed
+
+
+def _paths(
+  own: Mapping[tuple[str, ...], Any],
+  found: Mapping[str, Any],
+  earlier: EarlierRun,
+) -> dict[tuple[str, ...], str]:
+  """Returns the names there of the variables that both have."""
+  paths = {path: name_of(path) for path in own if name_of(path) in found}
+  if earlier.own is not None:  # NNX has one tree for all collections.
+    paths |= {
+      path: "/".join(path[1:])
+      for path in own.keys() - paths.keys()
+      if "/".join(path[1:]) in found
+    }
+  return dict(sorted(paths.items(), key=lambda item: item[1]))
+
+
+def _check_shared(paths, own, found, earlier) -> None:
+  """Raises a ValueError if nothing is shared, or if shapes differ."""
+  if not any(collection == "params" for collection, *_ in paths):
+    there, here = ", ".join(found), ", ".join(map(name_of, own))
+    raise ValueError(
+      f"{earlier.key} is {earlier.folder}, which has none of the parameters of"
+      f" this model; there: {there}; here: {here}; init_mapping renames them"
+    )
+  different = [
+    f"{name} has the shape {found[name].shape}; here it has {own[path].shape}"
+    for path, name in paths.items()
+    if own[path].shape != found[name].shape
+  ]
+  if different:
+    raise ValueError(
+      f"{earlier.key} is {earlier.folder}, where {', and '.join(different)}"
+    )
 
 
 def flatten(variables: Any) -> dict[tuple[str, ...], Any]:
