@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from bitnet_jax.export.decoders import example_tokens
-from bitnet_jax.inference.tensors import is_nnx_model
+from bitnet_jax.inference.tensors import flat, is_nnx_model
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
 
 # Names of NNX modules, and those of the decoder.
@@ -48,7 +48,7 @@ def decoder_from_nnx(
 
   params = {
     _renamed(name): leaf
-    for name, leaf in _flat(linen_variables(model).get("params", {})).items()
+    for name, leaf in flat(linen_variables(model).get("params", {})).items()
   }
   is_scanned = not any(name.startswith("blocks_") for name in params)
   cfg = dataclasses.replace(cfg, scan_layers=is_scanned)
@@ -69,10 +69,6 @@ def _renamed(name: str) -> str:
   return name
 
 
-def _flat(params):
-  return traverse_util.flatten_dict(dict(params), sep="/")
-
-
 def _check_shapes(decoder, params):
   """Raises a ValueError unless names and shapes are those of the decoder."""
   tokens = jnp.zeros((1, 1), jnp.int32)
@@ -80,8 +76,8 @@ def _check_shapes(decoder, params):
     lambda: nn.unbox(decoder.init(jax.random.key(0), tokens))
   )
   here, there = (
-    {name: tuple(leaf.shape) for name, leaf in flat.items()}
-    for flat in (params, _flat(expected["params"]))
+    {name: tuple(leaf.shape) for name, leaf in tree.items()}
+    for tree in (params, flat(expected["params"]))
   )
   problems = [
     f"{name} is {here.get(name, 'not there')}, not"
