@@ -66,10 +66,9 @@ def build(
   decisions = _decisions(config, context, used)
   with decisions.loading():
     decide.of_data(decisions)
-  settings = decisions.settings
-  full_graph = TASKS[settings.task.name].full_graph
-  settings.check_batch(1 if full_graph else batch_shards(mesh))
-  with decisions.loading():
+    settings = decisions.settings
+    full_graph = TASKS[settings.task.name].full_graph
+    settings.check_batch(1 if full_graph else batch_shards(mesh))
     data = load_data(settings, context)
   task = make_task(settings, data.facts)
   layers = base.find_layers(settings, task)

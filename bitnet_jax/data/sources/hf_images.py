@@ -88,24 +88,49 @@ def read(
   )
 
 
-def _choose_columns(where, features: Mapping[str, Any], label):
-  """Returns the columns of pictures and of classes."""
+def sizes(
+  name: str, cuts: splits.Cuts, *, most: int = 256
+) -> list[tuple[int, int]]:
+  """Returns height and width of training pictures of a set, see `read`.
+
+  Args:
+    name: see `hf_sets.open_set`.
+    cuts: see `hf_sets.open_set`.
+    most: of this many pictures at most, which are spread evenly.
+  """
+  train = hf_sets.open_set(name, cuts)["train"]
+  image = _picture_column(f"hf:{name}", train.features)
+  if len(train) > most:
+    train = train.select(range(0, len(train), -(-len(train) // most)))
+  with pictures.quiet():
+    headers = _Stored(f"hf:{name} train", train, image).map(_header)
+    return [size for _, size, _ in headers]
+
+
+def _picture_column(where, features: Mapping[str, Any]) -> str:
+  """Returns the name of the column of pictures."""
   images = [k for k, f in features.items() if type(f).__name__ == "Image"]
   if len(images) != 1:
     raise ValueError(
       f"{where} has {len(images) or 'no'} columns of pictures (features Image),"
       f" there must be one; it has {', '.join(features)}"
     )
+  return images[0]
+
+
+def _choose_columns(where, features: Mapping[str, Any], label):
+  """Returns the columns of pictures and of classes."""
+  image = _picture_column(where, features)
   named = [k for k, f in features.items() if hasattr(f, "names")]
   if label not in features and len(named) == 1:
     (label,) = named
   if label not in features:
-    listed = [k for k in features if k not in images]
+    listed = [k for k in features if k != image]
     raise ValueError(
       f"{where} has no column {label}, it has {', '.join(listed) or 'none'};"
       f" data.label names that of the classes{choices.nearest(label, listed)}"
     )
-  return images[0], label
+  return image, label
 
 
 def _labels(where, found, label):

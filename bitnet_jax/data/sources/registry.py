@@ -3,9 +3,12 @@
 To add a source, add a module with a reader and a line here.
 """
 
+import contextlib
+import contextvars
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from bitnet_jax import choices
 from bitnet_jax.data.sources import (
@@ -29,6 +32,7 @@ from bitnet_jax.data.sources import (
   tsv,
 )
 from bitnet_jax.data.sources.tables import Source
+from bitnet_jax.data.splits import Cuts
 
 # Takes what is behind the colon, and `Cuts`.
 Reader = Callable[..., Source]
@@ -129,6 +133,40 @@ def _is_folder(path):
   return path.expanduser().is_dir() or not (
     path.suffix or re.search(r"[*?\[]", str(path))
   )
+
+
+# The last source that was read, with its arguments, while one is kept.
+_kept: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar(
+  "kept", default=None
+)
+
+
+@contextlib.contextmanager
+def keeping() -> Iterator[None]:
+  """Keeps the last source in memory, so that the next call of `read` gives it.
+
+  For a block of code that looks at a source before it loads it.
+  """
+  token = _kept.set({})
+  try:
+    yield
+  finally:
+    _kept.reset(token)
+
+
+def read(reader: Reader, rest: str, cuts: Cuts, *args: Any, **options: Any):
+  """Returns what a reader returns, see `find` and `keeping`."""
+  kept = _kept.get()
+  if kept is None:
+    return reader(rest, cuts, *args, **options)
+  # Readers cut nothing.
+  own = (dict(cuts.split_names), cuts.data_dir)
+  arguments = (reader, rest, own, args, options)
+  if kept.get("arguments") != arguments:
+    kept.clear()
+    kept["source"] = reader(rest, cuts, *args, **options)
+    kept["arguments"] = arguments
+  return kept["source"]
 
 
 def _pattern(name):

@@ -144,6 +144,26 @@ def read_images(
   )
 
 
+def image_sizes(
+  name: str, cuts: splits.Cuts, *, most: int = 256
+) -> list[tuple[int, int]]:
+  """Returns height and width of training images, see `read_images`.
+
+  Args:
+    name: see `read`.
+    cuts: see `read`.
+    most: of this many images at most, which are spread evenly.
+  """
+  info, sources = _open(name, cuts)
+  _check_features(name, info.features, image_size=1)
+  height, width, _ = info.features["image"].shape
+  if None not in (height, width):
+    return [(height, width)]
+  train = sources["train"]
+  rows = range(0, len(train), -(-len(train) // most))
+  return [train[row]["image"].shape[:2] for row in rows]
+
+
 def _open(name, cuts) -> tuple[Any, dict[str, Sequence[Mapping[str, Any]]]]:
   """Returns the `DatasetInfo`, and examples by split."""
   builder: Any = _builder(name, cuts.data_dir)

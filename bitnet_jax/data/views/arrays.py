@@ -28,6 +28,12 @@ _OPTIONS = {
   csvfiles.read_features: _TABLES,
   parquetfiles.read_features: _TABLES,
 }
+# By the reader of pictures, what returns the sizes of some of them.
+_SIZES = {
+  folder.read: lambda path, cuts: folder.sizes(path),
+  tfds.read_images: tfds.image_sizes,
+  hf_images.read: hf_images.sizes,
+}
 
 
 def load(
@@ -75,7 +81,8 @@ def load(
     columns=tuple(columns),
     num_classes=num_classes,
   )
-  found = read(rest, cuts, **_options_of(read, source, options))
+  options = _options_of(read, source, options)
+  found = registry.read(read, rest, cuts, **options)
   tables = {
     key: table.read("inputs", "labels").columns
     for key, table in found.splits.items()
@@ -110,6 +117,15 @@ def load(
     features=found.features,
     fingerprint=found.fingerprint,
   )
+
+
+def sizes(source: str, cuts: splits.Cuts) -> list[tuple[int, int]]:
+  """Returns height and width of some training pictures of a source.
+
+  Returns none for a source whose arrays cannot be scaled.
+  """
+  read, rest = registry.find("arrays", source)
+  return _SIZES[read](rest, cuts) if read in _SIZES else []
 
 
 def is_table(source: str) -> bool:

@@ -92,7 +92,7 @@ def load(
     options["cut"] = functools.partial(
       _cut_text, documents=documents or "whole", marker=marker
     )
-  found = read(rest, cuts, **options)
+  found = registry.read(read, rest, cuts, **options)
   (column,) = found.texts or (column,)
   texts = {}
   for key, table in found.splits.items():

@@ -48,7 +48,7 @@ def load(
     ValueError: an argument or something in the data is wrong.
   """
   read, rest = registry.find("graphs", source)
-  source_tables = read(rest, cuts)
+  source_tables = registry.read(read, rest, cuts)
   found = {
     key: _make_split(table, max_degree, row_normalize)
     for key, table in source_tables.splits.items()

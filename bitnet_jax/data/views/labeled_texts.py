@@ -62,7 +62,7 @@ def load(
   if regression and class_names:
     raise ValueError("regression has no class_names")
   read, rest = registry.find("labeled texts", source)
-  found = read(rest, cuts)
+  found = registry.read(read, rest, cuts)
   # A source with a label of its own has texts of its own.
   columns = found.texts if found.label else tuple(columns) or found.texts
   label = found.label or label

@@ -68,7 +68,7 @@ def load(
       member and index.
   """
   read, rest = registry.find("a graph", source)
-  found = read(rest, cuts)
+  found = registry.read(read, rest, cuts)
   graph: Any = found.splits["train"]
   dataset = make_dataset(graph.records[0], where=graph.name)
   num_classes = num_classes or dataset.num_classes

@@ -45,7 +45,7 @@ def load(
       f"{source} needs two languages, read and written, not {list(languages)}"
     )
   options = (languages,) if read is textfiles.read_languages else ()
-  found = read(rest, cuts, *options)
+  found = registry.read(read, rest, cuts, *options)
   columns = tuple(languages or found.pair)
   if len(columns) != 2:
     raise ValueError(

@@ -47,6 +47,7 @@ class RunContext:
     recorded: fingerprint of the data of the run in ``folder``; "" for none.
     vocabularies: fingerprints of the vocabularies of that run and of runs whose
       parameters are used.
+    tokenizers: those that are loaded, by the keys that select them.
   """
 
   folder: pathlib.Path | None = None
@@ -55,6 +56,7 @@ class RunContext:
   process_count: int = 1
   recorded: str = ""
   vocabularies: frozenset[str] = frozenset()
+  tokenizers: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def part(self) -> dict[str, int]:

@@ -13,7 +13,7 @@ class Budget(NamedTuple):
     epochs: most passes through the data, if they make ``fewest`` steps.
     fewest: fewest updates of a run.
     batch_size: most examples of an update.
-    image_size: side of pictures that are larger or of mixed sizes.
+    image_size: largest side of pictures, which larger ones are scaled to.
     vocab_size: most subword tokens of a trained vocabulary.
   """
 
@@ -29,7 +29,7 @@ class Budget(NamedTuple):
 # S takes minutes on two cores, M an hour there or minutes on an accelerator, L
 # hours on accelerators.
 BUDGETS = {
-  "S": Budget(1_000, 3_000, 40, 200, 32, 32, 4_096),
-  "M": Budget(10_000, 30_000, 60, 400, 64, 64, 8_192),
-  "L": Budget(100_000, 200_000, 100, 1_000, 128, 128, 32_768),
+  "S": Budget(1_000, 3_000, 40, 200, 32, 64, 4_096),
+  "M": Budget(10_000, 30_000, 60, 400, 64, 128, 8_192),
+  "L": Budget(100_000, 200_000, 100, 1_000, 128, 224, 32_768),
 }

@@ -160,7 +160,9 @@ def _choose_label(decisions, names, kinds) -> str:
   )
   if by_name and kinds[by_name[0]] != "text":
     return by_name[0]
-  rest = [n for n in names if kinds[n] == "other" and not _is_key(n)]
+  rest = [n for n in names if kinds[n] != "text" and not _is_key(n)]
+  if len(rest) > 1:  # Numbers may be anything.
+    rest = [name for name in rest if kinds[name] != "number"]
   if len(rest) != 1:
     raise _ambiguous(decisions, names, "the label", "--config.data.label=NAME")
   return rest[0]

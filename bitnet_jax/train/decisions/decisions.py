@@ -7,6 +7,7 @@ from typing import Any
 
 from bitnet_jax import choices
 from bitnet_jax.config import DECIDED, open_keys
+from bitnet_jax.data.sources import registry
 from bitnet_jax.train.config.settings import (
   RunContext,
   Settings,
@@ -67,9 +68,13 @@ class Decisions:
 
   @contextlib.contextmanager
   def loading(self) -> Iterator[None]:
-    """Adds to errors of the data what the run in the folder decided."""
+    """Reads the data once, for decisions and for training.
+
+    Adds to errors of the data what the run in the folder has decided.
+    """
     try:
-      yield
+      with registry.keeping() if self.has_budget else contextlib.nullcontext():
+        yield
     except ValueError as error:
       if not self._taken_over:
         raise

@@ -54,4 +54,4 @@ def _decide_classes(decisions, num_classes) -> None:
   reason = "the labels"
   decisions.decide("data.num_classes", num_classes, reason)
   decisions.decide("checkpoint.metric", "valid/accuracy", "labels are classes")
-  decisions.decide("checkpoint.mode", "max", "labels are classes")
+  decisions.decide("checkpoint.mode", "max")

@@ -56,7 +56,7 @@ def check(decisions: Decisions, content: str) -> str:
 def read(decisions: Decisions, content: str) -> Source:
   """Returns the tables of the source; see ``check`` for the errors."""
   reader, rest = registry.find(content, check(decisions, content))
-  return reader(rest, uncut(decisions))
+  return registry.read(reader, rest, uncut(decisions))
 
 
 def uncut(decisions: Decisions) -> Cuts:

@@ -128,7 +128,7 @@ def _cut(decisions, found: Dataset[Any], **options: Any) -> Any:
 
 def _decide_best(decisions, metric, mode, reason) -> None:
   decisions.decide("checkpoint.metric", metric, reason)
-  decisions.decide("checkpoint.mode", mode, reason)
+  decisions.decide("checkpoint.mode", mode)
 
 
 def _decide_regression(decisions: Decisions, source: Source) -> None:

@@ -1,7 +1,7 @@
 """Decides the vocabulary and the length of rows, from the text."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ _LEAST = 512  # tokens of a trained vocabulary
 _ALPHABET = 1000  # characters that a trained vocabulary spells
 _TRAINED = ("bpe", "wordpiece", "unigram")
 _SAMPLE = 2_000  # texts whose length is measured
+_CHARACTERS = 1_000_000  # of a stream, whose tokens are counted
+_ROWS = 32  # that a stream should have
 _PERCENTILE = 98
 _MULTIPLE = 8  # of the length of rows
 
@@ -94,7 +96,7 @@ def decide_length(
 
 
 def decide_rows(
-  decisions: Decisions, texts: Iterable[str], tokenizer: Tokenizer
+  decisions: Decisions, texts: Sequence[str], tokenizer: Tokenizer
 ) -> int:
   """Decides the length of rows that are cut from a stream of documents.
 
@@ -104,15 +106,16 @@ def decide_rows(
     tokenizer: the vocabulary.
 
   Returns:
-    The number of rows.
+    The number of rows, about.
   """
-  tokens = int(tokenizer.encode_ragged([*texts]).lengths.sum())
-  length = decisions.config["model"]["max_length"]
-  while (
-    length > 2 * _MULTIPLE and tokens / length < decisions.budget.batch_size
-  ):
+  each = -(-_CHARACTERS // len(texts))
+  sample = [text[:each] for text in texts]
+  measured = int(tokenizer.encode_ragged(sample).lengths.sum())
+  tokens = round(measured * sum(map(len, texts)) / sum(map(len, sample)))
+  most = decisions.config["model"]["max_length"]
+  length = most
+  while length > 2 * _MULTIPLE and tokens < length * _ROWS:
     length //= 2
-  reason = f"{tokens:,} tokens, model.max_length is"
-  reason += f" {decisions.config['model']['max_length']}"
+  reason = f"about {tokens:,} tokens; model.max_length is {most}"
   length = decisions.decide("data.seq_len", length, reason)
   return max(tokens // length, 1)

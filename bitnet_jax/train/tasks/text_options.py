@@ -76,13 +76,16 @@ class TextOptions(groups.DataOptions):
     can start from the parameters. Older runs have only the special tokens of
     their task; their vocabularies are found by fingerprint.
     """
-    return load_tokenizer(
-      self.tokenizer,
-      texts=texts,
-      vocab_size=self.vocab_size,
-      num_sentinels=num_sentinels,
-      lowercase=self.lowercase,
-      needs=ROLES,
-      known=context.vocabularies,
-      cache=context.folder,
-    )
+    key = (self.tokenizer, self.vocab_size, self.lowercase, num_sentinels)
+    if key not in context.tokenizers:
+      context.tokenizers[key] = load_tokenizer(
+        self.tokenizer,
+        texts=texts,
+        vocab_size=self.vocab_size,
+        num_sentinels=num_sentinels,
+        lowercase=self.lowercase,
+        needs=ROLES,
+        known=context.vocabularies,
+        cache=context.folder,
+      )
+    return context.tokenizers[key]
