@@ -30,8 +30,9 @@ def read(path: str, cuts: splits.Cuts) -> Source:
   with names that end in `.gz` or `.xz`.
 
   Returns:
-    One example with the members that `nodes.load` describes. The fingerprint is
-    that of the members and of the names of the classes.
+    One example with the members that `nodes.load` describes, and "ids", str
+    [n]. The fingerprint is that of the members and of the names of the classes,
+    not of the ids.
 
   Raises:
     FileNotFoundError: there is no such folder, or it lacks a table.
@@ -65,9 +66,10 @@ def read(path: str, cuts: splits.Cuts) -> Source:
     **_features(features, table.name),
   }
   members |= {_INDICES[k]: np.array(r, np.int32) for k, r in parts.items()}
-  tables = {"train": Records(records=[members], name=str(folder))}
+  ids = np.array(table.columns["id"])
+  record = Records(records=[members | {"ids": ids}], name=str(folder))
   return Source(
-    splits=tables,
+    splits={"train": record},
     fingerprint=graphs.digest({"train": [members]}, names),
     class_names={"labels": names},
   )
