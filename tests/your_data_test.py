@@ -1,0 +1,73 @@
+"""What docs/your-data.md shows works: its files are written and trained on.
+
+In a section, a block of csv is the file whose name stands above it, a block of
+python is run, and a block of bash is a command.
+"""
+
+import contextlib
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from bitnet_jax.train.build import build
+from bitnet_jax.train.config.flags import load_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
+_BLOCK = re.compile(r"(?:`([^`\n]+)`:\n\n)?```(\w+)\n(.*?)```", re.DOTALL)
+_COMMAND = re.compile(r"bitnet-jax train --config=(\w+) (.*)")
+
+
+def sections():
+  """Returns the text of each section by its title."""
+  parts = re.split(r"^## (.*)\n", PAGE, flags=re.MULTILINE)[1:]
+  return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+# Those that take less than a second to write and load.
+QUICK = ("A graph whose nodes have classes", "Graphs with a class each")
+TITLES = [title for title, text in sections().items() if _COMMAND.search(text)]
+
+
+def run(title, folder):
+  """Writes the files of a section; returns its commands."""
+  commands = []
+  for name, language, text in _BLOCK.findall(sections()[title]):
+    if language == "csv":
+      path = folder / name
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(text, encoding="utf-8")
+    elif language == "python":
+      with contextlib.chdir(folder):
+        exec(text, {})
+    elif language == "bash":
+      commands += text.splitlines()
+  return commands
+
+
+@pytest.mark.parametrize("title", QUICK)
+def test_examples_can_be_trained_on(title, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (command,) = run(title, tmp_path)
+  flags = dict(re.findall(r"--config\.([\w.]+)=(\S+)", command))
+  (name,) = re.findall(r"--config=(\w+)", command)
+  path = str(ROOT / "configs" / f"{name}.py")
+  experiment = build(load_config(path, {"mesh.data": 1} | flags))
+  assert experiment.data.train_batch(0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", TITLES)
+def test_examples_are_trained_on(title, tmp_path):
+  (command,) = run(title, tmp_path)
+  verb, *flags = command.split()[1:]
+  short = ["--config.total_steps=4", "--config.optim.warmup_steps=1"]
+  subprocess.run(
+    [sys.executable, "-m", "bitnet_jax", verb, *flags, *short],
+    cwd=tmp_path,
+    check=True,
+  )
+  assert list(tmp_path.glob("runs/*/result.json"))
