@@ -18,7 +18,12 @@ import sys
 
 from absl import flags
 
-from bitnet_jax.programs.predicting import inputs, predictor, printing
+from bitnet_jax.programs.predicting import (
+  finders,
+  inputs,
+  predictor,
+  printing,
+)
 
 POSITIONAL = "INPUT ..."
 
@@ -60,7 +65,7 @@ def main(argv):
   )
   request.check()
   model = _open()
-  items = inputs.find(request, model.family)
+  items = finders.find(request, model.family)
   predictions = model.predict(items, _BATCH_SIZE.value)
   form = printing.as_json if _JSON.value else printing.Columns()
   if not printing.show_all(predictions, form, _TOP_K.value):

@@ -1,6 +1,7 @@
 """Loads sets of labeled graphs."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -86,22 +87,49 @@ def _make_split(table, max_degree, row_normalize):
   names = [table.place(row) for row in range(len(table))]
   for members, where in zip(table.records, names, strict=True):
     npz.check_members(members, "edges", "label", where=where)
-    features = npz_graphs.features(members, where=where)
     labels.append(_integer(members, "label", where))
-    n = _count_nodes(members, features, where)
-    senders, receivers = graphs.both_directions(
-      members["edges"], num_nodes=n, where=f"{where}: edges"
-    )
-    if features is None:
-      features = graphs.degree_features(
-        receivers, num_nodes=n, max_degree=max_degree
-      )
-    if row_normalize:
-      features = graphs.normalize_rows(features, where=where)
     made.append(
-      graphs.Graph(features=features, senders=senders, receivers=receivers)
+      make_graph(
+        members,
+        where=where,
+        max_degree=max_degree,
+        row_normalize=row_normalize,
+      )
     )
   return GraphSplit(graphs=made, labels=np.array(labels), names=names)
+
+
+def make_graph(
+  members: Mapping[str, np.ndarray],
+  *,
+  where: str,
+  max_degree: int,
+  row_normalize: bool,
+) -> graphs.Graph:
+  """Returns a graph of the members that `load` describes, but for the label.
+
+  Args:
+    members: arrays by name.
+    where: names the graph in messages.
+    max_degree: see `load`.
+    row_normalize: see `load`.
+
+  Raises:
+    ValueError: a member is missing or wrong.
+  """
+  npz.check_members(members, "edges", where=where)
+  features = npz_graphs.features(members, where=where)
+  n = _count_nodes(members, features, where)
+  senders, receivers = graphs.both_directions(
+    members["edges"], num_nodes=n, where=f"{where}: edges"
+  )
+  if features is None:
+    features = graphs.degree_features(
+      receivers, num_nodes=n, max_degree=max_degree
+    )
+  if row_normalize:
+    features = graphs.normalize_rows(features, where=where)
+  return graphs.Graph(features=features, senders=senders, receivers=receivers)
 
 
 def _count_nodes(members, features, where):

@@ -24,6 +24,7 @@ class NodeDataset:
     num_classes: labels are in [0, num_classes).
     fingerprint: identifies the data by content or version.
     class_names: names of the classes, empty if the source has none.
+    names: names of the nodes, likewise.
   """
 
   graph: graphs.Graph
@@ -33,6 +34,7 @@ class NodeDataset:
   num_classes: int
   fingerprint: str
   class_names: tuple[str, ...] = ()
+  names: tuple[str, ...] = ()
 
 
 def load(
@@ -140,6 +142,7 @@ def make_dataset(
     splits=_read_splits(members, has_label, where),
     num_classes=splits.count_classes(labels[has_label]),
     fingerprint="",
+    names=tuple(map(str, members["ids"])) if "ids" in members else (),
   )
 
 

@@ -16,11 +16,10 @@ from bitnet_jax.programs.predicting.answers import (
   Answer,
   Classes,
   Values,
-  Written,
 )
 from bitnet_jax.train.devices.mesh import batch_shards
 from bitnet_jax.train.model import TrainedModel
-from bitnet_jax.train.tasks import documents, translation
+from bitnet_jax.train.tasks import documents
 from bitnet_jax.train.tasks.text_classification import TextRegression
 
 # From a batch to the outputs of the model, [rows, ...].
@@ -166,9 +165,9 @@ class Texts(Family):
 
   def encode(self, value: Sequence[str]) -> tuple[list[np.ndarray], str]:
     """See ``Family``."""
-    ids = [_encoded(text, _tokenizer(self.found)) for text in value]
+    ids = [encoded(text, tokenizer_of(self.found)) for text in value]
     length, most = 1 + sum(len(i) + 1 for i in ids), self.seq_len
-    return ids, _cut_note(length, most)
+    return ids, cut_note(length, most)
 
   @property
   def seq_len(self) -> int:
@@ -179,7 +178,7 @@ class Texts(Family):
     self, examples: Sequence[Any], size: int, compute: Compute
   ) -> list[Answer]:
     """See ``Family``."""
-    tokenizer, count = _tokenizer(self.found), len(examples)
+    tokenizer, count = tokenizer_of(self.found), len(examples)
     made = rows.ClassifiedRows(
       texts=tuple(map(Ragged.of, zip(*examples, strict=True))),
       labels=np.zeros(count, np.int32),
@@ -188,7 +187,7 @@ class Texts(Family):
       sep_id=tokenizer.need("sep", purpose="a classified row"),
       pad_id=tokenizer.pad_id or 0,
     )
-    outputs = compute(_batch(made, count, size))
+    outputs = compute(batch_of(made, count, size))
     if not isinstance(self.found.task, TextRegression):
       return self.classes(outputs, count)
     return [Values({"value": float(row[0])}) for row in outputs[:count]]
@@ -206,8 +205,8 @@ class Bags(Family):
   def encode(self, value: Sequence[str]) -> tuple[np.ndarray, str]:
     """See ``Family``."""
     (text,) = value
-    tokenizer, data = _tokenizer(self.found), self.found.settings.data
-    ids = _encoded(text, tokenizer)
+    tokenizer, data = tokenizer_of(self.found), self.found.settings.data
+    ids = encoded(text, tokenizer)
     ids = ids[np.isin(ids, np.array(self._bag.ids, np.int32))]
     if not len(ids):
       raise ValueError("none of its tokens occurs in the data of the run")
@@ -241,47 +240,12 @@ class Bags(Family):
     return self.classes(compute(batch), len(examples))
 
 
-class Pairs(Family):
-  """Translation, summarization, and other texts to texts."""
+def tokenizer_of(found: TrainedModel) -> Tokenizer:
+  """Returns the vocabulary of a run.
 
-  @property
-  def columns(self) -> tuple[str, ...]:
-    """See ``Family``."""
-    given = self.found.settings.data.languages[:1]
-    return self.found.task.facts.features or given or ("text",)
-
-  def encode(self, value: Sequence[str]) -> tuple[np.ndarray, str]:
-    """See ``Family``."""
-    ids = _encoded(value[0], _tokenizer(self.found))
-    most = self.found.settings.data.input_len
-    return ids, _cut_note(len(ids) + 1, most)
-
-  def answer(
-    self, examples: Sequence[np.ndarray], size: int, compute: Compute
-  ) -> list[Answer]:
-    """See ``Family``."""
-    del compute
-    found, count = self.found, len(examples)
-    tokenizer, data = _tokenizer(found), found.settings.data
-    made = rows.SequencePairs(
-      sources=Ragged.of(examples),
-      targets=Ragged.of([[0]] * count),
-      input_len=data.input_len,
-      target_len=data.target_len,
-      start_id=found.task.facts.start_id or 0,
-      eos_id=tokenizer.need("eos", purpose="an encoder-decoder"),
-      pad_id=tokenizer.pad_id or 0,
-    )
-    batch = _batch(made, count, size)
-    written = translation.translate(
-      found.settings, tokenizer, found.model, found.variables, batch, found.mesh
-    )
-    return [
-      Written(translation.decode(row, tokenizer)) for row in written[:count]
-    ]
-
-
-def _tokenizer(found: TrainedModel) -> Tokenizer:
+  Raises:
+    ValueError: if the run has not recorded it.
+  """
   if found.tokenizer is None:
     raise ValueError(
       "the run has not recorded its vocabulary, which an older version"
@@ -290,7 +254,7 @@ def _tokenizer(found: TrainedModel) -> Tokenizer:
   return found.tokenizer
 
 
-def _encoded(text: str, tokenizer: Tokenizer) -> np.ndarray:
+def encoded(text: str, tokenizer: Tokenizer) -> np.ndarray:
   """Returns the ids of a text, at least one."""
   if not text or text.isspace():
     raise ValueError("it is empty")
@@ -300,7 +264,7 @@ def _encoded(text: str, tokenizer: Tokenizer) -> np.ndarray:
   return ids
 
 
-def _cut_note(length: int, most: int) -> str:
+def cut_note(length: int, most: int) -> str:
   """Returns what to say of a text that is too long."""
   return f"cut to {most} of its {length} tokens" if length > most else ""
 
@@ -310,8 +274,17 @@ def _padded(count: int, size: int) -> np.ndarray:
   return np.minimum(np.arange(size), count - 1)
 
 
-def _batch(examples: Any, count: int, size: int) -> order.Batch:
-  """Returns the batch of all examples, padded with the last one."""
-  indices = _padded(count, size)
+def batch_of(
+  examples: Any, count: int, size: int, *, first: int = 0
+) -> order.Batch:
+  """Returns a batch of examples, padded with the last one.
+
+  Args:
+    examples: see ``order.Examples``; they draw nothing.
+    count: number of examples.
+    size: rows of the batch.
+    first: number of the first one.
+  """
+  indices = first + _padded(count, size)
   draws = order.Draws(seed=(0,), stream=0, rows=indices, batch_size=size)
   return examples.batch(indices, draws)

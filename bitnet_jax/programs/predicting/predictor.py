@@ -9,10 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bitnet_jax import choices
 from bitnet_jax.files import PathLike, local_path
 from bitnet_jax.programs import frozen
-from bitnet_jax.programs.predicting import families
+from bitnet_jax.programs.predicting import families, graphs, language
 from bitnet_jax.programs.predicting.answers import Answer
 from bitnet_jax.programs.predicting.families import Family
 from bitnet_jax.programs.predicting.inputs import Item
@@ -22,17 +21,17 @@ from bitnet_jax.train.folder.trained import load_model
 from bitnet_jax.train.loop import place_strength
 from bitnet_jax.train.model import TrainedModel
 from bitnet_jax.train.step import make_predict_step
+from bitnet_jax.train.tasks.registry import TASKS
 
 FAMILIES: dict[str, type[Family]] = {
+  "causal_lm": language.Likelihoods,
   "classification": families.Arrays,
   "documents": families.Bags,
+  "graph_classification": graphs.Graphs,
+  "masked_lm": language.Masks,
+  "node_classification": graphs.Nodes,
   "text_classification": families.Texts,
-  "translation": families.Pairs,
-}
-# What answers for the other tasks.
-_ELSEWHERE = {
-  "causal_lm": "generate continues texts",
-  "span_corruption": "generate writes what a text lacks",
+  "translation": language.Pairs,
 }
 # Errors of a single input.
 INPUT_ERRORS = (ArithmeticError, OSError, ValueError)
@@ -122,9 +121,10 @@ class Predictor:
       found.settings.quant.phase_in.strength(found.step), found.mesh
     )
     key = found.evaluation_key()
+    full_graph = TASKS[found.settings.task.name].full_graph
 
     def compute(batch: Mapping[str, np.ndarray]) -> np.ndarray:
-      placed = place_batch(batch, found.mesh)
+      placed = place_batch(batch, found.mesh, full_graph=full_graph)
       outputs = step(found.variables, placed, key, strength)
       return np.asarray(jax.device_get(outputs), np.float32)
 
@@ -159,12 +159,12 @@ def open_frozen(folder: PathLike) -> Predictor:
 
 def _make(found: TrainedModel) -> Predictor:
   name = found.settings.task.name
-  if name in _ELSEWHERE:
+  if name not in FAMILIES:
     raise ValueError(
-      f"task.name is {name!r}, which has no predictions: {_ELSEWHERE[name]}"
+      f"task.name is {name!r}, which predict does not know (only"
+      f" {', '.join(FAMILIES)}); generate writes with such a model"
     )
-  family = choices.pick(FAMILIES, name, key="task.name")
-  return Predictor(found, family(found))
+  return Predictor(found, FAMILIES[name](found))
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bitnet_jax.data.batches import full_graph
+from bitnet_jax.data.batches.order import Batch
 from bitnet_jax.data.views import nodes
 from bitnet_jax.train.config import groups
 from bitnet_jax.train.config.settings import RunContext, Settings, TaskSpec
@@ -69,22 +70,34 @@ def check_pooling(settings: Settings, *, of_graphs: bool) -> None:
     )
 
 
-def load(settings: Settings, context: RunContext) -> base.TaskData:
-  """Loads the graph; see ``TaskSpec``."""
+def load_graph(settings: Settings) -> nodes.NodeDataset:
+  """Loads the graph of a config."""
   data: NodeOptions = settings.data
-  check_pooling(settings, of_graphs=False)
-  dataset = nodes.load(
+  return nodes.load(
     data.source,
     data.cuts(),
     train_per_class=data.train_per_class,
     num_classes=data.num_classes,
     row_normalize=data.row_normalize,
   )
+
+
+def make_batches(
+  settings: Settings, dataset: nodes.NodeDataset, shards: int
+) -> dict[str, Batch]:
+  """Returns the one batch of each split, see ``full_graph.make_batches``."""
   sizes = settings.model.sizes
   steps = sizes["steps"] if sizes["kind"] == "sgc" else None
-  batches = full_graph.make_batches(
-    dataset, propagation_steps=steps, shards=context.shards
+  return full_graph.make_batches(
+    dataset, propagation_steps=steps, shards=shards
   )
+
+
+def load(settings: Settings, context: RunContext) -> base.TaskData:
+  """Loads the graph; see ``TaskSpec``."""
+  check_pooling(settings, of_graphs=False)
+  dataset = load_graph(settings)
+  batches = make_batches(settings, dataset, context.shards)
   return base.TaskData(
     facts=DataFacts(
       fingerprint=dataset.fingerprint,

@@ -7,7 +7,7 @@ import pytest
 
 from bitnet_jax.ops import lowering
 from bitnet_jax.programs import frozen
-from bitnet_jax.programs.predicting import inputs, predictor
+from bitnet_jax.programs.predicting import finders, inputs, predictor
 from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
 from tests.train import tiny
@@ -54,7 +54,7 @@ class Trained:
 
 def answers(model, request, **options):
   """Returns the answers for a request, none of which fails."""
-  predicted = [*model.predict(inputs.find(request, model.family), **options)]
+  predicted = [*model.predict(finders.find(request, model.family), **options)]
   for one in predicted:
     assert one.error is None, one.error
   return [one.answer for one in predicted]
