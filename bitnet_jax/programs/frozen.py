@@ -6,6 +6,7 @@ besides, and prediction nothing.
 """
 
 import dataclasses
+import pathlib
 import shutil
 from typing import Any
 
@@ -18,7 +19,7 @@ from bitnet_jax.data.text.saved import save_vocabulary, spec_of
 from bitnet_jax.files import PathLike, local_path, new_folder
 from bitnet_jax.inference.freeze import freeze_kernels
 from bitnet_jax.inference.size import Size, measure_size
-from bitnet_jax.inference.storage import load_frozen, save_frozen
+from bitnet_jax.inference.storage import FrozenModel, load_frozen, save_frozen
 from bitnet_jax.train import runner
 from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.devices.mesh import replicate
@@ -119,7 +120,7 @@ def load_frozen_model(folder: PathLike) -> TrainedModel:
     ValueError: if a file is damaged.
   """
   folder = local_path(folder)
-  found = load_frozen(folder)
+  found = _load(folder)
   setup, tokenizer = open_setup(folder)
   return TrainedModel(
     settings=setup.settings,
@@ -131,6 +132,21 @@ def load_frozen_model(folder: PathLike) -> TrainedModel:
     tokenizer=tokenizer,
     step=found.record["step"],
   )
+
+
+def _load(folder: pathlib.Path) -> FrozenModel:
+  """Loads the frozen model of a run, with errors for other folders."""
+  has_model = (folder / workdir.FROZEN_FILE).exists()
+  if not has_model and (folder / workdir.CONFIG_FILE).exists():
+    raise FileNotFoundError(
+      f"{folder} holds a run, not a frozen model: give it as --workdir"
+    )
+  found = load_frozen(folder)
+  if "run_id" not in found.record:
+    raise ValueError(
+      f"{folder} holds a model that is of no run here; generate writes with it"
+    )
+  return found
 
 
 def _replicated(variables: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
@@ -158,7 +174,7 @@ def evaluate_frozen(
   """
   folder = local_path(folder)
   keep_compiled()
-  found = load_frozen(folder)
+  found = _load(folder)
   experiment = runner.load_experiment(folder)
   with experiment.activate():
     variables = _replicated(found.variables, experiment.mesh)

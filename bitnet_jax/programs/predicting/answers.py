@@ -79,7 +79,7 @@ class Values:
     values: the numbers.
   """
 
-  values: Mapping[str, float]
+  values: Mapping[str, float | int]
 
   def columns(self, top_k: int | None) -> list[str]:
     """See ``Answer``."""
@@ -91,7 +91,10 @@ class Values:
   def to_json(self, top_k: int | None) -> dict[str, Any]:
     """See ``Answer``."""
     del top_k
-    return {name: rounded(value) for name, value in self.values.items()}
+    return {
+      name: rounded(value) if isinstance(value, float) else value
+      for name, value in self.values.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,7 +143,7 @@ class Arrays(Family):
     value = value.astype(self.dtype)
     facts = self.found.task.facts
     mean, std = (np.array(v, np.float32) for v in (facts.mean, facts.std))
-    standardization.check_standardized(value[None], mean, std, where="it")
+    standardization.check_standardized(value[None], mean, std, where="array")
     return value, ""
 
   def answer(

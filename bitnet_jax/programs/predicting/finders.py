@@ -49,10 +49,8 @@ class Texts(Finder):
 
   endings = (".txt",)
 
-  def other(self, place: str, path: pathlib.Path) -> Iterable[Item]:
-    """Returns that of a file, or else takes an argument for a text itself."""
-    if path.exists():
-      return self.file(path)
+  def absent(self, place: str) -> Iterable[Item]:
+    """Takes an argument for a text itself, unless it looks like a path."""
     if not _is_path(place):
       return self.in_place([place])
     raise FileNotFoundError(

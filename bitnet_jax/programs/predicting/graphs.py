@@ -30,7 +30,7 @@ class Graphs(Family):
     data = self.found.settings.data
     graph = graph_sets.make_graph(
       value,
-      where="it",
+      where="the graph",
       max_degree=data.max_degree,
       row_normalize=data.row_normalize,
     )

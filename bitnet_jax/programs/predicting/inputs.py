@@ -106,19 +106,21 @@ class Finder:
     """Returns those of a file, a folder, a pattern or standard input."""
     if place == STDIN:
       return self.listed(place)
-    path = pathlib.Path(place).expanduser()
+    path = _existing(place)
+    if path is None:
+      if any(sign in place for sign in _GLOB):
+        if found := sorted(glob.glob(place, recursive=True)):
+          return self.files(map(pathlib.Path, found))
+      return self.absent(place)
     if path.is_dir():
       return self.files(self.in_folder(path))
-    if not path.exists() and any(sign in place for sign in _GLOB):
-      found = sorted(glob.glob(str(path), recursive=True))
-      if found:
-        return self.files(map(pathlib.Path, found))
-    return self.other(place, path)
-
-  def other(self, place: str, path: pathlib.Path) -> Iterable[Item]:
-    """Returns those of what is neither a folder nor a pattern."""
-    del place
     return self.file(path)
+
+  def absent(self, place: str) -> Iterable[Item]:
+    """Returns those of an argument that is no file."""
+    if not place or place.isspace():
+      raise ValueError("an input is empty: it must name a file or a folder")
+    return self.file(pathlib.Path(place))
 
   def in_folder(self, folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the files of a folder and the folders in it, in order.
@@ -209,6 +211,15 @@ class Finder:
       except ValueError as error:
         raise ValueError(f"{error}".replace(str(path), STDIN_NAME)) from error
     return dataclasses.replace(table, name=STDIN_NAME)
+
+
+def _existing(place: str) -> pathlib.Path | None:
+  """Returns the path of an argument; ``None`` if there is no such file."""
+  try:
+    path = pathlib.Path(place).expanduser()
+    return path if place.strip() and path.exists() else None
+  except (OSError, RuntimeError, ValueError):  # No path, such as a long text.
+    return None
 
 
 def read_table(

@@ -222,8 +222,8 @@ class Likelihoods(Family):
     return [
       Values(
         {
-          "perplexity": scores.perplexity(nll[i], count[i]),
-          "bits_per_byte": scores.bits_per_byte(nll[i], num_bytes),
+          "perplexity": float(scores.perplexity(nll[i], count[i])),
+          "bits_per_byte": float(scores.bits_per_byte(nll[i], num_bytes)),
           "tokens": int(count[i]),
         }
       )

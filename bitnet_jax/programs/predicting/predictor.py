@@ -15,8 +15,10 @@ from bitnet_jax.programs.predicting import families, graphs, language
 from bitnet_jax.programs.predicting.answers import Answer
 from bitnet_jax.programs.predicting.families import Family
 from bitnet_jax.programs.predicting.inputs import Item
+from bitnet_jax.train import console
 from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.devices.mesh import batch_shards, place_batch
+from bitnet_jax.train.folder import bucket, workdir
 from bitnet_jax.train.folder.trained import load_model
 from bitnet_jax.train.loop import place_strength
 from bitnet_jax.train.model import TrainedModel
@@ -143,7 +145,12 @@ def open_run(folder: PathLike, checkpoint: str = "last") -> Predictor:
       predictions.
   """
   keep_compiled()
-  return _make(load_model(folder, checkpoint))
+  folder = bucket.place(folder)
+  found = load_model(folder, checkpoint)
+  if workdir.read_result(folder) is None:
+    total = workdir.read_run(folder)[0]["total_steps"]
+    console.say(f"{folder} is not finished: step {found.step} of {total}")
+  return _make(found)
 
 
 def open_frozen(folder: PathLike) -> Predictor:

@@ -1,5 +1,6 @@
 """Opens trained runs: their model only, or with their data."""
 
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ def load_model(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
       damaged, naming it.
   """
   folder = bucket.place(folder)
+  _check_not_frozen(folder)
   setup, tokenizer = open_setup(folder)
   checkpoints = model.checkpoints_of(setup.settings, folder)
   step = _choose_step(checkpoints, checkpoint)
@@ -197,6 +199,7 @@ def load_run(
       if the data is not that of the run.
   """
   folder = bucket.place(folder)
+  _check_not_frozen(folder)
   experiment = load_experiment(folder)
   checkpoints = experiment.checkpoints(folder)
   step = _choose_step(checkpoints, checkpoint)
@@ -225,10 +228,18 @@ def load_experiment(folder: PathLike) -> Experiment:
   return experiment
 
 
+def _check_not_frozen(folder: pathlib.Path) -> None:
+  if (folder / workdir.FROZEN_FILE).exists():
+    raise ValueError(f"{folder} holds a frozen model: give it as --frozen")
+
+
 def _choose_step(checkpoints: Checkpoints, checkpoint: str) -> int:
   steps = checkpoints.steps()
   if not steps:
-    raise ValueError(f"{checkpoints.directory} holds no checkpoint")
+    raise ValueError(
+      f"{checkpoints.directory} holds no checkpoint; a run saves the first one"
+      " after checkpoint_every steps"
+    )
   if checkpoint == "last":
     return steps[-1]
   best = checkpoints.best_step()

@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import logging
 
+from bitnet_jax import choices
 from bitnet_jax.config import completed
 from bitnet_jax.files import is_address, read_json, write_atomically
 from bitnet_jax.train.config import lengths
@@ -18,6 +19,7 @@ from bitnet_jax.train.folder.lock import RESULT_FILE as RESULT_FILE
 from bitnet_jax.train.folder.lock import Lock as Lock
 from bitnet_jax.train.folder.lock import WorkdirError as WorkdirError
 
+_LISTED = 5  # Runs in a message.
 EVALUATION_FILE = "evaluation.json"
 FROZEN_FILE = "model.json"
 _FINGERPRINT = "data_fingerprint"
@@ -132,13 +134,28 @@ def read_config(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
   path = folder / CONFIG_FILE
   config = read_object(path)
   if config is None:
-    raise WorkdirError(f"{path} does not exist: no run is there")
+    raise WorkdirError(
+      f"{path} does not exist: no run is there{_runs_near(folder)}"
+    )
   fingerprint = config.pop(_FINGERPRINT, None)
   if not isinstance(fingerprint, str):
     raise WorkdirError(
       f"{path} is damaged: {_FINGERPRINT} is {fingerprint!r}, not a string"
     )
   return config, fingerprint
+
+
+def _runs_near(folder: pathlib.Path) -> str:
+  """Names the runs in a folder, or else those beside it, for an error."""
+  if bucket.with_addresses(f"{folder}") != f"{folder}":
+    return ""
+  for place in (folder, folder.parent):
+    found = sorted(f"{p.parent}" for p in place.glob(f"*/{CONFIG_FILE}"))
+    if found:
+      shown = ", ".join(found[:_LISTED] + ["..."] * (len(found) > _LISTED))
+      close = choices.nearest(f"{folder}", found)
+      return f"; runs nearby: {shown}{close}"
+  return ""
 
 
 def read_object(path: pathlib.Path) -> dict[str, Any] | None:
