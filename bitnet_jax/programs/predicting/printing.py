@@ -33,7 +33,7 @@ def show_all(
       failed += predicted.error is not None
       show(predicted, form, top_k)
   except BrokenPipeError:
-    # Nobody reads on, as in "predict ... | head". Python flushes at its end.
+    # The reader has gone, as in "predict ... | head". Python flushes at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
   if not total:
