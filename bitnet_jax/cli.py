@@ -36,6 +36,7 @@ VERBS = {
   "generate": Verb("generate", "write text with a trained model"),
   "export": Verb("export", "freeze, or write for other programs"),
   "import": Verb("import_hf", "take a decoder from Hugging Face transformers"),
+  "sweep": Verb("sweep", "train a run for each combination of values"),
   "compare": Verb(
     "compare", "compare finished runs: table, intervals, figures"
   ),

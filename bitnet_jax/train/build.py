@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +34,8 @@ def build(
   config: Mapping[str, Any],
   folder: PathLike | None = None,
   devices: Sequence[jax.Device] | None = None,
+  *,
+  load: Callable[[Settings, RunContext], base.TaskData] = load_data,
 ) -> Experiment:
   """Builds an experiment, with every check that is possible before training.
 
@@ -42,6 +44,7 @@ def build(
     folder: the workdir, where a trained vocabulary is saved; ``None`` saves
       none.
     devices: devices of the mesh; by default all there are.
+    load: see ``load_data``.
 
   Raises:
     ValueError: for a mistake in the config or the data, naming it.
@@ -69,7 +72,7 @@ def build(
     settings = decisions.settings
     full_graph = TASKS[settings.task.name].full_graph
     settings.check_batch(1 if full_graph else batch_shards(mesh))
-    data = load_data(settings, context)
+    data = load(settings, context)
   task = make_task(settings, data.facts)
   layers = base.find_layers(settings, task)
   decide.of_length(decisions, data.facts)

@@ -66,6 +66,7 @@ def run(
   check: Callable[[Experiment], None] | None = None,
   *,
   origin: Origin | None = None,
+  on_step: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
   """Trains, or resumes where an earlier start in the same folder stopped.
 
@@ -76,6 +77,8 @@ def run(
     folder: the workdir.
     check: called before the run claims its folder; may raise a ValueError.
     origin: how the run was requested, for its records.
+    on_step: called with the step at which this start begins, and with each
+      step once its metrics are known.
 
   Returns:
     The content of ``result.json``.
@@ -103,7 +106,10 @@ def run(
     claimed = multihost.on_primary(lambda: _claim(experiment, lock))
     experiment = dataclasses.replace(experiment, config=claimed)
     with experiment.activate():
-      return _Start(experiment, folder, lock, interrupt, origin).run()
+      start = _Start(experiment, folder, lock, interrupt)
+      start.origin = origin or start.origin
+      start.on_step = on_step
+      return start.run()
 
 
 @contextlib.contextmanager
@@ -155,10 +161,10 @@ class _Start:
     folder: pathlib.Path,
     lock: workdir.Lock | None,
     interrupt: Interrupt,
-    origin: Origin | None,
   ):
     self.experiment, self.folder, self.interrupt = experiment, folder, interrupt
-    self._origin = origin or Origin()
+    self.origin = Origin()
+    self.on_step: Callable[[int], None] | None = None
     self.checkpoints = experiment.checkpoints(folder)
     if lock is not None:
       self.checkpoints.check = lock.check
@@ -223,8 +229,10 @@ class _Start:
     writer = SilentWriter()
     if multihost.is_primary():
       writer = MetricsWriter(self.folder, restored_step=step)
-      starts.append(self.folder, self._origin, step)
+      starts.append(self.folder, self.origin, step)
     hooks = _Hooks(self, writer, progress, step)
+    if self.on_step is not None:
+      self.on_step(step)
     hooks.statistics(step, state, None)
 
     def stopped_early() -> bool:
@@ -269,7 +277,7 @@ class _Start:
     splits = [s for s in ("valid", "test") if s in experiment.data.facts.splits]
     measure = make_measure(experiment, splits, evaluate)
     last = {"step": int(state.step), "metrics": measure(state)}
-    result = describe(experiment, state, seconds, self._origin) | last
+    result = describe(experiment, state, seconds, self.origin) | last
     del state  # Frees its memory for the best one.
     result["best"] = best_of(experiment, self.checkpoints, measure, last)
     if multihost.is_primary():
@@ -295,6 +303,7 @@ class _Hooks:
       step=step,
       total_steps=total_steps,
       speed=self.speed,
+      on_step=start.on_step,
     )
     self.evaluate = experiment.evaluator(start.interrupt.check)
     self.evaluation = Evaluation(

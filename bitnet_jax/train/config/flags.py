@@ -3,7 +3,7 @@
 import ast
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -69,10 +69,8 @@ def parse_flags(
   ) as error:
     print(f"error: {_explain(error, path, overrides)}", file=sys.stderr)
     sys.exit(2)
-  given = [key for key in LENGTHS if key in overrides]
-  if len(given) == 1 and config[given[0]] is not None:
-    (other,) = set(LENGTHS) - set(given)
-    config[other] = None
+  if config is not None:
+    clear_other_length(config, overrides)
   if flags.FLAGS["verbosity"].using_default_value:
     # orbax logs dozens of lines a save; --verbosity=0 shows them.
     logging.set_verbosity(logging.WARNING)
@@ -185,12 +183,51 @@ def _explain(
   return str(error)
 
 
-def _explain_override(config: Any, key: str, value: str | None) -> str | None:
+def parse_value(config: Any, key: str, text: str, *, given: str) -> Any:
+  """Returns the value of a key that ``--config.KEY=TEXT`` sets.
+
+  Args:
+    config: has the key.
+    key: dotted.
+    text: the value; "None" leaves the key open.
+    given: the argument that it is a part of, for messages.
+
+  Raises:
+    ValueError: for an unknown key or a value of another type.
+  """
+  if message := _explain_override(config, key, text, given):
+    raise ValueError(message)
+  if text == "None":
+    return None
+  expected = config_path.get_type(key, config)
+  value = _PARSERS[expected](text) if expected in _PARSERS else text
+  if expected in _PARSERS and not isinstance(value, expected):
+    raise ValueError(_of_type(f"{given}: {key}", expected, text))
+  return value
+
+
+def clear_other_length(config: Any, keys: Collection[str]) -> None:
+  """Leaves the length of a config open that others than ``keys`` set.
+
+  Args:
+    config: changed in place.
+    keys: the overridden keys: ``total_steps`` overrides ``total_epochs``, and
+      the other way round.
+  """
+  given = [key for key in LENGTHS if key in keys]
+  if len(given) == 1 and config[given[0]] is not None:
+    (other,) = set(LENGTHS) - set(given)
+    config[other] = None
+
+
+def _explain_override(
+  config: Any, key: str, value: str | None, given: str | None = None
+) -> str | None:
   """Returns what is wrong with ``--config.KEY=VALUE``, if anything.
 
   ml_collections names the nearest key, but neither the value nor the choices.
   """
-  given = f"--config.{key}={value}: {key}"
+  given = f"{given or f'--config.{key}={value}'}: {key}"
   keys = list(_dotted(config))
   inside = [name for name in keys if name.startswith(f"{key}.")]
   if inside:
@@ -202,10 +239,7 @@ def _explain_override(config: Any, key: str, value: str | None) -> str | None:
     try:
       _PARSERS[expected](value)
     except (ValueError, TypeError, SyntaxError):
-      return (
-        f"{given} takes a value of type {expected.__name__}, which {value!r} is"
-        " not"
-      )
+      return _of_type(given, expected, value)
     return None
   group = key.rpartition(".")[0]
   there = [name for name in keys if name.rpartition(".")[0] == group]
@@ -213,6 +247,12 @@ def _explain_override(config: Any, key: str, value: str | None) -> str | None:
     f"{given} is not a key of the config{nearest.suggest(key, keys)};"
     f" {f'the keys of {group}' if group and there else 'the keys'} are:"
     f" {', '.join(there or config)}"
+  )
+
+
+def _of_type(given: str, expected: type, value: str | None) -> str:
+  return (
+    f"{given} takes a value of type {expected.__name__}, which {value!r} is not"
   )
 
 

@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -194,7 +194,9 @@ class TrainMetrics:
     step: int,
     total_steps: int,
     speed: Speed | None = None,
+    on_step: Callable[[int], None] | None = None,
   ):
+    self._on_step = on_step
     self._writer, self._log_every, self._speed = writer, log_every, speed
     if speed is not None:
       speed.begin(step)
@@ -248,6 +250,8 @@ class TrainMetrics:
         self._writer.write(step, self._speed.report(step))
     if not self._bar.disable:
       self._show(values)
+    if self._on_step is not None:
+      self._on_step(step)
 
   def _show(self, values: Mapping[str, float]) -> None:
     """Advances the progress bar."""

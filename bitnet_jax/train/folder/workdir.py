@@ -22,6 +22,7 @@ from bitnet_jax.train.folder.lock import WorkdirError as WorkdirError
 _LISTED = 5  # Runs in a message.
 EVALUATION_FILE = "evaluation.json"
 FROZEN_FILE = "model.json"
+SWEEP_FILE = "sweep.json"
 _FINGERPRINT = "data_fingerprint"
 _OURS = (METRICS_FILE, RESULT_FILE)
 # Of a result, what a start of the run reads.
@@ -50,6 +51,27 @@ def claim(
     WorkdirError: if the folder holds another run, listing the keys that
       differ, or a run without a config. A longer ``total_steps`` resumes.
   """
+  old_config = check_same(folder, config, fingerprint)
+  if old_config is not None:
+    with _damage_in(folder / CONFIG_FILE):
+      config = lengths.continued(config, old_config, step)
+  write_config(folder, config, fingerprint)
+  return dict(config)
+
+
+def check_same(
+  folder: pathlib.Path, config: Mapping[str, Any], fingerprint: str
+) -> dict[str, Any] | None:
+  """Returns the config of the run in a folder; ``None`` if none is there.
+
+  Args:
+    folder: the workdir.
+    config: resolved config, its length in ``total_steps``.
+    fingerprint: fingerprint of the data.
+
+  Raises:
+    WorkdirError: see ``claim``.
+  """
   if not (folder / CONFIG_FILE).exists():
     remains = [name for name in _OURS if (folder / name).exists()]
     if bucket.checkpoint_folder(folder).exists():
@@ -59,24 +81,21 @@ def claim(
         f"--workdir={folder} holds {', '.join(remains)} but no {CONFIG_FILE};"
         " choose another folder"
       )
-  else:
-    new = records.identity(lengths.without(config), fingerprint)
-    with _damage_in(folder / CONFIG_FILE):
-      old_config, old_fingerprint = read_config(folder)
-      old = records.identity(lengths.without(old_config), old_fingerprint)
-      if old["total_steps"] < new["total_steps"]:
-        old["total_steps"] = new["total_steps"]
-    changed = records.differences(old, new)
-    if changed:
-      raise WorkdirError(
-        f"--workdir={folder} holds another run; what differs: "
-        + "; ".join(changed)
-        + ". Choose another folder"
-      )
-    with _damage_in(folder / CONFIG_FILE):
-      config = lengths.continued(config, old_config, step)
-  write_config(folder, config, fingerprint)
-  return dict(config)
+    return None
+  new = records.identity(lengths.without(config), fingerprint)
+  with _damage_in(folder / CONFIG_FILE):
+    old_config, old_fingerprint = read_config(folder)
+    old = records.identity(lengths.without(old_config), old_fingerprint)
+    if old["total_steps"] < new["total_steps"]:
+      old["total_steps"] = new["total_steps"]
+  changed = records.differences(old, new)
+  if changed:
+    raise WorkdirError(
+      f"--workdir={folder} holds another run; what differs: "
+      + "; ".join(changed)
+      + ". Choose another folder"
+    )
+  return old_config
 
 
 def write_config(
@@ -87,7 +106,7 @@ def write_config(
 
 
 def check_is_run(folder: pathlib.Path) -> None:
-  """Raises a WorkdirError for a folder with a model that is no run's.
+  """Raises a WorkdirError for a folder with a sweep, or another's model.
 
   Frozen models and imported ones have their vocabulary beside them, which a run
   would replace by its own.
@@ -100,6 +119,11 @@ def check_is_run(folder: pathlib.Path) -> None:
   if (folder / FROZEN_FILE).exists():
     raise WorkdirError(
       f"--workdir={folder} holds a frozen model; choose another folder"
+    )
+  if (folder / SWEEP_FILE).exists():
+    raise WorkdirError(
+      f"--workdir={folder} holds a sweep; choose another folder, or that of one"
+      " of its members"
     )
   if (folder / CONFIG_FILE).exists():
     _check_trained(folder, read_config(folder)[0])

@@ -1,0 +1,70 @@
+"""Runs members in this process, one after another."""
+
+import gc
+import logging as std_logging
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from absl import logging
+
+from bitnet_jax import error_log
+from bitnet_jax.files import PathLike
+from bitnet_jax.train import console, runner
+from bitnet_jax.train.folder.starts import Origin
+
+OnStep = Callable[[int], None]
+
+
+def warn_once() -> None:
+  """Has members of this process log each message only once."""
+  told: set[str] = set()
+
+  def is_new(record: std_logging.LogRecord) -> bool:
+    message = record.getMessage()
+    if message in told:
+      return False
+    told.add(message)
+    return True
+
+  logging.get_absl_handler().addFilter(is_new)
+
+
+def run(
+  config: Mapping[str, Any],
+  folder: PathLike,
+  origin: Origin | None = None,
+  on_step: OnStep | None = None,
+) -> dict[str, Any]:
+  """Trains or resumes a run as ``runner.run`` does, and frees its memory."""
+  try:
+    return runner.run(config, folder, origin=origin, on_step=on_step)
+  finally:
+    # The next run finds compiled programs in the cache on disk.
+    jax.clear_caches()
+    gc.collect()
+
+
+def attempt(
+  config: Mapping[str, Any],
+  folder: PathLike,
+  origin: Origin | None = None,
+  on_step: OnStep | None = None,
+) -> str | None:
+  """Runs without messages of the run.
+
+  Returns:
+    The error of a run that failed, in one line; ``None`` if it is finished. A
+    signal raises ``Interrupted``.
+  """
+  with console.showing("quiet"):
+    try:
+      run(config, folder, origin, on_step)
+    except Exception as error:
+      text = " ".join(f"{error}".split())
+      if isinstance(error, ValueError | ArithmeticError | OSError) and text:
+        return text
+      error_log.add("".join(traceback.format_exception(error)))
+      return f"{type(error).__name__}: {text}"
+  return None

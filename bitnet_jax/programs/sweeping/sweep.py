@@ -1,0 +1,144 @@
+"""Runs a sweep: checks all members, trains those that are not finished."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bitnet_jax import error_log
+from bitnet_jax.files import PathLike
+from bitnet_jax.programs.sweeping import folder as folders
+from bitnet_jax.programs.sweeping import grid as grids
+from bitnet_jax.programs.sweeping import members, plan
+from bitnet_jax.programs.sweeping.plan import Member
+from bitnet_jax.programs.sweeping.progress import Progress
+from bitnet_jax.programs.sweeping.workers import Workers
+from bitnet_jax.train import console
+from bitnet_jax.train.devices.compilation import keep_compiled
+from bitnet_jax.train.folder import bucket
+from bitnet_jax.train.folder.starts import Origin
+from bitnet_jax.train.interrupt import Interrupt, Interrupted
+
+_AT_WORK = "with its members, which saved checkpoints; the same command resumes"
+_BETWEEN = "between two members; the same command resumes the sweep"
+
+
+@dataclasses.dataclass(frozen=True)
+class Swept:
+  """What a sweep came to.
+
+  Attributes:
+    members: its members, in the order of the grid.
+    failed: the errors of the members that failed, by name.
+  """
+
+  members: Sequence[Member]
+  failed: Mapping[str, str]
+
+  @property
+  def finished(self) -> list[str]:
+    """Folders of the members that are finished, in the order of the grid."""
+    return [m.place for m in self.members if m.name not in self.failed]
+
+
+def sweep(
+  config: Any,
+  grid: grids.Grid,
+  root: PathLike,
+  *,
+  workers: int = 1,
+  origin: Origin | None = None,
+) -> Swept:
+  """Trains a run for each combination of values, or what is left of them.
+
+  Args:
+    config: a ``ConfigDict`` with every key that no grid has.
+    grid: values by dotted key, see ``grid.parse``.
+    root: folder of the sweep; each member has a folder in it.
+    workers: number of processes; 1 trains in this one.
+    origin: how the sweep was requested, for the records of its runs.
+
+  Raises:
+    ValueError: for a mistake in a member, before any of them trains.
+    WorkdirError: for a folder that holds something else.
+    Interrupted: after SIGINT or SIGTERM; the same call resumes.
+  """
+  if workers < 1:
+    raise ValueError(f"--workers={workers}: it must be at least 1")
+  keep_compiled()
+  origin = origin or Origin()
+  base = json.loads(json.dumps(config.to_dict()))
+  with Interrupt() as interrupt:
+    interrupt.outcome = "before the first member; nothing is trained yet"
+    folder = bucket.place(root)
+    folders.check(folder, base, grid)
+    found = plan.plan(config, grid, root)
+    error_log.keep_in(folder)
+    with folders.locked(folder) as lock:
+      record = folders.claim(folder, base, grid, found, origin)
+      interrupt.outcome = _BETWEEN
+      pool = None
+      if workers > 1:
+        pool = Workers(workers, lock)
+        interrupt.outcome = _AT_WORK
+      failed = _run(found, record, origin, pool)
+  return Swept(found, failed)
+
+
+def _run(
+  found: Sequence[Member],
+  record: folders.SweepFile,
+  origin: Origin,
+  pool: Workers | None,
+) -> dict[str, str]:
+  """Runs the members that are not finished; returns the errors by name."""
+  left = [member for member in found if not member.is_finished]
+  if len(left) < len(found):
+    done = len(found) - len(left)
+    console.say(f"{done} of {len(found)} members are finished already")
+  failed: dict[str, str] = {}
+  progress = Progress(found)
+
+  def on_end(member: Member, error: str | None) -> None:
+    progress.end(member.name)
+    record.note(member.name, error)
+    if error is not None:
+      failed[member.name] = error
+      console.say(f"{member.name} failed: {error}")
+
+  try:
+    if pool is None:
+      _run_here(left, origin, progress, on_end)
+    else:
+      pool.run(left, origin, progress, on_end)
+  finally:
+    progress.close()
+    error_log.keep_in(record.folder)
+  return failed
+
+
+def _run_here(
+  left: Sequence[Member],
+  origin: Origin,
+  progress: Progress,
+  on_end: Callable[[Member, str | None], None],
+) -> None:
+  """Runs members in this process."""
+  for member in left:
+    try:
+      error = members.attempt(
+        member.config,
+        member.place,
+        _origin_of(member, origin),
+        lambda step, name=member.name: progress.step(name, step),
+      )
+    except Interrupted as stop:
+      stop.args = (f"{member.name}: {stop}",)
+      raise
+    on_end(member, error)
+
+
+def _origin_of(member: Member, origin: Origin) -> Origin:
+  """Returns the origin of a member, with its values as overrides."""
+  overrides = {**origin.overrides, **member.values}
+  return dataclasses.replace(origin, overrides=overrides)

@@ -1,0 +1,96 @@
+"""A worker process of a sweep, started as a module.
+
+Reads members as JSON lines from standard input, trains them, and writes JSON
+lines to standard output: steps that are reached, and at last the error or null.
+It stops as after SIGTERM, with a checkpoint, when its input ends.
+"""
+
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+from bitnet_jax.programs.sweeping import members
+from bitnet_jax.train.folder.starts import Origin
+
+_EVERY = 0.2  # seconds between steps that are told
+
+
+def main(argv):
+  """Trains members until the input ends."""
+  del argv
+  # What libraries print must not mix with the lines of this program.
+  answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+  os.dup2(2, 1)
+  members.warn_once()
+  lines = _Lines()
+  threading.Thread(target=lines.read, daemon=True).start()
+  while (line := lines.next()) is not None:
+    task = json.loads(line)
+    teller = _Teller(answers)
+    error = members.attempt(
+      task["config"], task["place"], Origin(**task["origin"]), teller.tell
+    )
+    lines.rest()
+    answers.write(json.dumps({"error": error}) + "\n")
+
+
+class _Teller:
+  """Writes steps, but not too often."""
+
+  def __init__(self, answers):
+    self._answers, self._last = answers, 0.0
+
+  def tell(self, step: int) -> None:
+    """Writes a step, at most a few times a second."""
+    now = time.monotonic()
+    if now - self._last > _EVERY:
+      self._last = now
+      self._answers.write(json.dumps({"step": step}) + "\n")
+
+
+class _Lines:
+  """Lines of standard input, read by a thread that sees its end at once."""
+
+  def __init__(self):
+    self._ready = threading.Condition()
+    self._lines: list[str] = []
+    self._is_idle, self._ended = True, False
+
+  def read(self) -> None:
+    """Reads until the input ends, which stops a member at work."""
+    for line in sys.stdin:
+      with self._ready:
+        self._lines.append(line)
+        self._ready.notify()
+    with self._ready:
+      self._ended = True
+      self._ready.notify()
+      if self._is_idle:
+        return
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  def rest(self) -> None:
+    """Says that no member is at work, which the end of the input would stop."""
+    with self._ready:
+      self._is_idle = True
+
+  def next(self) -> str | None:
+    """Returns the next line, once there is one; ``None`` at the end."""
+    with self._ready:
+      self._ready.wait_for(lambda: self._lines or self._ended)
+      if not self._lines:
+        return None
+      self._is_idle = False
+      return self._lines.pop(0)
+
+
+if __name__ == "__main__":
+  program.run(main)
