@@ -84,13 +84,17 @@ def of_end(result: Mapping[str, Any], folder: str) -> str:
   ]
   checkpoint = [] if best is None else ["--checkpoint=best"]
   here = [f"--workdir={folder}", *checkpoint]
-  use = "generate" if config["task"]["name"] in _WRITING else "predict"
-  prompt = ["--prompt=..."] if use == "generate" else []
-  output = f"--output={folder.rstrip('/')}-packed"
+  if config["task"]["name"] in _WRITING:
+    use = console.command("generate", *here, "--prompt=TEXT")
+  else:
+    use = console.command("predict", *here, "INPUT")
+  is_float = config["quant"]["recipe"] == "float"
+  form = "safetensors" if is_float else "packed"
+  output = f"--output={folder.rstrip('/')}-{form}"
   rows += [
     ("next", console.command("evaluate", *here)),
-    ("", console.command(use, *here, *prompt)),
-    ("", console.command("export", *here, "--format=packed", output)),
+    ("", use),
+    ("", console.command("export", *here, f"--format={form}", output)),
     ("", f"tensorboard --logdir={shlex.quote(folder)}"),
   ]
   return f"{_lines(table)}\n{_pairs(rows)}"
