@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bitnet_jax.files import PathLike, local_path
+from bitnet_jax.programs.sweeping import members
 from bitnet_jax.train import runner
 from bitnet_jax.train.folder import records, starts
 
@@ -42,7 +43,7 @@ def run_missing(
     if any(record.get("case") == case.name for record in records.load(results)):
       continue
     config = runner.load_config(case.config, dict(case.overrides))
-    result = runner.run(config, root / case.name)
+    result = members.run(config, root / case.name)
     records.append(results, {**_unplaced(result), "case": case.name})
 
 

@@ -145,8 +145,12 @@ _kept: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar(
 def keeping() -> Iterator[None]:
   """Keeps the last source in memory, so that the next call of `read` gives it.
 
-  For a block of code that looks at a source before it loads it.
+  For a block of code that looks at a source before it loads it, or that loads
+  it several times. A block inside another one keeps what that one keeps.
   """
+  if _kept.get() is not None:
+    yield
+    return
   token = _kept.set({})
   try:
     yield

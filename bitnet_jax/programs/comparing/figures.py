@@ -56,8 +56,13 @@ def draw(report: Report, folder: PathLike) -> list[str]:
 
   Returns:
     Lines that name the files, and what could not be drawn.
+
+  Raises:
+    OSError: if the folder cannot be made or written.
   """
   folder = local_path(folder)
+  if folder.exists() and not folder.is_dir():
+    raise NotADirectoryError(f"--figures={folder} is not a folder")
   folder.mkdir(parents=True, exist_ok=True)
   lines = []
   several = len(report.comparisons) > 1

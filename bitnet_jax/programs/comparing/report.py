@@ -81,7 +81,13 @@ def compare(
 
 
 def write_csv(report: Report, path: PathLike) -> None:
-  """Writes the tables to a CSV file, whole or not at all."""
+  """Writes the tables to a CSV file, whole or not at all.
+
+  Raises:
+    OSError: if it cannot be written, or if it is a folder.
+  """
   path = local_path(path)
+  if path.is_dir():
+    raise IsADirectoryError(f"--csv={path} is a folder; name a file in it")
   path.parent.mkdir(parents=True, exist_ok=True)
   write_atomically(path, report.csv())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bitnet_jax import error_log
+from bitnet_jax.data.sources import registry
 from bitnet_jax.files import PathLike
 from bitnet_jax.programs.sweeping import folder as folders
 from bitnet_jax.programs.sweeping import grid as grids
@@ -68,7 +69,8 @@ def sweep(
   keep_compiled()
   origin = origin or Origin()
   base = json.loads(json.dumps(config.to_dict()))
-  with Interrupt() as interrupt:
+  # Members without workers read a source once.
+  with Interrupt() as interrupt, registry.keeping():
     interrupt.outcome = "before the first member; nothing is trained yet"
     folder = bucket.place(root)
     folders.check(folder, base, grid)

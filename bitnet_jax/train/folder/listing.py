@@ -66,7 +66,7 @@ def find(root: PathLike) -> list[pathlib.Path]:
   """
   root = local_path(root)
   if not root.is_dir():
-    raise FileNotFoundError(f"{root} is no folder")
+    raise FileNotFoundError(f"{root} is no folder; name one that holds runs")
   return list(_walk(root, 0))
 
 

@@ -15,6 +15,7 @@ from bitnet_jax.data.sources import (
   tfds,
   tsv,
 )
+from bitnet_jax.data.splits import Cuts
 
 
 @pytest.mark.parametrize(
@@ -92,3 +93,23 @@ def test_modules_load_neither_scikit_learn_nor_tensorflow_datasets():
     "assert not {'sklearn', 'tensorflow_datasets', 'PIL'} & set(sys.modules)"
   )
   subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_source_is_kept_for_a_block_and_those_inside_it():
+  calls = []
+
+  def reader(rest, cuts):
+    del cuts
+    calls.append(rest)
+    return object()
+
+  cuts = Cuts()
+  with registry.keeping():
+    first = registry.read(reader, "a", cuts)
+    with registry.keeping():
+      assert registry.read(reader, "a", cuts) is first
+    assert registry.read(reader, "a", cuts) is first
+    assert registry.read(reader, "b", cuts) is not first
+  assert calls == ["a", "b"]
+  assert registry.read(reader, "b", cuts) is not first
+  assert calls == ["a", "b", "b"]

@@ -171,3 +171,12 @@ def test_csv_is_written_into_a_new_folder(study, tmp_path):
   path = tmp_path / "new" / "t.csv"
   comparing.write_csv(report, str(path))
   assert path.read_text() == report.csv()
+
+
+def test_places_that_cannot_be_written_are_named(study, tmp_path):
+  report = comparing.compare([study])
+  with pytest.raises(IsADirectoryError, match=r"--csv=.* is a folder"):
+    comparing.write_csv(report, tmp_path)
+  (tmp_path / "file").touch()
+  with pytest.raises(NotADirectoryError, match=r"--figures=.* is not a folder"):
+    comparing.draw(report, tmp_path / "file")
