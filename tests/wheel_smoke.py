@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 EXTRAS = "train,export"
 TINY = (
   "--config.total_steps=4 --config.optim.warmup_steps=1"
-  " --config.data.tokenizer=bytes"
+  " --config.quant.recipe=bitnet_2b4t --config.data.tokenizer=bytes"
   " --config.data.vocab_size=None --config.data.seq_len=32"
   " --config.data.batch_size=4 --config.model.hidden=32"
   " --config.model.num_layers=1 --config.model.num_heads=2"
@@ -41,7 +41,7 @@ USES = (
   ("evaluate --frozen=frozen/é", r'"test/accuracy": 0\.[5-9]'),
   ("train --config=pydoc_decoder --workdir=runs/lm TINY", "valid/loss"),
   ("generate --workdir=runs/lm --prompt=The --max_new_tokens=4", r"The\|"),
-  ("export --workdir=runs/lm --output=gguf/lm --format=gguf", ""),
+  ("export --workdir=runs/lm --output=gguf/lm --format=gguf:f16", ""),
 )
 IMPORTS = """
 import bitnet_jax, bitnet_jax.nnx, bitnet_jax.inference, bitnet_jax.convert
