@@ -10,6 +10,8 @@ import pytest
 from absl import flags
 
 import bitnet_jax
+from bitnet_jax import cli
+from bitnet_jax.train.config import loading
 from tests.readme_commands import README, commands
 
 ROOT = README.parent
@@ -40,6 +42,15 @@ def test_commands_name_files_that_exist():
     assert (ROOT / file).is_file(), file
 
 
+def test_verbs_and_configs_of_the_console_script_exist():
+  verbs = re.findall(r"\bbitnet-jax ([a-z]\w*)", text())
+  assert len(set(verbs)) >= 6
+  assert set(verbs) <= {*cli.VERBS, "sweep"}
+  named = re.findall(r"--config=(\w+)(?![\w/.])", text())
+  assert named
+  assert set(named) <= set(loading.names())
+
+
 def test_every_recipe_is_listed():
   for name in bitnet_jax.RECIPES:
     assert f"`{name}`" in text(), name
@@ -59,7 +70,7 @@ def test_example_runs():
 
 def test_folders_of_the_layout_exist():
   folders = re.findall(r"^\| `([\w/]+)/` \|", text(), re.MULTILINE)
-  assert len(folders) == 14
+  assert len(folders) == 15
   for folder in folders:
     assert (ROOT / folder).is_dir(), folder
 
