@@ -1,10 +1,12 @@
 """The examples of docs/your-data.md: files, and what to type."""
 
+import contextlib
 import pathlib
 import re
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "your-data.md"
 _FILE = re.compile(r"`([\w.]+)`:\n\n```(?:csv|json)\n(.*?)```", re.DOTALL)
+_PROGRAM = re.compile(r"```python\n(.*?)```", re.DOTALL)
 _TREE = re.compile(r"```text\n(\w+/)\n(.*?)```", re.DOTALL)
 _TRAIN = re.compile(r"^bitnet-jax train (.*)$", re.MULTILINE)
 
@@ -16,10 +18,13 @@ def section(heading):
 
 
 def write(heading, folder):
-  """Writes the files of a section, and those of its listings of folders."""
+  """Writes the files of a section, of its listings, and of its programs."""
   text = section(heading)
   for name, content in _FILE.findall(text):
     (folder / name).write_text(content, encoding="utf-8")
+  with contextlib.chdir(folder):
+    for program in _PROGRAM.findall(text):
+      exec(program, {})
   for root, names in _TREE.findall(text):
     for name in names.split():
       path = folder / root / name

@@ -38,7 +38,7 @@ def build_for(config, source, **overrides):
   return build.build(runner.load_config(config, overrides))
 
 
-EXAMPLES = [(LABELED, 1), (PAIRS, 1), (FOLDERS, 2), (NUMBERS, 1)]
+EXAMPLES = [(LABELED, 3), (PAIRS, 3), (FOLDERS, 2), (NUMBERS, 1)]
 
 
 @pytest.mark.parametrize(("heading", "count"), EXAMPLES)
@@ -60,7 +60,7 @@ def test_examples_of_the_page_are_trained_on(folder, heading, count):
     if heading != NUMBERS:
       small |= tiny.SIZES | {"model.max_length": 128}
     loaded = runner.load_config(config, small)
-    metrics = runner.run(loaded, folder / f"run{i}")
+    metrics = runner.run(loaded, folder / f"run{i}")["metrics"]
     assert np.isfinite(metrics["valid/loss"])
 
 

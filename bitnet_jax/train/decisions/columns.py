@@ -164,7 +164,10 @@ def _choose_label(decisions, names, kinds) -> str:
   if len(rest) > 1:  # Numbers may be anything.
     rest = [name for name in rest if kinds[name] != "number"]
   if len(rest) != 1:
-    raise _ambiguous(decisions, names, "the label", "--config.data.label=NAME")
+    flag = "--config.data.label=NAME"
+    if not rest:
+      flag += "; texts without labels are for --config=lm or --config=translate"
+    raise _ambiguous(decisions, names, "the label", flag)
   return rest[0]
 
 
@@ -182,7 +185,8 @@ def _choose_texts(
   texts = [name for name in names if kinds[name] == "text"]
   by_name = [name for name in texts if name.lower() in _TEXTS]
   others = [n for n in names if kinds[n] != "number" and not _is_key(n)]
-  for found in (texts, by_name, others):
+  usual = [name for name in others if name.lower() in _TEXTS]
+  for found in (texts, by_name, usual, others):
     if len(found) == count:
       return tuple(found)
   return None

@@ -39,7 +39,7 @@ def check_classes(
   if single and decisions.is_open("data.valid_fraction"):
     more = f" and {len(single) - _SHOWN} more" if len(single) > _SHOWN else ""
     raise ValueError(
-      f"data.source is {source!r}, with one example of the class"
+      f"data.source is {source!r}, with one example only of"
       f" {', '.join(map(repr, single[:_SHOWN]))}{more}: it cannot be both"
       " trained on and held out; add examples or remove the class, or give"
       " data.valid_fraction to train all the same"

@@ -59,7 +59,7 @@ def test_classes_are_checked():
   check([0, 0, 1, 1])
   with pytest.raises(ValueError, match=r"only class is 'cat'; .* two at least"):
     check([0, 0])
-  with pytest.raises(ValueError, match="one example of the class 'owl': "):
+  with pytest.raises(ValueError, match="one example only of 'owl': "):
     check([0, 0, 1, 1, 2])
   check([0, 0, 1, 1, 2], data__valid_fraction=0.0)
 
