@@ -5,7 +5,7 @@ import pathlib
 import re
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "your-data.md"
-_FILE = re.compile(r"`([\w.]+)`:\n\n```(?:csv|json)\n(.*?)```", re.DOTALL)
+_FILE = re.compile(r"`([\w./]+)`:\n\n```(?:csv|json)\n(.*?)```", re.DOTALL)
 _PROGRAM = re.compile(r"```python\n(.*?)```", re.DOTALL)
 _TREE = re.compile(r"```text\n(\w+/)\n(.*?)```", re.DOTALL)
 _TRAIN = re.compile(r"^bitnet-jax train (.*)$", re.MULTILINE)
@@ -21,6 +21,7 @@ def write(heading, folder):
   """Writes the files of a section, of its listings, and of its programs."""
   text = section(heading)
   for name, content in _FILE.findall(text):
+    (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(content, encoding="utf-8")
   with contextlib.chdir(folder):
     for program in _PROGRAM.findall(text):
