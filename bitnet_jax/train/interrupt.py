@@ -57,7 +57,8 @@ class Interrupted(KeyboardInterrupt):
 class Interrupt:
   """Context manager that turns SIGINT and SIGTERM into ``Interrupted``.
 
-  It does nothing outside the main thread. Several processes all stop at the
+  It does nothing outside the main thread. Inside another one, it tells that one
+  of a signal. Several processes all stop at the
   same step: there JAX's runtime watches for SIGTERM and preemption notices, and
   SIGINT is sent on as SIGTERM.
 
@@ -87,6 +88,10 @@ class Interrupt:
   def __exit__(self, *exception: object) -> None:
     for number, handler in self._before.items():
       signal.signal(number, handler)
+      around = getattr(handler, "__self__", None)
+      # Python may have ignored the error in a callback of a library.
+      if isinstance(around, Interrupt) and self.received is not None:
+        around.received = self.received
 
   @contextlib.contextmanager
   def deferred(self) -> Iterator[None]:

@@ -143,3 +143,16 @@ def test_first_error_is_raised_when_all_parts_are_closed(caplog):
   ):
     pass
   assert closed == parts
+
+
+def test_inner_interrupt_tells_the_one_around_it():
+  with interrupt.Interrupt() as outer:
+    with interrupt.Interrupt():
+      pass
+    assert not outer.asked()
+    with interrupt.Interrupt():
+      with pytest.raises(interrupt.Interrupted):
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(interrupt.Interrupted):
+      outer.check()
+  assert outer.received == signal.SIGTERM

@@ -13,6 +13,7 @@ from bitnet_jax.train.build import build
 from bitnet_jax.train.config import flags
 from bitnet_jax.train.config.settings import RunContext, Settings
 from bitnet_jax.train.folder import bucket, records, workdir
+from bitnet_jax.train.folder.starts import Origin
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.registry import load_data
 
@@ -41,6 +42,11 @@ class Member:
   run_id: str
   total_steps: int
   is_finished: bool
+
+  def origin(self, sweep: Origin) -> Origin:
+    """Returns how it was requested: as the sweep, with its own values."""
+    overrides = {**sweep.overrides, **self.values}
+    return dataclasses.replace(sweep, overrides=overrides)
 
 
 def plan(

@@ -74,7 +74,8 @@ def sweep(
     interrupt.outcome = "before the first member; nothing is trained yet"
     folder = bucket.place(root)
     folders.check(folder, base, grid)
-    found = plan.plan(config, grid, root)
+    found = plan.plan(config, grid, root, lambda name: interrupt.check())
+    interrupt.check()
     error_log.keep_in(folder)
     with folders.locked(folder) as lock:
       record = folders.claim(folder, base, grid, found, origin)
@@ -83,7 +84,7 @@ def sweep(
       if workers > 1:
         pool = Workers(workers, lock)
         interrupt.outcome = _AT_WORK
-      failed = _run(found, record, origin, pool)
+      failed = _run(found, record, origin, pool, interrupt)
   return Swept(found, failed)
 
 
@@ -92,6 +93,7 @@ def _run(
   record: folders.SweepFile,
   origin: Origin,
   pool: Workers | None,
+  interrupt: Interrupt,
 ) -> dict[str, str]:
   """Runs the members that are not finished; returns the errors by name."""
   left = [member for member in found if not member.is_finished]
@@ -107,6 +109,8 @@ def _run(
     if error is not None:
       failed[member.name] = error
       console.say(f"{member.name} failed: {error}")
+    # Python may have ignored the error of a signal in a callback.
+    interrupt.check()
 
   try:
     if pool is None:
@@ -131,16 +135,10 @@ def _run_here(
       error = members.attempt(
         member.config,
         member.place,
-        _origin_of(member, origin),
+        member.origin(origin),
         lambda step, name=member.name: progress.step(name, step),
       )
     except Interrupted as stop:
       stop.args = (f"{member.name}: {stop}",)
       raise
     on_end(member, error)
-
-
-def _origin_of(member: Member, origin: Origin) -> Origin:
-  """Returns the origin of a member, with its values as overrides."""
-  overrides = {**origin.overrides, **member.values}
-  return dataclasses.replace(origin, overrides=overrides)

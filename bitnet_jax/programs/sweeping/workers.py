@@ -144,7 +144,7 @@ def _train(
   task = {
     "config": member.config,
     "place": member.place,
-    "origin": dataclasses.asdict(origin),
+    "origin": dataclasses.asdict(member.origin(origin)),
   }
   try:
     process.stdin.write(json.dumps(task) + "\n")

@@ -1,5 +1,6 @@
 """Sweeps whose runs write their results without training."""
 
+import contextlib
 import json
 import pathlib
 import signal
@@ -15,7 +16,7 @@ from bitnet_jax.train.config import loading
 from bitnet_jax.train.folder import workdir
 from bitnet_jax.train.folder.metrics import NonFiniteMetricError
 from bitnet_jax.train.folder.starts import Origin
-from bitnet_jax.train.interrupt import Interrupted
+from bitnet_jax.train.interrupt import Interrupt, Interrupted
 from tests.train.conftest import SMALL
 
 
@@ -32,7 +33,7 @@ def ran(monkeypatch):
 
   class Ran(list):
     def __init__(self):
-      self.errors, self.origins = {}, []
+      self.errors, self.origins, self.ignoring = {}, [], ""
 
   ran = Ran()
 
@@ -44,6 +45,9 @@ def ran(monkeypatch):
     on_step(0)
     if path.name in ran.errors:
       raise ran.errors[path.name]
+    if path.name == ran.ignoring:
+      with Interrupt(), contextlib.suppress(Interrupted):
+        signal.raise_signal(signal.SIGTERM)
     path.mkdir(parents=True, exist_ok=True)
     workdir.write_config(path, experiment.config, experiment.fingerprint)
     metrics = {"test/accuracy": 0.9, "valid/accuracy": 0.9}
@@ -118,6 +122,14 @@ def test_signal_ends_the_sweep_and_names_the_member(config, ran, tmp_path):
   ran.clear()
   sweep.sweep(config, RECIPES, tmp_path)
   assert ran == ["quant.recipe=b158"]
+
+
+def test_signal_that_a_library_ignores_ends_the_sweep(config, ran, tmp_path):
+  ran.ignoring = "quant.recipe=float"
+  with pytest.raises(Interrupted, match="SIGTERM between two members") as error:
+    sweep.sweep(config, RECIPES, tmp_path)
+  assert error.value.signal == signal.SIGTERM
+  assert ran == ["quant.recipe=float"]
 
 
 def test_mistakes_of_any_member_are_found_before_the_first_trains(

@@ -24,6 +24,7 @@ signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGTERM, stop)
 for line in sys.stdin:
   task = json.loads(line)
+  assert task["origin"]["overrides"] == {"log_every": 1, "seed": 3}
   print(json.dumps({"step": 3}), flush=True)
   if task["config"] == {"do": "die"}:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -63,7 +64,7 @@ def pool(monkeypatch, tmp_path):
       Member(
         name=f"{i}-{doing}",
         place="nowhere",
-        values={},
+        values={"seed": 3},
         config={"do": doing},
         run_id="",
         total_steps=1,
@@ -75,7 +76,7 @@ def pool(monkeypatch, tmp_path):
     found = workers.Workers(count, 0)
     found.run(
       members,
-      Origin(),
+      Origin(overrides={"log_every": 1}),
       progress,
       lambda member, error: errors.update({member.name: error}),
     )
