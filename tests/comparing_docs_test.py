@@ -21,13 +21,12 @@ def commands():
 def test_commands_work_in_an_empty_folder(tmp_path):
   found = commands()
   assert set(found) == {"sweep", "compare", "runs"}
-  (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-  python = os.path.dirname(sys.executable)
-  env = {
-    **os.environ,
-    "PATH": f"{python}{os.pathsep}{os.environ['PATH']}",
-    "PYTHONPATH": str(ROOT),
-  }
+  script = tmp_path / "bin" / "bitnet-jax"
+  script.parent.mkdir()
+  script.write_text(f'#!/bin/sh\nexec {sys.executable} -m bitnet_jax "$@"\n')
+  script.chmod(0o755)
+  path = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
+  env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
   printed = {}
   for name, command in found.items():
     done = subprocess.run(
