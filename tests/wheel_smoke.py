@@ -4,8 +4,8 @@ Builds the wheel and the source archive; a wheel made from the archive must have
 the same files. With each interpreter, such as python3.12, installs the wheel
 into a new environment, first without extras, where each verb must say in one
 line what to install, then with those that the verbs need. There it trains,
-evaluates, writes and exports small models in an empty folder, by the console
-script, without a compiler, and with an own home folder.
+evaluates, predicts, writes, exports and compares small models in an empty
+folder, by the console script, without a compiler, and in a home of its own.
 
 An interpreter that is not there is skipped, but one must be there. Needs a
 package index (or pip's cache), and no package but those of Python.
@@ -39,10 +39,37 @@ USES = (
   ("evaluate --workdir=runs/é", r'"test/accuracy": 0\.[5-9]'),
   ("export --workdir=runs/é --output=frozen/é", "in memory"),
   ("evaluate --frozen=frozen/é", r'"test/accuracy": 0\.[5-9]'),
+  (
+    "train --config=images --config.data.source=folder:pets"
+    " --config.total_epochs=2 --workdir=runs/pets",
+    '"valid/accuracy": ',
+  ),
+  (
+    "predict --workdir=runs/pets pets/dark/0.png",
+    r"^pets/dark/0.png +(dark|light) +\d",
+  ),
+  (
+    "sweep --config=digits_mlp --grid=seed=0,1 --config.total_epochs=1"
+    " --workdir=runs/sweep",
+    r"\| 2 \|",
+  ),
+  ("compare runs/sweep", r"\| 2 \|"),
+  ("runs runs", "sweep/seed=1"),
   ("train --config=pydoc_decoder --workdir=runs/lm TINY", "valid/loss"),
   ("generate --workdir=runs/lm --prompt=The --max_new_tokens=4", r"The\|"),
   ("export --workdir=runs/lm --output=gguf/lm --format=gguf:f16", ""),
 )
+PICTURES = """
+import pathlib
+from PIL import Image
+
+for name, shade in (("dark", 60), ("light", 190)):
+  folder = pathlib.Path("pets", name)
+  folder.mkdir(parents=True)
+  for i in range(20):
+    colour = (shade, shade + i, shade - i)
+    Image.new("RGB", (16, 16), colour).save(folder / f"{i}.png")
+"""
 IMPORTS = """
 import bitnet_jax, bitnet_jax.nnx, bitnet_jax.inference, bitnet_jax.convert
 import bitnet_jax.export
@@ -90,12 +117,14 @@ def use(python: str, wheel: pathlib.Path, folder: pathlib.Path) -> None:
   call(installed, empty, "-c", IMPORTS)
   shown = call(installed, empty, "-m", "bitnet_jax").stdout
   verbs = re.findall(r"^  (\w+)", shown, re.MULTILINE)
-  assert len(verbs) >= 6, shown
+  used = {line.split()[0] for line, _ in USES} | {"compile", "import"}
+  assert set(verbs) == used, shown
   for verb in verbs:
     done = script(installed, empty, verb, "--workdir=runs/x", status=1)
     assert done.stderr.count("\n") == 1, done.stderr
     assert "pip install 'bitnet-jax[train]'" in done.stderr, done.stderr
   pip(installed, f"{wheel}[{EXTRAS}]")
+  call(installed, empty, "-c", PICTURES)
   for line, pattern in USES:
     verb, *words = line.replace(" TINY", "").split()
     more = TINY if line.endswith(" TINY") else ()
