@@ -18,6 +18,8 @@ from bitnet_jax.train.devices.allocation import keep_memory
 
 LENGTHS = ("total_steps", "total_epochs")
 _CONFIG_FLAG = re.compile(r"--?config(?:\.([\w.]+))?(?:=(.*))?", re.DOTALL)
+# What absl says of each required flag that is not there.
+_MISSING = re.compile(r"^flag (--\w+)=None: Flag --\w+ must have", re.MULTILINE)
 _PARSERS = {
   bool: flags.BooleanParser().parse,
   float: float,
@@ -166,6 +168,11 @@ def _explain(
   error: Exception, path: str | None, overrides: Mapping[str, str]
 ) -> str:
   """Returns what is wrong with a command line, with the nearest config keys."""
+  if missing := _MISSING.findall(str(error)):
+    is_or_are = "is" if len(missing) == 1 else "are"
+    return (
+      f"{' and '.join(missing)} {is_or_are} required; --help shows examples"
+    )
   try:
     config = loading.load(path or "")
   except Exception:

@@ -246,6 +246,23 @@ def test_mistaken_argument_is_named(parse, arguments, parts):
     assert part in message
 
 
+@pytest.mark.parametrize(
+  ("names", "message"),
+  [
+    (["config"], "--config is required; --help shows examples"),
+    (["config", "w"], "--config and --w are required; --help shows examples"),
+  ],
+)
+def test_missing_flags_are_named_together(monkeypatch, capsys, names, message):
+  values = absl_flags.FlagValues()
+  for name in names:
+    absl_flags.DEFINE_string(name, None, "", flag_values=values, required=True)
+  monkeypatch.setattr(flags.flags, "FLAGS", values)
+  with pytest.raises(SystemExit):
+    flags.parse_flags(["program"])
+  assert capsys.readouterr().err == f"error: {message}\n"
+
+
 def test_arguments_of_a_program_that_takes_them_are_kept(monkeypatch):
   values = absl_flags.FlagValues()
   absl_flags.DEFINE_string("csv", None, "", flag_values=values)
