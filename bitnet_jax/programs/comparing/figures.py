@@ -40,6 +40,7 @@ THEMES = {
 _LINES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _MOST_PANELS = 12
+_APART = 0.03  # between equal sizes, as a fraction of the axis
 _CODES = {"negative": "\N{MINUS SIGN}1", "zero": "0", "positive": "+1"}
 _BAND = "line: mean of the seeds; band: lowest to highest"
 
@@ -242,7 +243,8 @@ def _sizes(comparison: Comparison, rows: Sequence[Row]) -> Paint | str:
   def paint(figure, theme):
     figure.set_size_inches(6, 4.2 + 0.22 * len(rows))
     axes = figure.subplots()
-    for i, x in sizes.items():
+    is_wide = max(sizes.values()) > 3 * min(sizes.values())
+    for i, x in _side_by_side(sizes, is_wide=is_wide).items():
       scale = 100 if is_fraction(metric) else 1
       mean, low, high, *_ = rows[i].estimate
       errors = None
@@ -250,7 +252,7 @@ def _sizes(comparison: Comparison, rows: Sequence[Row]) -> Paint | str:
         errors = [[scale * (mean - low)], [scale * (high - mean)]]
       look = _look(i, theme) | {"linestyle": "none"}
       axes.errorbar(x, scale * mean, errors, capsize=4, markersize=7, **look)
-    if max(sizes.values()) > 3 * min(sizes.values()):
+    if is_wide:
       axes.set_xscale("log")
       _plain_ticks(axes.xaxis, [*sizes.values()])
     axes.set(
@@ -259,10 +261,29 @@ def _sizes(comparison: Comparison, rows: Sequence[Row]) -> Paint | str:
     )
     axes.margins(x=0.15)
     figure.suptitle(comparison.title, fontsize=11)
-    title = "mean and 95 % t-interval"
+    title = "mean and 95 % t-interval; equal sizes are drawn side by side"
     _legend(figure, _names(comparison), theme, title, linestyle="none")
 
   return paint
+
+
+def _side_by_side(
+  sizes: Mapping[int, float], *, is_wide: bool
+) -> dict[int, float]:
+  """Returns the sizes, equal ones moved apart so that none hides another.
+
+  Args:
+    sizes: by number of the group.
+    is_wide: whether the axis is logarithmic.
+  """
+  values = [math.log(size) if is_wide else size for size in sizes.values()]
+  apart = _APART * ((max(values) - min(values)) or abs(values[0]) or 1.0)
+  found = {}
+  for i, value in zip(sizes, values, strict=True):
+    alike = [j for j in sizes if sizes[j] == sizes[i]]
+    moved = value + apart * (alike.index(i) - (len(alike) - 1) / 2)
+    found[i] = math.exp(moved) if is_wide else moved
+  return found
 
 
 def _plain_ticks(axis: Any, values: Sequence[float]) -> None:
@@ -302,9 +323,10 @@ def _codes(comparison: Comparison) -> Paint | str:
       for i, (steps, values) in enumerate(lines):
         _band(axes, (steps, 100 * values), _look(i, theme))
       axes.set_title(name, fontsize=10)
-      axes.set(xlabel="training step", ylim=(0, None))
+      axes.set(xlabel="training step")
     for axes in grid[:, 0]:
       axes.set_ylabel("fraction of the codes (%)")
+    grid[0, 0].set_ylim(bottom=0)  # Of all panels, once all are drawn.
     figure.suptitle(comparison.title, fontsize=11)
     names = [f"code {sign}" for sign in _CODES.values()]
     title = "line: mean of layers and seeds; band: lowest to highest"

@@ -62,3 +62,12 @@ def test_what_cannot_be_drawn_is_told(write_run, tmp_path):
     "size is not drawn: the runs have not recorded what decides their size",
     "codes is not drawn: no run has code statistics (statistics_every)",
   ]
+
+
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_equal_sizes_are_moved_apart_around_their_place(is_wide):
+  found = figures._side_by_side({0: 10.0, 1: 100.0, 3: 10.0}, is_wide=is_wide)
+  assert found[1] == pytest.approx(100)
+  assert 8 < found[0] < 10 < found[3] < 12
+  alone = figures._side_by_side({0: 10.0}, is_wide=is_wide)
+  assert alone == pytest.approx({0: 10.0})
