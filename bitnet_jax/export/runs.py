@@ -19,7 +19,7 @@ from bitnet_jax.inference.tensors import load_tensors, save_tensors
 from bitnet_jax.programs import frozen
 from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.experiment import Experiment
-from bitnet_jax.train.folder import bucket, warm_start, workdir
+from bitnet_jax.train.folder import bucket, data_facts, warm_start, workdir
 from bitnet_jax.train.folder.trained import load_model
 from bitnet_jax.train.model import ModelSetup, TrainedModel
 
@@ -68,6 +68,10 @@ def export_run(
   with new_folder(output) as partial:
     found = load_model(folder, checkpoint)
     _WRITERS[name](found, partial, variant, folder.name)
+    if name in ("safetensors", "stablehlo"):
+      # Names of classes and statistics of inputs, which only a run knows.
+      recorded = data_facts.Recorded(found.task.facts, None)
+      data_facts.write(partial, recorded)
     if name == "safetensors":
       config = workdir.CONFIG_FILE
       shutil.copyfile(folder / config, partial / config)

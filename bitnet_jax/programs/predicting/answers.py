@@ -51,9 +51,10 @@ class Classes:
 
   def columns(self, top_k: int | None) -> list[str]:
     """See ``Answer``."""
-    width = max(map(len, self.names))
+    names = [" ".join(name.split()) for name in self.names]
+    width = max(map(len, names))
     return [
-      f"{self.names[i]:{width}} {100 * self.probabilities[i]:5.1f} %"
+      f"{names[i]:{width}} {100 * self.probabilities[i]:5.1f} %"
       for i in largest(self.probabilities, top_k or 1)
     ]
 

@@ -219,8 +219,8 @@ class Bags(Family):
     bag = self.found.task.facts.bag
     if bag is None:
       raise ValueError(
-        "the run has not recorded its subword tokens, which an older version"
-        " trained; start the command that trained it once more to record them"
+        "an older version trained the run, and did not record its subword"
+        " tokens; start the command that trained it once more to record them"
       )
     return bag
 
@@ -248,8 +248,8 @@ def tokenizer_of(found: TrainedModel) -> Tokenizer:
   """
   if found.tokenizer is None:
     raise ValueError(
-      "the run has not recorded its vocabulary, which an older version"
-      " trained; start the command that trained it once more to record it"
+      "an older version trained the run, and did not record its vocabulary;"
+      " start the command that trained it once more to record it"
     )
   return found.tokenizer
 

@@ -171,7 +171,10 @@ def _make(found: TrainedModel) -> Predictor:
       f"task.name is {name!r}, which predict does not know (only"
       f" {', '.join(FAMILIES)}); generate writes with such a model"
     )
-  return Predictor(found, FAMILIES[name](found))
+  family = FAMILIES[name](found)
+  if family.reads == "texts":
+    families.tokenizer_of(found)
+  return Predictor(found, family)
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TextIO
 
 from bitnet_jax.programs.predicting.predictor import Predicted
 
@@ -56,12 +56,18 @@ def show(predicted: Predicted, form: Form, top_k: int | None = None) -> None:
   if error is not None:
     text = " ".join(f"{error}".split()) or type(error).__name__
     where = "" if name in text else f"{name}: "
-    print(f"error: {where}{text}", file=sys.stderr, flush=True)
+    _print(f"error: {where}{text}", sys.stderr)
   elif predicted.note:
-    print(f"{name}: {predicted.note}", file=sys.stderr, flush=True)
+    _print(f"{name}: {predicted.note}", sys.stderr)
   line = form(predicted, top_k)
   if line:
-    print(line, flush=True)
+    _print(line, sys.stdout)
+
+
+def _print(line: str, file: TextIO) -> None:
+  """Prints a line, also one with the name of a file that is not UTF-8."""
+  line = line.encode(errors="backslashreplace").decode()
+  print(line, file=file, flush=True)
 
 
 def as_json(predicted: Predicted, top_k: int | None) -> str:

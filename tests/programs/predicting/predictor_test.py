@@ -112,7 +112,10 @@ BAGS = dict(
 )
 
 
-@pytest.fixture(scope="module", params=["texts", "bags"])
+@pytest.fixture(
+  scope="module",
+  params=[pytest.param("texts", marks=pytest.mark.slow), "bags"],
+)
 def days(request, tmp_path_factory, make_config):
   """A run whose texts are gone; of its validation split, they are known."""
   folder = tmp_path_factory.mktemp(request.param)

@@ -73,6 +73,18 @@ def test_single_error_is_one_line(capsys):
     printing.show_all([], printing.Columns())
 
 
+def test_name_that_is_not_utf8_is_printed(capsys):
+  name = b"\xff.png".decode(errors="surrogateescape")
+  for form in (printing.Columns(), printing.as_json):
+    assert printing.show_all([predicted(name, name=name)], form)
+  assert not printing.show_all(
+    [predicted(name, None, name, error=OSError("gone"))], printing.Columns()
+  )
+  shown = capsys.readouterr()
+  assert shown.out.count(r"udcff.png") == 2
+  assert shown.err == "error: \\udcff.png: gone\n"
+
+
 def test_values_and_texts_are_shown():
   value = answers.Values({"value": 2.34567891})
   assert value.columns(None) == ["2.346"]
