@@ -84,7 +84,7 @@ class Predictor:
     first = next(batches, None)
     if first is None:
       return
-    size = _rows(len(first), most, batch_shards(self.found.mesh))
+    size = rows(len(first), most, batch_shards(self.found.mesh))
     compute = self._compute()
     for batch in itertools.chain([first], batches):
       yield from self._predict_batch(batch, size, compute)
@@ -184,7 +184,7 @@ def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     yield batch
 
 
-def _rows(count: int, most: int, shards: int) -> int:
+def rows(count: int, most: int, shards: int) -> int:
   """Returns the rows of batches, for so many inputs in the first one.
 
   A power of two for fewer than ``most``, so that few sizes are compiled.

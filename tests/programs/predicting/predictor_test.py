@@ -143,3 +143,27 @@ def test_texts_have_the_accuracy_of_evaluation(days, form):
   assert [*found[0].names] == sorted(NAMES)
   one = answers(model, inputs.Request(places=[DAYS[30][0]]))
   assert one[0].probabilities == pytest.approx(found[0].probabilities)
+
+
+def test_what_a_text_lacks_or_has_too_much_is_said(days):
+  model = days.open("run")
+  texts = ["day A", "", "day B" * 9, "漢字"]
+  items = finders.find(inputs.Request(texts=texts), model.family)
+  first, empty, long, unknown = model.predict(items)
+  assert first.note == ""
+  assert "it is empty" in f"{empty.error}"
+  if days.run.parent.name.startswith("texts"):
+    assert long.note == "cut to 16 of its 47 tokens"
+    assert unknown.error is None
+  else:
+    assert long.answer is not None
+    assert "none of its tokens occurs in the data" in f"{unknown.error}"
+
+
+def test_few_inputs_take_few_rows_and_any_number_of_devices():
+  assert predictor.rows(1, 256, 1) == 1
+  assert predictor.rows(5, 256, 1) == 8
+  assert predictor.rows(200, 256, 1) == 256
+  assert predictor.rows(100, 100, 1) == 100
+  assert predictor.rows(1, 256, 8) == 8
+  assert predictor.rows(5, 8, 3) == 9

@@ -13,6 +13,7 @@ from gcp_storage_emulator.server import create_server
 
 from bitnet_jax.inference import Sampling
 from bitnet_jax.programs import writing
+from bitnet_jax.programs.predicting import finders, inputs, predictor
 from bitnet_jax.train import runner
 from bitnet_jax.train.folder import bucket, warm_start
 from bitnet_jax.train.folder.checkpoint import CheckpointOptions, Checkpoints
@@ -104,6 +105,12 @@ def test_run_in_a_bucket_is_evaluated_and_writes(runs):
     writer = writing.writer_of_run(run)
     texts.append(writing.write(writer, ["the cat"], options).texts)
   assert texts[0] == texts[1]
+  likelihoods = []
+  for run in (folder / "run", RUN):
+    model = predictor.open_run(run)
+    items = finders.find(inputs.Request(texts=["the cat"]), model.family)
+    likelihoods += [one.answer for one in model.predict(items)]
+  assert likelihoods[0] == likelihoods[1]
   assert "evaluation.json" in names(RUN)
   assert expected == runner.evaluate_run(folder / "run")["metrics"]
 
