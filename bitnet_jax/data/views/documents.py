@@ -89,9 +89,7 @@ def load(
   options: dict[str, Any] = {}
   if is_plain_text(source):
     column = "text"
-    options["cut"] = functools.partial(
-      _cut_text, documents=documents or "whole", marker=marker
-    )
+    options["cut"] = _Cut(documents=documents or "whole", marker=marker)
   found = registry.read(read, rest, cuts, **options)
   (column,) = found.texts or (column,)
   texts = {}
@@ -110,24 +108,37 @@ def is_plain_text(source: str) -> bool:
   return read in _TEXTS
 
 
-def _cut_text(content, name, *, documents, marker):
-  """Splits the text of a file into a table with one document per row."""
-  if documents == "whole":
-    rows = [(1, content)]
-  elif documents == "paragraphs":
-    rows = _paragraphs(content)
-  elif documents == "lines":
-    rows = list(enumerate(textfiles.split_lines(content), start=1))
-    while rows and not rows[-1][1]:
-      rows.pop()  # Blank lines at the end of a file are not documents.
-  else:
-    rows = _marked(content, marker)
-  return Table(
-    columns={"text": [text for _, text in rows]},
-    name=name,
-    unit=f"document before {marker}, line" if documents == "marked" else "line",
-    places=[line for line, _ in rows],
-  )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Cut:
+  """Splits the text of a file into a table with one document per row.
+
+  Attributes:
+    documents: a name in `DOCUMENTS`.
+    marker: see `load`.
+  """
+
+  documents: str
+  marker: str
+
+  def __call__(self, content: str, name: str) -> Table:
+    unit = "line"
+    if self.documents == "whole":
+      rows = [(1, content)]
+    elif self.documents == "paragraphs":
+      rows = _paragraphs(content)
+    elif self.documents == "lines":
+      rows = list(enumerate(textfiles.split_lines(content), start=1))
+      while rows and not rows[-1][1]:
+        rows.pop()  # Blank lines at the end of a file are not documents.
+    else:
+      rows = _marked(content, self.marker)
+      unit = f"document before {self.marker}, line"
+    return Table(
+      columns={"text": [text for _, text in rows]},
+      name=name,
+      unit=unit,
+      places=[line for line, _ in rows],
+    )
 
 
 def _paragraphs(content):
