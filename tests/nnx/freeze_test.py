@@ -122,6 +122,7 @@ def is_codes(leaf):
   return isinstance(leaf, QTensor) and isinstance(leaf.qvalue, Packed)
 
 
+@pytest.mark.slow
 def test_example_tells_which_axis_stacks_kernels():
   model = Places(nnx.Rngs(0), depth=8)
   with pytest.raises(ValueError, match=r"'stack' is stored as \[8, 8, 8\]"):
