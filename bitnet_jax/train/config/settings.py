@@ -156,8 +156,8 @@ class Settings:
     for pair in self.init_mapping:
       if not _are_texts(pair):
         raise ValueError(
-          f"init_mapping has the entry {pair!r}; each must be a pair (pattern,"
-          " name here)"
+          f"init_mapping has the entry {pair!r}; each must be a pair of texts,"
+          " as in (('Dense_0', 'layer_0'),)"
         )
       try:
         re.compile(pair[0])
