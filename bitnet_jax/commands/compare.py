@@ -8,15 +8,6 @@ the keys of the config that differ between groups, the mean over seeds with its
 with the 95 % interval and the p-value of a paired t-test. Runs of different
 data or splits get tables of their own. A folder of runs, such as that of a
 sweep, stands for all runs in it.
-
-  --baseline=quant.recipe=float     the group that others are compared to, by
-                                    default that of the first run
-  --metric=test/loss,test/accuracy  by default checkpoint.metric of the test
-                                    split
-  --checkpoint=best                 the best checkpoint of each run, instead of
-                                    its last
-  --figures=FOLDER                  draws metrics over steps, metrics over sizes
-                                    and fractions of codes, in light and dark
 """
 
 import sys
@@ -27,14 +18,30 @@ from bitnet_jax.programs import comparing
 
 POSITIONAL = "RUN ..."
 _BASELINE = flags.DEFINE_string(
-  "baseline", None, "Group that others are compared to: KEY=VALUE[,...]."
+  "baseline",
+  None,
+  "Group that others are compared to, such as quant.recipe=float; by default"
+  " that of the first run.",
 )
-_METRIC = flags.DEFINE_list("metric", [], "Metrics, such as test/accuracy.")
+_METRIC = flags.DEFINE_list(
+  "metric",
+  None,
+  "Metrics, such as test/loss,test/accuracy; by default checkpoint.metric of"
+  " the test split.",
+)
 _CHECKPOINT = flags.DEFINE_enum(
-  "checkpoint", "last", comparing.CHECKPOINTS, "Checkpoint of each run."
+  "checkpoint",
+  "last",
+  comparing.CHECKPOINTS,
+  "Checkpoint of each run that is compared.",
 )
-_CSV = flags.DEFINE_string("csv", None, "File for the table as CSV.")
-_FIGURES = flags.DEFINE_string("figures", None, "Folder for figures.")
+_CSV = flags.DEFINE_string("csv", None, "File to write the table to, as CSV.")
+_FIGURES = flags.DEFINE_string(
+  "figures",
+  None,
+  "Folder for figures: metrics over steps, metrics over sizes, and fractions of"
+  " codes, in light and dark.",
+)
 
 
 def main(argv):
@@ -46,7 +53,7 @@ def main(argv):
   found = comparing.compare(
     argv[1:],
     baseline=_BASELINE.value,
-    metrics=_METRIC.value,
+    metrics=_METRIC.value or (),
     checkpoint=_CHECKPOINT.value,
   )
   for note in found.notes:

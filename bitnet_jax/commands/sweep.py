@@ -1,4 +1,4 @@
-"""Trains a run for each combination of config values, and compares them.
+r"""Trains a run for each combination of config values, and compares them.
 
 bitnet-jax sweep --config=digits_mlp --workdir=runs/sweep \
   --grid=quant.recipe=float,b158,b158_median --grid=seed=0..4
@@ -33,7 +33,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 flags.mark_flag_as_required("config")
 _GRID = flags.DEFINE_multi_string(
-  "grid", [], "KEY=VALUE,... or KEY=FIRST..LAST, for each key of the grid."
+  "grid", None, "KEY=VALUE,... or KEY=FIRST..LAST, for each key of the grid."
 )
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the sweep.", required=True
@@ -45,7 +45,7 @@ def main(argv):
   """Runs the sweep and prints the table that compares its members."""
   del argv
   origin = command_line.origin()
-  grids = grid.parse(_GRID.value, _CONFIG.value)
+  grids = grid.parse(_GRID.value or (), _CONFIG.value)
   for key in grids:
     if key in origin.overrides:
       raise ValueError(f"--config.{key} and --grid={key}=... set the same key")

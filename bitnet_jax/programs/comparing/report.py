@@ -74,7 +74,7 @@ def compare(
     if baseline is not None:
       base = comparison.pick(baseline)
     stored = [sizes.frozen_bytes(g.first.folder) for g in comparison.groups]
-    for metric in metrics or [table.default_metric(comparison)]:
+    for metric in metrics or [table.default_metric(comparison, checkpoint)]:
       rows = table.rows(comparison, metric, base, checkpoint, stored)
       tables.append((comparison, base, rows))
   return Report(tables, [*notes, *repeated], checkpoint)

@@ -42,12 +42,21 @@ class Row(NamedTuple):
   size: int | None = None
 
 
-def default_metric(comparison: Comparison) -> str:
-  """Returns ``checkpoint.metric`` of the test split, or as it is."""
-  first = comparison.runs[0]
-  name = first.config["checkpoint"]["metric"]
-  tested = f"test/{name.partition('/')[2]}"
-  return tested if tested in first.result["metrics"] else name
+def default_metric(comparison: Comparison, checkpoint: str) -> str:
+  """Returns the metric to compare by default.
+
+  It is ``checkpoint.metric`` of the test split, or else as it is, or else the
+  first metric, if all runs have it.
+
+  Raises:
+    ValueError: if the runs have no metric in common.
+  """
+  name = comparison.runs[0].config["checkpoint"]["metric"]
+  found = [metrics_of(run, checkpoint) for run in comparison.runs]
+  for metric in (f"test/{name.partition('/')[2]}", name, *found[0]):
+    if all(metric in metrics for metrics in found):
+      return metric
+  raise ValueError(f"the runs of {comparison.title} have no metric in common")
 
 
 def metrics_of(run: FoundRun, checkpoint: str) -> dict[str, float]:

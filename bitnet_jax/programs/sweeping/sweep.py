@@ -1,5 +1,6 @@
 """Runs a sweep: checks all members, trains those that are not finished."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -69,8 +70,9 @@ def sweep(
   keep_compiled()
   origin = origin or Origin()
   base = json.loads(json.dumps(config.to_dict()))
-  # Members without workers read a source once.
-  with Interrupt() as interrupt, registry.keeping():
+  # In this process, a source is read once. Workers read it themselves.
+  kept = contextlib.nullcontext() if workers > 1 else registry.keeping()
+  with Interrupt() as interrupt, kept:
     interrupt.outcome = "before the first member; nothing is trained yet"
     folder = bucket.place(root)
     folders.check(folder, base, grid)

@@ -180,3 +180,15 @@ def test_places_that_cannot_be_written_are_named(study, tmp_path):
   (tmp_path / "file").touch()
   with pytest.raises(NotADirectoryError, match=r"--figures=.* is not a folder"):
     comparing.draw(report, tmp_path / "file")
+
+
+def test_metric_by_default_is_one_that_all_runs_have(write_run, tmp_path):
+  write_run(tmp_path / "a", 0.9)
+  path = write_run(tmp_path / "b", 0.8, seed=1) / "result.json"
+  result = json.loads(path.read_text())
+  del result["metrics"]["test/accuracy"]
+  path.write_text(json.dumps(result))
+  assert rows(comparing.compare([tmp_path]))[0]["metric"] == "valid/accuracy"
+  path.write_text(json.dumps(result | {"metrics": {"other": 1.0}}))
+  with pytest.raises(ValueError, match="have no metric in common"):
+    comparing.compare([tmp_path])
