@@ -60,7 +60,9 @@ class Decisions:
 
   def _take_over(self, recorded: Mapping[str, Any]) -> None:
     reasons = recorded.get(DECIDED, {})
-    for key in filter(self.is_open, open_keys(self.config)):
+    # In the order in which they were decided.
+    keys = dict.fromkeys([*reasons, *open_keys(self.config)])
+    for key in filter(self.is_open, keys):
       value = _get(recorded, key)
       self.decide(key, value, reasons.get(key, ""))
       if value is not None and key.startswith("data."):
