@@ -20,6 +20,7 @@ NAMES = [
 # They trace a model several times.
 SLOW = (
   "beam_search",
+  "decoder_from_nnx",
   "generate",
   "read_hf",
   "stream",

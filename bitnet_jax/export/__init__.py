@@ -7,6 +7,7 @@ from bitnet_jax.export.nnx_decoders import decoder_from_nnx as decoder_from_nnx
 from bitnet_jax.export.stablehlo import write_stablehlo as write_stablehlo
 
 __all__ = [
+  "decoder_from_nnx",
   "read_hf",
   "write_gguf",
   "write_hf",

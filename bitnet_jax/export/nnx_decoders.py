@@ -41,6 +41,23 @@ def decoder_from_nnx(
     TypeError: for a model that is not of NNX.
     ValueError: for parameters that are missing, not expected or of another
       shape, naming them, or for a model with other logits.
+
+  Example:
+    A model of which only the embeddings have their names:
+
+    >>> from bitnet_jax.export import decoder_from_nnx
+    >>> from bitnet_jax.models.decoder import DecoderConfig
+    >>> from flax import nnx
+    >>> class Model(nnx.Module):
+    ...   def __init__(self, rngs):
+    ...     self.embed = nnx.Embed(8, 4, rngs=rngs)
+    >>> sizes = dict(hidden=4, num_heads=1, num_kv_heads=1, mlp_width=4)
+    >>> cfg = DecoderConfig(vocab_size=8, num_layers=1, max_length=8, **sizes)
+    >>> try:
+    ...   decoder, variables = decoder_from_nnx(Model(nnx.Rngs(0)), cfg)
+    ... except ValueError as error:
+    ...   print(str(error).split(" is ")[:2])
+    ['the model', 'no decoder of these sizes: blocks/attention/key/kernel']
   """
   if not is_nnx_model(model):
     raise TypeError(f"model is a {type(model).__name__}, not an NNX module")
