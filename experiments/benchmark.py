@@ -17,6 +17,8 @@ packed: products with packed weights, and generation by a decoder, frozen or
   not.
 memory: residuals, the arrays stored for the backward pass.
 start: whole programs of two training steps.
+folders: training on folders of pictures, against the same pictures in a .npz
+  file, and in memory against read for each batch.
 tpu: the programs that XLA compiles for v5e and v6e from a dense step; needs
   libtpu.
 
@@ -46,7 +48,7 @@ from typing import Any
 
 import jax
 from absl import flags
-from benchmarks import layers, memory, meshes, serving, tpu, training
+from benchmarks import folders, layers, memory, meshes, serving, tpu, training
 from benchmarks.tables import table
 from benchmarks.timing import Case, Timings, measure
 from benchmarks.torch_baseline import Torch
@@ -64,6 +66,7 @@ SUITES: dict[str, Callable[[Torch | None], Iterator[Case]]] = {
   "mesh": meshes.mesh,
   "packed": serving.packed,
   "start": training.start,
+  "folders": folders.cases,
 }
 
 # Suites that inspect programs instead of timing them.

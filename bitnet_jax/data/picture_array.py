@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from bitnet_jax.data import progress
 from bitnet_jax.data.sources import pictures
 
 _AT_ONCE = 32  # items that a thread takes at a time
@@ -89,7 +91,7 @@ class PictureArray:
     def read(row: int) -> None:
       images[row] = self._read(row)
 
-    for _ in in_threads(read, range(len(self))):
+    for _ in in_threads(read, range(len(self)), "reading pictures"):
       pass
     return images
 
@@ -102,7 +104,7 @@ class PictureArray:
       pixels = pixels.astype(np.int64)
       sums[row] = pixels.sum(axis=0), (pixels**2).sum(axis=0)
 
-    for _ in in_threads(measure, range(len(self))):
+    for _ in in_threads(measure, range(len(self)), "measuring pictures"):
       pass
     return dataclasses.replace(self, sums=sums)
 
@@ -132,16 +134,22 @@ class PictureArray:
 
 
 def in_threads(
-  function: Callable[[_T], _R], items: Sequence[_T]
+  function: Callable[[_T], _R], items: Sequence[_T], what: str
 ) -> Iterator[_R]:
   """Yields what a function returns for each item, in order.
 
   The first error in that order is raised.
+
+  Args:
+    function: called in threads.
+    items: its arguments.
+    what: what it does, for a progress bar.
   """
 
   def call(start: int) -> list[_R]:
     return [function(item) for item in items[start : start + _AT_ONCE]]
 
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-    for part in threads.map(call, range(0, len(items), _AT_ONCE)):
-      yield from part
+    parts = threads.map(call, range(0, len(items), _AT_ONCE))
+    results = itertools.chain.from_iterable(parts)
+    yield from progress.bar(results, what=what, total=len(items))

@@ -11,6 +11,7 @@ from typing import Any
 import tqdm
 
 from bitnet_jax import choices
+from bitnet_jax.data import progress
 from bitnet_jax.train.devices import multihost
 from bitnet_jax.train.folder import bucket
 
@@ -28,8 +29,10 @@ def showing(mode: str) -> Iterator[None]:
   global _mode
   choices.check(mode, MODES, key="mode")
   before, _mode = _mode, mode
+  hides = progress.hidden() if mode != "text" else contextlib.nullcontext()
   try:
-    yield
+    with hides:
+      yield
   finally:
     _mode = before
 

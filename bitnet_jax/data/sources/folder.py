@@ -55,7 +55,7 @@ def read(
   _warn_of_single(found, where)
   with pictures.quiet():
     headers = {
-      key: [*in_threads(_read_header, split.files)]
+      key: [*in_threads(_read_header, split.files, "checking pictures")]
       for key, split in found.splits.items()
     }
     first = found.splits["train"].files[0]
@@ -94,7 +94,8 @@ def sizes(path: str, *, most: int = 256) -> list[tuple[int, int]]:
   found = class_folders.find(path, f"folder:{path}", pictures.ENDINGS)
   paths = found.splits["train"].files
   with pictures.quiet():
-    return [*in_threads(_size_of, paths[:: -(-len(paths) // most)])]
+    some = paths[:: -(-len(paths) // most)]
+    return [*in_threads(_size_of, some, "checking pictures")]
 
 
 def _size_of(file: pathlib.Path) -> tuple[int, int]:
