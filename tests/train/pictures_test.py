@@ -1,7 +1,13 @@
 """Runs on folders of pictures, held in memory or read for each batch."""
 
 import dataclasses
+import functools
+import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -11,7 +17,7 @@ from PIL import Image
 from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
 from tests.guards_test import experiment_of
-from tests.train.conftest import final_state
+from tests.train.conftest import ROOT, final_state
 
 AUGMENTED = {"data.random_crop": 1, "data.random_flip": True}
 
@@ -121,3 +127,20 @@ def test_picture_that_vanishes_ends_a_run_and_the_same_command_resumes(
   assert result["metrics"] == expected["metrics"]
   states = (final_state(config, tmp_path / name) for name in ("run", "other"))
   jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.mark.slow
+def test_example_of_the_page_trains_and_classifies_a_picture(tmp_path):
+  page = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
+  _, _, example = page.partition("<!-- example: pictures -->")
+  code, commands = re.findall(r"```\w+\n(.*?)```", example, re.DOTALL)[:2]
+  env = {**os.environ, "PYTHONPATH": str(ROOT)}
+  run = functools.partial(
+    subprocess.run, cwd=tmp_path, env=env, check=True, stdout=subprocess.PIPE
+  )
+  run([sys.executable, "-c", code])
+  for command in commands.splitlines():
+    program, *words = shlex.split(command)
+    assert program == "bitnet-jax"
+    printed = run([sys.executable, "-m", "bitnet_jax", *words]).stdout.decode()
+  assert printed.split()[:2] == ["colours/red/0.png", "red"]

@@ -105,7 +105,7 @@ def opened(file: PathLike | BinaryIO) -> "Iterator[Image.Image]":
   """
   with needed_by("reading pictures", "pillow"):
     from PIL import Image
-  name = getattr(file, "name", "the picture")
+  name = getattr(file, "name", "the input")
   try:
     with contextlib.ExitStack() as stack:
       if isinstance(file, str | pathlib.PurePath):
