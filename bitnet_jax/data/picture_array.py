@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
+from absl import logging
 
 from bitnet_jax.data import progress
+from bitnet_jax.data.decoded_file import DecodedFile
 from bitnet_jax.data.sources import pictures
 
 _AT_ONCE = 32  # items that a thread takes at a time
@@ -28,7 +30,9 @@ class PictureArray:
     fit: see `pictures.read`.
     like: the picture that the shape comes from, if `fit` is `None`.
     sums: int64 [n, 2, channels], sums of the pixels of each picture, and of
-      their squares; empty until `measured`.
+      their squares; empty until `prepared`.
+    decoded: rows of the decoded pictures in a temporary file, if there is one.
+    decoded_file: that file.
   """
 
   files: Sequence[pathlib.Path]
@@ -38,6 +42,8 @@ class PictureArray:
   sums: np.ndarray = dataclasses.field(
     default_factory=lambda: np.empty((0, 2, 0), np.int64)
   )
+  decoded: np.ndarray | None = None
+  decoded_file: DecodedFile | None = None
 
   dtype = np.dtype(np.uint8)
 
@@ -68,6 +74,11 @@ class PictureArray:
     """
     rows = np.arange(len(self))[indices]
     images = np.empty((len(rows), *self.example_shape), self.dtype)
+    if self.decoded is not None and self.decoded_file is not None:
+      places = self.decoded[rows].tolist()
+      for image, place in zip(images, places, strict=True):
+        image[:] = self.decoded_file.read(place)
+      return images
     try:
       for image, row in zip(images, rows.tolist(), strict=True):
         image[:] = self._read(row)
@@ -82,6 +93,7 @@ class PictureArray:
       self,
       files=[self.files[i] for i in np.flatnonzero(rows).tolist()],
       sums=self.sums[rows] if len(self.sums) else self.sums,
+      decoded=None if self.decoded is None else self.decoded[rows],
     )
 
   def in_memory(self) -> np.ndarray:
@@ -95,18 +107,45 @@ class PictureArray:
       pass
     return images
 
-  def measured(self) -> "PictureArray":
-    """Returns this array with `sums`, after every picture was read once."""
+  def prepared(self) -> "PictureArray":
+    """Reads every picture once; returns an array that has their `sums`.
+
+    The pictures are decoded into a temporary file if there is room for them.
+    """
+    decoded = self._make_file()
     sums = np.empty((len(self), 2, self.example_shape[2]), np.int64)
 
     def measure(row: int) -> None:
-      pixels = self._read(row).reshape(-1, self.example_shape[2])
-      pixels = pixels.astype(np.int64)
+      image = self._read(row)
+      if decoded is not None:
+        decoded.write(row, image)
+      pixels = image.reshape(-1, self.example_shape[2]).astype(np.int64)
       sums[row] = pixels.sum(axis=0), (pixels**2).sum(axis=0)
 
-    for _ in in_threads(measure, range(len(self)), "measuring pictures"):
+    for _ in in_threads(measure, range(len(self)), "reading pictures"):
       pass
-    return dataclasses.replace(self, sums=sums)
+    if decoded is None:
+      return dataclasses.replace(self, sums=sums)
+    rows = np.arange(len(self))
+    return dataclasses.replace(
+      self, sums=sums, decoded=rows, decoded_file=decoded
+    )
+
+  def _make_file(self) -> DecodedFile | None:
+    """Returns a file for the decoded pictures, or logs why there is none."""
+    try:
+      return DecodedFile(len(self), self.example_shape, self.dtype)
+    except (
+      AttributeError,
+      OSError,
+    ) as error:  # Not all systems have all calls.
+      logging.warning(
+        "pictures are decoded again for each batch, as there is no room for %d"
+        " bytes in a temporary file: %s (TMPDIR names its folder)",
+        self.size,
+        error,
+      )
+      return None
 
   def sums_from(self, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns sums of (pixel - shift) and of its squares, float64 [channels].

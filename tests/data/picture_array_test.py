@@ -1,10 +1,13 @@
+import gc
+import os
 import pathlib
+import tempfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bitnet_jax.data import standardization
+from bitnet_jax.data import decoded_file, standardization
 from bitnet_jax.data.picture_array import PictureArray
 
 
@@ -37,30 +40,64 @@ def test_pictures_are_indexed_like_an_array(tmp_path, mode):
   np.testing.assert_array_equal(pictures.take(rows)[:], array[rows])
 
 
+@pytest.fixture(params=["decoded once", "decoded for each batch"])
+def prepare(request, monkeypatch):
+  """Prepares pictures, with or without room for a temporary file."""
+  if request.param == "decoded for each batch":
+    monkeypatch.setattr(decoded_file, "_MOST", 0)
+  return PictureArray.prepared
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_statistics_are_those_of_the_array_to_the_bit(tmp_path, mode):
+def test_prepared_pictures_are_those_of_the_array(tmp_path, mode, prepare):
   pictures, array = make(tmp_path, mode)
   rows = np.arange(70) % 4 > 0
-  measured = pictures.measured().take(rows)
-  for found, expected in zip(
-    standardization.channel_statistics(measured),
-    standardization.channel_statistics(array[rows]),
+  prepared, expected = prepare(pictures).take(rows), array[rows]
+  for index in (slice(2, 9), np.array([5, 0, 5, 40])):
+    np.testing.assert_array_equal(prepared[index], expected[index])
+  for found, statistic in zip(
+    standardization.channel_statistics(prepared),
+    standardization.channel_statistics(expected),
     strict=True,
   ):
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, statistic)
     assert found.dtype == np.float32
 
 
-def test_statistics_read_one_picture_only(tmp_path):
-  pictures, _ = make(tmp_path, count=3)
-  measured = pictures.measured()
-  for file in measured.files[1:]:
+def test_decoded_pictures_need_their_files_no_more(tmp_path):
+  pictures, array = make(tmp_path, count=3)
+  prepared = pictures.prepared()
+  for file in prepared.files:
     file.unlink()
-  assert standardization.channel_statistics(measured)[0].shape == (3,)
+  np.testing.assert_array_equal(prepared[:], array)
 
 
-def test_picture_that_vanished_or_changed_is_named(tmp_path):
-  pictures, _ = make(tmp_path, count=4)
+def test_temporary_file_leaves_nothing(tmp_path, monkeypatch):
+  pictures, _ = make(tmp_path, count=3)
+  (tmp_path / "large").mkdir()
+  monkeypatch.setenv("TMPDIR", str(tmp_path / "large"))
+  monkeypatch.setattr(tempfile, "tempdir", None)
+  before = len(os.listdir("/proc/self/fd"))
+  prepared = pictures.prepared()
+  assert len(os.listdir("/proc/self/fd")) == before + 1
+  assert not any((tmp_path / "large").iterdir())
+  del prepared
+  gc.collect()
+  assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_lack_of_room_is_a_warning(tmp_path, monkeypatch, caplog):
+  pictures, _ = make(tmp_path, count=3)
+  monkeypatch.setattr(decoded_file, "_MOST", 0)
+  pictures.prepared()
+  (record,) = caplog.records
+  message = "decoded again for each batch, as there is no room for 180 bytes"
+  assert message in record.getMessage()
+
+
+def test_picture_that_vanished_or_changed_is_named(tmp_path, monkeypatch):
+  monkeypatch.setattr(decoded_file, "_MOST", 0)
+  pictures = make(tmp_path, count=4)[0].prepared()
   file = pictures.files[2]
   Image.new("RGB", (6, 4)).save(file)
   message = f"0.png has 5 x 4 pixels, but {file} has 6 x 4; .*; it changed aft"

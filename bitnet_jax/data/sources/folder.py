@@ -37,8 +37,8 @@ def read(
       which must be the same for all.
     image_fit: how pictures of another size fit, see `pictures.read`.
     in_memory: whether arrays of all pictures are held in memory, or pictures
-      are read again for each batch; by default they are held if they take at
-      most `LARGEST_IN_MEMORY`. This changes no batch.
+      are read from disk for each batch; by default they are held if they take
+      at most `LARGEST_IN_MEMORY`. This changes no batch.
 
   Returns:
     Tables with "inputs", uint8 [n, height, width, channels], an array or a
@@ -73,7 +73,7 @@ def read(
       in_memory = size <= LARGEST_IN_MEMORY
     tables = {}
     for key, array in arrays.items():
-      inputs = array.in_memory() if in_memory else array.measured()
+      inputs = array.in_memory() if in_memory else array.prepared()
       columns = {"inputs": inputs, "labels": found.splits[key].labels}
       tables[key] = Table(columns=columns, name=f"{where} {key}")
   return Source(
