@@ -38,10 +38,14 @@ THEMES = {
   ),
 }
 _LINES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # One more than colours.
 _MOST_PANELS = 12
 _APART = 0.03  # between equal sizes, as a fraction of the axis
-_CODES = {"negative": "\N{MINUS SIGN}1", "zero": "0", "positive": "+1"}
+_CODES = {
+  "negative": "negative codes (\N{MINUS SIGN}1)",
+  "zero": "zero (0)",
+  "positive": "positive codes (+1)",
+}
 _BAND = "line: mean of the seeds; band: lowest to highest"
 
 Points = tuple[np.ndarray, np.ndarray]  # Steps, and values [runs, steps].
@@ -328,9 +332,8 @@ def _codes(comparison: Comparison) -> Paint | str:
       axes.set_ylabel("fraction of the codes (%)")
     grid[0, 0].set_ylim(bottom=0)  # Of all panels, once all are drawn.
     figure.suptitle(comparison.title, fontsize=11)
-    names = [f"code {sign}" for sign in _CODES.values()]
     title = "line: mean of layers and seeds; band: lowest to highest"
-    _legend(figure, names, theme, title)
+    _legend(figure, [*_CODES.values()], theme, title)
 
   return paint
 
