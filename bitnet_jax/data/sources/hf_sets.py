@@ -4,8 +4,11 @@ Nothing in a set is executed: the library no longer runs loading scripts.
 """
 
 import contextlib
+import gc
 import pathlib
 import re
+import traceback
+import warnings
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -100,7 +103,8 @@ def _load_from_hub(datasets, source, path, config):
 def _load(datasets, source, path, config):
   """Loads a set; names the configurations if one has to be chosen."""
   try:
-    return datasets.load_dataset(path, config)
+    with _closing():
+      return datasets.load_dataset(path, config)
   except ValueError as error:
     known = datasets.get_dataset_config_names(path)
     if config in known or (config is None and len(known) < 2):
@@ -176,6 +180,23 @@ def _quiet(datasets) -> Generator[None]:
     hub_logging.set_verbosity(levels[1])
     if not bars:
       datasets.enable_progress_bars()
+
+
+@contextlib.contextmanager
+def _closing() -> Generator[None]:
+  """Closes the CSV files that the library leaves open."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ResourceWarning)
+    try:
+      yield
+    except Exception as error:
+      cause: BaseException | None = error
+      while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
+      raise
+    finally:
+      gc.collect()
 
 
 @contextlib.contextmanager

@@ -55,6 +55,15 @@ class Ragged:
       offsets=np.cumsum([0, *map(len, arrays)], dtype=np.int64),
     )
 
+  @classmethod
+  def join(cls, parts: Sequence["Ragged"]) -> "Ragged":
+    """Concatenates the sequences of all parts."""
+    lengths = np.concatenate(
+      [np.zeros(1, np.int64), *(part.lengths for part in parts)]
+    )
+    values = [np.zeros(0, np.int32), *(part.values for part in parts)]
+    return cls(values=np.concatenate(values), offsets=np.cumsum(lengths))
+
   @property
   def lengths(self) -> np.ndarray:
     """The length of each sequence, int64 [n]."""
@@ -166,11 +175,11 @@ class Tokenizer:
         index.
     """
     # In parts, of which only the ids are kept.
-    rest, ids, first = iter(texts), [], 0
+    rest, parts, first = iter(texts), [], 0
     while part := list(itertools.islice(rest, _PART)):
-      ids.extend(np.array(i, np.int32) for i in self._encode(part, first))
+      parts.append(Ragged.of(self._encode(part, first)))
       first += len(part)
-    encoded = Ragged.of(ids)
+    encoded = Ragged.join(parts)
     empty = np.flatnonzero(encoded.lengths == 0)
     if empty.size:
       raise ValueError(

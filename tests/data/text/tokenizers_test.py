@@ -432,3 +432,15 @@ EMPTY = {
   **dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder")),
   **dict.fromkeys(("truncation", "padding")),
 }
+
+
+def test_many_texts_are_encoded_in_parts(monkeypatch):
+  tokenizer = load("bytes")
+  texts = [f"text {i}" for i in range(10)]
+  whole = tokenizer.encode_ragged(texts)
+  monkeypatch.setattr(tokenizers, "_PART", 3)
+  parts = tokenizer.encode_ragged(texts)
+  np.testing.assert_array_equal(parts.values, whole.values)
+  np.testing.assert_array_equal(parts.offsets, whole.offsets)
+  with pytest.raises(ValueError, match="text 8 is not text"):
+    tokenizer.encode_ragged([*texts[:8], "\ud800"])
