@@ -6,10 +6,12 @@ import shutil
 
 import fsspec
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
 from gcp_storage_emulator.server import create_server
+from orbax.checkpoint import v1 as ocp
 
 from bitnet_jax.inference import Sampling
 from bitnet_jax.programs import writing
@@ -17,6 +19,7 @@ from bitnet_jax.programs.predicting import finders, inputs, predictor
 from bitnet_jax.train import runner
 from bitnet_jax.train.folder import bucket, warm_start
 from bitnet_jax.train.folder.checkpoint import CheckpointOptions, Checkpoints
+from bitnet_jax.train.state import TrainState
 from tests.train import tiny
 from tests.train.devices import multihost_test
 
@@ -123,6 +126,20 @@ def test_other_run_starts_from_it(runs, tmp_path):
   config["data"] |= {"tokenizer": tokenizer, "vocab_size": None}
   result = runner.run(config, tmp_path / "run")
   assert result["config"]["init_from"] == RUN
+
+
+@pytest.mark.slow
+def test_own_checkpoint_in_a_bucket_is_a_start(storage):
+  del storage
+  ocp.save("gs://bucket/own/3", {"Dense_0": {"bias": np.full(3, 2.0)}})
+  for address in ("gs://bucket/own/3", "gs://bucket/own"):
+    found = warm_start.find_start(
+      bucket.place(address), (("Dense_0", "layer_0"),)
+    )
+    params = {"layer_0": {"bias": jnp.zeros(3)}}
+    state = TrainState(jnp.int32(0), params, (), {})
+    taken = warm_start.warm_start(state, found).params["layer_0"]["bias"]
+    np.testing.assert_array_equal(taken, [2, 2, 2])
 
 
 @pytest.mark.slow
