@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 from bitnet_jax.programs.sweeping import members
 from bitnet_jax.train.folder.starts import Origin
@@ -39,21 +40,36 @@ def main(argv):
       task["config"], task["place"], Origin(**task["origin"]), teller.tell
     )
     lines.rest()
-    answers.write(json.dumps({"error": error}) + "\n")
+    teller.end(error)
+
+
+def parse(line: str) -> dict[str, Any]:
+  """Returns an answer of a worker; nothing for what a library printed."""
+  try:
+    answer = json.loads(line)
+  except ValueError:
+    return {}
+  return answer if isinstance(answer, dict) else {}
 
 
 class _Teller:
-  """Writes steps, but not too often."""
+  """Writes steps, but not too often, and the end of a member."""
 
   def __init__(self, answers):
     self._answers, self._last = answers, 0.0
+    self._step: int | None = None
 
   def tell(self, step: int) -> None:
     """Writes a step, at most a few times a second."""
-    now = time.monotonic()
+    now, self._step = time.monotonic(), step
     if now - self._last > _EVERY:
       self._last = now
       self._answers.write(json.dumps({"step": step}) + "\n")
+
+  def end(self, error: str | None) -> None:
+    """Writes the error, or that there is none, and the last step, if any."""
+    last = {} if self._step is None else {"step": self._step}
+    self._answers.write(json.dumps({**last, "error": error}) + "\n")
 
 
 class _Lines:

@@ -150,11 +150,12 @@ def _train(
     process.stdin.write(json.dumps(task) + "\n")
     process.stdin.flush()
     for line in process.stdout:
-      answer = json.loads(line)
+      answer = worker.parse(line)
+      if "step" in answer:
+        progress.step(member.name, answer["step"])
       if "error" in answer:
         return answer["error"]
-      progress.step(member.name, answer["step"])
-  except (OSError, ValueError):
+  except OSError:  # It ended while it was idle.
     pass
   status = process.wait()
   if status < 0:
