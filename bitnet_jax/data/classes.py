@@ -52,7 +52,8 @@ def warn(labels: Iterable[object], where: str) -> None:
     labels: of the training examples.
     where: names the data in the message.
   """
-  counts = collections.Counter(_name(label) or "" for label in labels)
+  found = (_name(label) for label in labels)
+  counts = collections.Counter(name for name in found if name)
   alike = collections.defaultdict(list)
   for name in counts:
     alike[name.strip().casefold()].append(name)

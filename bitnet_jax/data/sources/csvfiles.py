@@ -76,11 +76,17 @@ def _read(file: pathlib.Path) -> Table:
     for column, field in zip(columns, row.fields, strict=True):
       column.append(field)
   named = zip(names, columns, strict=True)
-  return Table(
-    columns={name: column for name, column in named if name},
-    name=str(file),
-    places=places,
-  )
+  found = {name: column for name, column in named if name}
+  for name, column in found.items():
+    if name in column:
+      logging.warning(
+        "%s, line %d: the first row names the columns, but %r is also a value"
+        " of its column; is it the name?",
+        file,
+        places[column.index(name)],
+        name,
+      )
+  return Table(columns=found, name=str(file), places=places)
 
 
 def _read_features(file: pathlib.Path, label: str, names: list[str]) -> Table:

@@ -251,3 +251,9 @@ def test_files_of_a_glob_are_one_table_of_features(tmp_path):
   write(tmp_path, "kind,length,width\nrose,7,nan\n", "2.csv")
   with pytest.raises(ValueError, match=r"2\.csv, line 2: width must be a fini"):
     arrays.load(f"file:{tmp_path}/*.csv", label="kind")
+
+
+def test_first_row_that_is_an_example_is_a_warning(tmp_path, caplog):
+  table(tmp_path, "so good,pos\nbad,neg\ngreat,pos\n")
+  (message,) = caplog.messages
+  assert "line 3: the first row names the columns, but 'pos' is also" in message
