@@ -67,7 +67,7 @@ def read(
   names = [name for name in (*needed, *optional) if name in header]
   others = [name for name in header if name and name not in names]
   if others and not numbers:
-    logging.info("%s: the columns %s are not used", file, listed(others))
+    logging.warning("%s: these columns are not used: %s", file, listed(others))
     others = []
   texts: dict[str, list[str]] = {name: [] for name in names}
   values, places = array.array("f"), array.array("q")
@@ -100,7 +100,8 @@ def _refuse(file, row, header, columns):
     except ValueError as error:
       raise ValueError(
         f"{file}, line {row.line}: {header[i]} is {row.fields[i][:40]!r}, but"
-        " features must be numbers; kinds need a column of 0 and 1 each"
+        " features must be numbers; a category needs a column of 0 and 1 for"
+        " each of its values"
       ) from error
 
 

@@ -56,7 +56,7 @@ def test_graph_of_two_tables(tmp_path):
   assert found.num_classes == 2
 
 
-def test_splits_are_drawn_where_there_is_no_column(tmp_path):
+def test_splits_are_drawn_where_there_is_no_column(tmp_path, caplog):
   rows = "".join(f"{i},{i % 2}\n" for i in range(12))
   table, edges = f"id,label\n{rows}", "target,source,weight\n1,2,0.5\n"
   found = graph(tmp_path, table, edges, train_per_class=2, valid_fraction=0.25)
@@ -65,6 +65,7 @@ def test_splits_are_drawn_where_there_is_no_column(tmp_path):
     "valid": 2,
     "test": 6,
   }
+  assert "edges.csv: these columns are not used: weight" in caplog.text
   # Without features each node has its own.
   np.testing.assert_array_equal(found.graph.features.toarray(), np.eye(12))
   with pytest.raises(ValueError, match="train_per_class must say"):
