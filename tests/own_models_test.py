@@ -21,7 +21,8 @@ def program_of(section):
 
 
 def test_loop_has_at_most_forty_lines():
-  (loop,) = [b for b in _BLOCK.findall(PAGE.read_text()) if "@nnx.jit" in b]
+  blocks = _BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+  (loop,) = [block for block in blocks if "@nnx.jit" in block]
   assert len(loop.splitlines()) <= 40
 
 
