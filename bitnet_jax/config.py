@@ -47,6 +47,7 @@ _STREAM = _TEXT | {
   "skip_empty": False,
   "seq_len": int,
   "packing": "stream",
+  "hold_out": Later("documents"),
 }
 _PREDICTION = {"label_smoothing": 0.0, "z_loss": 0.0}
 
@@ -242,6 +243,7 @@ _OPEN: dict[str, Any] = {
   "data.batch_size": 1,
   "data.valid_fraction": 0.0,
   "data.test_fraction": 0.0,
+  "data.hold_out": "documents",
   "data.columns": (),
   "data.label": "label",
   "data.column": "text",

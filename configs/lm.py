@@ -9,14 +9,15 @@ python experiments/train.py --config=configs/lm.py \
 
 S takes minutes on two cores, M an hour there or minutes on an accelerator, L
 hours on accelerators. docs/your-data.md describes the files. Then
-`experiments/generate.py --workdir=runs/book` writes.
+`experiments/generate.py --workdir=runs/book` writes. All sizes can be exported
+to transformers and llama.cpp (`--check_export=gguf:tq2_0`).
 """
 
 from bitnet_jax.config import ConfigDict, base, pick_variant
 
 VARIANTS = {
-  "S": dict(hidden=128, num_layers=3, num_heads=4, max_length=128),
-  "M": dict(hidden=256, num_layers=6, num_heads=8, max_length=256),
+  "S": dict(hidden=256, num_layers=2, num_heads=4, max_length=128),
+  "M": dict(hidden=512, num_layers=6, num_heads=8, max_length=256),
   "L": dict(hidden=768, num_layers=12, num_heads=12, max_length=1024),
 }
 
@@ -30,7 +31,9 @@ def get_config(variant: str = "S") -> ConfigDict:
     tie_embeddings=True,
     num_kv_heads=sizes["num_heads"],
     mlp_width=3 * sizes["hidden"],
+    sub_norm=True,
     **sizes,
   )
+  c.quant.recipe = "bitnet_2b4t"
   c.optim.update(learning_rate=2e-3, warmup_fraction=0.1, clip_norm=1.0)
   return c

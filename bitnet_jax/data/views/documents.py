@@ -20,6 +20,7 @@ _TEXTS = (
   textfolders.read_glob,
 )
 DOCUMENTS = ("lines", "paragraphs", "marked", "whole")
+HOLD_OUT = ("documents", "ends")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ def load(
   marker: str = "<|endoftext|>",
   column: str = "text",
   skip_empty: bool = False,
+  hold_out: str = "documents",
 ) -> Dataset[Documents]:
   """Loads documents; their fingerprint is that of their content.
 
@@ -63,8 +65,7 @@ def load(
       `.parquet` (see `textfiles` for compressed files and `{split}`),
       `tfds:NAME`, a prepared set, or `hf:NAME`, a set of the library
       `datasets`.
-    cuts: for names of splits, and for those that the source lacks: documents
-      drawn at random, or characters of its end if there is only one.
+    cuts: for names of splits, and for those that the source lacks.
     documents: what a document of a `.txt` is: the "whole" file with its blank
       lines (the default), each of its "lines", "paragraphs" between blank
       lines, or "marked" text in front of a marker.
@@ -73,6 +74,9 @@ def load(
     column: column of the text in tables.
     skip_empty: whether documents of only whitespace are left out, which is
       logged, instead of being an error.
+    hold_out: what `cuts` takes for a split that the source lacks: "documents"
+      drawn at random, or characters of the "ends" of all documents. A single
+      document always gives its end.
 
   Raises:
     ValueError: an argument or something in the data is wrong; names the line.
@@ -99,7 +103,8 @@ def load(
       (content,) = table.columns[column]
       table = table.take([0] if content and not content.isspace() else [])
     texts[key] = Documents(texts=_texts(table, column, skip_empty))
-  return splits.make_dataset(texts, cuts, source=source, cut=cut)
+  cut_texts = cut_ends if hold_out == "ends" else cut
+  return splits.make_dataset(texts, cuts, source=source, cut=cut_texts)
 
 
 def is_plain_text(source: str) -> bool:
@@ -182,7 +187,15 @@ def cut(split: Documents, *, fraction: float, seed: int):
   """Cuts documents, or a single one in two: see `splits.cut`."""
   if len(split) > 1:
     return splits.cut(split, fraction=fraction, seed=seed)
-  (text,) = split.texts
-  border = len(text) - round(fraction * len(text))
-  taken = [text[border:]] if text[border:] else []
-  return Documents(texts=[text[:border]]), Documents(texts=taken)
+  return cut_ends(split, fraction=fraction, seed=seed)
+
+
+def cut_ends(split: Documents, *, fraction: float, seed: int):
+  """Cuts each document in two: its beginning, and a fraction from its end."""
+  del seed  # Nothing is drawn.
+  borders = [len(text) - round(fraction * len(text)) for text in split.texts]
+  pairs = [*zip(split.texts, borders, strict=True)]
+  return (
+    Documents(texts=[text[:border] for text, border in pairs]),
+    Documents(texts=[text[border:] for text, border in pairs if text[border:]]),
+  )

@@ -95,16 +95,19 @@ def decide_cuts(
   decisions.decide("data.valid_fraction", float(fraction), reason)
 
 
-def decide_batch_size(decisions: Decisions, examples: int) -> None:
+def decide_batch_size(
+  decisions: Decisions, examples: int, *, most: int | None = None
+) -> None:
   """Decides the number of examples of an update.
 
   Args:
     decisions: the config.
     examples: of the training split.
+    most: largest number; by default that of the budget.
   """
   unit = decisions.context.shards
   unit *= decisions.config["optim"]["accumulate_steps"]
-  size = decisions.budget.batch_size
+  size = decisions.budget.batch_size if most is None else most
   while size > 1 and size * _PER_EPOCH > examples:
     size //= 2
   size = max(size // unit * unit, unit)

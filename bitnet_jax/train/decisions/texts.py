@@ -72,15 +72,23 @@ def ask_documents(decisions: Decisions) -> None:
   )
   _decide_best(decisions, "valid/loss", "min", "a language model")
   train = found.splits["train"]
-  # A single document is cut by its characters.
-  size = len(train) if len(train) > 1 else len(train.texts[0])
+  if len(train) < _DOCUMENTS:
+    reason = f"{len(train)} documents are too few to hold some out"
+    decisions.decide("data.hold_out", "ends", reason)
+  ends = decisions.decide("data.hold_out", "documents") == "ends"
+  if ends or len(train) == 1:
+    size, cut = sum(map(len, train.texts)), documents.cut_ends
+  else:
+    size, cut = len(train), documents.cut
   examples.decide_cuts(decisions, found.splits, size=size, many=_DOCUMENTS)
-  train = _cut(decisions, found, cut=documents.cut)
+  train = _cut(decisions, found, cut=cut)
   tokenizer = vocabularies.decide(
     decisions, train.texts, trained="bpe", fewest=50_000, per_token=512
   )
   rows = vocabularies.decide_rows(decisions, train.texts, tokenizer)
-  examples.decide_batch_size(decisions, rows)
+  # All tokens of a row are predicted, so that half as many rows say as much.
+  most = max(decisions.budget.batch_size // 2, 1)
+  examples.decide_batch_size(decisions, rows, most=most)
 
 
 def ask_pairs(decisions: Decisions) -> None:

@@ -26,7 +26,7 @@ class LanguageOptions(TextOptions):
 
   Attributes:
     source: "embedded:pydoc", "file:PATH", "tfds:NAME" or "hf:NAME"; see
-      ``documents.load``, like the next four.
+      ``documents.load``, like the next four and ``hold_out``.
     documents: what a document of a ".txt" is; ``None`` for the file.
     marker: ends a document if ``documents`` is "marked".
     column: column of the texts, in tables.
@@ -35,6 +35,7 @@ class LanguageOptions(TextOptions):
     packing: "stream", whose rows are cut from all documents joined, or
       "documents", whose rows hold as many documents as fit, without attention
       between them.
+    hold_out: what is cut off for missing splits.
   """
 
   documents: str | None
@@ -43,11 +44,13 @@ class LanguageOptions(TextOptions):
   skip_empty: bool
   seq_len: int
   packing: str
+  hold_out: str
 
   def __post_init__(self):
     super().__post_init__()
     groups.check_least("data", self, seq_len=1)
     choices.check(self.packing, PACKING, key="data.packing")
+    choices.check(self.hold_out, documents.HOLD_OUT, key="data.hold_out")
 
 
 def load_documents(
@@ -127,6 +130,7 @@ def _load_corpus(
       marker=data.marker,
       column=data.column,
       skip_empty=data.skip_empty,
+      hold_out=data.hold_out,
     )
 
   corpus = load(data.documents)

@@ -117,6 +117,22 @@ def test_single_document_is_cut_at_its_end(tmp_path):
   assert "".join(found[k][0] for k in ("train", "valid", "test")) == content
 
 
+def test_all_documents_can_be_cut_at_their_ends(tmp_path):
+  write(tmp_path / "a.txt", "0123456789" * 10)
+  write(tmp_path / "b.txt", "abcdefghij" * 5)
+  corpus = load(
+    f"file:{tmp_path}", hold_out="ends", valid_fraction=0.1, test_fraction=0.2
+  )
+  found = texts(corpus)
+  assert {key: [*map(len, t)] for key, t in found.items()} == {
+    "train": [72, 36],
+    "valid": [8, 4],
+    "test": [20, 10],
+  }
+  assert found["train"][1] == ("abcdefghij" * 5)[:36]
+  assert found["test"][1] == "abcdefghij"
+
+
 def test_size_is_counted_in_bytes_words_and_lines(tmp_path):
   source = write(tmp_path / "a.txt", " é b \n\n c")
   split = load(source, documents="whole").splits["train"]

@@ -51,6 +51,20 @@ def test_batches_suit_examples_and_devices():
   assert batch(10**6, budget="L") == 128
 
 
+@pytest.mark.parametrize(("count", "ends"), [(2, True), (30, False)])
+def test_a_few_documents_are_all_cut_at_their_ends(ask, tmp_path, count, ends):
+  for i in range(count):
+    text = "\n".join(f"{i} {line}" for line in sentences(60))
+    (tmp_path / f"{i}.txt").write_text(text)
+  found = ask("lm", f"file:{tmp_path}", total_steps=10, data__tokenizer="bytes")
+  decided = found.config["data"]
+  assert decided["hold_out"] == ("ends" if ends else "documents")
+  assert ("data.hold_out" in found.config["decided"]) == ends
+  sizes = {n: s.bytes for n, s in found.data.facts.splits.items()}
+  part = (0.1 if ends else 0.2) * (sizes["train"] + sizes["valid"])
+  assert sizes["valid"] == pytest.approx(part, rel=0.1)
+
+
 def test_classes_are_checked():
   def check(labels, **overrides):
     found = decisions_of(**overrides)
