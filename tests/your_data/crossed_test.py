@@ -8,6 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from bitnet_jax.programs import frozen
 from bitnet_jax.train import runner
 from tests.train import tiny
 
@@ -57,3 +58,8 @@ def test_run_on_a_csv_table_continues_with_the_same_rows_in_parquet(tmp_path):
   second = config("*.parquet", init_from=str(tmp_path / "one"))
   started = runner.run(second, tmp_path / "three")
   assert np.isfinite(started["metrics"]["valid/loss"])
+  frozen.freeze_run(tmp_path / "three", tmp_path / "frozen")
+  evaluated = frozen.evaluate_frozen(tmp_path / "frozen")["metrics"]
+  np.testing.assert_allclose(
+    evaluated["valid/loss"], started["metrics"]["valid/loss"], rtol=1e-4
+  )
