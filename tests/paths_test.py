@@ -73,6 +73,7 @@ TAKES = {
   study.run_missing: (lambda f, path: f([], path, path), None),
   distillation.find_teacher: (lambda f, path: f(path), ValueError),
   warm_start.find: (lambda f, path: f(path), ValueError),
+  warm_start.find_start: (lambda f, path: f(path), ValueError),
   planetoid.read: (lambda f, path: f(path, "cora"), FileNotFoundError),
   saved.spec_of: (lambda f, path: f({"kind": "bytes"}, path), None),
   saved.load_vocabulary: (

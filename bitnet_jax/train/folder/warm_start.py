@@ -78,7 +78,7 @@ def find(folder: PathLike, *, key: str = "init_from") -> EarlierRun:
 
 
 def find_start(
-  folder: pathlib.Path, mapping: Iterable[tuple[str, str]] = ()
+  folder: PathLike, mapping: Iterable[tuple[str, str]] = ()
 ) -> EarlierRun:
   """Finds what a run starts from: an earlier run, or an Orbax checkpoint.
 
@@ -90,7 +90,7 @@ def find_start(
   Raises:
     ValueError: if there is neither.
   """
-  own = None
+  folder, own = bucket.place(folder), None
   if not (folder / workdir.CONFIG_FILE).exists():
     own = own_checkpoint.find(bucket.home(folder))
   if own is not None:
