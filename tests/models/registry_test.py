@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from bitnet_jax import config
+from bitnet_jax import config_keys
 from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.models import registry
 from bitnet_jax.quantizers.recipe import RECIPES
@@ -25,8 +25,8 @@ def test_families_take_sizes_and_a_recipe(name):
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_defaults_are_those_of_configs(name):
   keys = {
-    key: value.default if isinstance(value, config.Later) else value
-    for key, value in config.MODELS[name].items()
+    key: value.default if isinstance(value, config_keys.Later) else value
+    for key, value in config_keys.MODELS[name].items()
   }
   for field in dataclasses.fields(registry.get_family(name).config):
     if field.default is not dataclasses.MISSING and field.name != "head_dim":
