@@ -58,6 +58,11 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
     )
   except KeyboardInterrupt as stop:
     _stop(stop)
+  except BrokenPipeError:
+    # What read the output has ended, such as `head`; Python would complain when
+    # it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
   except _EXPECTED as error:
     # Extension modules turn Ctrl-C while they are imported into another error.
     cause = error.__cause__

@@ -73,6 +73,15 @@ print("ready", flush=True)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+PRINTING = """
+from bitnet_jax import program
+
+def main(argv):
+  for i in range(100_000):
+    print(i)
+
+program.run(main)
+"""
 FAILING = """
 import pathlib, sys, threading
 from bitnet_jax import error_log, program
@@ -147,6 +156,14 @@ def test_signal_that_a_library_handles_still_ends_the_program(library, runs):
   _, errors = process.communicate(timeout=30)
   assert errors == "stopped by SIGINT\n"
   assert process.returncode == 128 + signal.SIGINT
+
+
+def test_reader_of_the_output_may_end_first():
+  with start([sys.executable, "-c", PRINTING]) as process:
+    assert process.stdout.readline() == "0\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+  assert process.returncode == 128 + signal.SIGPIPE
 
 
 def test_failure_is_one_line_that_names_the_file_with_the_tracebacks(tmp_path):

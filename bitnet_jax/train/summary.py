@@ -1,5 +1,6 @@
 """The summaries that a run prints at its start and at its end."""
 
+import importlib.util
 import io
 import math
 import re
@@ -95,9 +96,16 @@ def of_end(result: Mapping[str, Any], folder: str) -> str:
     ("next", console.command("evaluate", *here)),
     ("", use),
     ("", console.command("export", *here, f"--format={form}", output)),
-    ("", f"tensorboard --logdir={shlex.quote(folder)}"),
+    ("", f"tensorboard --logdir={shlex.quote(folder)}{_to_install()}"),
   ]
   return f"{_lines(table)}\n{_pairs(rows)}"
+
+
+def _to_install() -> str:
+  """Returns how TensorBoard is installed, which is in no extra."""
+  if importlib.util.find_spec("tensorboard") is not None:
+    return ""
+  return "  (pip install tensorboard)"
 
 
 def bits(recipe: Recipe, dtype: str = "float32") -> float:

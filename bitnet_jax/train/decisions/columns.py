@@ -107,7 +107,10 @@ def decide_features(decisions: Decisions, source: Source) -> None:
   others = [name for name in names if name not in given]
   label = decisions.given("data.label")
   if label is None:
-    label = _choose_label(decisions, others, kinds)
+    # All but the label are numbers, so that words can only be the label.
+    words = [n for n in others if kinds[n] != "number" and not _is_key(n)]
+    label = words[0] if len(words) == 1 else None
+    label = label or _choose_label(decisions, others, kinds)
     decisions.decide("data.label", label, _among(names))
   left = [name for name in names if name != label]
   numbers = [n for n in left if kinds[n] == "number" and not _is_key(n)]
@@ -211,6 +214,8 @@ def _kind(values) -> str:
   texts = [
     v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values
   ]
+  # A missing value does not make texts of numbers; the reader names it.
+  texts = [value for value in texts if value not in ("", None)] or texts
   if all(is_number(value) for value in texts):
     return "number"
   if not all(isinstance(value, str) for value in texts):

@@ -17,6 +17,7 @@ VALUES = {
   "class": ["good" if i % 2 else "bad" for i in range(N)],
   "whole": [str(i % 3) for i in range(N)],
   "number": [f"{i / 7:.2f}" for i in range(N)],
+  "incomplete": ["" if i == 3 else f"{i}" for i in range(N)],
 }
 
 
@@ -141,3 +142,10 @@ def test_columns_of_numbers_and_their_class_are_found():
   columns.decide_features(found, source_of(kinds))
   assert found.given("data.label") == "kind"
   assert found.given("data.columns") == ("a", "b")
+
+
+def test_words_among_numbers_are_their_classes():
+  found = decisions_of("features")
+  kinds = {"x": "number", "y": "incomplete", "kind": "class"}
+  columns.decide_features(found, source_of(kinds))
+  assert found.given("data.label") == "kind"
