@@ -275,7 +275,9 @@ def test_model_of_nnx_is_given_without_variables():
   from bitnet_jax.nnx import BitLinear
 
   layer = BitLinear(8, 8, rngs=nnx.Rngs(0))
-  with pytest.raises(TypeError, match=r"model is BitLinear.*NNX model.*freeze\(model\)"):
+  with pytest.raises(
+    TypeError, match=r"model is BitLinear.*NNX model.*freeze\(model\)"
+  ):
     freeze({"params": {}}, layer, X)
 
 
