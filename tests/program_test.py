@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -108,6 +109,13 @@ def heeds_signals():
   signal.signal(signal.SIGINT, before)
 
 
+# That of the start, and that of the end.
+SUMMARIES = re.compile(
+  r"^run  .*?^memory [^\n]*\n|^  metric .*?^ +tensorboard [^\n]*\n",
+  re.DOTALL | re.MULTILINE,
+)
+
+
 def start(words):
   env = {**os.environ, "PYTHONPATH": str(ROOT)}
   return subprocess.Popen(
@@ -121,8 +129,8 @@ def start(words):
 
 
 def lines_of(errors):
-  """Returns what was printed but the progress bar."""
-  lines = errors.replace("\r", "\n").splitlines()
+  """Returns what was printed but the summaries and the progress bar."""
+  lines = SUMMARIES.sub("", errors.replace("\r", "\n")).splitlines()
   return [line for line in lines if line and not line.startswith("train: ")]
 
 
