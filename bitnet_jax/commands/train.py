@@ -20,6 +20,7 @@ from ml_collections import config_flags
 
 from bitnet_jax.programs import preview
 from bitnet_jax.train import console, runner, summary
+from bitnet_jax.train.build import build
 from bitnet_jax.train.config.command_line import origin
 from bitnet_jax.train.devices import multihost
 
@@ -82,7 +83,7 @@ def main(argv):
   mode = "quiet" if _QUIET.value else "json" if _JSON.value else "text"
   with console.showing(mode):
     if _DRY_RUN.value:
-      experiment = preview.prepare(config)
+      experiment = build(config)
       _check(experiment)
       print(preview.preview(experiment, workdir))
       return

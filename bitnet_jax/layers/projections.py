@@ -1,5 +1,6 @@
 """Dense layers inside other layers and models."""
 
+import abc
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,13 +29,13 @@ class DenseFactory(nn.Module):
   """Base of layers and models with dense layers, which are all made here."""
 
   @nn.nowrap
+  @abc.abstractmethod
   def dense_options(self) -> dict[str, Any]:
     """Returns the arguments that all dense layers of this module share.
 
     Those of ``BitDense``, and ``partition``, which names the axes of a kernel
     for sharding, as ``nn.with_logical_partitioning`` does.
     """
-    raise NotImplementedError
 
   @nn.nowrap
   def dense(
@@ -104,6 +105,7 @@ class Projections(DenseFactory):
   recipe: Rules = "b158"
 
   @nn.nowrap
+  @abc.abstractmethod
   def dense_options(self) -> dict[str, Any]:
     """Returns the arguments that all dense layers of this layer share."""
     names = ("use_bias", "dtype", "param_dtype", "kernel_init", "partition")

@@ -10,7 +10,6 @@ import numpy as np
 
 from bitnet_jax.data.text.tokenizers import Tokenizer
 from bitnet_jax.train import summary
-from bitnet_jax.train.build import build
 from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.tasks.facts import DataFacts
 
@@ -20,15 +19,6 @@ _MOST_CHARACTERS = 300
 _CHANNELS = (1, 3)
 _TEXTS = ("inputs", "tokens", "targets")  # arrays of token ids
 _SHOWN = (*_TEXTS, "nodes", "labels")
-
-
-def prepare(config: Mapping[str, Any]) -> Experiment:
-  """Builds a run with all checks, without its folder.
-
-  Raises:
-    ValueError: for a mistake in the config or the data, naming it.
-  """
-  return build(config)
 
 
 def preview(experiment: Experiment, folder: str) -> str:

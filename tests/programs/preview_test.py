@@ -9,6 +9,7 @@ from PIL import Image
 
 from bitnet_jax.programs import preview
 from bitnet_jax.train import runner
+from bitnet_jax.train.build import build
 from bitnet_jax.train.tasks.facts import DataFacts
 from tests.train.conftest import CONFIGS
 
@@ -17,7 +18,7 @@ NAMED = DataFacts(num_classes=2, class_names=("cat $x$", "dog"))
 
 def experiment_of(name, **overrides):
   config = runner.load_config(f"{CONFIGS / name}.py", overrides)
-  return preview.prepare(config)
+  return build(config)
 
 
 def test_pictures_are_drawn_with_the_names_of_their_classes():

@@ -146,7 +146,7 @@ class Finder:
 
   def file(self, path: pathlib.Path) -> Iterable[Item]:
     """Returns those of a file."""
-    raise NotImplementedError
+    raise ValueError(f"the model reads {self.family.reads}, not files")
 
   def row(self, table: Table, row: int) -> Item:
     """Returns that of a row of a table."""

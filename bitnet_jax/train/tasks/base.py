@@ -4,6 +4,7 @@ A ``Supervised`` task needs a config and the facts of its data, but not the
 data. ``TaskData`` holds the batches.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -53,7 +54,7 @@ class Task(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervised:
+class Supervised(abc.ABC):
   """A model, and the loss and metrics of its outputs against known targets.
 
   A subclass defines the arguments of its model (``inputs``) and the sums over a
@@ -72,13 +73,13 @@ class Supervised:
   options: Any
   detailed: bool = False
 
+  @abc.abstractmethod
   def inputs(self, batch: Mapping[str, Any]) -> Inputs:
     """Returns the arguments of the model for a batch."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def sums(self, outputs: Any, batch: Batch, *, deterministic: bool) -> Totals:
     """Returns sums of metrics over a batch, "loss" among them."""
-    raise NotImplementedError
 
   @property
   def metric_names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Small data sets of one's own, and how to build what asks them."""
+"""Fixtures that write small data sets and build experiments from them."""
 
 import pathlib
 
