@@ -34,7 +34,15 @@ _LARGEST = 1e300  # Far above any metric in float32, and no NaN is below.
 
 
 class NonFiniteMetricError(FloatingPointError):
-  """A metric became NaN or infinite."""
+  """A metric became NaN or infinite.
+
+  Attributes:
+    step: the first step with such a metric.
+  """
+
+  def __init__(self, message: str, step: int = 0):
+    super().__init__(message)
+    self.step = step
 
 
 def check_finite(step: int, metrics: Mapping[str, float]) -> None:
@@ -44,7 +52,8 @@ def check_finite(step: int, metrics: Mapping[str, float]) -> None:
     raise NonFiniteMetricError(
       f"{', '.join(bad)} at step {step}; the run stops here, and the"
       " checkpoints before this step are kept. A lower optim.learning_rate or"
-      " optim.clip_norm may help"
+      " optim.clip_norm may help",
+      step,
     )
 
 
