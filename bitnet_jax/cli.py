@@ -41,6 +41,7 @@ VERBS = {
     "compare", "compare finished runs: table, intervals, figures"
   ),
   "runs": Verb("runs", "list the runs below a folder"),
+  "report": Verb("report", "write all studies as a site, or show live runs"),
   "compile": Verb("compile_tpu", "check whether a model fits a TPU"),
 }
 _NAME = "bitnet-jax"
