@@ -21,6 +21,7 @@ from bitnet_jax.export import (
 from bitnet_jax.inference import load_frozen, save_frozen, tensors
 from bitnet_jax.programs import frozen, study, writing
 from bitnet_jax.programs.predicting import predictor
+from bitnet_jax.report import site
 from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
 from bitnet_jax.train.folder import metrics, records, trained, warm_start
@@ -70,6 +71,10 @@ TAKES = {
   records.load: (lambda f, path: f(os.path.join(path, "x")), None),
   records.append: (lambda f, path: f(os.path.join(path, "x"), {}), None),
   metrics.read_metrics: (lambda f, path: f(path), None),
+  site.build: (
+    lambda f, path: f(path, os.path.join(path, "out")),
+    ValueError,
+  ),
   study.run_missing: (lambda f, path: f([], path, path), None),
   distillation.find_teacher: (lambda f, path: f(path), ValueError),
   warm_start.find: (lambda f, path: f(path), ValueError),

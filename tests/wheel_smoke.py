@@ -21,7 +21,7 @@ import time
 import zipfile
 
 ROOT = pathlib.Path(__file__).parents[1]
-EXTRAS = "train,export"
+EXTRAS = "train,export,report"
 TINY = (
   "--config.total_steps=4 --config.optim.warmup_steps=1"
   " --config.quant.recipe=bitnet_2b4t --config.data.tokenizer=bytes"
@@ -55,6 +55,7 @@ USES = (
   ),
   ("compare runs/sweep", r"\| 2 \|"),
   ("runs runs", "sweep/seed=1"),
+  ("report --studies=studies --output=report", "1 studies, 1 records"),
   ("train --config=pydoc_decoder --workdir=runs/lm TINY", "valid/loss"),
   ("generate --workdir=runs/lm --prompt=The --max_new_tokens=4", r"The\|"),
   ("export --workdir=runs/lm --output=gguf/lm --format=gguf:f16", ""),
@@ -69,6 +70,9 @@ for name, shade in (("dark", 60), ("light", 190)):
   for i in range(20):
     colour = (shade, shade + i, shade - i)
     Image.new("RGB", (16, 16), colour).save(folder / f"{i}.png")
+folder = pathlib.Path("studies", "one")
+folder.mkdir(parents=True)
+(folder / "results.jsonl").write_text('{"case": "a", "metrics": {"a": 1}}')
 """
 IMPORTS = """
 import bitnet_jax, bitnet_jax.nnx, bitnet_jax.inference, bitnet_jax.convert

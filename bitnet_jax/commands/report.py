@@ -44,8 +44,9 @@ _PORT = flags.DEFINE_integer(
 )
 
 
-def main(_):
+def main(argv):
   """Writes the site, or serves the page of live runs."""
+  del argv
   output, watched = _OUTPUT.value, _WATCH.value
   if (output is None) == (watched is None):
     raise ValueError("exactly one of --output and --watch is required")

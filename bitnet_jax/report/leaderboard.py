@@ -21,6 +21,7 @@ class Place(NamedTuple):
     recipe: recipe of its runs.
     cell: its cell, as text.
     link: to its records.
+    page: of its study.
     value: mean and 95 % interval over seeds; ``None`` without values.
     diverged: number of runs that diverged.
     params: number of parameters, if known.
@@ -32,6 +33,7 @@ class Place(NamedTuple):
   recipe: str
   cell: str
   link: str
+  page: str
   value: intervals.Estimate | None
   diverged: int
   params: int | None
@@ -66,7 +68,8 @@ def boards(studies: Sequence[Study]) -> list[Board]:
   groups: dict[tuple[str, str, str, str], list[tuple[Study, Run]]] = {}
   for study in studies:
     for run in study.runs:
-      if run.family and run.data and run.record.get("config"):
+      # Older records do not say which of them belong together.
+      if run.family and run.data and "schema" in run.record:
         key = (run.family, run.data, run.metric, run.mode)
         groups.setdefault(key, []).append((study, run))
   found = [_board(*key, group) for key, group in sorted(groups.items())]
@@ -83,8 +86,7 @@ def _board(
   cells: dict[tuple[Any, ...], list[tuple[Study, Run]]] = {}
   for study, run in group:
     pairs = tuple((k, as_text(v)) for k, v in run.cell.items())
-    named = () if run.record.get("schema") else (run.recipe,)
-    key = (study.slug, pairs, named, run.record.get("scale"))
+    key = (study.slug, pairs, run.record.get("scale"))
     cells.setdefault(key, []).append((study, run))
   places = [_place(found, name) for found in cells.values()]
   ranked = [(p.value.mean, p) for p in places if p.value and not p.diverged]
@@ -119,6 +121,7 @@ def _place(found: Sequence[tuple[Study, Run]], name: str) -> Place:
     recipe=runs[0].recipe,
     cell=", ".join(f"{k} {v}" for k, v in cell.items()),
     link=links.to_records(study, cell),
+    page=links.to_study(study),
     value=intervals.estimate(values) if values else None,
     diverged=sum(run.has_diverged for run in runs),
     params=int(statistics.median(known)) if known else None,

@@ -1,5 +1,6 @@
 """Plans and remarks as HTML: Markdown without HTML, images and local links."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,8 @@ from typing import Any
 from bitnet_jax.extras import needed_by
 
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+# Wide tables scroll by themselves, also with the keyboard.
+_SCROLLED = '<div class="scroll" role="region" tabindex="0"'
 
 
 @functools.cache
@@ -32,7 +35,7 @@ def render(text: str) -> Any:
 
 def _shown(tokens: Sequence[Any]) -> Iterator[Any]:
   """Yields the tokens of what the site shows."""
-  in_title = False
+  in_title, tables = False, 0
   for token in tokens:
     if token.type.startswith("heading_"):
       if token.tag == "h1":
@@ -45,7 +48,19 @@ def _shown(tokens: Sequence[Any]) -> Iterator[Any]:
       token.children = list(_without_local_links(token.children))
     if token.type == "th_open":
       token.attrSet("scope", "col")
+    if token.type == "table_open":
+      tables += 1
+      yield _html(token, f'{_SCROLLED} aria-label="Table {tables}">')
     yield token
+    if token.type == "table_close":
+      yield _html(token, "</div>")
+
+
+def _html(token: Any, text: str) -> Any:
+  """Returns a token of our own HTML beside another token."""
+  return dataclasses.replace(
+    token, type="html_block", tag="", nesting=0, content=text, attrs={}
+  )
 
 
 def _without_local_links(tokens: Sequence[Any]) -> Iterator[Any]:

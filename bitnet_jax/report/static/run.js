@@ -66,10 +66,10 @@ const bitnetRun = (() => {
     return () => bitnetFigures.draw(plot, specification);
   }
 
-  function facts(record, recipe) {
+  function facts(record, { recipe, state: live }) {
     const versions = Object.entries(record.versions || {}).filter(([, v]) => v);
     const state = record.diverged === null || record.diverged === undefined
-      ? "finished" : `diverged at step ${number(record.diverged)}`;
+      ? live || "finished" : `diverged at step ${number(record.diverged)}`;
     return pairs([
       ["State", h("span", { class: "state" }, state)], ["Recipe", recipe],
       ["Seed", number(record.seed)], ["Scale", record.scale],
@@ -102,7 +102,7 @@ const bitnetRun = (() => {
     const best = (record.best && record.best.metrics) || {};
     const rows = metrics.map(([name, value]) => (Object.keys(best).length ? [name, value, best[name] ?? null] : [name, value]));
     const heads = Object.keys(best).length ? ["Metric", "Last", `Best checkpoint, step ${number(record.best.step)}`] : ["Metric", "Last"];
-    const left = h("div", {}, h("h2", {}, "Run"), facts(record, before.recipe));
+    const left = h("div", {}, h("h2", {}, "Run"), facts(record, before));
     const right = h("div", {}, h("h2", {}, "Metrics"), rows.length ? table("Metrics of the run", heads, rows) : h("p", {}, "The run has no metrics."));
     const figures = h("div", { class: "columns" });
     place.replaceChildren(h("div", { class: "columns" }, left, right), ...(before.parts || []));
