@@ -1,1 +1,1 @@
-"""Analysis of programs without running them: operations and communication."""
+"""Analysis of programs, without running them, and of results: statistics."""
