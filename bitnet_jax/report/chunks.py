@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bitnet_jax.report import links
-from bitnet_jax.report.reading import Run, Study, as_text
+from bitnet_jax.report.reading import Study
+from bitnet_jax.report.runs import Run, as_text
 
 FOLDER = "data"
 RUNS_A_CHUNK = 100

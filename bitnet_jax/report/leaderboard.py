@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from bitnet_jax.programs.comparing import intervals
 from bitnet_jax.report import links
-from bitnet_jax.report.reading import Run, Study, as_text
+from bitnet_jax.report.reading import Study
+from bitnet_jax.report.runs import Run, as_text
 
 MOST_ROWS = 10  # of a board, besides the best of each recipe
 

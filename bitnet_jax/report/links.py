@@ -10,7 +10,8 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bitnet_jax.report.reading import Run, Study, as_text
+from bitnet_jax.report.reading import Study
+from bitnet_jax.report.runs import Run, as_text
 
 RECORDS_PAGE = "records.html"
 RUN_PAGE = "run.html"

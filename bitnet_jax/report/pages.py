@@ -8,7 +8,8 @@ from typing import Any
 import bitnet_jax
 from bitnet_jax.extras import needed_by
 from bitnet_jax.report import leaderboard, links, markdown
-from bitnet_jax.report.reading import Found, Study, as_text
+from bitnet_jax.report.reading import Found, Study
+from bitnet_jax.report.runs import as_text
 
 # The class of an outcome, which has a color and a sign.
 _CLASSES = {

@@ -9,11 +9,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bitnet_jax.extras import needed_by
-from bitnet_jax.files import PathLike, local_path, parse_json, read_bytes
+from bitnet_jax.files import (
+  PathLike,
+  local_path,
+  parse_json,
+  read_bytes,
+  read_json,
+)
 from bitnet_jax.studies.records import SCHEMA
 from bitnet_jax.train.folder.records import LARGEST_RECORDS
 
 SCHEMA_FILE = "record.schema.json"
+FINDINGS_SCHEMA_FILE = "findings.schema.json"
 _MOST_ERRORS = 20  # that a message lists
 _MOST_CODES_OFF = 0.01  # how far the fractions of a layer may miss a sum of 1
 
@@ -22,17 +29,17 @@ class RecordError(ValueError):
   """Records do not fit the schema."""
 
 
-def schema_text() -> str:
-  """Returns the JSON Schema of a record."""
+def schema_text(file: str = SCHEMA_FILE) -> str:
+  """Returns a JSON Schema: that of a record, or of findings."""
   folder = importlib.resources.files("bitnet_jax.report")
-  return (folder / SCHEMA_FILE).read_text(encoding="utf-8")
+  return (folder / file).read_text(encoding="utf-8")
 
 
 @functools.cache
-def _validator() -> Any:
+def _validator(file: str) -> Any:
   with needed_by("checking records", "jsonschema", extra="report"):
     import jsonschema
-  return jsonschema.Draft202012Validator(json.loads(schema_text()))
+  return jsonschema.Draft202012Validator(json.loads(schema_text(file)))
 
 
 def check_file(path: PathLike) -> list[tuple[int, dict[str, Any]]]:
@@ -98,12 +105,39 @@ def faults_of(record: Mapping[str, Any]) -> Iterator[str]:
   if record.get("schema", SCHEMA) != SCHEMA:
     yield f"key schema: it is {record['schema']!r}, not {SCHEMA!r}"
     return
-  faults = sorted(_validator().iter_errors(record), key=lambda e: e.json_path)
-  yield from (_named(fault) for fault in faults)
+  faults = _faults_by(SCHEMA_FILE, record)
+  yield from faults
   for key in _not_finite(record, ""):
     yield f"key {key}: it is not a finite number"
   if not faults:
     yield from _contradictions(record)
+
+
+def check_findings(path: pathlib.Path) -> dict[str, Any]:
+  """Returns the content of ``findings.json``.
+
+  Raises:
+    ValueError: if it is damaged; names file and key.
+  """
+  found = read_json(path)
+  faults = _faults_by(FINDINGS_SCHEMA_FILE, found)
+  if not faults:
+    faults = [
+      f"key tables.{i}.rows.{j}: it has {len(row)} values for"
+      f" {len(table['columns'])} columns"
+      for i, table in enumerate(found.get("tables", ()))
+      for j, row in enumerate(table["rows"])
+      if len(row) != len(table["columns"])
+    ]
+  if faults:
+    raise ValueError(f"{path}, {faults[0]}")
+  return found
+
+
+def _faults_by(file: str, value: Mapping[str, Any]) -> list[str]:
+  """Returns where a value does not fit a schema."""
+  found = _validator(file).iter_errors(value)
+  return [_named(fault) for fault in sorted(found, key=lambda e: e.json_path)]
 
 
 def _named(fault: Any) -> str:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bitnet_jax import report
-from bitnet_jax.report import leaderboard, links, reading
+from bitnet_jax.report import leaderboard, links, reading, runs
 from tests.report import synthetic
 
 
@@ -48,14 +48,25 @@ def test_damaged_line_before_the_last_one_is_an_error(studies):
     reading.find(studies)
 
 
-def test_record_of_another_schema_is_left_out_with_a_note(studies):
-  _append(studies / "study_0", '{"schema": "x/9", "metrics": {}}\n')
+@pytest.mark.parametrize(
+  ("record", "reason"),
+  [
+    (
+      {"schema": "x/9", "metrics": {}},
+      "its schema is 'x/9', not 'bitnet_jax.study/1'",
+    ),
+    ({"metrics": {"a": "b"}}, "metrics.a is 'b', which is no number"),
+    ({"case": "a"}, "it has no metrics"),
+    ({"metrics": {}, "cell": [1]}, "cell is no object"),
+    ({"metrics": {}, "config": {"model": "cnn"}}, "config.model is no object"),
+  ],
+)
+def test_other_record_is_left_out_with_a_note(studies, record, reason):
+  _append(studies / "study_0", json.dumps(record) + "\n")
   found = reading.find(studies)
   assert len(found.studies[0].runs) == 4
-  assert found.notes == [
-    "study_0/results.jsonl, line 5 is left out: its schema is 'x/9', not"
-    " 'bitnet_jax.study/1'"
-  ]
+  (note,) = found.notes
+  assert note == f"study_0/results.jsonl, line 5 is left out: {reason}"
 
 
 def test_older_records_are_shown_but_on_no_leaderboard(tmp_path):
@@ -107,9 +118,16 @@ def test_folder_without_studies_is_an_error(tmp_path):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ({"verdicts": [{"claim": 1}]}, "verdicts.0 lacks statement"),
-    ({"tables": {}}, "tables is no list"),
-    ({"figures": [3]}, "figures.0 lacks name"),
+    (
+      {"verdicts": [{"claim": 1}]},
+      r"key verdicts\.0\.statement: it is missing",
+    ),
+    ({"tables": {}}, "key tables: {} is not of type 'array'"),
+    ({"figures": [3]}, r"key figures\.0: 3 is not of type 'object'"),
+    (
+      {"tables": [{"name": "a", "columns": [], "rows": [[1]]}]},
+      r"key tables\.0\.rows\.0: it has 1 values for 0 columns",
+    ),
   ],
 )
 def test_damaged_findings_are_named(studies, change, message):
@@ -226,4 +244,4 @@ def test_link_keeps_what_records_have(studies):
   ],
 )
 def test_values_of_cells_as_text(value, text):
-  assert reading.as_text(value) == text
+  assert runs.as_text(value) == text

@@ -61,11 +61,12 @@ def test_every_number_of_findings_is_linked(site):
   (effect,) = re.findall('<span class="effect">(.*?) <span', text)[:1]
   assert effect.startswith('<a class="num" href="records.html#study=study_1')
   assert effect.endswith(">\u22120.0123</a>")
-  # Of a figure, each value but those of its axes.
+  # Of a figure, each value and interval, but not those of its axes.
   figure = text[
     text.index('id="figure-lines"') : text.index('id="figure-bars"')
   ]
-  assert figure.count('<a class="num"') == figure.count('<tr><th scope="row">')
+  rows = figure.count('<tr><th scope="row">')
+  assert figure.count('<a class="num"') == 2 * rows == 64
 
 
 def test_rows_of_a_table_lead_to_the_records_of_their_cell(site):

@@ -78,6 +78,10 @@ const bitnetFigures = (() => {
     figure.series.forEach((series, i) => {
       const shade = color.series[i % 6];
       const trace = { name: series.name, x: series.x, y: series.y };
+      if (series.low && series.high) {
+        trace.customdata = series.x.map((_, j) => `[${number(series.low[j])}, ${number(series.high[j])}]`);
+        trace.hovertemplate = "%{y:.4g} %{customdata}";
+      }
       if (figure.kind === "bars") {
         traces.push({ ...trace, type: "bar", marker: { color: shade }, error_y: errors(series) });
         return;
@@ -258,5 +262,5 @@ const bitnetFigures = (() => {
     clearTimeout(timer);
     timer = setTimeout(() => again(), 150);
   });
-  return { draw, number };
+  return { draw };
 })();
