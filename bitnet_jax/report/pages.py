@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import bitnet_jax
+from bitnet_jax.analysis import rules
 from bitnet_jax.extras import needed_by
 from bitnet_jax.report import leaderboard, links, markdown
 from bitnet_jax.report.reading import Found, Study
@@ -13,10 +14,10 @@ from bitnet_jax.report.runs import as_text
 
 # The class of an outcome, which has a color and a sign.
 _CLASSES = {
-  "holds": "holds",
-  "does not hold": "fails",
-  "equivalent within the margin": "equal",
-  "not decidable at this scale": "open",
+  rules.HOLDS: "holds",
+  rules.DOES_NOT_HOLD: "fails",
+  rules.EQUIVALENT: "equal",
+  rules.NOT_DECIDABLE: "open",
 }
 _ABSENT, _MINUS, _THIN = "\u2013", "\u2212", "\u2009"
 _MOST_VALUES = 400  # of a figure that the page lists

@@ -8,7 +8,10 @@ holds, and a file of the page among its assets.
 import http
 import http.server
 import json
+import math
 import pathlib
+import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +23,7 @@ from bitnet_jax.studies import records
 from bitnet_jax.train.folder import listing, metrics
 
 HOST = "127.0.0.1"
+_LIST_SECONDS = 1.0
 _PARTS = ("train", "valid", "test")  # groups of metrics that are shown
 _POLICY = (
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
@@ -56,6 +60,7 @@ class Server(http.server.ThreadingHTTPServer):
       "/": pages.render("watch.html", folder=self.root.name or f"{self.root}"),
       **{f"/{name}": text for name, text in site.assets().items()},
     }
+    self._lock, self._listed, self._runs = threading.Lock(), -math.inf, []
     super().__init__((HOST, port), _Handler)
 
   @property
@@ -64,8 +69,16 @@ class Server(http.server.ThreadingHTTPServer):
     return f"http://{HOST}:{self.server_port}/"
 
   def runs(self) -> list[dict[str, Any]]:
-    """Returns what is known of each run, see ``run_list.list_runs``."""
-    return run_list.list_runs(self.root)
+    """Returns what is known of each run, see ``run_list.list_runs``.
+
+    A list that is a second old is returned again, since a list of many live
+    runs reads all their metrics.
+    """
+    with self._lock:
+      if time.monotonic() - self._listed > _LIST_SECONDS:
+        self._runs = run_list.list_runs(self.root)
+        self._listed = time.monotonic()
+      return self._runs
 
   def run(self, name: str) -> dict[str, Any]:
     """Returns a run in the form of a record of a study.
@@ -160,6 +173,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     self.send_header("Content-Type", f"{name}; charset=utf-8")
     self.send_header("Content-Length", f"{len(content)}")
     self.send_header("Content-Security-Policy", _POLICY)
+    self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+    self.send_header("Referrer-Policy", "no-referrer")
     self.send_header("X-Content-Type-Options", "nosniff")
     self.send_header("Cache-Control", "no-store")
     self.end_headers()

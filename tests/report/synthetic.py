@@ -6,18 +6,15 @@ import pathlib
 
 import numpy as np
 
+from bitnet_jax.analysis import rules
+
 PRECISIONS = {
   "float32": {"recipe": "float"},
   "bfloat16": {"recipe": "float"},
   "b158": {"recipe": "b158"},
   "b158_median": {"recipe": "b158_median"},
 }
-OUTCOMES = (
-  "holds",
-  "does not hold",
-  "equivalent within the margin",
-  "not decidable at this scale",
-)
+OUTCOMES = rules.OUTCOMES
 FAMILIES = (
   ("classification", "mlp", "embedded:digits"),
   ("classification", "cnn", "file:mnist.npz"),

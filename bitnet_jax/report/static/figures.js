@@ -245,7 +245,7 @@ const bitnetFigures = (() => {
     }
   }
 
-  document.addEventListener("DOMContentLoaded", drawAll);
+  addEventListener("load", drawAll);
   document.addEventListener("bitnet-theme", () => again());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => again());
   // Paper is light. The media of the page change only after this event.
