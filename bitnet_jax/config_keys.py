@@ -352,5 +352,6 @@ def _optim() -> dict[str, Any]:
     "eps": 1e-8,
     "clip_norm": float,
     "accumulate_steps": 1,
+    "ema": Later(float),
     "gradient_dtype": "float32",
   }

@@ -22,6 +22,7 @@ from bitnet_jax.inference.prompts import (
 from bitnet_jax.inference.sampling import NO_TOKEN, is_distribution
 from bitnet_jax.models.cache import Cache, make_cache
 from bitnet_jax.models.encoder_decoder import EncoderDecoder
+from bitnet_jax.quantizers.recipe import check_causal
 
 
 def beam_search(
@@ -86,6 +87,7 @@ def beam_search(
     >>> beam_search(model, variables, ids, ids > 0, **options).shape
     (1, 5)
   """
+  check_causal(model.recipe)
   variables, vocab_size = unboxed(variables), model.cfg.vocab_size
   inputs, input_mask = _check_inputs(model.cfg, inputs, input_mask)
   allowed = allowed_ids(banned, (stop_id,), vocab_size)

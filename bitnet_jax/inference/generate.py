@@ -21,6 +21,7 @@ from bitnet_jax.layers import bit_layers
 from bitnet_jax.layers.introspection import quantize_kernels, replace_kernels
 from bitnet_jax.models.cache import Cache, make_cache
 from bitnet_jax.models.decoder import Decoder
+from bitnet_jax.quantizers.recipe import check_causal
 
 _PADDING = 0  # Any id: padding is at position -1, and is masked.
 
@@ -305,6 +306,7 @@ def _place(model, variables, prompts, max_new_tokens):
 
   Both are [b, longest], padded in front.
   """
+  check_causal(model.recipe)
   rows = check_prompts(prompts, model.cfg.vocab_size)
   if not isinstance(max_new_tokens, (int, np.integer)) or max_new_tokens < 1:
     raise ValueError(

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 from jaxtyping import Array, Float
@@ -9,7 +10,7 @@ from jaxtyping import Array, Float
 from bitnet_jax import choices
 from bitnet_jax.ops import lowering, xla
 from bitnet_jax.quantizers.quantizer import Quantizer, check_real
-from bitnet_jax.quantizers.recipe import NORMS
+from bitnet_jax.quantizers.recipe import LAYER_NORM_ALL, NORMS
 from bitnet_jax.types import QTensor
 
 NORM_EPS = xla.NORM_EPS
@@ -33,7 +34,8 @@ def normalize(
   Args:
     x: values in any dtype of real numbers.
     norm: "layer_norm" ``(x - mean) / sqrt(variance + 1e-5)``, "rms_norm"
-      ``x / sqrt(mean(x**2) + 1e-5)``, or ``None``, which returns ``x`` itself.
+      ``x / sqrt(mean(x**2) + 1e-5)``, or ``None``, which returns ``x`` itself;
+      "layer_norm_all" is "layer_norm" over all axes but the first.
     axes: axes of the mean: the contracted ones of a dense layer; all but the
       batch of a convolution, since over the channels alone a one-channel image
       would vanish.
@@ -56,7 +58,23 @@ def normalize(
   if norm is None:
     return x
   check_real(x=x)
-  return _normalize(x, norm, axes)
+  return _normalize(x, *resolve_norm(norm, axes, x.ndim))
+
+
+def resolve_norm(
+  norm: str | None, axes: tuple[int, ...], ndim: int
+) -> tuple[Any, tuple[int, ...]]:
+  """Returns a norm and its axes, without the name "layer_norm_all".
+
+  Args:
+    norm: see ``normalize``.
+    axes: the axes that share one activation scale.
+    ndim: number of axes of the input; a single token has no axis to leave out.
+  """
+  if norm != LAYER_NORM_ALL:
+    return norm, axes
+  others = tuple(range(1 - ndim, 0))
+  return "layer_norm", others or axes
 
 
 def quantizes_rows(

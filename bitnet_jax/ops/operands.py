@@ -8,7 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Inexact, Key, Num
 
-from bitnet_jax.ops.norm import normalize, quantize_rows, quantizes_rows
+from bitnet_jax.ops.norm import (
+  normalize,
+  quantize_rows,
+  quantizes_rows,
+  resolve_norm,
+)
 from bitnet_jax.quantizers.quantizer import Quantizer, check_real
 from bitnet_jax.quantizers.recipe import Recipe, RecipeLike, get_recipe
 from bitnet_jax.types import QTensor
@@ -262,9 +267,12 @@ def prepare_input(
   if not recipe.is_float:
     check_real(x=x)
   acts = recipe.acts if strength is None else None
-  if acts is not None and quantizes_rows(x, recipe.norm, acts, axes=axes):
-    return quantize_rows(x, recipe.norm, acts, axes=axes)
-  return normalize(x, recipe.norm, axes=axes)
+  norm, over = resolve_norm(recipe.norm, axes, x.ndim)
+  together = {a % x.ndim for a in over} == {a % x.ndim for a in axes}
+  if acts is not None and together:
+    if quantizes_rows(x, norm, acts, axes=axes):
+      return quantize_rows(x, norm, acts, axes=axes)
+  return normalize(x, norm, axes=over)
 
 
 def as_floats(x: Any) -> Inexact[Array, "*shape"]:

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 from bitnet_jax import choices
 from bitnet_jax.quantizers.quantizer import TERNARY_RANGE, Quantizer
 
-NORMS = (None, "layer_norm", "rms_norm")
+# The norm of the authors' first layers, over all axes but the batch.
+LAYER_NORM_ALL = "layer_norm_all"
+NORMS = (None, "layer_norm", "rms_norm", LAYER_NORM_ALL)
 STE = ("identity", "clipped")
 COMPUTE = ("auto", "int8", "float")
 BACKWARD = ("float", "bfloat16", "int8")
@@ -31,7 +33,11 @@ class Recipe:
     acts: quantizer of the input; ``None`` leaves it in float. Its axis is -1
       (per token; in a convolution, per example) or ``None`` (per tensor).
     norm: parameter-free norm of the input, in float32, over the axes of one
-      token: ``None``, "layer_norm" or "rms_norm".
+      token: ``None``, "layer_norm" or "rms_norm". "layer_norm_all", for
+      comparisons only, runs over all axes but the first, as the authors' layers
+      did until December 2024. It mixes the tokens of an example: a causal model
+      sees later tokens, whose loss no generated text can reach, and padding
+      changes the result.
     ste: straight-through gradient of the rounding: "identity", or "clipped",
       which is zero where the rounded value lay outside the range.
     bias_in_product: whether the bias is added to the integer product before
@@ -137,6 +143,17 @@ def get_recipe(recipe: RecipeLike) -> Recipe:
   if isinstance(recipe, Recipe):
     return recipe
   return choices.pick(RECIPES, recipe, key="recipe")
+
+
+def check_causal(rules: Rules) -> None:
+  """Raises a ValueError if a recipe lets a token see those after it."""
+  for pattern, recipe in as_pairs(rules):
+    if get_recipe(recipe).norm == LAYER_NORM_ALL:
+      raise ValueError(
+        f"the recipe of {pattern!r} has the norm {LAYER_NORM_ALL!r}, which runs"
+        " over all tokens of an example: text cannot be generated token by"
+        " token, since each token changes the outputs of those before it"
+      )
 
 
 def as_pairs(rules: Any) -> Pairs:

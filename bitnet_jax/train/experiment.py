@@ -299,5 +299,5 @@ class Experiment(ModelSetup):
     """Returns the scores of generated text; none for "train"."""
     if self.data.score is None or split == "train":
       return {}
-    variables = {"params": state.params, **state.variables}
+    variables = {"params": state.evaluated_params, **state.variables}
     return self.data.score(self.task.model, split, variables, self.mesh)

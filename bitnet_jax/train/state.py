@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from bitnet_jax.train.devices.mesh import axis_names
+from bitnet_jax.train.optimizer.averaging import find_average
 
 AxisRules = tuple[tuple[str, Any], ...]
 
@@ -31,6 +32,14 @@ class TrainState:
   params: Any
   opt_state: optax.OptState
   variables: Any
+
+  @property
+  def evaluated_params(self) -> Any:
+    """What is evaluated: the averages of ``optim.ema``, or ``params``."""
+    average = find_average(self.opt_state)
+    if average is None:
+      return self.params
+    return jax.tree.map(lambda a, p: a.astype(p.dtype), average, self.params)
 
 
 def make_init(

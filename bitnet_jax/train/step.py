@@ -219,14 +219,15 @@ def make_eval_step(
 ) -> Callable[..., Totals]:
   """Returns ``step(state, batch, key, strength=None) -> totals``.
 
-  Kernels with stochastic rounding are rounded to nearest under full
-  quantization. See ``make_train_step`` for the arguments.
+  It evaluates ``state.evaluated_params``. Kernels with stochastic rounding are
+  rounded to nearest under full quantization. See ``make_train_step`` for the arguments.
   """
 
   def eval_step(state: TrainState, batch: Batch, key, strength=None):
-    codes = _codes(layers, state.params, shardings, strength, training=False)
+    params = state.evaluated_params
+    codes = _codes(layers, params, shardings, strength, training=False)
     totals, _ = task.totals(
-      _placed(state.params, codes=codes, shardings=shardings),
+      _placed(params, codes=codes, shardings=shardings),
       state.variables,
       batch,
       key=key,

@@ -247,3 +247,14 @@ def test_bad_prompt_is_named(prompts, n, message):
 def test_bad_id_is_named(options, message):
   with pytest.raises(ValueError, match=message):
     generate(*decoder(), [[1]], max_new_tokens=1, **options)
+
+
+def test_norm_over_all_tokens_generates_no_text():
+  leaking = dataclasses.replace(RECIPES["b158"], norm="layer_norm_all")
+  model = decoder()[0].clone(recipe=leaking)
+  with pytest.raises(ValueError, match="'layer_norm_all', which runs over all"):
+    generate(model, {}, PROMPTS, max_new_tokens=1)
+  model, variables, inputs, mask = translator()
+  model = model.clone(recipe=(("decoder.*", leaking), (".*", "b158")))
+  with pytest.raises(ValueError, match="'decoder.*' has the norm"):
+    beam_search(model, variables, inputs, mask, **SEARCH)

@@ -99,3 +99,15 @@ def test_gradient_keeps_the_input_and_two_numbers_a_group(dtype):
   assert kept == {(6, 8): dtype, (6, 1): jnp.float32}
   assert len(jax.tree.leaves(vjp)) == 3
   assert vjp(jnp.ones((6, 8)))[0].dtype == dtype
+
+
+def test_early_norm_runs_over_all_axes_but_the_first():
+  x = jax.random.normal(jax.random.key(0), (2, 3, 4)) + 1
+  y = normalize(x, "layer_norm_all")
+  np.testing.assert_array_equal(y, normalize(x, "layer_norm", axes=(1, 2)))
+  np.testing.assert_array_equal(  # Of single tokens and images it is the same.
+    normalize(x[0], "layer_norm_all"), normalize(x[0], "layer_norm")
+  )
+  np.testing.assert_array_equal(
+    normalize(x[0, 0], "layer_norm_all"), normalize(x[0, 0], "layer_norm")
+  )

@@ -148,3 +148,22 @@ def test_dtype_of_a_layer_is_that_of_what_was_quantized():
   handed = layer.init_with_output(jax.random.key(0), q)[0]
   assert handed.dtype == y.dtype == jnp.bfloat16
   assert QTensor(q.qvalue, q.scale).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("acts", (B158.acts, None))
+def test_early_norm_shows_a_token_those_after_it(acts):
+  """Dense layers see other tokens by this norm only; with codes or without."""
+
+  def of_later(norm):
+    layer = BitDense(5, recipe=Recipe(acts=acts, norm=norm))
+    x = jax.random.normal(jax.random.key(0), (2, 3, 6))
+    params = layer.init(jax.random.key(1), x)
+    gradient = jax.grad(lambda x: layer.apply(params, x)[:, 0].sum())(x)
+    plain = dataclasses.replace(layer, recipe=Recipe(acts=acts, norm=None))
+    np.testing.assert_allclose(
+      layer.apply(params, x), plain.apply(params, normalize(x, norm)), rtol=1e-5
+    )
+    return np.abs(gradient[:, 1:]).max()
+
+  assert of_later("layer_norm") == 0
+  assert of_later("layer_norm_all") > 1e-3

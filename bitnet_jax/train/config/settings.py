@@ -4,7 +4,14 @@ import dataclasses
 import math
 import pathlib
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -13,6 +20,7 @@ from bitnet_jax import choices
 from bitnet_jax.config import DECIDED, with_stand_ins
 from bitnet_jax.construct import construct
 from bitnet_jax.layers.introspection import BitLayer
+from bitnet_jax.quantizers.recipe import LAYER_NORM_ALL
 from bitnet_jax.train.config import lengths
 from bitnet_jax.train.config.groups import (
   CheckpointOptions,
@@ -247,7 +255,7 @@ class Settings:
 
 
 def warn_of_rarely_meant(
-  settings: Settings, layers: Iterable[BitLayer], *, step: int, total_steps: int
+  settings: Settings, layers: Sequence[BitLayer], *, step: int, total_steps: int
 ) -> None:
   """Warns of options that are valid, but rarely meant.
 
@@ -275,6 +283,15 @@ def warn_of_rarely_meant(
       " checkpoint is best",
       total_steps,
       active_from,
+    )
+  mixing = [layer for layer in layers if layer.recipe.norm == LAYER_NORM_ALL]
+  if mixing:
+    logging.warning(
+      "the norm of %s is %r, which mixes the tokens of an example: a causal"
+      " model sees later tokens, so that its loss is too low, and it cannot"
+      " generate text",
+      mixing[0].path,
+      LAYER_NORM_ALL,
     )
   if settings.eval_every:
     for message in _doubtful_evaluations(settings, active_from, total_steps):

@@ -22,6 +22,7 @@ from bitnet_jax.train.config.groups import CheckpointOptions
 from bitnet_jax.train.devices import multihost
 from bitnet_jax.train.folder import bucket, seals
 from bitnet_jax.train.folder.seals import Progress
+from bitnet_jax.train.optimizer.averaging import find_average, replace_average
 from bitnet_jax.train.state import TrainState
 
 
@@ -216,7 +217,8 @@ class Checkpoints:
 
     Returns:
       Parameters and mutable collections, by collection: ``{"params": ...,
-      "batch_stats": ...}``.
+      "batch_stats": ...}``. The parameters are the averages of ``optim.ema``,
+      if the run has them.
 
     Raises:
       ValueError: if there is none of that step, if it is damaged, naming the
@@ -234,10 +236,17 @@ class Checkpoints:
       else:
         _check_shapes(path, found, abstract)
       wanted = jax.tree.map(lambda leaf: ocp.PLACEHOLDER, saved)
-      wanted["params"] = abstract["params"]
+      averaged = find_average(saved["opt_state"]) is not None
+      if averaged:
+        wanted["opt_state"] = replace_average(
+          wanted["opt_state"], abstract["params"]
+        )
+      else:
+        wanted["params"] = abstract["params"]
       wanted["variables"] = {k: abstract[k] for k in saved["variables"]}
       loaded: Any = ocp.load(path, wanted)
-    return {"params": loaded["params"], **loaded["variables"]}
+    params = find_average(loaded["opt_state"]) if averaged else loaded["params"]
+    return {"params": params, **loaded["variables"]}
 
   def _check_undamaged(self, step):
     """Raises a ValueError for a step without an undamaged checkpoint."""

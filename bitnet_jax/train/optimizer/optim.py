@@ -8,6 +8,7 @@ import jax
 import optax
 
 from bitnet_jax import choices
+from bitnet_jax.train.optimizer.averaging import average_params
 
 DECAY_MASKS = ("kernels", "all")
 GRADIENT_DTYPES = ("float32", "bfloat16")
@@ -18,7 +19,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     lambda value: 0 <= value <= 1,
     "lie in [0, 1]",
   ),
-  ("b1 b2 warmup_fraction", lambda value: 0 <= value < 1, "lie in [0, 1)"),
+  ("b1 b2 ema warmup_fraction", lambda value: 0 <= value < 1, "lie in [0, 1)"),
   ("eps clip_norm", lambda value: value > 0, "exceed 0"),
   ("accumulate_steps", lambda value: value >= 1, "be >= 1"),
   (
@@ -55,6 +56,9 @@ class OptimOptions:
     eps: added to the denominator.
     clip_norm: largest global norm of the gradient; ``None`` never clips.
     accumulate_steps: number of parts of a batch whose gradients are summed.
+    ema: decay of an exponential moving average of the parameters, in [0, 1).
+      Whatever evaluates or reads a checkpoint takes the averages; training goes
+      on from the parameters themselves. ``None`` averages nothing.
     gradient_dtype: dtype in which devices sum the gradients of quantized
       kernels: "float32", or "bfloat16" for half the bytes.
   """
@@ -76,6 +80,7 @@ class OptimOptions:
   eps: float
   clip_norm: float | None
   accumulate_steps: int
+  ema: float | None = None
   gradient_dtype: str
 
   def __post_init__(self):
@@ -102,7 +107,9 @@ class OptimOptions:
 
   @property
   def is_plain_adam(self) -> bool:
-    """Whether updates are those of Adam, without weight decay."""
+    """Whether updates are those of Adam, without decay and averages."""
+    if self.ema is not None:
+      return False
     decays = self.weight_decay or self.second_decay
     return self.name == "adam" or (self.name == "adamw" and not decays)
 
@@ -230,6 +237,8 @@ def make_optimizer(
   tx = OPTIMIZERS[options.name](options, total_steps)
   if options.clip_norm is not None:
     tx = optax.chain(optax.clip_by_global_norm(options.clip_norm), tx)
+  if options.ema is not None:
+    tx = optax.chain(tx, average_params(options.ema))
   return tx
 
 

@@ -4,9 +4,11 @@ import types
 
 import pytest
 
-from bitnet_jax.quantizers.recipe import RECIPES
+from bitnet_jax.quantizers.recipe import RECIPES, Recipe
 from bitnet_jax.train.config.quant_options import PhaseIn
 from bitnet_jax.train.config.settings import warn_of_rarely_meant
+
+MIXING = Recipe(norm="layer_norm_all")
 
 
 def warn(
@@ -24,7 +26,8 @@ def warn(
     early_stopping=options,
     profile=types.SimpleNamespace(start=profiled),
   )
-  layers = [types.SimpleNamespace(recipe=RECIPES[recipe])]
+  recipe = RECIPES.get(recipe, MIXING)
+  layers = [types.SimpleNamespace(recipe=recipe, path="query")]
   warn_of_rarely_meant(settings, layers, step=step, total_steps=total)
 
 
@@ -50,6 +53,7 @@ def warn(
     ({"metric": "valid/loss", "mode": "min"}, []),
     ({"metric": "valid/loss"}, ["the worst valid/loss would be best"]),
     ({"metric": "valid/word_perplexity"}, ["the worst valid/word_perplexity"]),
+    ({"recipe": "mixing"}, ["norm of query is 'layer_norm_all', which mixes"]),
     ({"mode": "min"}, ["the worst valid/accuracy would be best; 'max'"]),
   ],
 )
