@@ -220,7 +220,8 @@ def make_eval_step(
   """Returns ``step(state, batch, key, strength=None) -> totals``.
 
   It evaluates ``state.evaluated_params``. Kernels with stochastic rounding are
-  rounded to nearest under full quantization. See ``make_train_step`` for the arguments.
+  rounded to nearest under full quantization. See ``make_train_step`` for the
+  arguments.
   """
 
   def eval_step(state: TrainState, batch: Batch, key, strength=None):

@@ -57,8 +57,8 @@ class OptimOptions:
     clip_norm: largest global norm of the gradient; ``None`` never clips.
     accumulate_steps: number of parts of a batch whose gradients are summed.
     ema: decay of an exponential moving average of the parameters, in [0, 1).
-      Whatever evaluates or reads a checkpoint takes the averages; training goes
-      on from the parameters themselves. ``None`` averages nothing.
+      Whatever evaluates or reads a checkpoint takes the averages; training
+      continues from the parameters themselves. ``None`` averages nothing.
     gradient_dtype: dtype in which devices sum the gradients of quantized
       kernels: "float32", or "bfloat16" for half the bytes.
   """

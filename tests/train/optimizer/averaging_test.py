@@ -31,7 +31,7 @@ def test_weights_of_the_average_decay_and_sum_to_one():
   assert seen == [4.0, 2.0, 1.0]
   average = find_average(state)["w"]
   assert average.dtype == jnp.float32
-  # (0.25 * 4 + 0.5 * 2 + 1 * 1) / 1.75
+  # The weights are a quarter, a half and one, divided by their sum.
   np.testing.assert_allclose(average, [3 / 1.75], rtol=1e-6)
 
 
