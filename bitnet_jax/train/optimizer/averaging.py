@@ -39,7 +39,7 @@ def average_params(decay: float) -> optax.GradientTransformation:
   def update(updates, state, params=None):
     if params is None:
       raise ValueError("average_params needs the parameters in each update")
-    count = optax.safe_increment(state.count)
+    count = jnp.asarray(optax.safe_increment(state.count))
     new = optax.apply_updates(params, updates)
     weight = (1 - decay) / (1 - decay ** count.astype(jnp.float32))
     average = jax.tree.map(
