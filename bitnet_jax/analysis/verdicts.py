@@ -59,7 +59,7 @@ class Verdict:
     level: confidence level.
     seeds: number of seeds or pairs of the smallest cell.
     scale: scale of the study.
-    cells: each cell's result.
+    cells: each cell's result, if several cells were given by name.
     seeds_needed: for a claim that is not decidable, an estimate of the seeds
       that would decide it with a probability of 0.8; ``None`` for other
       outcomes, and for more than 10,000 seeds.
@@ -96,6 +96,7 @@ def verdict(
   better: str | None = None,
   bounds: Bounds | None = None,
   combine: str = "mean",
+  comparisons: int = 1,
   level: float = estimates.LEVEL,
 ) -> Verdict:
   """Decides a claim by a fixed rule.
@@ -131,7 +132,9 @@ def verdict(
       rules "better" and "no worse" need it.
     bounds: of the rule "in range"; one of them may be infinite.
     combine: one of ``COMBINATIONS``; "mean" of several cells needs pairs.
-    level: of the two-sided intervals.
+    comparisons: number of verdicts on this claim. The level is raised so that
+      the probability of a wrong one among them stays the same (Bonferroni).
+    level: of the two-sided intervals, before that.
 
   Raises:
     TooFewSeedsError: if a cell has fewer than 5 seeds. At the scale "ci" the
@@ -139,7 +142,11 @@ def verdict(
     ValueError: for unknown words, a missing margin or bounds, and no cells.
   """
   check(combine, COMBINATIONS, key="combine")
+  if comparisons < 1:
+    raise ValueError(f"comparisons is {comparisons}, but it must be at least 1")
+  level = 1 - (1 - level) / comparisons
   question = _question(rule, margin, better, bounds, level)
+  named = isinstance(cells, Mapping)
   if not isinstance(cells, Mapping):
     cells = {"": cells}
   if not cells:
@@ -176,7 +183,7 @@ def verdict(
     level=level,
     seeds=seeds,
     scale=scale,
-    cells=results,
+    cells=results if named else (),
     seeds_needed=_needed(question, outcome, chosen),
     reason="; ".join(filter(None, (*reasons, *notes))),
   )

@@ -183,6 +183,15 @@ def test_no_verdict_from_fewer_than_five_seeds(count):
   assert found.reason == f"{count} seeds, but a verdict needs at least 5"
 
 
+def test_several_verdicts_on_a_claim_share_its_error():
+  sample = runs(np.random.default_rng(0), 10, 0.02)
+  alone = decide("better", sample, better="higher")
+  one = decide("better", sample, better="higher", comparisons=4)
+  assert one.level == pytest.approx(1 - 0.05 / 4)
+  assert one.interval == estimates.mean(sample).interval(one.level)
+  assert one.interval[0] < alone.interval[0]
+
+
 def test_json_of_a_verdict():
   sample = pairs.pair(
     {s: 0.9 for s in range(7)} | {6: None},
@@ -231,6 +240,7 @@ def test_json_of_a_verdict():
     ("in range", {"bounds": (2.0, 1.0)}, "bounds are"),
     ("better", {"better": "lower", "combine": "some"}, "combine is 'some'"),
     ("better", {"better": "lower", "level": 95}, "level is 95"),
+    ("better", {"better": "lower", "comparisons": 0}, "comparisons is 0"),
   ],
 )
 def test_bad_questions_are_named(rule, options, message):

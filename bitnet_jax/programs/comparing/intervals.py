@@ -5,9 +5,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from bitnet_jax.extras import needed_by
+from bitnet_jax.analysis import estimates
 
-CONFIDENCE = 0.95
+CONFIDENCE = estimates.LEVEL
 
 
 class Estimate(NamedTuple):
@@ -38,15 +38,14 @@ def estimate(values: Sequence[float]) -> Estimate:
   count, mean = len(values), statistics.fmean(values)
   if count == 1:
     return Estimate(mean, None, None, 1)
-  error = statistics.stdev(values) / math.sqrt(count)
-  if error == 0:
+  found = estimates.mean(values)
+  low, high = found.interval(CONFIDENCE)
+  if low == high:
     return Estimate(mean, mean, mean, count)
-  with needed_by("comparing runs", "scipy"):
-    from scipy import stats
-  t = stats.t(count - 1)
-  half = float(t.ppf((1 + CONFIDENCE) / 2)) * error
-  p_value = float(2 * t.sf(abs(mean) / error))
-  return Estimate(mean, mean - half, mean + half, count, p_value)
+  # Of the lower tail, since 1 - p has no small values.
+  above = estimates.mean([math.copysign(1, mean) * value for value in values])
+  p_value = 2 * above.p_above(0)
+  return Estimate(mean, low, high, count, p_value)
 
 
 def paired(
