@@ -89,7 +89,7 @@ def test_table_is_the_one_of_the_records():
     ("node_classification", "tables"),
     ("language_model", "table"),
     ("text_classification", "table"),
-    ("switch", "table"),
+    ("mnist_switch", "table"),
     ("translation", "table"),
     ("families", "table"),
     ("images", "table"),

@@ -1,6 +1,6 @@
 """Can a full-precision network become ternary without losing accuracy?
 
-python experiments/switch/run.py --data=DATA/mnist/mnist.npz \
+python experiments/mnist_switch/run.py --data=DATA/mnist/mnist.npz \
   --workdir=runs/switch
 
 A CNN is trained on MNIST in full precision for four epochs. From its
