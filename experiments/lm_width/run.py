@@ -1,0 +1,77 @@
+"""How many times wider must a ternary decoder be?
+
+python experiments/lm_width/run.py --data=DATA --workdir=runs/lm_width
+
+README.md has the plan and the findings.
+"""
+
+# First, so that Ctrl-C ends what follows with a line.
+from bitnet_jax import program
+
+# isort: split
+
+import itertools
+import math
+from typing import Any
+
+from bitnet_jax import studies
+from bitnet_jax.studies import widths
+
+RATES = {"float32": 0.01, "bfloat16": 0.01, "b158": 0.01, "b158_median": 0.01}
+MAIN = ("float32", "b158", "b158_median")
+# Corpus, precisions, widths, seeds and steps of each scale.
+GRIDS = {
+  "ci": [("pydoc", MAIN[:2], (8, 16), 2, 4)],
+  "cpu": [
+    ("books", MAIN, (32, 64, 128, 256), 10, 1000),
+    ("books", ("bfloat16",), (64,), 10, 1000),
+    ("wikitext2", MAIN[:2], (32, 64, 128), 10, 1000),
+  ],
+  "paper": [("books", tuple(RATES), (32, 64, 128, 256, 512), 5, None)],
+}
+VARIANTS = {32: "6M", 64: "12M", 128: "24M", 256: "48M", 512: "100M"}
+SHARED: dict[str, Any] = {
+  **{"data.vocab_size": 512, "data.seq_len": 64, "data.batch_size": 8},
+  **{"data.hold_out": "ends", "data.valid_fraction": 0.04},
+  **{"model.num_layers": 2, "model.num_heads": 2, "model.num_kv_heads": 2},
+  **{"eval_every": 250, "log_every": 50, "optim.warmup_steps": 50},
+}
+
+
+def cases(scale: str, data: str) -> list[studies.Case]:
+  """Returns decoders of each width in each precision."""
+  found = []
+  for corpus, precisions, hidden, seeds, steps in GRIDS[scale]:
+    source = f"file:{data}/{corpus}/valid.txt.xz"
+    for precision, width in itertools.product(precisions, hidden):
+      config = "configs/wikitext2_decoder.py"
+      sizes = {"model.hidden": width, "model.mlp_width": 2 * width, **SHARED}
+      sizes |= {"total_steps": steps, "optim.learning_rate": RATES[precision]}
+      sizes["data.source"] = "embedded:pydoc" if scale == "ci" else source
+      if scale == "paper":
+        config = f"configs/reloaded_decoder.py:{VARIANTS[width]}"
+        sizes = {"data.source": f"file:{data}/books/{{split}}.txt.xz"}
+      sizes |= studies.PRECISIONS[precision]
+      cell = {"data": corpus, "precision": precision, "width": width}
+      found += [studies.Case(config, cell, i, sizes) for i in range(seeds)]
+  return found
+
+
+def findings(runs: studies.Runs) -> studies.Findings:
+  """Returns losses by width, and how many times wider ternary nets must be."""
+  worst = math.log(SHARED["data.vocab_size"])
+  return widths.findings(
+    runs,
+    claim=1,
+    metric="valid/loss",
+    margin=0.02,
+    worst=worst,
+    bounds=(1.5, 3.0),
+    further=(512, 1536, 3072),
+  )
+
+
+STUDY = studies.Study(__file__, cases, findings)
+
+if __name__ == "__main__":
+  program.run(STUDY.main)
