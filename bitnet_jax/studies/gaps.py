@@ -1,6 +1,7 @@
 """Findings about regularization: the gap between training and validation."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,13 +12,14 @@ from bitnet_jax.studies.findings import Axis, Column, Figure, Findings, Table
 from bitnet_jax.studies.runs import Run, Runs
 
 TRAIN, VALID = "train/loss", "valid/loss"
+_LEARNED = 0.01  # nats; a quotient by less says nothing
 _NEWEST = 5  # logged training losses that are averaged
 _DIGITS = {"train": 3, "valid": 3, "gap": 3, "ratio": 2, "best": 3}
 _MEASURES: dict[str, Callable[[Run], float]] = {
   "train": lambda run: float(np.mean(run.curve(TRAIN)[1][-_NEWEST:])),
   "valid": lambda run: run.value(VALID),
   "gap": lambda run: _MEASURES["valid"](run) - _MEASURES["train"](run),
-  "ratio": lambda run: _MEASURES["valid"](run) / _MEASURES["train"](run),
+  "ratio": lambda run: _ratio(run.value(VALID), _MEASURES["train"](run)),
   "best": lambda run: float(np.min(run.curve(VALID)[1])),
 }
 _LABELS = {
@@ -29,18 +31,22 @@ _LABELS = {
 }
 
 
+def _ratio(valid: float, train: float) -> float:
+  """Returns the quotient, NaN if the net has learned all examples by heart."""
+  return valid / train if train >= _LEARNED else math.nan
+
+
 def by_seed(runs: Runs, measure: str) -> dict[int, float]:
   """Returns a measure of each run by seed, NaN if it diverged.
 
   Args:
     runs: of one cell.
-    measure: "train", the mean of the last logged training losses; "valid", at
-      the end; "gap" and "ratio" of both; or "best", the least validation loss.
+    measure: "train", the mean of the last recorded training losses; "valid", at
+      the end; "gap" and "ratio" of both, the ratio NaN for a training loss of
+      almost 0; or "best", the least validation loss.
   """
   compute = _MEASURES[measure]
-  return {
-    run.seed: float("nan") if run.diverged else compute(run) for run in runs
-  }
+  return {run.seed: math.nan if run.diverged else compute(run) for run in runs}
 
 
 def findings(

@@ -77,7 +77,8 @@ def findings(
     margin: a difference of the loss that matters.
     worst: the loss of a run that diverged: log(256), of a guess of a byte.
   """
-  grids = runs.where(schedule=("cosine", "constant")).group(*_KEYS)
+  one_stage = [s for s in runs.choices("schedule") if s not in STAGES]
+  grids = runs.where(schedule=one_stage).group(*_KEYS)
   bands = {
     key: sensitivity.bands(summaries.curve(found, "rate", metric), near)
     for key, found in grids.items()
@@ -125,7 +126,11 @@ def _stages(
       )
       for (rate,), found in runs.group("rate").items()
     }
-    about = {"claim": 17, "scale": runs.scale, "better": "lower"}
+    about: dict[str, Any] = {
+      "claim": 17,
+      "scale": runs.scale,
+      "better": "lower",
+    }
     text = f"Two stages with {change} end with a lower loss than without"
     about |= {"statement": text, "margin": margin, "unit": "nats"}
     judged.append(verdicts.verdict("better", cells, **about))

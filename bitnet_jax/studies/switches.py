@@ -95,7 +95,10 @@ def findings(
     ("The optimizer's state kept", _PLAIN, _RESET),
     ("Phase-in", _PHASED, _PLAIN),
   ):
-    about = {"claim": 16, "statement": f"{what} lowers the spike"}
+    about: dict[str, Any] = {
+      "claim": 16,
+      "statement": f"{what} lowers the spike",
+    }
     about |= {"margin": spike_margin, "better": "lower"}
     judged.append(judge("better", cells(kind, other, _SPIKE), **about))
     text = f"{what} does not change the final loss"
