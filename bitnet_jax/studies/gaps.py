@@ -12,6 +12,7 @@ from bitnet_jax.studies.findings import Axis, Column, Figure, Findings, Table
 from bitnet_jax.studies.runs import Run, Runs
 
 TRAIN, VALID = "train/loss", "valid/loss"
+_KEYS = ("family", "precision", "extra")
 _LEARNED = 0.01  # nats; a quotient by less says nothing
 _NEWEST = 5  # logged training losses that are averaged
 _DIGITS = {"train": 3, "valid": 3, "gap": 3, "ratio": 2, "best": 3}
@@ -59,51 +60,51 @@ def findings(
   float32 with dropout.
 
   Args:
-    runs: with the keys "family" and "kind" in their cells, the latter a
-      precision, perhaps with ", dropout" or ", decay".
+    runs: with the keys "family", "precision" and "extra" in their cells, the
+      last one "none", "dropout" or "decay".
     worst: the loss and the gap of a run that diverged.
     gap_margin: a difference of the gap that matters.
     margin: a difference of the loss that matters.
   """
 
-  def compare(measure, other):
-    return {
-      family: pairs.pair(
-        *(by_seed(found.where(kind=k), measure) for k in ("b158", other)),
-        diverged=worst,
-      )
-      for (family,), found in runs.group("family").items()
-    }
+  def compare(measure, extra):
+    cells = {}
+    for (family,), found in runs.group("family").items():
+      ternary = by_seed(found.where(precision="b158"), measure)
+      full = found.where(precision="float32", extra=extra)
+      other = by_seed(full, measure)
+      cells[family] = pairs.pair(ternary, other, diverged=worst)
+    return cells
 
   about = {"claim": 14, "scale": runs.scale, "unit": "nats"}
-  about |= {"better": "lower", "combine": "all"}
+  about |= {"better": "lower", "combine": "all", "comparisons": 3}
   judge = functools.partial(verdicts.verdict, **about)
   judged = [
     judge(
       "better",
-      compare("gap", "float32"),
+      compare("gap", "none"),
       statement="b158 ends with a smaller gap than float32",
       margin=gap_margin,
     ),
     judge(
       "better",
-      compare("valid", "float32"),
+      compare("valid", "none"),
       statement="b158 ends with a lower validation loss than float32",
       margin=margin,
     ),
     judge(
       "no worse",
-      compare("best", "float32, dropout"),
+      compare("best", "dropout"),
       statement="The least validation loss of b158 is no worse than that of"
       " float32 with dropout",
       margin=margin,
     ),
   ]
-  columns = [Column("family"), Column("kind")]
+  columns = [Column(key) for key in _KEYS]
   columns += [Column(k, _LABELS[k], digits=d) for k, d in _DIGITS.items()]
   rows = [
     [*cell, *(summaries.mean(by_seed(found, name))[0] for name in _DIGITS)]
-    for cell, found in runs.group("family", "kind").items()
+    for cell, found in runs.group(*_KEYS).items()
   ]
   table = Table("gaps", "Training and validation (nats)", columns, rows)
   return Findings(judged, [table], _figures(runs))
@@ -111,13 +112,13 @@ def findings(
 
 def _figures(runs: Runs) -> list[Figure]:
   """Returns the validation loss over training, by family."""
-  found = []
+  figures = []
   for (family,), part in runs.group("family").items():
     series = [
-      summaries.series(kind, summaries.over_steps(cell, VALID))
-      for (kind,), cell in part.group("kind").items()
+      summaries.series(", ".join(cell), summaries.over_steps(found, VALID))
+      for cell, found in part.group(*_KEYS[1:]).items()
     ]
     title = f"Validation loss over training, {family}"
     axes = Axis("Step"), Axis("Validation loss (nats)")
-    found.append(Figure(f"valid_{family}", title, "lines", *axes, series))
-  return found
+    figures.append(Figure(f"valid_{family}", title, "lines", *axes, series))
+  return figures

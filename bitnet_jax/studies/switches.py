@@ -85,7 +85,7 @@ def findings(
   after = cells(_PLAIN, _PLAIN, start=0)
   name, first = next(iter(after.items()))
   judge = functools.partial(verdicts.verdict, scale=runs.scale, unit="nats")
-  ends = {"claim": 15, "margin": margin, "better": "lower"}
+  ends = {"claim": 15, "comparisons": 2, "margin": margin, "better": "lower"}
   text = "ends with a lower loss than ternary weights throughout"
   judged = [
     judge("better", {name: first}, statement=f"A {name} {text}", **ends),
@@ -99,11 +99,11 @@ def findings(
       "claim": 16,
       "statement": f"{what} lowers the spike",
     }
-    about |= {"margin": spike_margin, "better": "lower"}
+    about |= {"margin": spike_margin, "better": "lower", "comparisons": 4}
     judged.append(judge("better", cells(kind, other, _SPIKE), **about))
     text = f"{what} does not change the final loss"
     about = {"claim": 16, "statement": text, "margin": margin}
-    judged.append(judge("equal", cells(kind, other), **about))
+    judged.append(judge("equal", cells(kind, other), comparisons=4, **about))
   keys = ("start", "optimizer", "phase")
   rows = []
   for cell, found in runs.group(*keys).items():

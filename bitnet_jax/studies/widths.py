@@ -70,7 +70,9 @@ def findings(
         wide = losses[2 * width]
         name = f"{data}, width {width}"
         double[name] = pairs.pair(wide, full[width], diverged=worst)
-  judge = functools.partial(verdicts.verdict, claim=claim, scale=runs.scale)
+  judge = functools.partial(
+    verdicts.verdict, claim=claim, scale=runs.scale, comparisons=3
+  )
   lower = {"margin": margin, "better": "lower", "unit": unit}
   text = f"{FULL} has a lower loss than {TERNARY} of the same width"
   judged = [judge("better", same, statement=text, **lower)]

@@ -15,18 +15,18 @@ from typing import Any
 from bitnet_jax import studies
 from bitnet_jax.studies import gaps
 
-KINDS: dict[str, Any] = {
-  "float32": {},
-  "float32, dropout": {"model.dropout": 0.1},
-  "float32, decay": {"optim.weight_decay": 0.1},
-  "b158": studies.PRECISIONS["b158"],
-  "b158_median": studies.PRECISIONS["b158_median"],
+KINDS: dict[tuple[str, str], dict[str, Any]] = {
+  ("float32", "none"): {},
+  ("float32", "dropout"): {"model.dropout": 0.1},
+  ("float32", "decay"): {"optim.weight_decay": 0.1},
+  ("b158", "none"): {},
+  ("b158_median", "none"): {},
 }
 PLAIN: dict[str, Any] = {
   "optim.schedule": "constant",
   "optim.weight_decay": 0.0,
 }
-PLAIN |= {"model.dropout": 0.0, **studies.PRECISIONS["float32"]}
+PLAIN["model.dropout"] = 0.0
 DECODER: dict[str, Any] = {
   **{"data.hold_out": "ends", "data.tokenizer": "bytes", "data.seq_len": 64},
   **{"data.valid_fraction": 0.05, "data.test_fraction": 0.9},
@@ -51,9 +51,9 @@ def cases(scale: str, data: str) -> list[studies.Case]:
   seeds, families = SCALES[scale]
   found = []
   for family, (config, sizes) in families.items():
-    for kind, values in KINDS.items():
-      cell = {"family": family, "kind": kind}
-      changes = {**sizes, **PLAIN, **values}
+    for (precision, extra), values in KINDS.items():
+      cell = {"family": family, "precision": precision, "extra": extra}
+      changes = {**sizes, **PLAIN, **studies.PRECISIONS[precision], **values}
       if scale == "paper":
         changes["data.source"] = f"file:{data}/wikitext2/{{split}}.txt.xz"
       path = f"configs/{config}"
