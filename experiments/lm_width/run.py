@@ -33,6 +33,8 @@ VARIANTS = {32: "6M", 64: "12M", 128: "24M", 256: "48M", 512: "100M"}
 SHARED: dict[str, Any] = {
   **{"data.vocab_size": 512, "data.seq_len": 64, "data.batch_size": 8},
   **{"data.hold_out": "ends", "data.valid_fraction": 0.04},
+  **{"data.test_fraction": 0.0, "steps_per_dispatch": 50},
+  **{"data.eval_batch_size": 64, "checkpoint.keep_best": 0},
   **{"model.num_layers": 2, "model.num_heads": 2, "model.num_kv_heads": 2},
   **{"eval_every": 250, "log_every": 50, "optim.warmup_steps": 50},
 }
@@ -44,7 +46,7 @@ def cases(scale: str, data: str) -> list[studies.Case]:
   for corpus, precisions, hidden, seeds, steps in GRIDS[scale]:
     source = f"file:{data}/{corpus}/valid.txt.xz"
     for precision, width in itertools.product(precisions, hidden):
-      config = "configs/wikitext2_decoder.py"
+      config = "configs/pydoc_decoder.py"
       sizes = {"model.hidden": width, "model.mlp_width": 2 * width, **SHARED}
       sizes |= {"total_steps": steps, "optim.learning_rate": RATES[precision]}
       sizes["data.source"] = "embedded:pydoc" if scale == "ci" else source

@@ -17,17 +17,19 @@ from bitnet_jax import studies
 from bitnet_jax.studies import rates
 
 XOR: dict[str, Any] = {"total_steps": 4, "eval_every": 2}
-DECODER: dict[str, Any] = {
+SHARED = {"total_steps": 300, "data.test_fraction": 0.0}
+SHARED["checkpoint.keep_best"] = 0
+DECODER: dict[str, Any] = SHARED | {
   **{"data.hold_out": "ends", "data.valid_fraction": 0.02, "eval_every": 60},
   **{"data.tokenizer": "bytes", "data.seq_len": 32, "data.vocab_size": None},
   **{"model.hidden": 32, "model.mlp_width": 64, "model.num_layers": 2},
-  **{"model.num_heads": 2, "model.num_kv_heads": 2, "total_steps": 300},
-  **{"data.source": "file:DATA/books/valid.txt.xz", "data.test_fraction": 0.0},
+  **{"model.num_heads": 2, "model.num_kv_heads": 2},
+  **{"data.source": "file:DATA/books/valid.txt.xz"},
+  "data.eval_batch_size": 256,
 }
-CNN: dict[str, Any] = {
-  **{"data.valid_fraction": 0.4, "data.test_fraction": 0.0, "eval_every": 30},
+CNN: dict[str, Any] = SHARED | {
+  **{"data.valid_fraction": 0.4, "data.eval_batch_size": 719, "eval_every": 30},
   **{"model.channels": (8, 16), "model.dense_width": 32, "model.dropout": 0.0},
-  "total_steps": 300,
 }
 BOOKS: dict[str, Any] = {"data.source": "file:DATA/books/{split}.txt.xz"}
 # Seeds and families of each scale; the first family also trains in two stages.

@@ -29,12 +29,14 @@ PLAIN: dict[str, Any] = {
 PLAIN["model.dropout"] = 0.0
 DECODER: dict[str, Any] = {
   **{"data.hold_out": "ends", "data.tokenizer": "bytes", "data.seq_len": 64},
+  **{"data.eval_batch_size": 128, "checkpoint.keep_best": 0},
   **{"data.valid_fraction": 0.05, "data.test_fraction": 0.9},
   **{"data.vocab_size": None, "model.hidden": 64, "model.mlp_width": 128},
   **{"model.num_layers": 2, "model.num_heads": 2, "model.num_kv_heads": 2},
   **{"total_steps": 1000, "eval_every": 50, "optim.learning_rate": 3e-3},
 }
 CNN: dict[str, Any] = {"data.valid_fraction": 0.6, "data.test_fraction": 0.3}
+CNN |= {"data.eval_batch_size": 539, "checkpoint.keep_best": 0}
 CNN |= {"total_steps": 1000, "eval_every": 50, "optim.learning_rate": 3e-3}
 XOR: dict[str, Any] = {"total_steps": 4, "eval_every": 2, "log_every": 1}
 # Seeds and families of each scale.

@@ -18,6 +18,7 @@ from bitnet_jax.studies import switches
 XOR: dict[str, Any] = {"log_every": 1, "total_steps": 10, "eval_every": 5}
 DECODER: dict[str, Any] = {
   **{"data.hold_out": "ends", "data.valid_fraction": 0.02, "eval_every": 60},
+  **{"data.eval_batch_size": 256, "checkpoint.keep_best": 0},
   **{"data.tokenizer": "bytes", "data.seq_len": 32, "data.vocab_size": None},
   **{"model.hidden": 32, "model.mlp_width": 64, "model.num_layers": 2},
   **{"model.num_heads": 2, "model.num_kv_heads": 2, "log_every": 5},
