@@ -121,6 +121,8 @@ class Fieller:
 
   def cumulative(self, x: float) -> float:
     """See ``Distribution``."""
+    if math.isinf(x):
+      return float(x > 0)
     weights = np.array([1.0, -x])
     error = math.sqrt(max(float(weights @ self.covariance @ weights), 0.0))
     difference = x * self.second - self.first

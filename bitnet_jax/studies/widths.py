@@ -30,6 +30,7 @@ def findings(
   bounds: tuple[float, float],
   further: Sequence[float] = (),
   unit: str = "nats",
+  comparisons: int = 3,
 ) -> Findings:
   """Compares nets of several widths in several precisions, for a loss.
 
@@ -47,6 +48,7 @@ def findings(
     bounds: of the capacity ratio, for the claim.
     further: widths in full precision to which the ratio is extrapolated.
     unit: of the loss.
+    comparisons: number of verdicts on the claim, with those of other functions.
   """
   curves = {
     key: summaries.curve(found, "width", metric)
@@ -71,7 +73,7 @@ def findings(
         name = f"{data}, width {width}"
         double[name] = pairs.pair(wide, full[width], diverged=worst)
   judge = functools.partial(
-    verdicts.verdict, claim=claim, scale=runs.scale, comparisons=3
+    verdicts.verdict, claim=claim, scale=runs.scale, comparisons=comparisons
   )
   lower = {"margin": margin, "better": "lower", "unit": unit}
   text = f"{FULL} has a lower loss than {TERNARY} of the same width"

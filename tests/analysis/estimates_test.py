@@ -132,6 +132,11 @@ def test_intervals_of_a_ratio_cover(sign):
     assert estimate.p_below(high) == pytest.approx(0.025)
 
 
+def test_a_ratio_is_below_infinity():
+  found = estimates.ratio_of_means(paired(np.ones(3), np.arange(1.0, 4.0)))
+  assert (found.p_below(math.inf), found.p_above(math.inf)) == (0, 1)
+
+
 def test_ratio_to_what_may_be_zero_has_no_bounds():
   second = np.array([1.0, -1.0, 2.0, -1.5, 0.2])
   found = estimates.ratio_of_means(paired(np.ones(5), second))
