@@ -32,6 +32,8 @@ GRIDS: dict[str, tuple[dict[str, Any], tuple[str, ...], int]] = {
   "cpu": (SHORT, tuple(FILES), 10),
   "paper": ({}, tuple(FILES), 5),
 }
+BOUNDS: dict[str, Any] = {"claim": 9, "bounds": (0.98, math.inf)}
+BOUNDS["comparisons"] = 2
 KEYS, METRIC = ("data",), "test/accuracy"
 
 
@@ -62,8 +64,7 @@ def findings(runs: studies.Runs) -> studies.Findings:
     cells = lost[side["precision"]] = compare(runs, side, full)
     kept = estimates.ratio_of_means(pairs.average(cells.values()))
     text = f"{side['precision']} keeps at least 98 % of the accuracy"
-    about = {"statement": text, "scale": runs.scale, "comparisons": 2}
-    about |= {"claim": 9, "bounds": (0.98, math.inf)}
+    about = BOUNDS | {"statement": text, "scale": runs.scale}
     judged.append(verdicts.verdict("in range", kept, **about))
   text = "the median is no worse than the mean in most data sets"
   about = {"claim": 11, "statement": text, "combine": "most"}
