@@ -12,6 +12,10 @@ PAGE_FILE = "README.md"
 PLAN_END = "<!-- end of plan -->"
 START, END = "<!-- findings -->", "<!-- end -->"
 _LARGEST = 2**22  # bytes
+# Numbers and words such as "outside-1", up to a remark.
+_CLAIMS = re.compile(
+  r"^\W*claims?\W*:\W*((?:(?:[a-z]+-)?\d+(?:,| and)?\s*)+)", re.I | re.M
+)
 
 
 def read(path: pathlib.Path) -> str:
@@ -49,10 +53,8 @@ def claims(text: str) -> list[int | str]:
     ValueError: if it names none.
   """
   plan = text.partition(PLAN_END)[0]
-  found = re.search(
-    r"^\W*claims?\W*:\W*(.+)$", plan, re.IGNORECASE | re.MULTILINE
-  )
-  words = re.findall(r"outside-\d+|parts-\d+|\d+", found[1]) if found else []
+  found = _CLAIMS.search(plan)
+  words = re.findall(r"(?:[a-z]+-)?\d+", found[1]) if found else []
   if not words:
     raise ValueError('the plan has no line such as "Claims: 7, 8"')
   return [int(word) if word.isdigit() else word for word in words]

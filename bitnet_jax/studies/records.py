@@ -20,12 +20,14 @@ from absl import logging
 from bitnet_jax import choices
 from bitnet_jax.config import base, completed
 from bitnet_jax.files import PathLike, local_path, parse_json, read_bytes
+from bitnet_jax.layers.introspection import kernel_at
 from bitnet_jax.train.folder import starts
 from bitnet_jax.train.folder.records import LARGEST_RECORDS
 
 SCHEMA = "bitnet_jax.study/1"
 RESULTS_FILE = "results.jsonl"
 MOST_POINTS = 25
+ZEROS = "weights/zero_fraction"  # of all ternary weights of a net
 CURVES = ("train/loss", "valid/*")
 _LONGEST = 2**20  # bytes of a line
 _DIGITS = 6  # significant ones of a number
@@ -67,6 +69,7 @@ _PACKAGES = ("python", "jax", "flax", "optax")
 def describe(
   result: Mapping[str, Any],
   lines: Sequence[Mapping[str, Any]],
+  variables: Mapping[str, Any] | None,
   *,
   curves: Sequence[str] = CURVES,
   **named: Any,
@@ -76,9 +79,18 @@ def describe(
   Args:
     result: the content of ``result.json``; without metrics if it diverged.
     lines: of ``metrics.jsonl``.
+    variables: the last variables, for the numbers of weights; ``None`` if it
+      diverged.
     curves: patterns for the names of metrics whose curves are kept.
     **named: further entries, such as "study", "case" and "diverged".
   """
+  layers = layers_of(lines)
+  metrics = dict(result.get("metrics", {}))
+  if variables is not None and layers:
+    for path, values in layers.items():
+      values["size"] = kernel_at(variables["params"], path).size
+    lines = [_with_zeros(line, layers) for line in lines]
+    metrics[ZEROS] = next(n[ZEROS] for n in reversed(lines) if ZEROS in n)
   best = result.get("best")
   if best is not None:
     best = {"step": best["step"], "metrics": best["metrics"]}
@@ -88,13 +100,26 @@ def describe(
     "config": compact(unplaced(result["config"])),
     "best": best,
     "curves": curves_of(lines, curves),
-    "layers": layers_of(lines),
+    "layers": layers,
+    "metrics": metrics,
     "versions": {name: versions.get(name) for name in _PACKAGES},
     **named,
     "schema": SCHEMA,
   }
   record = {key: found.get(key, default) for key, default in _ENTRIES.items()}
   return _rounded(json.loads(json.dumps(record)))
+
+
+def _with_zeros(
+  line: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+  """Adds the fraction of zeros of all layers to a line that has statistics."""
+  zeros = {path: line.get(f"weights/{path}/zero_fraction") for path in layers}
+  if None in zeros.values():
+    return dict(line)
+  total = sum(layer["size"] for layer in layers.values())
+  mean = sum(zeros[path] * layers[path]["size"] for path in layers) / total
+  return {**line, ZEROS: mean}
 
 
 def compact(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,8 +213,8 @@ def layers_of(
   found: dict[str, dict[str, float]] = {}
   for line in lines:
     for name, value in line.items():
-      if name.startswith("weights/"):
-        path, _, part = name.removeprefix("weights/").rpartition("/")
+      path, _, part = name.removeprefix("weights/").rpartition("/")
+      if name.startswith("weights/") and path:
         found.setdefault(path, {})[part] = value
   return {
     path: {key: values[part] for key, part in _PARTS.items()}

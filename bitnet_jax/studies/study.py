@@ -11,6 +11,7 @@ from absl import flags
 
 from bitnet_jax import choices
 from bitnet_jax.files import local_path, write_atomically
+from bitnet_jax.programs.sweeping.folder import locked
 from bitnet_jax.studies import drawing, page, records, running
 from bitnet_jax.studies import findings as found
 from bitnet_jax.studies.case import Case, by_name
@@ -118,26 +119,30 @@ class Study:
     cases = self.cases_of(scale, data, only)
     _check_data(cases.values(), data)
     root = local_path(workdir)
-    root.mkdir(parents=True, exist_ok=True)
-    text = page.read(self.folder / page.PAGE_FILE)
-    named = {"study": self.name, "scale": scale, "plan": page.stamp(text)}
     place = self.place(scale, root)
-    results = place / records.RESULTS_FILE
-    running.run_missing(
-      cases,
-      results,
-      root,
-      named=named,
+    recorder = running.Recorder(
+      results=place / records.RESULTS_FILE,
+      named={
+        "study": self.name,
+        "scale": scale,
+        "plan": page.stamp(self.page()),
+        "commit": running.commit_of(pathlib.Path(self.file)),
+      },
       curves=self.curves,
       measure=self.measure,
-      workers=workers,
     )
-    done = {record["case"] for record in records.load(results)}
+    with locked(root):
+      running.run_missing(cases, root, recorder)
+    done = running.known(recorder.results, scale)
     left = [name for name in self.cases_of(scale, data) if name not in done]
     if left:
       console.say(f"{len(left)} cases have no record yet; nothing is drawn")
       return
     self.draw(scale=scale, workdir=root)
+
+  def page(self) -> str:
+    """Returns the text of its README, see ``page.read``."""
+    return page.read(self.folder / page.PAGE_FILE)
 
   def place(self, scale: str, workdir: pathlib.Path | None) -> pathlib.Path:
     """Returns the folder of records and findings of a scale.
@@ -171,13 +176,16 @@ class Study:
     """Returns the texts of the files that ``draw`` writes, by name.
 
     Raises:
-      ValueError: if there are no records of the scale.
+      ValueError: if there are no records of the scale, or if the plan changed
+        after the first of them.
     """
     results = place / records.RESULTS_FILE
+    plan = page.stamp(self.page())
+    running.check_plan(running.known(results, scale).values(), plan, results)
     runs = Runs.of(records.load(results), scale)
     if not len(runs):
       raise ValueError(f"{results} has no records of --scale={scale}")
-    text = page.read(self.folder / page.PAGE_FILE)
+    text = self.page()
     data = self.findings(runs).data(
       study=self.name,
       title=page.title(text),

@@ -19,7 +19,7 @@ import sys
 
 from absl import flags
 
-from bitnet_jax.programs import study
+from bitnet_jax.studies import unplanned as study
 from bitnet_jax.train.folder import records
 
 CONFIGS = {

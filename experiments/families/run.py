@@ -19,7 +19,7 @@ import sys
 import numpy as np
 from absl import flags
 
-from bitnet_jax.programs import study
+from bitnet_jax.studies import unplanned as study
 from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
 from bitnet_jax.train.folder import records

@@ -22,7 +22,7 @@ import sys
 from absl import flags
 
 from bitnet_jax.data.views import labeled_texts
-from bitnet_jax.programs import study
+from bitnet_jax.studies import unplanned as study
 from bitnet_jax.train.devices.allocation import keep_memory
 from bitnet_jax.train.folder import records
 

@@ -21,7 +21,7 @@ import sys
 
 from absl import flags
 
-from bitnet_jax.programs import study
+from bitnet_jax.studies import unplanned as study
 from bitnet_jax.train.folder import records
 
 CONFIG = "configs/mnist_cnn.py"

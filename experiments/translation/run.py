@@ -20,7 +20,7 @@ import sys
 
 from absl import flags
 
-from bitnet_jax.programs import study
+from bitnet_jax.studies import unplanned as study
 from bitnet_jax.train.devices.allocation import keep_memory
 from bitnet_jax.train.folder import records
 from bitnet_jax.train.tasks import scores

@@ -112,20 +112,29 @@ def versions() -> dict[str, str | None]:
   return found
 
 
-def commit() -> str | None:
-  """Returns the git commit of the package, "-dirty" if changed, if any."""
+def commit(*, of: Iterable[PathLike] | None = None) -> str | None:
+  """Returns the git commit of the package, "-dirty" if changed, if any.
+
+  Args:
+    of: files and folders; changes of other files do not count then.
+  """
   folder = pathlib.Path(__file__).parent
-  try:
-    described = subprocess.run(
-      ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-      cwd=folder,
-      capture_output=True,
-      text=True,
-      check=True,
+
+  def git(*words: str) -> str:
+    done = subprocess.run(
+      ["git", *words], cwd=folder, capture_output=True, text=True, check=True
     )
+    return done.stdout.strip()
+
+  describe = ("describe", "--always", "--abbrev=40", "--exclude=*")
+  try:
+    if of is None:
+      return git(*describe, "--dirty")
+    paths = [f"{local_path(path).absolute()}" for path in of]
+    changed = git("status", "--porcelain", "--", *paths)
+    return git(*describe) + "-dirty" * bool(changed)
   except (OSError, subprocess.CalledProcessError):
     return None
-  return described.stdout.strip()
 
 
 def device() -> str:

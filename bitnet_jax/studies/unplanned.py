@@ -1,14 +1,17 @@
-"""Runs the cases of a study once and records their results."""
+"""Studies without a plan: named runs, whose whole results are recorded.
 
-import pathlib
+Studies of claims are ``study.Study`` instead.
+"""
+
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bitnet_jax.files import PathLike, local_path
 from bitnet_jax.programs.sweeping import members
+from bitnet_jax.studies import records
 from bitnet_jax.train import runner
-from bitnet_jax.train.folder import records, starts
+from bitnet_jax.train.folder import starts
 
 RECIPES = ("float", "b158", "b158_median")
 
@@ -44,7 +47,9 @@ def run_missing(
       continue
     config = runner.load_config(case.config, dict(case.overrides))
     result = members.run(config, root / case.name)
-    records.append(results, {**_unplaced(result), "case": case.name})
+    result = {k: v for k, v in result.items() if k not in starts.KEYS}
+    config = records.unplaced(result["config"])
+    records.append(results, {**result, "config": config, "case": case.name})
 
 
 def percent(values: Iterable[float]) -> str:
@@ -54,19 +59,3 @@ def percent(values: Iterable[float]) -> str:
   if len(found) > 1:
     text += f" ({min(found):.2f} to {max(found):.2f})"
   return text
-
-
-def _unplaced(result: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a record without this machine: its name and its folders."""
-  result = {k: v for k, v in result.items() if k not in starts.KEYS}
-  config = dict(result["config"])
-  data = dict(config["data"])
-  for key in ("source", "tokenizer"):
-    if isinstance(data.get(key), str) and ":" in data[key]:
-      scheme, _, path = data[key].partition(":")
-      data[key] = f"{scheme}:{pathlib.PurePath(path).name}"
-  distill = dict(config["distill"])
-  for group, key in ((config, "init_from"), (distill, "teacher")):
-    if group[key] is not None:
-      group[key] = pathlib.PurePath(group[key]).name
-  return {**result, "config": {**config, "data": data, "distill": distill}}
