@@ -202,6 +202,23 @@ class Runs:
       )
     return dict(zip(seeds, map(float, found), strict=True))
 
+  def curve(
+    self,
+    key: str,
+    metric: str,
+    at: At = "final",
+    *,
+    diverged: float = math.nan,
+  ) -> dict[Any, dict[int, float]]:
+    """Returns a metric by the value of a key of the cells, and by seed.
+
+    For other arguments, see ``values``.
+    """
+    return {
+      value: found.by_seed(metric, at, diverged=diverged)
+      for (value,), found in self.group(key).items()
+    }
+
   def pair(
     self,
     other: "Runs",

@@ -8,15 +8,11 @@ from bitnet_jax import program
 
 # isort: split
 
+import functools
 import itertools
-import math
-
-import numpy as np
 
 from bitnet_jax import studies
-from bitnet_jax.analysis import capacity, estimates, pairs, proportions
-from bitnet_jax.analysis.verdicts import verdict
-from bitnet_jax.quantizers.recipe import RECIPES
+from bitnet_jax.studies import noise, successes
 
 SIZES = {  # widths, rates, seeds, steps
   "ci": ((2, 8), (0.01,), 2, 20),
@@ -27,40 +23,46 @@ TERNARY = ("b158", "b158_median")
 
 
 def cases(scale, data):
+  """Returns the runs of a scale."""
   widths, rates, seeds, steps = SIZES[scale]
   grid = itertools.product(widths, rates, studies.PRECISIONS, range(seeds))
   for hidden, rate, precision, seed in grid:
     cell = {"hidden": hidden, "rate": rate, "precision": precision}
-    length = {"total_steps": steps, "log_every": steps, "eval_every": steps}
-    length |= {"checkpoint_every": steps, "statistics_every": 0}
-    length |= {"steps_per_dispatch": min(steps, 100), "model.width": hidden}
-    values = {**studies.PRECISIONS[precision], "optim.learning_rate": rate}
-    yield studies.Case("configs/xor_mlp.py", cell, seed, {**length, **values})
-
-
-def measure(config, variables):
-  """Returns the fractions of ternary weights of inputs that are not zero."""
-  quantizer = RECIPES[config["quant"]["recipe"]].weights
-  if quantizer is None:
-    return {}
-  codes = quantizer.quantize(variables["params"]["layer_0"]["kernel"]).qvalue
-  used = np.mean(np.asarray(codes) != 0, axis=1)
-  return {"weights/signal": used[:2].mean(), "weights/noise": used[2:].mean()}
-
-
-def failures(runs):
-  """Returns by width and seed whether a run failed."""
-  return {
-    width: {
-      seed: float(not accuracy >= 1)  # NaN has failed, too.
-      for seed, accuracy in runs.where(hidden=width).by_seed("test/accuracy").items()
-    }
-    for width in runs.choices("hidden")
-  }
+    values = {"optim.learning_rate": rate, "model.width": hidden}
+    values |= {"statistics_every": 0, "steps_per_dispatch": min(steps, 100)}
+    values |= dict.fromkeys(("total_steps", "log_every", "eval_every"), steps)
+    values |= {**studies.PRECISIONS[precision], "checkpoint_every": steps}
+    yield studies.Case("xor_mlp", cell, seed, values)
 
 
 def findings(runs):
-  by = {p: runs.where(precision=p) for p in runs.choices("precision")}
-  rates = {p: of.best("rate", "valid/accuracy") for p, of in by.items()}
-  failed = {p: failures(of.where(rate=rates[p])) for p, of in by.items()}
-  ...
+  """Returns the verdicts on claims 7 and 8, with tables and figures."""
+  solved = successes.at_best_rates(
+    runs, "test/accuracy", 1.0, chosen_by="valid/accuracy"
+  )
+  about = {"scale": runs.scale, "comparisons": 2}
+  verdicts = [
+    successes.wider(solved["float32"], solved[p], 1.25, claim=7, **about)
+    for p in TERNARY
+  ]
+  wide = [h for h in runs.choices("hidden") if h >= 8]
+  usual = runs.where(rate=0.01, precision=TERNARY)
+  used = noise.used(usual.where(hidden=wide), "hidden")
+  verdicts += noise.judge(used, *TERNARY, claim=8, **about)
+  figures = [
+    successes.figure(solved.values(), "Runs that solve X-OR"),
+    noise.figure(noise.used(usual, "hidden"), "Input weights at rate 0.01"),
+  ]
+  return studies.Findings(verdicts, successes.tables(solved.values()), figures)
+
+
+STUDY = studies.Study(
+  __file__,
+  cases,
+  findings,
+  curves=(),
+  measure=functools.partial(noise.measure, signals=2),
+)
+
+if __name__ == "__main__":
+  program.run(STUDY.main)

@@ -70,7 +70,10 @@ def make_record(cell, seed, *, scale="cpu", diverged=None, **entries):
     "layers": {},
     "diverged": diverged,
     "plan": page.stamp(PAGE),
+    "versions": {},
   }
+  unknown = ("run_id", "num_params", "wall_time_s", "date", "commit", "device")
+  found |= dict.fromkeys(unknown)
   return {**found, **entries}
 
 

@@ -167,31 +167,30 @@ def test_findings_of_other_lengths_and_names_are_errors(study):
     studies.Figure("f", "F", "lines", axis, axis, [series]).data()
 
 
-def test_program_draws_and_ends_mistakes_with_one_line(study):
+def call(study, *arguments):
+  """Calls a study as a program."""
   run = study.folder / "run.py"
   run.write_text(f'"""A small study."""\n{RUN}', encoding="utf-8")
-  fill(study)
   env = {**os.environ, "PYTHONPATH": f"{ROOT}"}
+  return subprocess.run(
+    [sys.executable, run, *arguments], env=env, capture_output=True, text=True
+  )
 
-  def call(*arguments):
-    return subprocess.run(
-      [sys.executable, run, *arguments], env=env, capture_output=True, text=True
-    )
 
-  done = call("--findings")
-  assert done.returncode == 0, done.stderr
-  assert "README.md" in done.stdout + done.stderr
-  help_text = call("--help").stdout
-  assert "A small study." in help_text
-  assert set(re.findall(r"--(\w+)", help_text)) == {
-    "scale",
-    "data",
-    "workdir",
-    "workers",
-    "only",
-    "findings",
-  }
-  failed = call("--scale=big", "--workdir=runs")
+def test_program_ends_mistakes_with_one_line(study):
+  failed = call(study, "--scale=big", "--workdir=runs")
   assert failed.returncode == 1
   assert failed.stderr.startswith("error: --scale is 'big'")
   assert failed.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_program_draws_and_shows_its_flags(study):
+  fill(study)
+  done = call(study, "--findings")
+  assert done.returncode == 0, done.stderr
+  assert "README.md" in done.stdout + done.stderr
+  help_text = call(study, "--help").stdout
+  assert "A small study." in help_text
+  names = {"scale", "data", "workdir", "workers", "only", "findings"}
+  assert set(re.findall(r"--(\w+)", help_text)) == names
