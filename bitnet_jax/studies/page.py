@@ -133,7 +133,7 @@ def _table(table: Mapping[str, Any]) -> str:
   columns = table["columns"]
   rows = [
     [
-      number(value, column["digits"]) if _is_number(value) else f"{value or ''}"
+      number(value, column["digits"]) if _is_number(value) else _word(value)
       for column, value in zip(columns, row, strict=True)
     ]
     for row in table["rows"]
@@ -155,6 +155,13 @@ def _markdown(heads: Any, rows: Any, *, numbers: Any) -> str:
   lines = [f"| {' | '.join(heads)} |", f"|{'|'.join(rules)}|"]
   lines += [f"| {' | '.join(map(_cell, row))} |" for row in rows]
   return "\n".join(lines)
+
+
+def _word(value: Any) -> str:
+  """Returns a value that is no number for readers; nothing for none."""
+  if isinstance(value, bool):
+    return "yes" if value else "no"
+  return "" if value is None else f"{value}"
 
 
 def _cell(text: str) -> str:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bitnet_jax.analysis import capacity, proportions, verdicts
+from bitnet_jax.analysis import capacity, estimates, proportions, verdicts
 from bitnet_jax.analysis.estimates import Estimate
 from bitnet_jax.studies.findings import Axis, Column, Figure, Series, Table
 from bitnet_jax.studies.runs import Runs
@@ -77,8 +77,8 @@ def wider(
     ratio = capacity.ratio(
       reference.failed, candidate.failed, diverged="exclude"
     )
-  except capacity.NoOverlapError:  # No verdict can rest on no runs.
-    ratio = proportions.rate(0, 0)
+  except capacity.NoOverlapError:  # No verdict can rest on a single value.
+    ratio = estimates.mean([1.0])
   return verdicts.verdict(
     "in range",
     ratio,

@@ -51,6 +51,7 @@ def test_run_file_is_short_and_its_page_has_a_plan(folder):
     assert word in plan, word
 
 
+@pytest.mark.slow
 @each
 def test_study_runs_at_ci_and_says_something_on_each_claim(
   folder, tmp_path, monkeypatch
