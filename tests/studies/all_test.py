@@ -10,6 +10,7 @@ import pytest
 
 from bitnet_jax.studies import page, records, running, study
 from bitnet_jax.train.config.settings import parse_settings
+from bitnet_jax.train.tasks.registry import TASKS
 from tests.train.conftest import ROOT
 
 LONGEST = 80  # lines of a run.py
@@ -79,7 +80,7 @@ def test_cases_of_the_other_scales_are_configs(folder):
     cases = found.cases_of(scale, "DATA")
     by_cell = {json.dumps(dict(case.cell)): case for case in cases.values()}
     for case in [*by_cell.values()][:: max(1, len(by_cell) // 8)]:
-      parse_settings(running.config_of(case, ROOT / "runs"))
+      parse_settings(running.config_of(case, ROOT / "runs"), TASKS)
 
 
 @recorded
@@ -115,7 +116,7 @@ def test_records_are_those_of_the_cases_and_have_complete_configs(folder):
     config = records.expand(record["config"])
     text = json.dumps({**config, "seed": 0})
     if text not in parsed:
-      parse_settings(config)
+      parse_settings(config, TASKS)
       parsed.add(text)
 
 
