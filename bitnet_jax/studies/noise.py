@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax.analysis import estimates, pairs, verdicts
@@ -35,8 +36,8 @@ def measure(
   quantizer = RECIPES[config["quant"]["recipe"]].weights
   if quantizer is None:
     return {}
-  codes = quantizer.quantize(variables["params"]["layer_0"]["kernel"]).qvalue
-  used = np.mean(np.asarray(codes) != 0, axis=1)
+  kernel = jnp.asarray(variables["params"]["layer_0"]["kernel"])
+  used = np.mean(np.asarray(quantizer.quantize(kernel).qvalue) != 0, axis=1)
   parts = zip(_PARTS, (used[:signals], used[signals:]), strict=True)
   return {f"used/{part}": float(values.mean()) for part, values in parts}
 

@@ -23,17 +23,17 @@ class Successes:
 
   precision: str
   rate: float
-  failed: Mapping[int, Mapping[int, float]]
+  failed: Mapping[float, Mapping[int, float | None]]
 
   @property
-  def rates(self) -> dict[int, Estimate]:
+  def rates(self) -> dict[float, Estimate]:
     """The fraction of runs that succeed by width, with Wilson's interval."""
     return {
       width: proportions.rate([*runs.values()].count(0), len(runs))
       for width, runs in self.failed.items()
     }
 
-  def smallest(self, fraction: float) -> int | None:
+  def smallest(self, fraction: float) -> float | None:
     """Returns the smallest width at which this fraction succeeds, if any."""
     found = self.rates.items()
     return min((w for w, r in found if r.value >= fraction), default=None)
@@ -54,7 +54,7 @@ def at_best_rates(
   for precision in runs.choices("precision"):
     of = runs.where(precision=precision)
     rate = of.best("rate", chosen_by)
-    failed = {
+    failed: dict[float, dict[int, float | None]] = {
       width: {seed: float(not value >= level) for seed, value in values.items()}
       for width, values in of.where(rate=rate).curve("hidden", metric).items()
     }

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax.analysis import estimates, pairs, verdicts
@@ -27,7 +28,7 @@ def gaussian(recipe: str, seeds: int) -> list[float]:
   found = []
   for seed in range(seeds):
     weights = np.random.default_rng(seed).normal(size=_SHAPE)
-    codes = quantizer.quantize(weights.astype(np.float32)).qvalue
+    codes = quantizer.quantize(jnp.float32(weights)).qvalue
     found.append(float(np.mean(np.asarray(codes) == 0)))
   return found
 
