@@ -145,7 +145,9 @@ const bitnetRun = (() => {
     const found = chunk[position % study.chunk];
     const title = index.rows[position][name];
     document.title = `${title} · 1.58 bits`;
-    document.getElementById("run-title").textContent = title;
+    // Long names break after their commas.
+    const parts = title.split(/(?<=,)/).flatMap((part) => [part, h("wbr")]);
+    document.getElementById("run-title").replaceChildren(...parts);
     document.getElementById("crumbs").replaceChildren(
       h("a", { href: "index.html" }, "Verdicts"), " / ", h("a", { href: study.page }, study.slug), " / ",
       h("a", { href: `records.html#${new URLSearchParams({ study: study.slug })}` }, "records"));
