@@ -15,6 +15,9 @@ import urllib.parse
 
 import pytest
 
+from tests.report.watching_test import served as served
+from tests.report.watching_test import write_run as write_run
+
 BROWSER = next(
   filter(None, map(shutil.which, ("chromium", "google-chrome"))), None
 )
@@ -112,3 +115,10 @@ def test_pages_print(checked, tmp_path):
     f"--print-to-pdf={target}",
   )
   assert target.read_bytes().startswith(b"%PDF")
+
+
+def test_page_of_live_runs_shows_them(served, tmp_path):
+  options = ("--dump-dom", "--virtual-time-budget=9000")
+  shown = browse(served.address, tmp_path / "profile", *options)
+  assert "sweep/a&lt;b&gt;&amp;ü</button>" in shown
+  assert "2 runs, 0 of them running" in shown

@@ -208,7 +208,14 @@ const bitnetFigures = (() => {
     modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
   };
 
+  // The text of the page is shown before the library is read, which takes longer.
+  const ready = new Promise((resolve) => {
+    if (document.readyState === "complete") resolve();
+    else addEventListener("load", () => setTimeout(resolve));
+  });
+
   async function draw(place, figure) {
+    await ready;
     try {
       await script("assets/plotly.min.js");
     } catch (error) {
@@ -245,7 +252,7 @@ const bitnetFigures = (() => {
     }
   }
 
-  addEventListener("load", drawAll);
+  document.addEventListener("DOMContentLoaded", drawAll);
   document.addEventListener("bitnet-theme", () => again());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => again());
   // Paper is light. The media of the page change only after this event.
