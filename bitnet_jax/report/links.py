@@ -19,7 +19,12 @@ _SIGNS = re.compile(r"[\s/:,;()|_-]+")
 
 
 def to_records(study: Study, cell: Mapping[str, str] | None = None) -> str:
-  """Returns the link to records of a study, those with a cell if given."""
+  """Returns the link to records of a study, those with a cell if given.
+
+  A study without records of its own speaks of those of all studies.
+  """
+  if not study.runs:
+    return RECORDS_PAGE
   values = {f"cell.{key}": value for key, value in (cell or {}).items()}
   fields = urllib.parse.urlencode({"study": study.slug, **values})
   return f"{RECORDS_PAGE}#{fields}"

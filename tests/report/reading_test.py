@@ -107,6 +107,17 @@ def test_study_with_a_plan_alone_is_shown(tmp_path):
   report.build(tmp_path, tmp_path / "site")
 
 
+def test_findings_on_records_of_other_studies_link_to_all_records(studies):
+  (studies / "study_0" / "results.jsonl").unlink()
+  (study,) = reading.find(studies).studies
+  assert not study.runs
+  linker = links.Linker(study)
+  assert linker.to(("precision", "b158")) == links.RECORDS_PAGE
+  rows = linker.row([{"name": "a"}], ["b158"])
+  assert rows == [links.RECORDS_PAGE]
+  report.build(studies, studies.parent / "site")
+
+
 def test_folder_without_studies_is_an_error(tmp_path):
   (tmp_path / "a").mkdir()
   with pytest.raises(ValueError, match="holds no study: none of its folders"):
