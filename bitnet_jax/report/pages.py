@@ -108,8 +108,21 @@ def _overview(found: Found) -> dict[str, Any]:
     "num_runs": len(runs),
     "num_diverged": sum(run.has_diverged for run in runs),
     "notes": found.notes,
+    "waiting": _waiting(studies),
     **_filters(studies),
   }
+
+
+def _waiting(studies: Sequence[Study]) -> list[tuple[Any, str, str]]:
+  """Returns the claims without a verdict: claim, study and its page."""
+  judged = {f"{v['claim']}" for study in studies for v in study.verdicts}
+  found = [
+    (claim, study.slug, links.to_study(study))
+    for study in studies
+    for claim in study.claims
+    if f"{claim}" not in judged
+  ]
+  return sorted(found, key=lambda entry: _claim_place(entry[0]))
 
 
 def _filters(studies: Sequence[Study]) -> dict[str, Any]:

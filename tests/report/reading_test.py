@@ -105,6 +105,9 @@ def test_study_with_a_plan_alone_is_shown(tmp_path):
   (study,) = reading.find(tmp_path).studies
   assert (study.title, study.claims, study.kind) == ("Why?", [7, 8], "study")
   report.build(tmp_path, tmp_path / "site")
+  text = (tmp_path / "site" / "index.html").read_text()
+  link = '(<a href="study-new.html">new</a>)'
+  assert f"no verdict yet: 7 {link}, 8 {link}." in text
 
 
 def test_findings_on_records_of_other_studies_link_to_all_records(studies):
