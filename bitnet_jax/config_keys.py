@@ -65,6 +65,7 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
       "in_memory": Later(bool),
       "label": Later("label"),
       "columns": Later(()),
+      "train_examples": Later(int),
     },
   ),
   "node_classification": (

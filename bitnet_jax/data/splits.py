@@ -15,6 +15,7 @@ from bitnet_jax.data.picture_array import PictureArray
 # Bounds the labels: a label of 900,000,000 must not make as many outputs.
 MOST_CLASSES = 2**20
 _LISTED = 10  # classes in a message
+_LIMIT = 2**40  # the first seed of `limit`
 
 NAMES = ("train", "valid", "test")
 
@@ -293,3 +294,34 @@ def make_dataset(
     splits["train"].classes, num_classes=dataset.num_classes, where=source
   )
   return dataset
+
+
+def limit(
+  dataset: Dataset[T], train_examples: int, *, seed: int, source: str
+) -> Dataset[T]:
+  """Returns a data set with fewer training examples, see `cut`.
+
+  The examples that remain depend on the training split, their number and the
+  seed only. Other splits stay as they are.
+
+  Args:
+    dataset: the data set.
+    train_examples: number of training examples, positive.
+    seed: non-negative seed of the draw.
+    source: names the data in messages.
+
+  Raises:
+    ValueError: the data set has fewer training examples.
+  """
+  train = dataset.splits["train"]
+  if train_examples > len(train):
+    raise ValueError(
+      f"data.train_examples is {train_examples}, but {source} has"
+      f" {len(train)} training examples"
+    )
+  if train_examples == len(train):
+    return dataset
+  # Not a seed of `make_dataset`, so that the draws are unrelated.
+  fraction, seed = train_examples / len(train), _LIMIT + seed
+  _, rest = cut(train, fraction=fraction, seed=seed)
+  return dataclasses.replace(dataset, splits=dataset.splits | {"train": rest})

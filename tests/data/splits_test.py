@@ -98,3 +98,24 @@ def test_digest_sees_the_borders_of_texts():
     for texts in ([], [""], ["ab"], ["a", "b"], ["b", "a"], ["", "ab"])
   }
   assert len(digests) == 6
+
+
+def test_limit_keeps_so_many_training_examples_of_every_class():
+  train, valid = make(np.repeat([0, 1], [90, 10])), make([0, 1])
+  dataset = splits.Dataset(
+    splits={"train": train, "valid": valid}, fingerprint=""
+  )
+  first, again, other = (
+    splits.limit(dataset, 20, seed=seed, source="x") for seed in (0, 0, 1)
+  )
+  np.testing.assert_array_equal(
+    np.bincount(first.splits["train"].labels), [18, 2]
+  )
+  assert first.splits["valid"] is valid
+  drawn = [rows(d.splits["train"]) for d in (first, again, other)]
+  assert drawn[0] == drawn[1] != drawn[2]
+  assert splits.limit(dataset, 100, seed=0, source="x") is dataset
+  with pytest.raises(
+    ValueError, match=r"data.train_examples is 101, but x has 100 training"
+  ):
+    splits.limit(dataset, 101, seed=0, source="x")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax import choices
-from bitnet_jax.data import standardization
+from bitnet_jax.data import splits, standardization
 from bitnet_jax.data.batches import order
 from bitnet_jax.data.batches.ahead import TrainAhead, eval_ahead
 from bitnet_jax.data.batches.images import Arrays
@@ -43,6 +43,8 @@ class ArrayOptions(groups.DataOptions):
       ``folder.read``.
     label: column of the classes in a table.
     columns: columns of the features in a table; empty for all others.
+    train_examples: number of training examples, see ``splits.limit``; ``None``:
+      all.
   """
 
   num_classes: int | None
@@ -56,10 +58,12 @@ class ArrayOptions(groups.DataOptions):
   in_memory: bool | None
   label: str
   columns: tuple[str, ...]
+  train_examples: int | None
 
   def __post_init__(self):
     super().__post_init__()
-    groups.check_least("data", self, num_classes=1, image_size=1, random_crop=0)
+    least = dict(num_classes=1, image_size=1, random_crop=0, train_examples=1)
+    groups.check_least("data", self, **least)
     choices.check(self.image_fit, pictures.FITS, key="data.image_fit")
 
 
@@ -90,6 +94,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     label=data.label,
     columns=data.columns,
   )
+  if data.train_examples is not None:
+    dataset = splits.limit(
+      dataset, data.train_examples, seed=data.split_seed, source=data.source
+    )
   train = dataset.splits["train"]
   mean, std = _standardization(dataset, data)
   train_batch = order.train_batches(

@@ -157,3 +157,18 @@ def test_odd_data_are_told_of(make_config, tmp_path, caplog):
     f"data.batch_size is 32, more than the 30 training examples of {source}: a"
     " batch repeats examples, or has padding",
   }
+
+
+def test_train_examples_limits_the_training_split_alone(make_config, tmp_path):
+  options = write_images(tmp_path / "x.npz")
+  sizes = [
+    {n: s.examples for n, s in build(config).data.facts.splits.items()}
+    for config in (
+      make_config(**options),
+      make_config(**options, data__train_examples=12),
+    )
+  ]
+  assert sizes == [
+    {"train": 30, "valid": 12, "test": 12},
+    {"train": 12, "valid": 12, "test": 12},
+  ]
