@@ -7,15 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bitnet_jax.analysis import estimates, pairs, proportions, verdicts
+from bitnet_jax.studies import comparisons
 from bitnet_jax.studies.case import PRECISIONS, Case
-from bitnet_jax.studies.findings import (
-  Axis,
-  Column,
-  Figure,
-  Findings,
-  Series,
-  Table,
-)
+from bitnet_jax.studies.findings import Column, Findings, Table
 from bitnet_jax.studies.runs import Runs
 
 FULL, MEAN, MEDIAN = "float32", "b158", "b158_median"
@@ -30,10 +24,9 @@ _COLUMNS = (
   Column("parameters"),
   Column("seeds"),
   Column("quality", "test", "points", 2),
-  Column("half", "half width of the interval", "points", 2),
   Column("difference", "less float32", "points", 2),
   Column("low", "from", "points", 2),
-  Column("high", "to", "points", 2),
+  Column("high", "to (95 %)", "points", 2),
   Column("level", "level on valid", "points", 2),
   Column("steps", "steps to the level", digits=0),
   Column("reached", "runs that reach it"),
@@ -95,7 +88,7 @@ def findings(
   margins: Mapping[str, float],
   chance: Mapping[str, float],
   equal: float,
-  claims: tuple[int, ...] = (4, 5, 6),
+  claims: Sequence[int | str] = (4, 5, 6),
 ) -> Findings:
   """Compares precisions with full precision, and both measures.
 
@@ -111,49 +104,23 @@ def findings(
     margins: by "data": the difference that does not matter, in points.
     chance: by "data": what a run that diverged counts as, in points.
     equal: the margin for both measures, in points.
-    claims: numbers of the three claims; fewer make fewer verdicts.
+    claims: of the three kinds of verdicts.
   """
-  nets = runs.group(*KEYS)
-  levels = {
-    key: float(np.nanmean(full.values(f"valid/{metric}", at=key[2] / 2)))
-    for key, full in runs.where(precision=FULL).group(*KEYS).items()
+  used = sorted({margins[data] for data in runs.choices("data")})
+  compared = {
+    precision: _compare(runs, precision, FULL, f"test/{metric}", chance)
+    for precision in runs.choices("precision")
+    if precision != FULL
   }
-
-  def compare(net: Key, first: str, second: str) -> pairs.Pairs:
-    values = (
-      _points(nets[net].where(precision=p), f"test/{metric}")
-      for p in (first, second)
-    )
-    return pairs.pair(*values, diverged=chance[net[0]])
-
-  found = []
-  used = sorted({margins[net[0]] for net in nets})
-  for margin in used:
-    cells = {
-      _name(net): compare(net, MEAN, FULL)
-      for net in nets
-      if margins[net[0]] == margin
-    }
-    data = sorted({net[0] for net in nets if margins[net[0]] == margin})
-    found.append(
-      verdicts.verdict(
-        "no worse",
-        cells,
-        claim=claims[0],
-        statement=f"Ternary nets of equal size ({MEAN}) match or pass {FULL}"
-        f" on {', '.join(data)}",
-        scale=runs.scale,
-        unit="points",
-        margin=margin,
-        better="higher",
-        combine="all",
-        level=1 - (1 - estimates.LEVEL) / len(used),
-      )
-    )
-  measures = {_name(net): compare(net, MEDIAN, MEAN) for net in nets}
-  if len(claims) > 1:
-    found += [
-      _speed(runs, nets, f"valid/{metric}", levels, claims[1]),
+  measures = _compare(runs, MEDIAN, MEAN, f"test/{metric}", chance)
+  levels = _levels(runs, f"valid/{metric}")
+  return Findings(
+    verdicts=[
+      *(
+        _match(runs, compared[MEAN], margins, margin, len(used), claims[0])
+        for margin in used
+      ),
+      _speed(runs, f"valid/{metric}", levels, claims[1]),
       verdicts.verdict(
         "equal",
         measures,
@@ -163,41 +130,73 @@ def findings(
         unit="points",
         margin=equal,
       ),
-    ]
-  return Findings(
-    verdicts=found,
-    tables=[
-      _table(nets, compare, metric, levels),
-      _wins({name: estimates.mean(p) for name, p in measures.items()}),
     ],
-    figures=[_figure(nets, metric)],
+    tables=[_table(runs, compared, metric, levels), _wins(measures)],
+    figures=[
+      comparisons.figure(
+        "difference",
+        "Test quality less that of float32",
+        compared,
+        f"test/{metric} minus float32 (points)",
+      )
+    ],
   )
 
 
-def _points(runs: Runs, metric: str) -> dict[int, float]:
-  return {seed: _POINTS * v for seed, v in runs.by_seed(metric).items()}
+def _compare(runs, first, second, metric, chance) -> dict[str, pairs.Pairs]:
+  """Returns pairs in points by net."""
+  found = {}
+  for data in runs.choices("data"):
+    found |= comparisons.compare(
+      runs.where(data=data),
+      {"precision": first},
+      {"precision": second},
+      keys=KEYS,
+      metric=metric,
+      diverged=chance[data] / _POINTS,
+      factor=_POINTS,
+    )
+  return found
 
 
 def _name(net: Key) -> str:
-  return ", ".join(f"{k}={v}" for k, v in zip(KEYS, net, strict=True))
+  return ", ".join(map("{}={}".format, KEYS, net))
 
 
-def _steps(runs: Runs, metric: str, level: float) -> dict[int, float]:
-  """Returns the steps to a level by seed, of the last step if it is missed."""
+def _levels(runs, metric) -> dict[Key, float]:
   return {
-    run.seed: run.steps_to(metric, level) or run.record["step"] for run in runs
+    key: float(np.nanmean(full.values(metric, at=key[2] / 2)))
+    for key, full in runs.where(precision=FULL).group(*KEYS).items()
   }
 
 
-def _speed(runs, nets, metric, levels, claim) -> verdicts.Verdict:
+def _match(runs, compared, margins, margin, count, claim) -> verdicts.Verdict:
+  data = [d for d in runs.choices("data") if margins[d] == margin]
+  some = runs.where(data=data).group(*KEYS)
+  return comparisons.no_worse(
+    runs,
+    {name: compared[name] for name in map(_name, some)},
+    margin=margin,
+    claim=claim,
+    statement=f"Ternary nets ({MEAN}) match or pass {FULL} of equal size on"
+    f" {', '.join(data)}",
+    combine="all",
+    comparisons=count,
+  )
+
+
+def _speed(runs, metric, levels, claim) -> verdicts.Verdict:
   cells = {}
-  for net, found in nets.items():
+  for net, found in runs.group(*KEYS).items():
+    last = max(run.record["step"] for run in found)  # Others diverged.
     steps = (
-      _steps(found.where(precision=p), metric, levels[net])
-      for p in (MEDIAN, MEAN)
+      {
+        run.seed: math.log2(run.steps_to(metric, levels[net]) or last)
+        for run in found.where(precision=precision)
+      }
+      for precision in (MEDIAN, MEAN)
     )
-    logs = ({s: math.log2(v) for s, v in by_seed.items()} for by_seed in steps)
-    cells[_name(net)] = pairs.pair(*logs, diverged="exclude")
+    cells[_name(net)] = pairs.pair(*steps, diverged="exclude")
   return verdicts.verdict(
     "better",
     cells,
@@ -211,36 +210,31 @@ def _speed(runs, nets, metric, levels, claim) -> verdicts.Verdict:
   )
 
 
-def _table(nets, compare, metric, levels) -> Table:
+def _table(runs, compared, metric, levels) -> Table:
   rows = []
-  for net, found in nets.items():
-    for (precision,), some in found.group("precision").items():
-      values = [v for v in _points(some, f"test/{metric}").values() if v == v]
-      mean = estimates.mean(values) if values else None
-      low, high = mean.interval() if mean else (math.nan, math.nan)
-      row = [*net, precision, next(iter(some)).record["num_params"], len(some)]
-      row += [mean.value if mean else math.nan, (high - low) / 2]
-      if precision == FULL:
-        row += [None, None, None]
-      else:
-        less = estimates.mean(compare(net, precision, FULL))
-        row += [less.value, *less.interval()]
-      level = f"valid/{metric}", levels[net]
-      steps = [v for run in some if (v := run.steps_to(*level)) is not None]
-      logs = estimates.mean([math.log(v) for v in steps]) if steps else None
-      row += [_POINTS * levels[net], logs and math.exp(logs.value), len(steps)]
-      rows.append(row)
-  title = "Test quality with 95 % intervals, and steps to the level"
-  return Table("quality", title, _COLUMNS, [[*map(_finite, r)] for r in rows])
+  for (*key, precision), some in runs.group(*KEYS, "precision").items():
+    net = tuple(key)
+    values = some.values(f"test/{metric}")
+    values = _POINTS * values[np.isfinite(values)]
+    row = [*net, precision, next(iter(some)).record["num_params"], len(some)]
+    row.append(values.mean() if len(values) else None)
+    if precision == FULL:
+      row += [None, None, None]
+    else:
+      less = estimates.mean(compared[precision][_name(net)])
+      row += [less.value, *less.interval()]
+    level = levels[net]
+    steps = [run.steps_to(f"valid/{metric}", level) for run in some]
+    logs = [math.log(step) for step in steps if step is not None]
+    mean = math.exp(math.fsum(logs) / len(logs)) if logs else None
+    rows.append([*row, _POINTS * level, mean, len(logs)])
+  title = "Test quality, and the geometric mean of the steps to the level"
+  return Table("quality", title, _COLUMNS, rows)
 
 
-def _finite(value):
-  is_bad = isinstance(value, float) and not math.isfinite(value)
-  return None if is_bad else value
-
-
-def _wins(differences: Mapping[str, estimates.Estimate]) -> Table:
-  wins = proportions.wins(differences, better="higher", tie=_TIE)
+def _wins(measures: Mapping[str, pairs.Pairs]) -> Table:
+  means = {name: estimates.mean(found) for name, found in measures.items()}
+  wins = proportions.wins(means, better="higher", tie=_TIE)
   columns = [
     Column(MEDIAN, f"{MEDIAN} is better"),
     Column(MEAN, f"{MEAN} is better"),
@@ -248,34 +242,5 @@ def _wins(differences: Mapping[str, estimates.Estimate]) -> Table:
     Column("p", "p-value", digits=3),
   ]
   row = [wins.first, wins.second, wins.ties, wins.p_value]
-  return Table(
-    "wins", "Nets for which each measure is better, on average", columns, [row]
-  )
-
-
-def _figure(nets, metric) -> Figure:
-  series = []
-  precisions = {p for runs in nets.values() for p in runs.choices("precision")}
-  for precision in sorted(precisions):
-    x, y, low, high = [], [], [], []
-    for net, runs in nets.items():
-      if precision not in runs.choices("precision"):
-        continue
-      some = runs.where(precision=precision)
-      values = [v for v in _points(some, f"test/{metric}").values() if v == v]
-      if len(values) < 2:
-        continue
-      mean = estimates.mean(values)
-      x.append(f"{net[0]} {net[1]} {net[2]}")
-      y.append(mean.value)
-      low.append(mean.interval()[0])
-      high.append(mean.interval()[1])
-    series.append(Series(precision, x, y, low, high))
-  return Figure(
-    "quality",
-    "Test quality by data, net and epochs",
-    "bars",
-    Axis("Data, net and epochs"),
-    Axis(f"Test {metric}, points"),
-    series,
-  )
+  title = "Nets for which each measure is better, on average"
+  return Table("wins", title, columns, [row])
