@@ -65,7 +65,7 @@ def cases(nets: Mapping[Key, Net], *, data: str, seeds: int) -> list[Case]:
   for key, net in nets.items():
     for precision in net.precisions:
       cell = dict(zip(KEYS, key, strict=True), precision=precision)
-      overrides = {
+      overrides: dict[str, Any] = {
         "total_epochs": cell["epochs"],
         "eval_every": net.every,
         "model.dropout": 0.0,
