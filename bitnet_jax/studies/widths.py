@@ -9,10 +9,12 @@ from bitnet_jax.studies import summaries
 from bitnet_jax.studies.findings import Axis, Column, Figure, Findings, Table
 from bitnet_jax.studies.runs import Runs
 
-FULL, TERNARY = "float32", "b158"
+# The second one has the norms of ternary layers.
+FULL, NORMALIZED, TERNARY = "float32", "float32_norm", "b158"
 _RATIO_COLUMNS = (
   Column("data"),
   Column("precision"),
+  Column("reference"),
   Column("kind", "at"),
   Column("ratio", "times as wide", digits=2),
   Column("low", "from", digits=2),
@@ -24,10 +26,10 @@ def findings(
   runs: Runs,
   *,
   claim: int,
-  metric: str,
-  margin: float,
+  metric: str = "valid/loss",
+  margin: float = 0.02,
   worst: float,
-  bounds: tuple[float, float],
+  bounds: tuple[float, float] = (1.5, 3.0),
   further: Sequence[float] = (),
   unit: str = "nats",
   comparisons: int = 3,
@@ -40,7 +42,9 @@ def findings(
   both.
 
   Args:
-    runs: with the keys "data", "precision" and "width" in their cells.
+    runs: with the keys "data", "precision" and "width" in their cells. The
+      verdicts compare "float32" with "b158", the table of ratios also the other
+      ternary precisions and "float32_norm".
     claim: number of the claim.
     metric: the loss.
     margin: a difference of the loss that matters.
@@ -58,17 +62,20 @@ def findings(
   for (data, precision), losses in curves.items():
     if not precision.startswith(TERNARY):
       continue
-    full = curves[data, FULL]
-    found = ratios(full, losses, further, diverged=worst)
-    for kind, ratio in found.items():
-      rows.append([data, precision, kind, ratio.value, *ratio.interval()])
-    if precision == TERNARY:
-      if "measured" in found:
+    for name in (FULL, NORMALIZED):
+      other = curves.get((data, name), {})
+      found = ratios(other, losses, further, diverged=worst) if other else {}
+      for kind, ratio in found.items():
+        row = [data, precision, name, kind, ratio.value, *ratio.interval()]
+        rows.append(row)
+      if "measured" in found and (precision, name) == (TERNARY, FULL):
         measured[data] = found["measured"]
-      for width in full.keys() & losses.keys():
+    if precision == TERNARY:
+      full = curves[data, FULL]
+      for width in sorted(full.keys() & losses.keys()):
         name = f"{data}, width {width}"
         same[name] = pairs.pair(full[width], losses[width], diverged=worst)
-      for width in full.keys() & {width / 2 for width in losses}:
+      for width in sorted(full.keys() & {width / 2 for width in losses}):
         wide = losses[2 * width]
         name = f"{data}, width {width}"
         double[name] = pairs.pair(wide, full[width], diverged=worst)

@@ -13,7 +13,11 @@ def judged(factor, wide=(8, 16, 32, 64)):
   cells = [
     ({"data": "books", "precision": precision, "width": width}, 2 + 8 / size)
     for width in wide
-    for precision, size in (("float32", width), ("b158", width / factor))
+    for precision, size in (
+      ("float32", width),
+      ("float32_norm", 2 * width),
+      ("b158", width / factor),
+    )
   ]
   found = widths.findings(
     runs(cells),
@@ -33,8 +37,10 @@ def test_nets_that_need_twice_the_width_are_found():
   assert [v.outcome for v in found.verdicts] == ["holds"] * 3
   ratio = found.verdicts[2]
   assert ratio.effect == pytest.approx(2, rel=0.15)
-  kinds = {row[2]: row[3] for row in found.tables[1].rows}
-  assert kinds["width 256, power"] == pytest.approx(2, rel=0.05)
+  kinds = {tuple(row[2:4]): row[4] for row in found.tables[1].rows}
+  further = "width 256, power"
+  assert kinds["float32", further] == pytest.approx(2, rel=0.05)
+  assert kinds["float32_norm", further] == pytest.approx(4, rel=0.05)
 
 
 def test_nets_as_good_as_full_precision_contradict_the_claim():
