@@ -23,7 +23,7 @@ RATES = {"float32": 0.25, "bfloat16": 0.25, "float32_norm": 0.4}
 RATES |= {"b158": 0.4, "b158_median": 0.4}
 NORM = {**studies.PRECISIONS["float32"], "quant.norm": "layer_norm"}
 PRECISIONS = {**studies.PRECISIONS, "float32_norm": NORM}
-# Corpus, precisions, widths, seeds and steps of each scale.
+# Corpus, precisions, widths, seeds and steps (of the config if 0).
 GRIDS = {
   "ci": [("pydoc", MAIN[:2], (8, 16), 2, 4)],
   "cpu": [
@@ -32,7 +32,7 @@ GRIDS = {
     ("books", ("bfloat16",), (64,), 10, 600),
     ("wikitext2", MAIN[:2], (32, 64, 128), 10, 600),
   ],
-  "paper": [("books", (*RATES,), (32, 64, 128, 256, 512), 5, None)],
+  "paper": [("books", (*RATES,), (32, 64, 128, 256, 512), 5, 0)],
 }
 VARIANTS = {32: "6M", 64: "12M", 128: "24M", 256: "48M", 512: "100M"}
 SHARED: dict[str, Any] = {
@@ -41,7 +41,7 @@ SHARED: dict[str, Any] = {
   **{"data.test_fraction": 0.0, "steps_per_dispatch": 50},
   **{"data.eval_batch_size": 64, "checkpoint.keep_best": 0},
   **{"model.num_layers": 2, "model.num_heads": 2, "model.num_kv_heads": 2},
-  **{"eval_every": 150, "log_every": 50, "optim.warmup_steps": 50},
+  **{"eval_every": 150, "log_every": 50},
 }
 
 
@@ -55,6 +55,7 @@ def cases(scale: str, data: str) -> list[studies.Case]:
       sizes = {"model.hidden": width, "model.mlp_width": 2 * width, **SHARED}
       rate = RATES[precision] / width
       sizes |= {"total_steps": steps, "optim.learning_rate": rate}
+      sizes["optim.warmup_steps"] = steps // 12
       sizes["data.source"] = "embedded:pydoc" if scale == "ci" else source
       if scale == "paper":
         config = f"configs/reloaded_decoder.py:{VARIANTS[width]}"
