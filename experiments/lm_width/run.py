@@ -23,16 +23,16 @@ RATES = {"float32": 0.25, "bfloat16": 0.25, "float32_norm": 0.4}
 RATES |= {"b158": 0.4, "b158_median": 0.4}
 NORM = {**studies.PRECISIONS["float32"], "quant.norm": "layer_norm"}
 PRECISIONS = {**studies.PRECISIONS, "float32_norm": NORM}
-# Corpus, precisions, widths, seeds and steps (of the config if 0).
+# Corpus, precisions, widths, seeds and steps of each scale.
 GRIDS = {
-  "ci": [("pydoc", MAIN[:2], (8, 16), 2, 4)],
+  "ci": [("xor", MAIN[:2], (8, 16), 2, 4)],
   "cpu": [
     ("books", MAIN, (32, 64, 128, 256), 10, 600),
     ("books", ("float32_norm",), (32, 64, 128), 10, 600),
     ("books", ("bfloat16",), (64,), 10, 600),
     ("wikitext2", MAIN[:2], (32, 64, 128), 10, 600),
   ],
-  "paper": [("books", (*RATES,), (32, 64, 128, 256, 512), 5, 0)],
+  "paper": [("books", (*RATES,), (32, 64, 128, 256, 512), 5, None)],
 }
 VARIANTS = {32: "6M", 64: "12M", 128: "24M", 256: "48M", 512: "100M"}
 SHARED: dict[str, Any] = {
@@ -41,7 +41,7 @@ SHARED: dict[str, Any] = {
   **{"data.test_fraction": 0.0, "steps_per_dispatch": 50},
   **{"data.eval_batch_size": 64, "checkpoint.keep_best": 0},
   **{"model.num_layers": 2, "model.num_heads": 2, "model.num_kv_heads": 2},
-  **{"eval_every": 150, "log_every": 50},
+  **{"eval_every": 150, "log_every": 50, "optim.warmup_steps": 50},
 }
 
 
@@ -49,15 +49,16 @@ def cases(scale: str, data: str) -> list[studies.Case]:
   """Returns decoders of each width in each precision."""
   found = []
   for corpus, precisions, hidden, seeds, steps in GRIDS[scale]:
-    source = f"file:{data}/{corpus}/valid.txt.xz"
     for precision, width in product(precisions, hidden):
       config = "configs/pydoc_decoder.py"
       sizes = {"model.hidden": width, "model.mlp_width": 2 * width, **SHARED}
       rate = RATES[precision] / width
       sizes |= {"total_steps": steps, "optim.learning_rate": rate}
-      sizes["optim.warmup_steps"] = steps // 12
-      sizes["data.source"] = "embedded:pydoc" if scale == "ci" else source
-      if scale == "paper":
+      sizes["data.source"] = f"file:{data}/{corpus}/valid.txt.xz"
+      if scale == "ci":
+        config = "configs/xor_mlp.py"
+        sizes = {"model.width": width, "total_steps": steps, "eval_every": 2}
+      elif scale == "paper":
         config = f"configs/reloaded_decoder.py:{VARIANTS[width]}"
         sizes = {"data.source": f"file:{data}/books/{{split}}.txt.xz"}
       sizes |= PRECISIONS[precision]
