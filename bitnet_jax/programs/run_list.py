@@ -39,12 +39,19 @@ def list_runs(root: PathLike) -> list[dict[str, Any]]:
   root = local_path(root)
   found = [(listing.seconds_of(path), path) for path in listing.find(root)]
   found.sort(key=lambda item: (-item[0], item[1]))
-  return [_describe(root, path, seconds) for seconds, path in found]
+  return [describe(root, path, seconds) for seconds, path in found]
 
 
-def _describe(
+def describe(
   root: pathlib.Path, folder: pathlib.Path, seconds: float
 ) -> dict[str, Any]:
+  """Returns an entry of ``list_runs``.
+
+  Args:
+    root: the folder that is listed.
+    folder: a run folder in it.
+    seconds: when the run last wrote, see ``listing.seconds_of``.
+  """
   run = listing.read(folder)
   date = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
   found: dict[str, Any] = {

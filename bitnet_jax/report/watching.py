@@ -60,7 +60,8 @@ class Server(http.server.ThreadingHTTPServer):
       "/": pages.render("watch.html", folder=self.root.name or f"{self.root}"),
       **{f"/{name}": text for name, text in site.assets().items()},
     }
-    self._lock, self._listed, self._runs = threading.Lock(), -math.inf, []
+    self._lock, self._listed = threading.Lock(), -math.inf
+    self._runs: dict[pathlib.Path, tuple[float, dict[str, Any]]] = {}
     super().__init__((HOST, port), _Handler)
 
   @property
@@ -71,14 +72,26 @@ class Server(http.server.ThreadingHTTPServer):
   def runs(self) -> list[dict[str, Any]]:
     """Returns what is known of each run, see ``run_list.list_runs``.
 
-    A list that is a second old is returned again, since a list of many live
-    runs reads all their metrics.
+    Only runs that are at work or wrote something since the last call are read
+    again: a sweep may have hundreds.
     """
     with self._lock:
       if time.monotonic() - self._listed > _LIST_SECONDS:
-        self._runs = run_list.list_runs(self.root)
+        folders = listing.find(self.root)
+        self._runs = {f: self._entry(f, self._runs.get(f)) for f in folders}
         self._listed = time.monotonic()
-      return self._runs
+      found = sorted(self._runs.values(), key=lambda run: -run[0])
+    return [entry for _, entry in found]
+
+  def _entry(
+    self, folder: pathlib.Path, old: tuple[float, dict[str, Any]] | None
+  ) -> tuple[float, dict[str, Any]]:
+    """Returns when a run last wrote, and what is known of it."""
+    seconds = listing.seconds_of(folder)
+    # A run that is killed writes nothing more.
+    if old is not None and old[0] == seconds and old[1]["state"] != "running":
+      return old
+    return seconds, run_list.describe(self.root, folder, seconds)
 
   def run(self, name: str) -> dict[str, Any]:
     """Returns a run in the form of a record of a study.

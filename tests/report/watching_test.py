@@ -3,11 +3,13 @@
 import fcntl
 import http.client
 import json
+import os
 import threading
 import urllib.parse
 
 import pytest
 
+from bitnet_jax.programs import run_list
 from bitnet_jax.report import watching
 from tests.programs.comparing.conftest import write_run as write_run
 
@@ -90,6 +92,35 @@ def test_growing_metrics_are_read_up_to_the_last_complete_line(served):
   assert (record["step"], record["metrics"]["valid/loss"]) == (500, 0.125)
   (folder / "metrics.jsonl").write_text('{"step": "x"}\n')
   assert "has no step" in served.run("sweep/a<b>&ü")["damage"]
+
+
+def test_only_runs_that_changed_are_read_again(served, monkeypatch):
+  monkeypatch.setattr(watching, "_LIST_SECONDS", -1)
+  read = []
+  describe = run_list.describe
+
+  def counted(root, folder, seconds):
+    read.append(folder.name)
+    return describe(root, folder, seconds)
+
+  monkeypatch.setattr(run_list, "describe", counted)
+  live = served.root / "sweep" / "a<b>&ü"
+  with (live / ".lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    assert len(served.runs()) == 2
+    assert sorted(read) == [live.name, "done"]
+    states = {run["name"]: run["state"] for run in served.runs()}
+    assert states == {"done": "finished", "sweep/a<b>&ü": "running"}
+    assert read[2:] == [live.name]
+  assert {run["state"] for run in served.runs()} == {"finished", "stopped"}
+  assert read[3:] == [live.name]
+  served.runs()
+  assert len(read) == 4
+  with (live / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 700, "time": 9.0, "valid/accuracy": 0.99}\n')
+  os.utime(live / "metrics.jsonl", (2e9, 2e9))
+  assert next(run["best"] for run in served.runs()) == 0.99
+  assert len(read) == 5
 
 
 @pytest.mark.parametrize(
