@@ -19,9 +19,10 @@ from bitnet_jax.export import (
   write_stablehlo,
 )
 from bitnet_jax.inference import load_frozen, save_frozen, tensors
-from bitnet_jax.programs import frozen, study, writing
+from bitnet_jax.programs import frozen, writing
 from bitnet_jax.programs.predicting import predictor
 from bitnet_jax.report import site
+from bitnet_jax.studies import unplanned
 from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
 from bitnet_jax.train.folder import metrics, records, trained, warm_start
@@ -75,7 +76,7 @@ TAKES = {
     lambda f, path: f(path, os.path.join(path, "out")),
     ValueError,
   ),
-  study.run_missing: (lambda f, path: f([], path, path), None),
+  unplanned.run_missing: (lambda f, path: f([], path, path), None),
   distillation.find_teacher: (lambda f, path: f(path), ValueError),
   warm_start.find: (lambda f, path: f(path), ValueError),
   warm_start.find_start: (lambda f, path: f(path), ValueError),
