@@ -70,6 +70,7 @@ TAKES = {
   writing.writer_of_run: (lambda f, path: f(path), ValueError),
   writing.writer_of_frozen: (lambda f, path: f(path), FileNotFoundError),
   records.load: (lambda f, path: f(os.path.join(path, "x")), None),
+  records.commit: (lambda f, path: f(of=[path]), None),
   records.append: (lambda f, path: f(os.path.join(path, "x"), {}), None),
   metrics.read_metrics: (lambda f, path: f(path), None),
   site.build: (
