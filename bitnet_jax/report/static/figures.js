@@ -160,9 +160,18 @@ const bitnetFigures = (() => {
     }));
   }
 
+  // Plotly reads some HTML in its texts; names are not meant as such.
+  function escaped(value) {
+    if (typeof value === "string") return value.replace(/&/g, "&amp;").replace(/</g, "&lt;");
+    if (Array.isArray(value)) return value.map(escaped);
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, escaped(item)]));
+  }
+
   const KINDS = { heat, forest: intervals, codes: stacked };
 
-  function specification(figure, width, place) {
+  function specification(found, width, place) {
+    const figure = escaped(found);
     const color = colors();
     const isNarrow = width < 560;
     if (figure.kind === "forest") {

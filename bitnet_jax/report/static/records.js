@@ -69,7 +69,13 @@
     const found = state.shown.length ? columns() : [];
     const chosen = found.find((column) => column.key === state.sort);
     if (chosen) {
-      const key = (row) => { const value = chosen.of(row); return value ?? null; };
+      // Values of cells are text, such as "1e-05", also where they are numbers.
+      const key = (row) => {
+        const value = chosen.of(row) ?? "";
+        const asNumber = Number(value);
+        if (value === "") return null;
+        return Number.isNaN(asNumber) ? value : asNumber;
+      };
       const sign = state.isDown ? -1 : 1;
       state.shown.sort((a, b) => {
         const [x, y] = [key(a), key(b)];

@@ -72,7 +72,8 @@ const bitnetReport = (() => {
 
   function compare(a, b) {
     if (a === null || b === null) return (a === null) - (b === null);
-    return typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true });
+    if (typeof a === "number" && typeof b === "number") return a - b;
+    return String(a).localeCompare(String(b), "en", { numeric: true });
   }
 
   function sort(table, column, direction) {
