@@ -62,7 +62,7 @@ class Verdict:
     cells: each cell's result, if several cells were given by name.
     seeds_needed: for a claim that is not decidable, an estimate of the seeds
       that would decide it with a probability of 0.8; ``None`` for other
-      outcomes, and for more than 10,000 seeds.
+      outcomes, for fewer than 5 seeds, and for more than 10,000.
     reason: a sentence that explains the outcome.
   """
 
@@ -166,7 +166,7 @@ def verdict(
   seeds = min(chosen.seeds, *(r.seeds for r in results))
   reasons = [rules.describe(question, outcome, unit), text]
   if seeds < MIN_SEEDS:
-    few = f"{seeds} seeds, but a verdict needs at least {MIN_SEEDS}"
+    few = f"seeds: {seeds}, but a verdict needs at least {MIN_SEEDS}"
     if scale != "ci":
       raise TooFewSeedsError(f"claim {claim}, {statement!r}: {few}")
     outcome, reasons = NOT_DECIDABLE, [few]
@@ -289,7 +289,8 @@ def _needed(
   question: rules.Question, outcome: str, chosen: estimates.Estimate
 ) -> int | None:
   interval = chosen.interval(question.level)
-  if outcome != NOT_DECIDABLE or not all(map(math.isfinite, interval)):
+  few = chosen.seeds < MIN_SEEDS or not all(map(math.isfinite, interval))
+  if outcome != NOT_DECIDABLE or few:
     return None
   return power.seeds_to_decide(
     question.decides,

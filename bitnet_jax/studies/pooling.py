@@ -23,6 +23,7 @@ METRICS: Mapping[str, tuple[int, float]] = {
 }
 # Tasks that are about the loss, although they have an accuracy of tokens.
 _LOSSES = ("causal_lm", "masked_lm", "span_corruption", "translation")
+_NETS = ("net", "family", "model")  # keys of cells that name the network
 MOST = 10.0  # margins; a difference counts at most that much
 
 
@@ -115,10 +116,10 @@ def gain_of_choosing(sample: pairs.Pairs) -> float:
     ValueError: for a single seed.
   """
   values = sample.differences
-  halves = values[::2].mean(), values[1::2].mean() if len(values) > 1 else 0.0
-  return float(
-    np.mean([b if a > 0 else 0.0 for a, b in (halves, halves[::-1])])
-  )
+  if len(values) < 2:
+    raise ValueError("a choice needs at least 2 seeds, but there is 1")
+  one, other = float(values[::2].mean()), float(values[1::2].mean())
+  return ((other if one > 0 else 0.0) + (one if other > 0 else 0.0)) / 2
 
 
 def _key(run: Run, cell: Mapping[str, Any]) -> str:

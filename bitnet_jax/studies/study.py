@@ -39,6 +39,8 @@ class Study:
     curves: patterns of the metrics whose curves the records keep.
     measure: returns further metrics of a run that did not diverge, from its
       resolved config and its last variables.
+    others: whether findings at the scale ``COMMITTED`` also read the records of
+      all other studies beside its folder. It then needs no cases there.
   """
 
   file: str
@@ -46,6 +48,7 @@ class Study:
   findings: Callable[[Runs], Findings]
   curves: Sequence[str] = records.CURVES
   measure: running.Measure | None = None
+  others: bool = False
 
   @property
   def folder(self) -> pathlib.Path:
@@ -82,7 +85,7 @@ class Study:
     choices.check(scale, SCALES, key="--scale")
     cases = by_name(self.cases(scale, data or _NO_DATA))
     names = [name for name in cases if only in name]
-    if not names:
+    if not names and (only or not self.others):
       listed = ", ".join([*cases][:_LISTED]) + ", ..."
       raise ValueError(
         f"--only={only} is a part of no case of the scale {scale!r}; its"
@@ -182,7 +185,7 @@ class Study:
     results = place / records.RESULTS_FILE
     plan = page.stamp(self.page())
     running.check_plan(running.known(results, scale).values(), plan, results)
-    runs = Runs.of(records.load(results), scale)
+    runs = Runs.of(self._records(results, scale), scale)
     if not len(runs):
       raise ValueError(f"{results} has no records of --scale={scale}")
     text = self.page()
@@ -201,6 +204,16 @@ class Study:
     return texts | {
       f"{figure['name']}.svg": drawing.svg(figure) for figure in data["figures"]
     }
+
+  def _records(self, results: pathlib.Path, scale: str) -> list[dict[str, Any]]:
+    """Returns the records that findings read."""
+    found = [*records.load(results)]
+    if self.others and scale == COMMITTED:
+      for path in sorted(self.folder.parent.glob(f"*/{page.PAGE_FILE}")):
+        planned = page.PLAN_END in path.read_text(encoding="utf-8")
+        if planned and path.parent != self.folder:
+          found += records.load(path.parent / records.RESULTS_FILE)
+    return found
 
 
 def _add(name: str, cases: Mapping[str, Case], kept: dict[str, Case]) -> None:

@@ -173,14 +173,14 @@ def test_mean_over_cells_is_by_seed():
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_no_verdict_from_fewer_than_five_seeds(count):
   few = runs(np.random.default_rng(0), count, 0.5)
-  with pytest.raises(verdicts.TooFewSeedsError, match=f"{count} seeds, but"):
+  with pytest.raises(verdicts.TooFewSeedsError, match=f"seeds: {count}, but"):
     decide("better", few, better="higher")
   enough = runs(np.random.default_rng(0), 5, 0.5)
   with pytest.raises(verdicts.TooFewSeedsError):
     decide("better", {"a": enough, "b": few}, combine="all", better="higher")
   found = decide("better", few, better="higher", scale="ci")
   assert found.outcome == OPEN and found.seeds == count
-  assert found.reason == f"{count} seeds, but a verdict needs at least 5"
+  assert found.reason == f"seeds: {count}, but a verdict needs at least 5"
 
 
 def test_several_verdicts_on_a_claim_share_its_error():
@@ -279,7 +279,9 @@ def test_known_effects_get_the_right_verdict(count):
 
 
 @pytest.mark.parametrize("combine", ["mean", "all", "most", "any"])
-@pytest.mark.parametrize("noise", [0.004, 0.02])
+@pytest.mark.parametrize(
+  "noise", [0.004, pytest.param(0.02, marks=pytest.mark.slow)]
+)
 def test_without_an_effect_wrong_verdicts_are_rare(combine, noise):
   options = {"count": 6, "cells": 4, "combine": combine, "noise": noise}
   better = {"margin": 0.01, "better": "higher"} | options
