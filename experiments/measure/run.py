@@ -22,7 +22,7 @@ def cases(scale: str, data: str) -> list[studies.Case]:
     return []
   path, short = "configs/xor_mlp.py", {"total_steps": 4, "eval_every": 2}
   return [
-    studies.Case(path, {"precision": name}, seed, short | changes)
+    studies.Case(path, {"precision": name}, seed, {**short, **changes})
     for name, changes in studies.PRECISIONS.items()
     for seed in range(2)
     if name in (measures.MEAN, measures.MEDIAN)
