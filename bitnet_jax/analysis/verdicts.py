@@ -153,16 +153,15 @@ def verdict(
     raise ValueError(f"claim {claim}: no cells to decide {statement!r} by")
   found = {name: _estimate(cell) for name, cell in cells.items()}
   results, adjusted = _results(question, found)
-  if len(cells) == 1:
-    chosen, outcome = next(iter(found.values())), results[0].outcome
-    text = ""
-  elif combine == "mean":
-    chosen = _mean(cells)
-    outcome = question.outcome(question.p_values(chosen))
-    text = f"mean over {len(cells)} cells"
+  if len(cells) > 1 and combine == "mean":
+    chosen, text = _mean(cells), f"mean over {len(cells)} cells"
   else:
-    outcome = rules.combine(combine, [r.outcome for r in results], adjusted)
     chosen, text = _middle(question, combine, found, results)
+  if len(cells) == 1 or combine == "mean":
+    asked, outcome = [chosen], question.outcome(question.p_values(chosen))
+  else:
+    asked = [*found.values()]
+    outcome = rules.combine(combine, [r.outcome for r in results], adjusted)
   seeds = min(chosen.seeds, *(r.seeds for r in results))
   reasons = [rules.describe(question, outcome, unit), text]
   if seeds < MIN_SEEDS:
@@ -170,6 +169,7 @@ def verdict(
     if scale != "ci":
       raise TooFewSeedsError(f"claim {claim}, {statement!r}: {few}")
     outcome, reasons = NOT_DECIDABLE, [few]
+  is_open = outcome == NOT_DECIDABLE and seeds >= MIN_SEEDS
   notes = dict.fromkeys(
     note for estimate in (*found.values(), chosen) for note in estimate.notes
   )
@@ -184,7 +184,7 @@ def verdict(
     seeds=seeds,
     scale=scale,
     cells=results if named else (),
-    seeds_needed=_needed(question, outcome, chosen),
+    seeds_needed=_needed(question, asked, combine) if is_open else None,
     reason="; ".join(filter(None, (*reasons, *notes))),
   )
 
@@ -255,6 +255,8 @@ def _middle(
   results: tuple[CellResult, ...],
 ) -> tuple[estimates.Estimate, str]:
   """Returns the estimate of the cell that decides, and a text about cells."""
+  if len(found) == 1:
+    return next(iter(found.values())), ""
   center = 0.0
   if question.rule == "in range" and math.isfinite(
     question.low + question.high
@@ -286,19 +288,28 @@ def _middle(
 
 
 def _needed(
-  question: rules.Question, outcome: str, chosen: estimates.Estimate
+  question: rules.Question, asked: list[estimates.Estimate], combine: str
 ) -> int | None:
-  interval = chosen.interval(question.level)
-  few = chosen.seeds < MIN_SEEDS or not all(map(math.isfinite, interval))
-  if outcome != NOT_DECIDABLE or few:
-    return None
-  return power.seeds_to_decide(
-    question.decides,
-    chosen.value,
-    interval,
-    chosen.seeds,
-    level=question.level,
+  """Returns the seeds that decide all, most or any of these estimates."""
+  # The first level of Holm's correction, which is the highest.
+  level = 1 - (1 - question.level) / len(asked)
+  question = dataclasses.replace(question, level=level)
+  needed = sorted(_needed_alone(question, estimate) for estimate in asked)
+  place = {"any": 0, "most": len(needed) // 2}.get(combine, -1)
+  return None if math.isinf(needed[place]) else int(needed[place])
+
+
+def _needed_alone(question: rules.Question, found: estimates.Estimate) -> float:
+  """Returns the seeds that decide one estimate, infinite above 10,000."""
+  low, high = interval = found.interval(question.level)
+  if question.decides(low, high):
+    return found.seeds
+  if math.isinf(low) or math.isinf(high):
+    return math.inf
+  needed = power.seeds_to_decide(
+    question.decides, found.value, interval, found.seeds, level=question.level
   )
+  return math.inf if needed is None else needed
 
 
 def _plain(value: Any) -> Any:

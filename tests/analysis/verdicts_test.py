@@ -304,6 +304,28 @@ def test_claims_over_success_rates_are_decided():
   assert found.outcome == OPEN and found.seeds_needed > 30
 
 
+def test_seeds_needed_over_cells_are_those_of_the_cells_that_are_open():
+  values = np.array([-1.0, 1.0, -1.0, 1.0, 0.0])
+  cells = {  # The open cell has a larger effect than one that is decided.
+    "a": paired(0.02 + 0.001 * values, np.zeros(5)),
+    "b": paired(0.02 + 0.001 * values, np.zeros(5)),
+    "c": paired(0.03 + 0.1 * values, np.zeros(5)),
+    "d": paired(0.03 + 0.2 * values, np.zeros(5)),
+  }
+  needed = {}
+  for combine in ("all", "most", "any"):
+    found = decide("better", cells, combine=combine, better="higher")
+    needed[combine] = found.seeds_needed
+  wide = decide("better", cells["d"], better="higher", comparisons=4)
+  mean = decide("better", cells["c"], better="higher", comparisons=4)
+  assert needed == {
+    "all": wide.seeds_needed,
+    "most": mean.seeds_needed,
+    "any": None,
+  }
+  assert wide.seeds_needed > mean.seeds_needed > 50
+
+
 def test_seeds_needed_decide_the_question():
   options = {"margin": 0.01, "better": "higher"}
   values = 0.006 + 0.02 * np.array([-1.0, 1.0, -1.0, 1.0, 0.0])
