@@ -20,7 +20,8 @@ PLAIN: dict[str, Any] = {
 
 def decoder_cells(scale: str) -> list[dict[str, Any]]:
   """Returns the cells of the decoder, see the plan; "ci" has a few of them."""
-  rates, averaged = (0.001, 0.003, 0.01, 0.03), {"ema": 0.99}
+  rates = (0.001, 0.003, 0.01, 0.03)
+  averaged: dict[str, Any] = {"ema": 0.99}
   kinds = [averaged, {"schedule": "constant"}]
   kinds.append({"schedule": "constant", **averaged})
   if scale == "ci":
