@@ -51,7 +51,7 @@ def cases(scale: str, data: str) -> list[studies.Case]:
     sizes = {**CIFAR, "data.source": source}
     cnn = dataclasses.replace(cnn, config=CONFIG, overrides=sizes)
   key = "total_steps" if scale == "ci" else "total_epochs"
-  nets, seeds = [*NETS][:-1], range(SEEDS[scale])
+  nets, seeds = [*NETS][:-1], range(10, 10 + SEEDS[scale])
   for net, seed in product(nets, seeds):
     values = {**CNN, **NETS[net]}
     if net == "twice":
