@@ -28,9 +28,8 @@ AS_IT_IS: dict[str, Any] = {
   **{"total_steps": 1, "total_epochs": None, "eval_every": 1},
   **{"optim.learning_rate": 0.0, "optim.warmup_steps": 0},
 }
-# Seeds, and what is left out in the smoke test.
+# What is left out in the smoke test.
 ABOUT: dict[str, Any] = {"claim": 19, "comparisons": 4}
-SEEDS = {"ci": 2, "cpu": 10, "paper": 5}
 SKIPPED = {"ci": ("b158_median", "twn", "int8", "float", "rounded_median")}
 
 
@@ -39,7 +38,7 @@ def cases(scale: str, data: str) -> list[studies.Case]:
   found, skipped = [], SKIPPED.get(scale, ())
   known = families.families(scale, data)
   for family in [known["mlp"]] if scale == "ci" else known.values():
-    for seed in range(SEEDS[scale]):
+    for seed in families.SEEDS[scale]:
       for rate in RATES[-1:] if scale == "ci" else RATES:
         cell = {"precision": "float_norm", "rate": rate}
         after = {"init_from": family.case(cell, seed, {}).name}

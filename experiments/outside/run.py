@@ -39,7 +39,6 @@ CIFAR: dict[str, Any] = {
   **{"model.channels": (8, 16, 32), "model.dense_width": 64},
   **{"eval_every": 158, "checkpoint_every": 10_000, "checkpoint.keep_best": 0},
 }
-SEEDS = {"ci": 2, "cpu": 10, "paper": 5}
 
 
 def cases(scale: str, data: str) -> list[studies.Case]:
@@ -51,7 +50,7 @@ def cases(scale: str, data: str) -> list[studies.Case]:
     sizes = {**CIFAR, "data.source": source}
     cnn = dataclasses.replace(cnn, config=CONFIG, overrides=sizes)
   key = "total_steps" if scale == "ci" else "total_epochs"
-  nets, seeds = [*NETS][:-1], range(10, 10 + SEEDS[scale])
+  nets, seeds = [*NETS][:-1], families.SEEDS[scale]
   for net, seed in product(nets, seeds):
     values = {**CNN, **NETS[net]}
     if net == "twice":

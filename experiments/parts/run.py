@@ -32,7 +32,6 @@ PARTS: dict[str, dict[str, Any]] = {
   "bfloat16": {"model.param_dtype": "bfloat16"},
 }
 SMOKE = {"mlp": {BASELINE, *PARTS}, "decoder": {BASELINE, LEAK}}
-SEEDS = {"ci": 2, "cpu": 10, "paper": 5}
 
 
 def cases(scale: str, data: str) -> list[studies.Case]:
@@ -45,7 +44,7 @@ def cases(scale: str, data: str) -> list[studies.Case]:
         continue
       if scale == "ci" and (name == "cnn" or part not in SMOKE[name]):
         continue
-      for seed in range(SEEDS[scale]):
+      for seed in families.SEEDS[scale]:
         for rate in RATES[-1:] if scale == "ci" else RATES:
           changes = {**values, "optim.learning_rate": rate}
           cell = {"part": part, "rate": rate}
