@@ -40,19 +40,18 @@ SCALES: dict[str, Any] = {
 }
 SCALES["cpu"][1]["cnn"] = ("digits_cnn.py", CNN)
 PRECISIONS = ("float32", "b158", "b158_median")
-RATES, DECAYS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), (0.0, 0.01, 0.1)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 KEYS = ("family", "precision", "schedule", "rate", "decay")
 
 
 def cases(scale: str, data: str) -> list[studies.Case]:
   """Returns grids of rates and decays, and the kinds of two stages."""
   seeds, families = SCALES[scale]
-  grid, decays = RATES, DECAYS
-  if scale == "ci":
-    grid, decays = RATES[3:5], DECAYS[::2]
-  first = [*families][:1]
+  grid = RATES[3:5] if scale == "ci" else RATES
+  first, rest = [*families][:1], [*families][1:]
   cells = [
-    *product(families, PRECISIONS, ["cosine"], grid, decays),
+    *product(families, PRECISIONS, ["cosine"], grid, [0.0, 0.1]),
+    *product(rest, PRECISIONS, ["cosine"], grid, [0.01]),
     *product(families, PRECISIONS, ["constant"], grid[2:], [0.0]),
     *product(first, ["b158"], rates.STAGES, grid[-3:-1], [0.1]),
   ]
