@@ -59,6 +59,8 @@ _NETWORKS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
       {
         **_MNIST,
         "total_epochs": 1,
+        "data.train_examples": 30_000,
+        "eval_every": 117,
         "model.channels": (4, 8),
         "model.dense_width": 32,
       },
@@ -67,8 +69,8 @@ _NETWORKS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
       "pydoc_decoder.py",
       {
         **_QUIET,
-        "total_steps": 500,
-        "eval_every": 125,
+        "total_steps": 400,
+        "eval_every": 100,
         "data.source": "file:{data}/tinyshakespeare/input.txt.gz",
         "data.tokenizer": "bytes",
         "data.vocab_size": None,

@@ -29,7 +29,8 @@ def decoder_cells(scale: str) -> list[dict[str, Any]]:
   cells = [{"net": "zero_one", **PLAIN}]
   for net in ("float", "b158"):
     plain = {"net": net, **PLAIN}
-    grid = itertools.product(rates, (0.0, 0.1))
+    decays = (0.0, 0.1) if net == "b158" else (0.0,)
+    grid = itertools.product(rates, decays)
     cells += [{**plain, "rate": r, "decay": d} for r, d in grid]
     cells += [{**plain, **kind} for kind in kinds]
   return cells
