@@ -34,10 +34,10 @@ CNN: dict[str, Any] = {
 }
 CONFIG = "configs/cifar10_cnn.py:S"
 CIFAR: dict[str, Any] = {
-  **{"data.valid_fraction": 0.1, "data.train_examples": 10_000},
+  **{"data.valid_fraction": 0.1, "data.train_examples": 8_000},
   **{"data.random_crop": 0, "total_epochs": 6},
   **{"model.channels": (8, 16, 32), "model.dense_width": 64},
-  **{"eval_every": 158, "checkpoint_every": 10_000, "checkpoint.keep_best": 0},
+  **{"eval_every": 125, "checkpoint_every": 10_000, "checkpoint.keep_best": 0},
 }
 
 
