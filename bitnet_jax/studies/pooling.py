@@ -18,6 +18,8 @@ from bitnet_jax.studies.runs import Run
 METRICS: Mapping[str, tuple[int, float]] = {
   "test/accuracy": (1, 0.01),
   "valid/accuracy": (1, 0.01),
+  "test/map50": (1, 0.01),
+  "valid/map50": (1, 0.01),
   "test/loss": (-1, 0.02),
   "valid/loss": (-1, 0.02),
 }
@@ -129,7 +131,9 @@ def _key(run: Run, cell: Mapping[str, Any]) -> str:
 
 def _match(run: Run, other: Run) -> Match | None:
   """Returns two runs as a match; ``None`` if there is nothing to compare."""
-  if run.diverged and other.diverged:
+  rate = float(_config(run, "optim", "learning_rate"))
+  # A run at the rate 0 measures initial weights, whose quality is chance.
+  if rate == 0 or (run.diverged and other.diverged):
     return None
   metric, advantage = "", MOST * (int(other.diverged) - int(run.diverged))
   config = run.record["config"]
@@ -151,7 +155,7 @@ def _match(run: Run, other: Run) -> Match | None:
     setting=f"{run.record['study']}, {net}, {data}",
     source=source,
     seed=run.seed,
-    rate=float(_config(run, "optim", "learning_rate")),
+    rate=rate,
     metric=metric,
     advantage=advantage,
   )

@@ -118,6 +118,10 @@ def test_runs_without_a_common_metric_are_not_compared(values):
   assert match(runs) == []
 
 
+def test_runs_that_do_not_train_are_not_compared():
+  assert match(both("one", 0, 0.01, cell={"rate": 0.0})) == []
+
+
 def test_cells_of_a_setting_are_averaged_by_seed():
   runs = []
   for seed, values in enumerate([(0.01, 0.03), (0.0, -0.02)]):
