@@ -1,5 +1,6 @@
 """Evaluates a state on the batches of a split."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ def evaluate(
   strength: jax.Array | None = None,
   full_graph: bool = False,
   between: Callable[[], None] | None = None,
+  place: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
   """Returns the sums of all metrics over ``batches``, in float64.
 
@@ -34,14 +36,17 @@ def evaluate(
     strength: strength of quantization; ``None`` is full quantization.
     full_graph: see ``place_batch``.
     between: called before each batch; may raise an error to stop.
+    place: puts a batch on the devices; by default ``place_batch``.
   """
+  place = place or functools.partial(
+    place_batch, mesh=mesh, full_graph=full_graph
+  )
   sums: dict[str, Any] = {}
   late: Totals = {}
   for batch in batches:
     if between is not None:
       between()
-    placed = place_batch(batch, mesh, full_graph=full_graph)
-    totals = eval_step(state, placed, key, strength)
+    totals = eval_step(state, place(batch), key, strength)
     _add(sums, late)  # Fetched one batch late, to keep the device busy.
     late = totals
   _add(sums, late)

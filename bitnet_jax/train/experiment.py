@@ -92,10 +92,14 @@ class Experiment(ModelSetup):
     """Returns the optimizer."""
     return optim.make_optimizer(self.settings.optim, self.total_steps)
 
-  def init(self) -> TrainState:
-    """Returns a freshly initialized state."""
+  def init(self, key: jax.Array | None = None) -> TrainState:
+    """Returns a freshly initialized state.
+
+    Args:
+      key: the random key; by default that of the seed.
+    """
     create, _ = self._made_init
-    return create(self.key(INIT))
+    return create(self.key(INIT) if key is None else key)
 
   def abstract_state(self) -> TrainState:
     """Returns shapes, dtypes and shardings of a state."""
@@ -151,7 +155,7 @@ class Experiment(ModelSetup):
     """
     if self.settings.steps_per_dispatch == 1:
       return None
-    if backend.current() == "cpu" and self._convolves():
+    if backend.current() == "cpu" and self.convolves():
       logging.warning(
         "steps_per_dispatch is %d, but steps run one by one: on CPU,"
         " convolutions are slow in a loop",
@@ -159,10 +163,10 @@ class Experiment(ModelSetup):
       )
       return None
     return self._jit_step(
-      lambda task: make_train_steps(self._step(task), self._sparse_adam())
+      lambda task: make_train_steps(self._step(task), self.sparse_adam())
     )
 
-  def _sparse_adam(self):
+  def sparse_adam(self) -> SparseAdam | None:
     """Returns the sparse optimizer of an embedding table, if it applies.
 
     It does not apply on several devices, where processes may read a row more
@@ -176,6 +180,10 @@ class Experiment(ModelSetup):
     if self.mesh.size > 1 or resets_at is not None:
       return None
     return SparseAdam.make(name, self.settings.optim, self.total_steps)
+
+  def step(self) -> TrainStep:
+    """Returns the step of the training task, not jitted."""
+    return self._step(self.train_task)
 
   def _step(self, task: base.Task):
     options = self.settings.optim
@@ -230,8 +238,9 @@ class Experiment(ModelSetup):
   def _everywhere(self):
     return NamedSharding(self.mesh, PartitionSpec())
 
-  def _convolves(self):
-    step = self._step(self.train_task)
+  def convolves(self) -> bool:
+    """Whether a step has convolutions."""
+    step = self.step()
     with self.activate():
       key = self.train_key()
       state = jax.eval_shape(self._made_init[0], key)
@@ -248,7 +257,7 @@ class Experiment(ModelSetup):
     counted = None
     if chips.find(self.mesh.devices.flat[0].device_kind) is not None:
       with self.activate():
-        step = self._step(self.train_task)
+        step = self.step()
         counted = flops.count(step, *self.step_arguments())
     rows = self.settings.data.batch_size
     return Speed(examples=rows, tokens=rows * self.data.tokens, flops=counted)

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from absl import logging
@@ -21,6 +21,14 @@ from bitnet_jax.train.folder.metrics import TrainMetrics
 from bitnet_jax.train.folder.seals import Progress
 from bitnet_jax.train.interrupt import Interrupted
 from bitnet_jax.train.state import TrainState
+
+
+class Written(Protocol):
+  """What takes the metrics of hooks, such as ``TrainMetrics``."""
+
+  def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+    """Writes metrics of a step, which never goes back."""
+    ...
 
 
 class Hook(Protocol):
@@ -74,7 +82,7 @@ class Evaluation:
   def __init__(
     self,
     evaluate: Callable[[TrainState], Mapping[str, float]],
-    train_metrics: TrainMetrics,
+    train_metrics: Written,
     options: CheckpointOptions,
     progress: Progress,
     *,
@@ -100,7 +108,14 @@ class Evaluation:
     del metrics
     if not self.due(step):
       return
-    values = self._evaluate(state)
+    self.take(step, self._evaluate(state))
+
+  def take(self, step: int, values: Mapping[str, float]) -> None:
+    """Writes the metrics of an evaluation, and compares it with the best.
+
+    Raises:
+      NonFiniteMetricError: naming step and metric.
+    """
     self.metrics = {f"valid/{name}": value for name, value in values.items()}
     self.step = step
     self._train_metrics.write(step, self.metrics)
@@ -156,6 +171,50 @@ class Saving:
     self._saved = step
 
 
+class CodePrograms(NamedTuple):
+  """The programs of ``CodeStatistics``.
+
+  Attributes:
+    paths: paths of the layers with quantized kernels.
+    codes: from the parameters to the codes by path.
+    describe: from earlier codes and the parameters to statistics by name.
+  """
+
+  paths: tuple[str, ...]
+  codes: Callable[[Any], Any]
+  describe: Callable[[Any, Any], Any]
+
+  @classmethod
+  def of(
+    cls,
+    layers: Sequence[BitLayer],
+    lift: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda f: f,
+  ) -> "CodePrograms":
+    """Returns the programs of a model.
+
+    Args:
+      layers: its layers.
+      lift: changes a function before it is compiled, as ``jax.vmap`` does.
+    """
+    layers = [layer for layer in layers if layer.recipe.weights is not None]
+
+    def quantize(params):
+      return {layer.path: layer.quantize_kernel(params) for layer in layers}
+
+    def codes(params):
+      return {path: q.codes for path, q in quantize(params).items()}
+
+    def describe(before, params):
+      described = {}
+      for path, q in quantize(params).items():
+        values = statistics.describe_codes(q, before[path])
+        described |= {f"weights/{path}/{n}": v for n, v in values.items()}
+      return described
+
+    paths = tuple(layer.path for layer in layers)
+    return cls(paths, jax.jit(lift(codes)), jax.jit(lift(describe)))
+
+
 class CodeStatistics:
   """Writes statistics of the codes of each ternary layer.
 
@@ -168,29 +227,16 @@ class CodeStatistics:
   def __init__(
     self,
     layers: Sequence[BitLayer],
-    train_metrics: TrainMetrics,
+    train_metrics: Written,
     *,
     statistics_every: int | None,
+    programs: "CodePrograms | None" = None,
   ):
-    layers = [layer for layer in layers if layer.recipe.weights is not None]
-    self._every = statistics_every if layers else None
+    programs = programs or CodePrograms.of(layers)
+    self._every = statistics_every if programs.paths else None
     self._train_metrics = train_metrics
     self._before: Any = None
-
-    def quantize(params):
-      return {layer.path: layer.quantize_kernel(params) for layer in layers}
-
-    def describe(before, params):
-      described = {}
-      for path, q in quantize(params).items():
-        values = statistics.describe_codes(q, before[path])
-        described |= {f"weights/{path}/{n}": v for n, v in values.items()}
-      return described
-
-    self._codes = jax.jit(
-      lambda params: {path: q.codes for path, q in quantize(params).items()}
-    )
-    self._describe = jax.jit(describe)
+    self._codes, self._describe = programs.codes, programs.describe
 
   def due(self, step: int) -> bool:
     """See ``Hook``: before and after an update that is described."""
@@ -204,7 +250,7 @@ class CodeStatistics:
       return
     if step % self._every == 0 and self._before is not None:
       described = jax.device_get(self._describe(self._before, state.params))
-      values = {name: float(value) for name, value in described.items()}
+      values = {name: value.tolist() for name, value in described.items()}
       self._train_metrics.write(step, values)
     due = (step + 1) % self._every == 0
     self._before = self._codes(state.params) if due else None

@@ -39,6 +39,12 @@ class Arrays:
   def __len__(self) -> int:
     return len(self.split)
 
+  @property
+  def is_fixed(self) -> bool:
+    """Whether the inputs are in memory, and never augmented."""
+    augments = bool(self.random_crop) or self.random_flip
+    return isinstance(self.split.inputs, np.ndarray) and not augments
+
   def batch(self, indices: np.ndarray, draws: Draws) -> Batch:
     """Returns "inputs" in the dtype of the split, and "labels" int32."""
     inputs = self.split.inputs[indices]  # one gather a batch

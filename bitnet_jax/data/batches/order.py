@@ -103,18 +103,58 @@ def train_batches(
   """
   rows = process_rows(batch_size, process_index, process_count)
   check_training(len(examples), seed)
+  return TrainBatches(examples, batch_size, seed, rows)
 
-  def batch_at(step: int) -> Batch:
-    indices = epoch_indices(len(examples), seed, batch_size, rows, int(step))
-    draws = Draws(
-      seed=(seed, int(step)),
-      stream=_TRAINING,
-      rows=np.arange(rows.start, rows.stop),
-      batch_size=batch_size,
+
+class TrainBatches:
+  """The function that ``train_batches`` returns.
+
+  Attributes:
+    examples: what is gathered.
+  """
+
+  def __init__(
+    self, examples: Examples, batch_size: int, seed: int, rows: slice
+  ):
+    self.examples = examples
+    self._batch_size, self._seed, self._rows = batch_size, seed, rows
+    # Of its own: several of them, asked in turns, would empty a shared cache.
+    make = functools.partial(_order, len(examples), seed)
+    self._order = functools.lru_cache(maxsize=2)(make)
+
+  def indices(self, step: int) -> np.ndarray:
+    """Returns the indices of the examples in the batch of a step, int64."""
+    return epoch_indices(
+      len(self.examples),
+      self._seed,
+      self._batch_size,
+      self._rows,
+      step,
+      order=self._order,
     )
-    return examples.batch(indices, draws)
 
-  return batch_at
+  def __call__(self, step: int) -> Batch:
+    """Returns the batch of a step."""
+    step = int(step)
+    draws = Draws(
+      seed=(self._seed, step),
+      stream=_TRAINING,
+      rows=np.arange(self._rows.start, self._rows.stop),
+      batch_size=self._batch_size,
+    )
+    return self.examples.batch(self.indices(step), draws)
+
+
+def fixed_examples(examples: Examples) -> Batch | None:
+  """Returns all examples in one batch, if they never depend on draws.
+
+  ``None`` if they do, or do not say that they are ``is_fixed``.
+  """
+  if not getattr(examples, "is_fixed", False):
+    return None
+  rows = np.arange(len(examples))
+  draws = Draws(seed=(0,), stream=_EVALUATION, rows=rows, batch_size=len(rows))
+  return examples.batch(rows, draws)
 
 
 def eval_batches(
@@ -200,7 +240,13 @@ def process_rows(
 
 
 def epoch_indices(
-  count: int, seed: int, batch_size: int, rows: slice, step: int
+  count: int,
+  seed: int,
+  batch_size: int,
+  rows: slice,
+  step: int,
+  *,
+  order: Callable[[int], np.ndarray] | None = None,
 ) -> np.ndarray:
   """Returns the indices of the examples in rows of a training batch, int64.
 
@@ -210,14 +256,15 @@ def epoch_indices(
     batch_size: examples a step; batches continue across the end of an epoch.
     rows: rows of the batch.
     step: number of the batch.
+    order: returns the order of an epoch, if the caller keeps them.
   """
+  order = order or functools.partial(_order, count, seed)
   start = step * batch_size + rows.start
   stop = step * batch_size + rows.stop
   parts = []
   for epoch in range(start // count, (stop - 1) // count + 1):
     first = epoch * count
-    order = _order(count, seed, epoch)
-    parts.append(order[max(start - first, 0) : stop - first])
+    parts.append(order(epoch)[max(start - first, 0) : stop - first])
   return np.concatenate(parts)
 
 

@@ -62,9 +62,14 @@ def attempt(
     try:
       run(config, folder, origin, on_step)
     except Exception as error:
-      text = " ".join(f"{error}".split())
-      if isinstance(error, ValueError | ArithmeticError | OSError) and text:
-        return text
-      error_log.add("".join(traceback.format_exception(error)))
-      return f"{type(error).__name__}: {text}"
+      return describe_error(error)
   return None
+
+
+def describe_error(error: Exception) -> str:
+  """Returns an error in one line; an unexpected one is logged in full."""
+  text = " ".join(f"{error}".split())
+  if isinstance(error, ValueError | ArithmeticError | OSError) and text:
+    return text
+  error_log.add("".join(traceback.format_exception(error)))
+  return f"{type(error).__name__}: {text}"

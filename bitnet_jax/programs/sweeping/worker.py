@@ -10,15 +10,17 @@ from bitnet_jax import program
 
 # isort: split
 
+import base64
 import json
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
 from typing import Any
 
-from bitnet_jax.programs.sweeping import members
+from bitnet_jax.programs.sweeping import blocks, members
 from bitnet_jax.train.folder.starts import Origin
 
 _EVERY = 0.2  # seconds between steps that are told
@@ -31,14 +33,21 @@ def main(argv):
   answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
   os.dup2(2, 1)
   members.warn_once()
+  trainer = blocks.Trainer()
   lines = _Lines()
   threading.Thread(target=lines.read, daemon=True).start()
   while (line := lines.next()) is not None:
     task = json.loads(line)
     teller = _Teller(answers)
-    error = members.attempt(
-      task["config"], task["place"], Origin(**task["origin"]), teller.tell
-    )
+    error = None
+    if "block" in task:
+      block = blocks.Block.parse(task["block"])
+      for outcome in trainer.train(block, teller.tell_of):
+        answers.write(json.dumps({"outcome": packed(outcome)}) + "\n")
+    else:
+      error = members.attempt(
+        task["config"], task["place"], Origin(**task["origin"]), teller.tell
+      )
     lines.rest()
     teller.end(error)
 
@@ -52,12 +61,23 @@ def parse(line: str) -> dict[str, Any]:
   return answer if isinstance(answer, dict) else {}
 
 
+def packed(outcome: blocks.Outcome) -> str:
+  """Returns an outcome, with its arrays, as text."""
+  return base64.b64encode(pickle.dumps(outcome)).decode()
+
+
+def unpacked(text: str) -> blocks.Outcome:
+  """Returns the outcome in what a worker of this package wrote."""
+  return pickle.loads(base64.b64decode(text))
+
+
 class _Teller:
   """Writes steps, but not too often, and the end of a member."""
 
   def __init__(self, answers):
     self._answers, self._last = answers, 0.0
     self._step: int | None = None
+    self._last_of: dict[str, float] = {}
 
   def tell(self, step: int) -> None:
     """Writes a step, at most a few times a second."""
@@ -65,6 +85,13 @@ class _Teller:
     if now - self._last > _EVERY:
       self._last = now
       self._answers.write(json.dumps({"step": step}) + "\n")
+
+  def tell_of(self, name: str, step: int) -> None:
+    """Writes the step of a case, at most a few times a second for each."""
+    now = time.monotonic()
+    if now - self._last_of.get(name, 0.0) > _EVERY:
+      self._last_of[name] = now
+      self._answers.write(json.dumps({"name": name, "step": step}) + "\n")
 
   def end(self, error: str | None) -> None:
     """Writes the error, or that there is none, and the last step, if any."""

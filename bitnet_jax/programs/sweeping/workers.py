@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import bitnet_jax
 from bitnet_jax.programs.sweeping import worker
@@ -22,6 +23,18 @@ from bitnet_jax.train.interrupt import Interrupted
 OnEnd = Callable[[Member, str | None], None]
 
 
+class Job(Protocol):
+  """What a process does between two lines of its input."""
+
+  def message(self) -> dict[str, Any]:
+    """Returns what the process reads."""
+    ...
+
+  def take(self, answer: dict[str, Any]) -> None:
+    """Takes an answer of the process, in a thread of its own."""
+    ...
+
+
 class Workers:
   """Processes that train members, each one member after another.
 
@@ -29,14 +42,14 @@ class Workers:
   only, which sends it on once.
   """
 
-  def __init__(self, count: int, lock: int):
+  def __init__(self, count: int, *locks: int):
     """Starts nothing yet.
 
     Args:
       count: number of processes.
-      lock: descriptor of the sweep's lock, which they inherit.
+      *locks: descriptors of locks, such as that of a sweep, which they inherit.
     """
-    self._count, self._lock = count, lock
+    self._count, self._locks = count, locks
     self._processes: dict[int, subprocess.Popen[str]] = {}
     self._is_stopping = False
 
@@ -53,17 +66,30 @@ class Workers:
       Interrupted: after a signal, once the processes have saved their
         checkpoints and ended.
     """
-    waiting: queue.SimpleQueue[Member] = queue.SimpleQueue()
-    for member in members:
-      waiting.put(member)
-    ended: queue.SimpleQueue[tuple[Member, str | None]] = queue.SimpleQueue()
+    jobs = [_MemberJob(member, origin, progress) for member in members]
+    self.run_jobs(jobs, lambda job, error: on_end(job.member, error))
+
+  def run_jobs(
+    self, jobs: Sequence[Any], on_end: Callable[[Any, str | None], None]
+  ) -> None:
+    """Does all jobs; ``on_end`` gets each with its error, in this thread.
+
+    Args:
+      jobs: see ``Job``.
+      on_end: called as they end, in any order.
+
+    Raises:
+      Interrupted: see ``run``.
+    """
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    for job in jobs:
+      waiting.put(job)
+    ended: queue.SimpleQueue[tuple[Job, str | None]] = queue.SimpleQueue()
     threads = [
-      threading.Thread(
-        target=self._work, args=(i, waiting, origin, progress, ended)
-      )
-      for i in range(min(self._count, len(members)))
+      threading.Thread(target=self._work, args=(i, waiting, ended))
+      for i in range(min(self._count, len(jobs)))
     ]
-    left = len(members)
+    left = len(jobs)
     try:
       for thread in threads:
         thread.start()
@@ -95,22 +121,22 @@ class Workers:
         except BaseException as error:
           self._stop(error)
 
-  def _work(self, number, waiting, origin, progress, ended) -> None:
-    """Gives members to one process until none is left."""
+  def _work(self, number, waiting, ended) -> None:
+    """Gives jobs to one process until none is left."""
     process = None
     with contextlib.ExitStack() as stack:  # Closes their pipes, and waits.
       while not self._is_stopping:
         try:
-          member = waiting.get_nowait()
+          job = waiting.get_nowait()
         except queue.Empty:
           break
         if process is None or process.poll() is not None:
           process = stack.enter_context(self._start())
           self._processes[number] = process
-        error = _train(process, member, origin, progress)
+        error = _do(process, job)
         if self._is_stopping:
           break
-        ended.put((member, error))
+        ended.put((job, error))
 
   def _start(self) -> subprocess.Popen[str]:
     """Starts a process."""
@@ -125,34 +151,43 @@ class Workers:
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       env={**env, "PYTHONPATH": paths},
-      pass_fds=(self._lock,),
+      pass_fds=self._locks,
       process_group=0,
       text=True,
       encoding="utf-8",
     )
 
 
-def _train(
-  process: subprocess.Popen[str],
-  member: Member,
-  origin: Origin,
-  progress: Progress,
-) -> str | None:
-  """Has a process train a member; returns its error, if any."""
+class _MemberJob:
+  """A member of a sweep that a process trains by itself."""
+
+  def __init__(self, member: Member, origin: Origin, progress: Progress):
+    self.member, self._origin, self._progress = member, origin, progress
+
+  def message(self) -> dict[str, Any]:
+    """See ``Job``."""
+    return {
+      "config": self.member.config,
+      "place": self.member.place,
+      "origin": dataclasses.asdict(self.member.origin(self._origin)),
+    }
+
+  def take(self, answer: dict[str, Any]) -> None:
+    """See ``Job``."""
+    if "step" in answer:
+      self._progress.step(self.member.name, answer["step"])
+
+
+def _do(process: subprocess.Popen[str], job: Job) -> str | None:
+  """Has a process do a job; returns its error, if any."""
   assert process.stdin is not None
   assert process.stdout is not None
-  task = {
-    "config": member.config,
-    "place": member.place,
-    "origin": dataclasses.asdict(member.origin(origin)),
-  }
   try:
-    process.stdin.write(json.dumps(task) + "\n")
+    process.stdin.write(json.dumps(job.message()) + "\n")
     process.stdin.flush()
     for line in process.stdout:
       answer = worker.parse(line)
-      if "step" in answer:
-        progress.step(member.name, answer["step"])
+      job.take(answer)
       if "error" in answer:
         return answer["error"]
   except OSError:  # It ended while it was idle.

@@ -1,7 +1,8 @@
 """Optimizers and learning rate schedules by name, from optax."""
 
+import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -98,6 +99,18 @@ class OptimOptions:
         value = getattr(self, field)
         if value is not None and not fits(value):
           raise ValueError(f"optim.{field} is {value}; it must {what}")
+
+  def with_numbers(self, numbers: Mapping[str, Any]) -> "OptimOptions":
+    """Returns options with arguments of a program in place of fields.
+
+    Args:
+      numbers: by field, scalars that are not checked: their values are known
+        only when the program runs.
+    """
+    options = copy.copy(self)
+    for name, value in numbers.items():
+      object.__setattr__(options, name, value)
+    return options
 
   @property
   def second_decay(self) -> float:

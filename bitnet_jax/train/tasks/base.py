@@ -175,6 +175,7 @@ class TaskData:
     eval_batches: returns the batches of one pass through a split.
     tokenizer: the vocabulary, if the data are text.
     tokens: tokens of one example, padding included; 0 if there are none.
+    reseed: returns the training batches of another seed, of the same examples.
     score: returns the scores of generated text for a split, from model, split,
       variables and mesh. It is slow, so it runs at the end of a run only. All
       processes call it and get the same result.
@@ -185,6 +186,9 @@ class TaskData:
   eval_batches: Callable[[str], Iterable[Mapping[str, np.ndarray]]]
   tokenizer: Tokenizer | None = None
   tokens: int = 0
+  reseed: Callable[[int], Callable[[int], Mapping[str, np.ndarray]]] | None = (
+    None
+  )
   score: Callable[[nn.Module, str, Any, Mesh], dict[str, float]] | None = None
 
   def close(self) -> None:

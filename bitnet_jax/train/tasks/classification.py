@@ -100,12 +100,14 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     )
   train = dataset.splits["train"]
   mean, std = _standardization(dataset, data)
-  train_batch = order.train_batches(
-    Arrays(
-      split=train, random_crop=data.random_crop, random_flip=data.random_flip
-    ),
-    **base.of_training(settings, context),
+  examples = Arrays(
+    split=train, random_crop=data.random_crop, random_flip=data.random_flip
   )
+  part = base.of_training(settings, context)
+
+  def train_batches(seed: int):
+    batches = order.train_batches(examples, **part | {"seed": seed})
+    return TrainAhead(batches) if is_read_later else batches
 
   def eval_batches(split: str):
     examples = Arrays(split=dataset.splits[split])
@@ -127,8 +129,9 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       mean=mean,
       std=std,
     ),
-    train_batch=TrainAhead(train_batch) if is_read_later else train_batch,
+    train_batch=train_batches(settings.seed),
     eval_batches=eval_batches,
+    reseed=train_batches,
   )
 
 

@@ -137,9 +137,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     )
     for name, split in found.splits.items()
   }
-  train_batch = bag_of_words.train_batches(
-    splits["train"], **base.of_training(settings, context)
-  )
+  part = base.of_training(settings, context)
+
+  def train_batches(seed: int):
+    return bag_of_words.train_batches(splits["train"], **part | {"seed": seed})
 
   def eval_batches(split: str):
     return bag_of_words.eval_batches(
@@ -163,9 +164,10 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
         idf=() if idf is None else tuple(idf.tolist()),
       ),
     ),
-    train_batch=train_batch,
+    train_batch=train_batches(settings.seed),
     eval_batches=eval_batches,
     tokenizer=tokenizer,
+    reseed=train_batches,
   )
 
 

@@ -1,6 +1,7 @@
 """Classification of graphs."""
 
 import dataclasses
+import functools
 
 from bitnet_jax.data.batches import graphs as graph_batches
 from bitnet_jax.data.views import graph_sets
@@ -67,13 +68,14 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   train = {"train": dataset.splits["train"]}
   eval_budget = of_evaluation.choose_budget(dataset.splits, **budgets)
   _, batches_per_epoch = of_training.rows(train["train"]).shape
-  train_batch = graph_batches.train_batches(
+  train_batches = functools.partial(
+    graph_batches.train_batches,
     train["train"],
     of_training,
     of_training.choose_budget(train, **budgets),
-    seed=settings.seed,
     **context.part,
   )
+  train_batch = train_batches(seed=settings.seed)
   return base.TaskData(
     facts=DataFacts(
       fingerprint=dataset.fingerprint,
@@ -84,6 +86,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       batches_per_epoch=batches_per_epoch,
     ),
     train_batch=train_batch,
+    reseed=lambda seed: train_batches(seed=seed),
     eval_batches=lambda split: graph_batches.eval_batches(
       dataset.splits[split], of_evaluation, eval_budget, **context.part
     ),

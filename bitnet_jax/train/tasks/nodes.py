@@ -107,6 +107,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       class_names=dataset.class_names,
     ),
     train_batch=lambda step: batches["train"],
+    reseed=lambda seed: lambda step: batches["train"],
     eval_batches=lambda split: [batches[split]],
   )
 

@@ -117,9 +117,12 @@ def token_data(
     length: tokens of one example, padding included.
     **facts: more fields of ``DataFacts``; "fingerprint" is that of the texts.
   """
-  train_batch = order.train_batches(
-    examples["train"], **base.of_training(settings, context)
-  )
+  training = base.of_training(settings, context)
+
+  def train_batches(seed: int):
+    return order.train_batches(examples["train"], **training | {"seed": seed})
+
+  train_batch = train_batches(settings.seed)
   evaluated = examples if evaluated is None else evaluated
 
   def eval_batches(split: str) -> Sequence[order.Batch]:
@@ -141,4 +144,5 @@ def token_data(
     eval_batches=eval_batches,
     tokenizer=tokenizer,
     tokens=length,
+    reseed=train_batches,
   )

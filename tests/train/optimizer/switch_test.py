@@ -105,8 +105,8 @@ def test_rows_of_a_table_are_not_reset_apart():
     str(CONFIGS / "docstrings_mlp.py"),
     {"quant.phase_in.start": 4, "quant.phase_in.optimizer": "reset"},
   )
-  assert build(config)._sparse_adam() is None
+  assert build(config).sparse_adam() is None
   kept = runner.load_config(
     str(CONFIGS / "docstrings_mlp.py"), {"mesh.data": 1}
   )
-  assert build(kept)._sparse_adam() is not None
+  assert build(kept).sparse_adam() is not None

@@ -1,0 +1,1 @@
+"""Trains members of a sweep that differ in numbers only by one program."""
