@@ -17,6 +17,7 @@ packed: products with packed weights, and generation by a decoder, frozen or
   not.
 memory: residuals, the arrays stored for the backward pass.
 start: whole programs of two training steps.
+sweep: a training step of a member, with several members in one program.
 folders: training on folders of pictures, against the same pictures in a .npz
   file, and in memory against read for each batch.
 tpu: the programs that XLA compiles for v5e and v6e from a dense step; needs
@@ -48,7 +49,16 @@ from typing import Any
 
 import jax
 from absl import flags
-from benchmarks import folders, layers, memory, meshes, serving, tpu, training
+from benchmarks import (
+  folders,
+  layers,
+  memory,
+  meshes,
+  serving,
+  sweeps,
+  tpu,
+  training,
+)
 from benchmarks.tables import table
 from benchmarks.timing import Case, Timings, measure
 from benchmarks.torch_baseline import Torch
@@ -67,6 +77,7 @@ SUITES: dict[str, Callable[[Torch | None], Iterator[Case]]] = {
   "packed": serving.packed,
   "start": training.start,
   "folders": folders.cases,
+  "sweep": sweeps.sweep,
 }
 
 # Suites that inspect programs instead of timing them.

@@ -39,6 +39,12 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the sweep.", required=True
 )
 _WORKERS = flags.DEFINE_integer("workers", 1, "Members at a time.")
+_PROGRAM = flags.DEFINE_string(
+  "program",
+  "auto",
+  "auto: members that differ in numbers only (such as seed, rates, dropout)"
+  " share data and compiled programs; each: every member has its own.",
+)
 
 
 def main(argv):
@@ -57,6 +63,7 @@ def main(argv):
     grids,
     _WORKDIR.value,
     workers=_WORKERS.value,
+    program=_PROGRAM.value,
     origin=origin,
   )
   if found.finished:

@@ -25,6 +25,7 @@ from bitnet_jax.train.folder.warm_start import (
   warm_start,
   with_earlier,
 )
+from bitnet_jax.train.hooks import CodePrograms
 from bitnet_jax.train.loop import place_strength
 from bitnet_jax.train.model import INIT, TRAIN, ModelSetup, checkpoints_of
 from bitnet_jax.train.optimizer import optim
@@ -261,6 +262,10 @@ class Experiment(ModelSetup):
         counted = flops.count(step, *self.step_arguments())
     rows = self.settings.data.batch_size
     return Speed(examples=rows, tokens=rows * self.data.tokens, flops=counted)
+
+  def code_programs(self) -> CodePrograms:
+    """Returns the programs of ``CodeStatistics``."""
+    return CodePrograms.of(self.layers)
 
   def train_key(self) -> jax.Array:
     """Returns the key of dropout and stochastic rounding."""

@@ -230,7 +230,7 @@ class CodeStatistics:
     train_metrics: Written,
     *,
     statistics_every: int | None,
-    programs: "CodePrograms | None" = None,
+    programs: CodePrograms | None = None,
   ):
     programs = programs or CodePrograms.of(layers)
     self._every = statistics_every if programs.paths else None

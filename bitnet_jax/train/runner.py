@@ -67,6 +67,7 @@ def run(
   *,
   origin: Origin | None = None,
   on_step: Callable[[int], None] | None = None,
+  make: Callable[[Mapping[str, Any], pathlib.Path], Experiment] = build,
 ) -> dict[str, Any]:
   """Trains, or resumes where an earlier start in the same folder stopped.
 
@@ -79,6 +80,7 @@ def run(
     origin: how the run was requested, for its records.
     on_step: called with the step at which this start begins, and with each
       step once its metrics are known.
+    make: builds the experiment from config and folder, as ``build`` does.
 
   Returns:
     The content of ``result.json``.
@@ -92,7 +94,9 @@ def run(
   keep_compiled()
   error_log.keep_in(folder)
   with Interrupt() as interrupt, _locked(folder) as lock:
-    experiment = multihost.primary_first(lambda: _build_in(config, folder))
+    experiment = multihost.primary_first(
+      lambda: _build_in(make, config, folder)
+    )
     multihost.check_agreement(
       {
         "config": experiment.config,
@@ -127,14 +131,14 @@ def _locked(folder: pathlib.Path) -> Iterator[workdir.Lock | None]:
     multihost.barrier("end of the run")
 
 
-def _build_in(config: Mapping[str, Any], folder: pathlib.Path) -> Experiment:
+def _build_in(make, config, folder: pathlib.Path) -> Experiment:
   """Builds with the vocabulary that the primary process left for all."""
   if multihost.is_primary():
-    experiment = build(config, folder)
+    experiment = make(config, folder)
     bucket.send(folder)
     return experiment
   bucket.fetch(folder)
-  return build(config, folder)
+  return make(config, folder)
 
 
 def _claim(experiment: Experiment, lock: workdir.Lock | None) -> dict[str, Any]:
@@ -294,7 +298,7 @@ class _Hooks:
     self, start: _Start, writer: SilentWriter, progress: Progress, step: int
   ):
     experiment, settings = start.experiment, start.experiment.settings
-    total_steps, layers = experiment.total_steps, experiment.layers
+    total_steps = experiment.total_steps
     self.speed = experiment.speed()
     self.train_metrics = TrainMetrics(
       writer,
@@ -323,7 +327,10 @@ class _Hooks:
       restored_step=step,
     )
     self.statistics = CodeStatistics(
-      layers, self.train_metrics, statistics_every=settings.statistics_every
+      experiment.layers,
+      self.train_metrics,
+      statistics_every=settings.statistics_every,
+      programs=experiment.code_programs(),
     )
     self.profile = Profile(
       start.folder / "profile",

@@ -20,8 +20,9 @@ from bitnet_jax.train.folder.metrics import NonFiniteMetricError, read_metrics
 from bitnet_jax.train.folder.starts import Origin
 from bitnet_jax.train.interrupt import Interrupt
 from bitnet_jax.train.sweep import sharing
-from bitnet_jax.train.sweep.group import Group, Outcome, named_codes
+from bitnet_jax.train.sweep.group import Outcome, named_codes
 from bitnet_jax.train.sweep.members import Lines, Member
+from bitnet_jax.train.sweep.shared import Sharing
 
 # "auto": cases share programs; "each": every case by itself.
 PROGRAMS = ("auto", "each")
@@ -84,8 +85,7 @@ def plan(
   choices.check(program, PROGRAMS, key="program")
   groups: dict[str, list[int]] = {}
   for i, case in enumerate(cases):
-    shares = program == "auto" and case.folder is None
-    key = sharing.key_of(case.config) if shares else None
+    key = sharing.key_of(case.config) if program == "auto" else None
     groups.setdefault(f"alone {i}" if key is None else key, []).append(i)
   blocks = []
   for key, indices in groups.items():
@@ -93,6 +93,8 @@ def plan(
       blocks.append(Block(cases=(cases[indices[0]],)))
       continue
     most = sharing.most_at_a_time(cases[indices[0]].config)
+    if any(cases[i].folder is not None for i in indices):
+      most = 1
     parts = sharing.split(indices, most, workers)
     size = len(parts[0])
     blocks += [
@@ -103,11 +105,14 @@ def plan(
 
 
 class Trainer:
-  """Trains blocks in this process; keeps the program for the next block."""
+  """Trains blocks in this process; keeps the program for the next block.
+
+  Attributes:
+    sharing: the group of the last block.
+  """
 
   def __init__(self):
-    self._key: str | None = None
-    self._group: Group | None = None
+    self.sharing = Sharing()
 
   def train(
     self,
@@ -117,8 +122,10 @@ class Trainer:
   ) -> list[Outcome]:
     """Trains a block; a case that fails gives an outcome with its error."""
     origin = origin or Origin()
-    if block.key is None:
-      return [_train_alone(block.cases[0], on_step, origin)]
+    first = block.cases[0]
+    if block.key is None or first.folder is not None:
+      make = None if block.key is None else self.sharing.make
+      return [_train_alone(first, on_step, origin, make)]
     with Interrupt() as interrupt:
       interrupt.outcome = f"while {block.name} trained"
       try:
@@ -131,14 +138,11 @@ class Trainer:
         ]
 
   def _train(self, block, on_step, origin, interrupt) -> list[Outcome]:
-    if self._group is None or self._key != block.key:
-      self._group = None  # Frees its memory before more is read.
-      self._group = Group(block.cases[0].config)
-      self._key = block.key
+    group = self.sharing.group(block.cases[0].config)
     failed, started = [], []
     for case in block.cases:
       try:
-        experiment = self._group.experiment_of(case.config)
+        experiment = group.experiment_of(case.config)
       except ValueError as error:
         failed.append(
           Outcome(
@@ -149,7 +153,7 @@ class Trainer:
         started.append(Member(case.name, experiment, Lines()))
     if not started:
       return failed
-    return failed + self._group.train(
+    return failed + group.train(
       started,
       size=block.size,
       interrupt=interrupt,
@@ -158,7 +162,9 @@ class Trainer:
     )
 
 
-def _train_alone(case: Case, on_step: OnStep, origin: Origin) -> Outcome:
+def _train_alone(
+  case: Case, on_step: OnStep, origin: Origin, make: members.Make | None
+) -> Outcome:
   """Trains a case as a run of its own, in its folder or for a while."""
   with contextlib.ExitStack() as stack:
     folder = case.folder
@@ -173,6 +179,7 @@ def _train_alone(case: Case, on_step: OnStep, origin: Origin) -> Outcome:
           folder,
           origin,
           lambda step: on_step(case.name, step),
+          make,
         )
       except Exception as error:
         outcome.error = members.describe_error(error)

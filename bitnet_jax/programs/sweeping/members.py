@@ -2,6 +2,7 @@
 
 import gc
 import logging as std_logging
+import pathlib
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,9 +13,11 @@ from absl import logging
 from bitnet_jax import error_log
 from bitnet_jax.files import PathLike
 from bitnet_jax.train import console, runner
+from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.folder.starts import Origin
 
 OnStep = Callable[[int], None]
+Make = Callable[[Mapping[str, Any], pathlib.Path], Experiment]
 
 
 def warn_once() -> None:
@@ -36,8 +39,20 @@ def run(
   folder: PathLike,
   origin: Origin | None = None,
   on_step: OnStep | None = None,
+  make: Make | None = None,
 ) -> dict[str, Any]:
-  """Trains or resumes a run as ``runner.run`` does, and frees its memory."""
+  """Trains or resumes a run as ``runner.run`` does, and frees its memory.
+
+  Args:
+    config: nested dict.
+    folder: the workdir.
+    origin: see ``runner.run``, like the next one.
+    on_step: see above.
+    make: builds the experiment, with programs that other runs use, too, and
+      that are kept; by default it has its own.
+  """
+  if make is not None:
+    return runner.run(config, folder, origin=origin, on_step=on_step, make=make)
   try:
     return runner.run(config, folder, origin=origin, on_step=on_step)
   finally:
@@ -51,6 +66,7 @@ def attempt(
   folder: PathLike,
   origin: Origin | None = None,
   on_step: OnStep | None = None,
+  make: Make | None = None,
 ) -> str | None:
   """Runs without messages of the run.
 
@@ -60,7 +76,7 @@ def attempt(
   """
   with console.showing("quiet"):
     try:
-      run(config, folder, origin, on_step)
+      run(config, folder, origin, on_step, make)
     except Exception as error:
       return describe_error(error)
   return None

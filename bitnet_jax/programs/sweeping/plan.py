@@ -12,8 +12,11 @@ from bitnet_jax.programs.sweeping import grid as grids
 from bitnet_jax.train.build import build
 from bitnet_jax.train.config import flags
 from bitnet_jax.train.config.settings import RunContext, Settings
+from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.folder import bucket, records, workdir
 from bitnet_jax.train.folder.starts import Origin
+from bitnet_jax.train.sweep import sharing
+from bitnet_jax.train.sweep.group import shared_experiment
 from bitnet_jax.train.tasks import base
 from bitnet_jax.train.tasks.registry import load_data
 
@@ -33,6 +36,8 @@ class Member:
     run_id: what names the run.
     total_steps: its length.
     is_finished: whether its folder has its result.
+    key: what it has in common with the members that share its program;
+      ``None`` for its own program.
   """
 
   name: str
@@ -42,6 +47,7 @@ class Member:
   run_id: str
   total_steps: int
   is_finished: bool
+  key: str | None = None
 
   def origin(self, sweep: Origin) -> Origin:
     """Returns how it was requested: as the sweep, with its own values."""
@@ -108,7 +114,7 @@ def _member(
     changed.update_from_flattened_dict({key: value})
   flags.clear_other_length(changed, values)
   chosen = changed.to_dict()
-  experiment = build(chosen, load=load)
+  experiment = load.experiment(chosen)
   place = place_of(root, name)
   folder = bucket.place(place)
   resolved, fingerprint = experiment.config, experiment.fingerprint
@@ -123,6 +129,7 @@ def _member(
     run_id=experiment.run_id,
     total_steps=experiment.total_steps,
     is_finished=result is not None and result["run_id"] == experiment.run_id,
+    key=sharing.key_of(chosen),
   )
 
 
@@ -134,6 +141,16 @@ class _Loader:
 
   def __init__(self):
     self._key, self._data = "", []
+    self._shared: tuple[str, Experiment] | None = None
+
+  def experiment(self, config: Mapping[str, Any]) -> Experiment:
+    """Builds an experiment, from the last one if only numbers differ."""
+    key = sharing.key_of(config)
+    if key is None or self._shared is None or key != self._shared[0]:
+      found = build(config, load=self)
+      self._shared = None if key is None else (key, found)
+      return found
+    return shared_experiment(self._shared[1], config)
 
   def __call__(self, settings: Settings, context: RunContext) -> base.TaskData:
     read_by = [getattr(settings, name) for name in _READ_BY]

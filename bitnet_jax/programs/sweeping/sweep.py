@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bitnet_jax import error_log
+from bitnet_jax import choices, error_log
 from bitnet_jax.data.sources import registry
 from bitnet_jax.files import PathLike
 from bitnet_jax.programs.sweeping import folder as folders
 from bitnet_jax.programs.sweeping import grid as grids
 from bitnet_jax.programs.sweeping import members, plan
+from bitnet_jax.programs.sweeping.blocks import PROGRAMS
 from bitnet_jax.programs.sweeping.plan import Member
 from bitnet_jax.programs.sweeping.progress import Progress
 from bitnet_jax.programs.sweeping.workers import Workers
@@ -20,6 +21,7 @@ from bitnet_jax.train.devices.compilation import keep_compiled
 from bitnet_jax.train.folder import bucket
 from bitnet_jax.train.folder.starts import Origin
 from bitnet_jax.train.interrupt import Interrupt, Interrupted
+from bitnet_jax.train.sweep.shared import Sharing
 
 _AT_WORK = "with its members, which saved checkpoints; the same command resumes"
 _BETWEEN = "between two members; the same command resumes the sweep"
@@ -49,6 +51,7 @@ def sweep(
   root: PathLike,
   *,
   workers: int = 1,
+  program: str = "auto",
   origin: Origin | None = None,
 ) -> Swept:
   """Trains a run for each combination of values, or what is left of them.
@@ -58,6 +61,8 @@ def sweep(
     grid: values by dotted key, see ``grid.parse``.
     root: folder of the sweep; each member has a folder in it.
     workers: number of processes; 1 trains in this one.
+    program: a name in ``PROGRAMS``: "auto" has members that differ in numbers
+      only share data and programs, one after another.
     origin: how the sweep was requested, for the records of its runs.
 
   Raises:
@@ -67,6 +72,7 @@ def sweep(
   """
   if workers < 1:
     raise ValueError(f"--workers={workers}: it must be at least 1")
+  choices.check(program, PROGRAMS, key="--program")
   keep_compiled()
   origin = origin or Origin()
   base = json.loads(json.dumps(config.to_dict()))
@@ -77,6 +83,8 @@ def sweep(
     folder = bucket.place(root)
     folders.check(folder, base, grid)
     found = plan.plan(config, grid, root, lambda name: interrupt.check())
+    if program == "each":
+      found = [dataclasses.replace(member, key=None) for member in found]
     interrupt.check()
     error_log.keep_in(folder)
     with folders.locked(folder) as lock:
@@ -102,6 +110,9 @@ def _run(
   if len(left) < len(found):
     done = len(found) - len(left)
     console.say(f"{done} of {len(found)} members are finished already")
+  left = by_program(left)
+  if left:
+    console.say(describe_programs(left))
   failed: dict[str, str] = {}
   progress = Progress(found)
 
@@ -125,6 +136,23 @@ def _run(
   return failed
 
 
+def by_program(members: Sequence[Member]) -> list[Member]:
+  """Returns members with those that share a program next to each other."""
+  keys: dict[Any, int] = {}
+  for i, member in enumerate(members):
+    keys.setdefault(member.key or i, i)
+  places = {m.name: keys[m.key or i] for i, m in enumerate(members)}
+  return sorted(members, key=lambda member: places[member.name])
+
+
+def describe_programs(members: Sequence[Member]) -> str:
+  """Returns a line that says how many programs members need."""
+  shared = [member.key for member in members if member.key is not None]
+  alone = len(members) - len(shared)
+  count = len({*shared}) + alone
+  return f"{len(members)} members to train, by {count} programs"
+
+
 def _run_here(
   left: Sequence[Member],
   origin: Origin,
@@ -132,6 +160,7 @@ def _run_here(
   on_end: Callable[[Member, str | None], None],
 ) -> None:
   """Runs members in this process."""
+  shared = Sharing()
   for member in left:
     try:
       error = members.attempt(
@@ -139,6 +168,7 @@ def _run_here(
         member.place,
         member.origin(origin),
         lambda step, name=member.name: progress.step(name, step),
+        None if member.key is None else shared.make,
       )
     except Interrupted as stop:
       stop.args = (f"{member.name}: {stop}",)

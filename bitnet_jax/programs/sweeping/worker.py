@@ -46,7 +46,11 @@ def main(argv):
         answers.write(json.dumps({"outcome": packed(outcome)}) + "\n")
     else:
       error = members.attempt(
-        task["config"], task["place"], Origin(**task["origin"]), teller.tell
+        task["config"],
+        task["place"],
+        Origin(**task["origin"]),
+        teller.tell,
+        trainer.sharing.make if task["shares"] else None,
       )
     lines.rest()
     teller.end(error)

@@ -169,6 +169,7 @@ class _MemberJob:
     return {
       "config": self.member.config,
       "place": self.member.place,
+      "shares": self.member.key is not None,
       "origin": dataclasses.asdict(self.member.origin(self._origin)),
     }
 

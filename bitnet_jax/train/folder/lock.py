@@ -21,13 +21,13 @@ EVENTS = "tensorboard"
 _SHOWN = 5  # Names in a warning.
 LOCK_FILE = ".lock"
 _RECORD = "tokenizer_source.json"
-_VOCABULARY = {"tokenizer.json", "tokenizer.model", _RECORD}
+VOCABULARY_FILES = {"tokenizer.json", "tokenizer.model", _RECORD}
 # What a run writes once it has claimed its folder.
 _FACTS = {FACTS_FILE, *COPIES}
 # What a run may write before its first checkpoint. Anything else in its folder
 # is not the run's, and is never removed.
 _WRITTEN = {LOCK_FILE, CONFIG_FILE, METRICS_FILE, STARTS_FILE, EVENTS}
-_WRITTEN |= {bucket.CHECKPOINTS, *_VOCABULARY, *_FACTS}
+_WRITTEN |= {bucket.CHECKPOINTS, *VOCABULARY_FILES, *_FACTS}
 
 
 class WorkdirError(ValueError):
@@ -157,7 +157,7 @@ class Lock:
     ours = set()
     if CONFIG_FILE in found:
       ours |= {CONFIG_FILE, METRICS_FILE, STARTS_FILE, *_FACTS}
-    ours |= _VOCABULARY if _RECORD in found else set()
+    ours |= VOCABULARY_FILES if _RECORD in found else set()
     if ours & found:
       logging.warning(
         "--workdir=%s holds a run that ended before its first step; it is"

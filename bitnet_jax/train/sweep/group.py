@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from bitnet_jax.train.build import build
 from bitnet_jax.train.config.settings import parse_settings
 from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.evaluate import evaluate
@@ -64,6 +63,24 @@ class Outcome:
   diverged: int | None = None
 
 
+def shared_experiment(
+  first: Experiment, config: Mapping[str, Any]
+) -> Experiment:
+  """Returns the experiment of a config with the data and the model of another.
+
+  Args:
+    first: experiment of a config with an equal ``sharing.key_of``.
+    config: nested dict.
+
+  Raises:
+    ValueError: for a number that is out of its range.
+  """
+  length = {"total_steps": first.total_steps, "total_epochs": None}
+  resolved = json.loads(json.dumps({**config, **length}))
+  settings = parse_settings(resolved, TASKS)
+  return dataclasses.replace(first, settings=settings, config=resolved)
+
+
 class Group:
   """Configs that share a program; the data are loaded once.
 
@@ -71,10 +88,14 @@ class Group:
     experiment: of the first config.
   """
 
-  def __init__(self, config: Mapping[str, Any]):
-    """Builds the experiment of the first config, see ``build``."""
-    self.experiment = build(config)
-    with self.experiment.activate():
+  def __init__(self, experiment: Experiment):
+    """Puts the data on the device, if they fit there.
+
+    Args:
+      experiment: of the first config.
+    """
+    self.experiment = experiment
+    with experiment.activate():
       self._stored = Stored(self.experiment)
     self._programs: dict[int, Program] = {}
     self._kept: dict[str, list[Any]] = {}
@@ -85,15 +106,7 @@ class Group:
     Raises:
       ValueError: for a number that is out of its range.
     """
-    first = self.experiment
-    resolved = {
-      **config,
-      "total_steps": first.total_steps,
-      "total_epochs": None,
-    }
-    settings = parse_settings(resolved, TASKS)
-    resolved = json.loads(json.dumps(resolved))
-    return dataclasses.replace(first, settings=settings, config=resolved)
+    return shared_experiment(self.experiment, config)
 
   def program(self, size: int) -> Program:
     """Returns the program of ``size`` members, which is compiled only once."""
@@ -128,7 +141,53 @@ class Group:
       run.train(interrupt)
       return list(run.outcomes(origin or Origin()))
 
-  def batches_of(self, split: str) -> Iterator[Mapping[str, Any]]:
+  def evaluate(
+    self,
+    program: Program,
+    split: str,
+    state: TrainState,
+    *,
+    key: jax.Array,
+    between: Callable[[], None] | None = None,
+  ) -> dict[str, Any]:
+    """Returns the sums of all metrics over a split, see ``evaluate``.
+
+    Args:
+      program: the program of the members.
+      split: name of the split.
+      state: their states, which are evaluated with the strength of their next
+        update.
+      key: their random keys.
+      between: called before each batch; may raise an error to stop.
+    """
+    first = self.experiment
+    step = int(jax.device_get(state.step))
+    strength = first.settings.quant.phase_in.strength(step)
+    return evaluate(
+      program.eval_step,
+      state,
+      self._batches_of(split),
+      mesh=first.mesh,
+      key=key,
+      strength=place_strength(strength, first.mesh),
+      between=between,
+      place=lambda batch: batch,
+    )
+
+  @functools.cached_property
+  def abstract_state(self) -> TrainState:
+    """Shapes, dtypes and shardings of the state of one member."""
+    return self.experiment.abstract_state()
+
+  @functools.cached_property
+  def record(self) -> dict[str, Any]:
+    """The record of a whole run of the first member, without its metrics."""
+    first = self.experiment
+    step = np.int32(first.total_steps)
+    state = dataclasses.replace(jax.eval_shape(first.init), step=step)
+    return describe(first, state, 0.0, Origin())
+
+  def _batches_of(self, split: str) -> Iterator[Mapping[str, Any]]:
     """Yields the evaluation batches of a split, on the device."""
     if split in self._kept:
       yield from self._kept[split]
@@ -248,18 +307,8 @@ class _Run:
   def evaluate(self, split: str, state: TrainState) -> list[dict[str, float]]:
     """Returns the metrics of a split of each member."""
     first = self.first
-    strength = first.settings.quant.phase_in.strength(
-      int(jax.device_get(state.step))
-    )
-    sums = evaluate(
-      self.program.eval_step,
-      state,
-      self.group.batches_of(split),
-      mesh=first.mesh,
-      key=self.keys[EVALUATE],
-      strength=place_strength(strength, first.mesh),
-      place=lambda batch: batch,
-    )
+    key = self.keys[EVALUATE]
+    sums = self.group.evaluate(self.program, split, state, key=key)
     if self.program.size == 1:
       return [first.task.finish(split, sums)]
     return [
@@ -318,11 +367,11 @@ class _Run:
 
   def _shared_record(self, origin: Origin) -> dict[str, Any]:
     """Returns the record of the first member, with its part of the time."""
-    seconds = self.all[0].writer.seconds() / len(self.members)
-    state = jax.eval_shape(self.first.init)
-    state = dataclasses.replace(state, step=self.state.step)
-    record = describe(self.first, state, seconds, origin)
-    return record | {"members": len(self.members)}
+    count = len(self.members)
+    seconds = self.all[0].writer.seconds() / count
+    own = {"step": int(self.state.step), "wall_time_s": round(seconds, 3)}
+    own |= {"members": count, **origin.describe()}
+    return self.group.record | own
 
   def _best_state(self) -> TrainState:
     """Returns the best states as one, for an evaluation at full strength."""

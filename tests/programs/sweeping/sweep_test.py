@@ -37,7 +37,7 @@ def ran(monkeypatch):
 
   ran = Ran()
 
-  def run(config, folder, *, origin, on_step):
+  def run(config, folder, *, origin, on_step, make=None):
     experiment = build(config)
     path = pathlib.Path(folder)
     ran.append(path.name)
