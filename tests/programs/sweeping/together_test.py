@@ -8,7 +8,7 @@ import pytest
 from bitnet_jax.programs.sweeping import blocks, together
 from bitnet_jax.programs.sweeping.together import Case
 from bitnet_jax.train.folder import workdir
-from bitnet_jax.train.sweep import sharing
+from bitnet_jax.train.sweep import shared, sharing
 
 XOR = {
   "total_epochs": None,
@@ -37,12 +37,12 @@ def test_cases_that_differ_in_numbers_share_blocks(case):
     case("wider", model__width=16),
     case("b", seed=2, optim__learning_rate=0.5),
     case("stops early", early_stopping__patience=2),
-    case("c", optim__weight_decay=0.1),
-    case("d", optim__weight_decay=0.2),
+    case("c", optim__weight_decay=0.2),
+    case("no decay", optim__weight_decay=0.0),
   ]
   found = blocks.plan(cases)
   names = [[c.name for c in block.cases] for block in found]
-  assert names == [["a", "b"], ["wider"], ["stops early"], ["c", "d"]]
+  assert names == [["a", "b", "c"], ["wider"], ["stops early"], ["no decay"]]
   assert [block.key is None for block in found] == [False, False, True, False]
   alone = blocks.plan(cases, program="each")
   assert [len(block.cases) for block in alone] == [1] * len(cases)
@@ -115,8 +115,51 @@ def test_case_by_itself_has_the_same_outcome(case):
   )
 
 
-def test_case_with_a_folder_leaves_a_run(case, tmp_path):
-  (found,) = together.train([case("a", folder=f"{tmp_path / 'a'}")])
-  assert found.error is None
-  assert workdir.read_result(tmp_path / "a") == found.result
-  assert (tmp_path / "a" / "checkpoints" / "000020" / "seal.json").exists()
+def test_cases_with_folders_share_data_and_leave_runs(
+  case, tmp_path, monkeypatch
+):
+  built = []
+
+  def build(*args):
+    built.append(args)
+    return build_alone(*args)
+
+  build_alone = shared.build
+  monkeypatch.setattr(shared, "build", build)
+  first, second = together.train(
+    [
+      case("a", folder=f"{tmp_path / 'a'}"),
+      case("b", folder=f"{tmp_path / 'b'}", seed=3),
+    ]
+  )
+  assert len(built) == 1
+  for found in (first, second):
+    assert found.error is None
+    assert workdir.read_result(tmp_path / found.name) == found.result
+    path = tmp_path / found.name / "checkpoints" / "000020" / "seal.json"
+    assert path.exists()
+  (alone,) = together.train([case("b", seed=3)])
+  assert alone.run_id == second.run_id
+  assert alone.result["metrics"] == second.result["metrics"]
+  assert alone.layers == second.layers
+
+
+@pytest.mark.slow
+def test_workers_train_the_same(case):
+  cases = [
+    *(case(f"{seed}", seed=seed) for seed in range(3)),
+    case("bad", optim__learning_rate=1e38),
+    case("alone", early_stopping__patience=9),
+  ]
+  steps = {}
+  found = together.train(cases, workers=2, on_step=steps.__setitem__)
+  assert [outcome.name for outcome in found] == [case.name for case in cases]
+  assert found[3].diverged > 0
+  assert steps.keys() == {case.name for case in cases}
+  expected = together.train(cases)
+  for outcome, other in zip(found, expected, strict=True):
+    assert outcome.error == other.error
+    if outcome.result is not None:
+      assert outcome.result["metrics"] == pytest.approx(
+        other.result["metrics"], abs=1e-5
+      )

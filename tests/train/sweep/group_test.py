@@ -124,7 +124,7 @@ def test_configs_share_a_program_if_only_numbers_differ(make_config):
   for changes in (
     {"model__width": 4},
     {"model__dropout": 0.5},
-    {"optim__weight_decay": 0.1},
+    {"optim__weight_decay": 0.0},
     {"optim__b1": 0.8},
     {"quant__recipe": "float"},
     {"quant__phase_in__start": 3},
