@@ -197,7 +197,7 @@ def _train_alone(
 def _describe_last(outcome: Outcome, folder: str) -> None:
   """Adds the variables of the last checkpoint and the codes of its layers."""
   assert outcome.result is not None
-  model = runner.load_model(folder, checkpoint=outcome.result["step"])
+  model = runner.load_model(folder, checkpoint=f"{outcome.result['step']}")
   outcome.variables = jax.device_get(model.variables)
   params = model.variables["params"]
   outcome.layers = named_codes(
