@@ -45,7 +45,7 @@ def train(
   planned = blocks.plan(cases, workers=workers, program=program)
   found: dict[str, Outcome] = {}
   with Interrupt() as interrupt:
-    interrupt.outcome = "between two cases; the same command goes on"
+    interrupt.outcome = "between two cases; the same command continues"
 
     def end(outcome: Outcome) -> None:
       found[outcome.name] = outcome

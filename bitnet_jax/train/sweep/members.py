@@ -78,7 +78,7 @@ class GroupMetrics:
   """Hook that fetches, checks and writes the metrics of every member.
 
   It fetches them one call late, as ``TrainMetrics`` does. A member whose
-  metrics are not finite ends there, and the others go on.
+  metrics are not finite ends there, and the others continue.
   """
 
   def __init__(

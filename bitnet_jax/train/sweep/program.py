@@ -194,7 +194,7 @@ def _better(is_better, state, best):
 
 @contextlib.contextmanager
 def _dropping(keep: jax.Array | None) -> Iterator[None]:
-  """Has dropout layers keep a share of their inputs, an argument of a program.
+  """Has dropout layers keep a fraction of their inputs, given to a program.
 
   They would compare their rate with 0, which takes a constant.
 
