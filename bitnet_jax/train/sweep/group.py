@@ -339,8 +339,9 @@ class _Run:
       if any(0 < best < step for best in steps):
         bests = self._measure(self._best_state())
     shared = self._shared_record(origin)
-    layers = jax.device_get(self.program.describe(self.state.params))
-    params = {"params": self.state.params, **self.state.variables}
+    params = self.state.evaluated_params
+    layers = jax.device_get(self.program.describe(params))
+    params = {"params": params, **self.state.variables}
     variables = jax.device_get(params)
     for i, member in enumerate(self.members):
       experiment = member.experiment
