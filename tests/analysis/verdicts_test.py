@@ -96,6 +96,37 @@ def test_without_a_margin_better_is_decided_by_the_sign():
     assert decide("better", cell, better="higher").outcome == outcome
 
 
+def by_hand(rule, low, high, margin):
+  """Returns the outcome by the table of docs/statistics.md."""
+  if rule == "better":
+    if high < margin:
+      return SAME if low > -margin else NOT
+    return HOLDS if low > 0 else OPEN
+  if rule == "no worse":
+    return HOLDS if low > -margin else NOT if high < -margin else OPEN
+  if -margin < low and high < margin:
+    return HOLDS
+  return NOT if low > margin or high < -margin else OPEN
+
+
+def test_outcome_is_read_off_the_interval_that_is_printed():
+  rng = np.random.default_rng(0)
+  seen = set()
+  for _ in range(150):
+    count = int(rng.integers(5, 12))
+    effect, noise = rng.normal(0, 0.02), 10 ** rng.uniform(-3.5, -1)
+    if rng.random() < 0.3:
+      values = (rng.random((2, count)) < 0.5 + 10 * effect).astype(float)
+      cell, margin = proportions.difference(paired(*values)), 0.3
+    else:
+      cell, margin = runs(rng, count, effect, noise), 0.01
+    for rule in ("better", "no worse", "equal"):
+      found = decide(rule, cell, margin=margin, better="higher")
+      assert found.outcome == by_hand(rule, *found.interval, margin)
+      seen.add((rule, found.outcome))
+  assert len(seen) == 4 + 3 + 3
+
+
 CELLS = {
   "holds": (0.5, 3.0),
   "not": (-3.0, -2.0),
