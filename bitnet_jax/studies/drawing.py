@@ -27,6 +27,7 @@ _OTHERS = (
   "#6c7a89",
 )
 _BARS = 0.8  # width of the bars of all series at one place
+_MOST_TICKS = 10  # on a logarithmic axis, at the values themselves
 _MARKERS = "osD^vPX*"
 _STYLE = {
   "svg.hashsalt": "bitnet_jax",  # The same figure has the same bytes.
@@ -99,6 +100,10 @@ def _plot(axes: Any, figure: Mapping[str, Any]) -> None:
     axes.set_xticks(range(len(names)), names)
   elif figure["x"]["log"]:
     axes.set_xscale("log")
+    values = sorted({value for series in shown for value in series["x"]})
+    if len(values) <= _MOST_TICKS:
+      axes.set_xticks(values, [_word(value) for value in values])
+      axes.set_xticks([], minor=True)
   if figure["y"]["log"]:
     axes.set_yscale("log")
   axes.grid(axis="y", alpha=0.25, linewidth=0.6)

@@ -69,7 +69,8 @@ _PACKAGES = ("python", "jax", "flax", "optax")
 def describe(
   result: Mapping[str, Any],
   lines: Sequence[Mapping[str, Any]],
-  variables: Mapping[str, Any] | None,
+  layers: Mapping[str, Mapping[str, float]],
+  variables: Mapping[str, Any],
   *,
   curves: Sequence[str] = CURVES,
   **named: Any,
@@ -79,18 +80,21 @@ def describe(
   Args:
     result: the content of ``result.json``; without metrics if it diverged.
     lines: of ``metrics.jsonl``.
-    variables: the last variables, for the numbers of weights; ``None`` if it
-      diverged.
+    layers: the last code statistics by path of the layer: the fractions
+      "zeros", "negative" and "positive", and "scale".
+    variables: the last variables, for the numbers of weights.
     curves: patterns for the names of metrics whose curves are kept.
     **named: further entries, such as "study", "case" and "diverged".
   """
-  layers = layers_of(lines)
   metrics = dict(result.get("metrics", {}))
-  if variables is not None and layers:
-    for path, values in layers.items():
-      values["size"] = kernel_at(variables["params"], path).size
+  layers = {
+    path: {**values, "size": kernel_at(variables["params"], path).size}
+    for path, values in layers.items()
+  }
+  if layers:
+    zeros = {path: layer["zeros"] for path, layer in layers.items()}
+    metrics[ZEROS] = _mean(zeros, layers)
     lines = [_with_zeros(line, layers) for line in lines]
-    metrics[ZEROS] = next(n[ZEROS] for n in reversed(lines) if ZEROS in n)
   best = result.get("best")
   if best is not None:
     best = {"step": best["step"], "metrics": best["metrics"]}
@@ -117,9 +121,15 @@ def _with_zeros(
   zeros = {path: line.get(f"weights/{path}/zero_fraction") for path in layers}
   if None in zeros.values():
     return dict(line)
+  return {**line, ZEROS: _mean(zeros, layers)}
+
+
+def _mean(
+  values: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]]
+) -> float:
+  """Returns a mean over layers, weighted by their numbers of weights."""
   total = sum(layer["size"] for layer in layers.values())
-  mean = sum(zeros[path] * layers[path]["size"] for path in layers) / total
-  return {**line, ZEROS: mean}
+  return sum(v * layers[path]["size"] for path, v in values.items()) / total
 
 
 def compact(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,7 +219,7 @@ def _last(points: Sequence[tuple[int, float]], step: int) -> float | None:
 def layers_of(
   lines: Sequence[Mapping[str, Any]],
 ) -> dict[str, dict[str, float]]:
-  """Returns the last code statistics of each layer, by its path."""
+  """Returns the last code statistics of each layer in lines of metrics."""
   found: dict[str, dict[str, float]] = {}
   for line in lines:
     for name, value in line.items():

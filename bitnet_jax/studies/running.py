@@ -3,24 +3,24 @@
 import dataclasses
 import datetime
 import pathlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import tqdm
+
 import bitnet_jax
-from bitnet_jax.programs.sweeping import members
+from bitnet_jax.programs.sweeping import together
 from bitnet_jax.studies import records
 from bitnet_jax.studies.case import Case
 from bitnet_jax.train import console, runner
-from bitnet_jax.train.build import build
 from bitnet_jax.train.config import flags
 from bitnet_jax.train.folder import records as run_records
 from bitnet_jax.train.folder import workdir
-from bitnet_jax.train.folder.metrics import NonFiniteMetricError, read_metrics
-from bitnet_jax.train.state import count_params
 
 Measure = Callable[[Mapping[str, Any], Any], Mapping[str, float]]
 # What a run has that its config decides, not its results.
 _BY_FOLDER = ("total_epochs", "data.source", "data.tokenizer", "data.data_dir")
+_LISTED = 3  # failed cases in a message
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,15 +39,18 @@ class Recorder:
   curves: Sequence[str] = records.CURVES
   measure: Measure | None = None
 
-  def add(self, case: Case, outcome: "Outcome") -> None:
-    """Adds the record of a run that ended."""
-    result = dict(outcome.result)
-    if self.measure is not None and outcome.diverged is None:
+  def add(self, case: Case, outcome: together.Outcome) -> None:
+    """Adds the record of a run that ended or diverged."""
+    result = outcome.result
+    if result is None:
+      result = _diverged(outcome)
+    elif self.measure is not None:
       measured = self.measure(result["config"], outcome.variables)
-      result["metrics"] = {**result["metrics"], **measured}
+      result = {**result, "metrics": {**result["metrics"], **measured}}
     record = records.describe(
       result,
       outcome.curves,
+      outcome.layers,
       outcome.variables,
       curves=self.curves,
       case=case.name,
@@ -59,47 +62,108 @@ class Recorder:
     records.append(self.results, record)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
-  """How a run ended.
-
-  Attributes:
-    result: the content of ``result.json``; without metrics if it diverged.
-    curves: the lines of ``metrics.jsonl``.
-    variables: the last variables, ``None`` if it diverged.
-    diverged: the step at which a metric became NaN or infinite, if any.
-  """
-
-  result: Mapping[str, Any]
-  curves: Sequence[Mapping[str, Any]]
-  variables: Any
-  diverged: int | None
+def _diverged(outcome: together.Outcome) -> dict[str, Any]:
+  """Returns the result of a run that diverged: all but its metrics."""
+  now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+  return {
+    "config": outcome.config,
+    "run_id": outcome.run_id,
+    "step": outcome.diverged,
+    "versions": run_records.versions(),
+    "device": run_records.device(),
+    "date": now,
+  }
 
 
 def run_missing(
-  cases: Mapping[str, Case], root: pathlib.Path, recorder: Recorder
+  cases: Mapping[str, Case],
+  root: pathlib.Path,
+  recorder: Recorder,
+  *,
+  workers: int = 1,
+  overrides: Mapping[str, Any] | None = None,
+  keeps_all: bool = False,
 ) -> None:
   """Runs the cases that have no record, and records them.
 
   Args:
     cases: by name, each after those that it starts from.
-    root: folder of the runs; a stopped run resumes.
+    root: folder of the runs that are kept: those that others start from.
     recorder: adds the records.
+    workers: number of processes.
+    overrides: values by dotted key for all cases.
+    keeps_all: whether every run is kept, so that one that is stopped resumes.
+      Each is then trained by a program of its own.
 
   Raises:
     ValueError: if a record is of another plan, or its case of another config.
+    RuntimeError: if runs failed; names them, once the others have ended.
   """
   done = known(recorder.results, recorder.named["scale"])
   for name in cases.keys() & done.keys():
     check_same(cases[name], done[name], recorder.results)
   check_plan(done.values(), recorder.named["plan"], recorder.results)
-  left = [case for name, case in cases.items() if name not in done]
-  for number, case in enumerate(left, start=1):
-    console.say(f"{case.name}: {number} of {len(left)} runs")
-    for other in case.after.values():
-      if not (root / other / workdir.RESULT_FILE).exists():
-        _run(cases[other], root)
-    recorder.add(case, _run(case, root))
+  starts = {other for case in cases.values() for other in case.after.values()}
+  failed: dict[str, str] = {}
+
+  def end(outcome: together.Outcome) -> None:
+    if outcome.result is None and outcome.diverged is None:
+      failed[outcome.name] = f"{outcome.error}"
+    elif outcome.name not in done:
+      recorder.add(cases[outcome.name], outcome)
+
+  for wave in _waves(cases, done, root):
+    able = []
+    for name, case in wave.items():
+      if failed.keys() & {*case.after.values()}:
+        failed[name] = "the run that it starts from failed"
+        continue
+      config = config_of(case, root, overrides)
+      is_kept = keeps_all or name in starts
+      folder = f"{root / name}" if is_kept else None
+      able.append(together.Case(name=name, config=config, folder=folder))
+    _train(able, workers, end)
+  if failed:
+    listed = "; ".join(f"{n}: {e}" for n, e in [*failed.items()][:_LISTED])
+    raise RuntimeError(f"{len(failed)} runs failed: {listed}")
+
+
+def _train(
+  cases: Sequence[together.Case], workers: int, on_end: together.OnEnd
+) -> None:
+  """Trains cases, and shows how many have ended."""
+  total, is_hidden = len(cases), not console.shows_text()
+  with tqdm.tqdm(total=total, unit="run", disable=is_hidden) as bar:
+
+    def end(outcome: together.Outcome) -> None:
+      on_end(outcome)
+      bar.update()
+
+    together.train(cases, workers=workers, on_end=end)
+
+
+def _waves(
+  cases: Mapping[str, Case], done: Collection[str], root: pathlib.Path
+) -> Iterator[dict[str, Case]]:
+  """Yields the cases to run, each after the wave of those it starts from.
+
+  A case with a record runs again if another one starts from it, and its folder
+  is gone.
+  """
+  left = {name: case for name, case in cases.items() if name not in done}
+  wanted = [other for case in left.values() for other in case.after.values()]
+  while wanted:
+    name = wanted.pop()
+    if name not in left and not (root / name / workdir.RESULT_FILE).exists():
+      left[name] = cases[name]
+      wanted += cases[name].after.values()
+  while left:
+    wave = {
+      n: c for n, c in left.items() if not left.keys() & {*c.after.values()}
+    }
+    yield wave
+    for name in wave:
+      del left[name]
 
 
 def known(results: pathlib.Path, scale: str) -> dict[str, dict[str, Any]]:
@@ -120,47 +184,15 @@ def commit_of(file: pathlib.Path) -> str | None:
   return run_records.commit(of=[package, package.parent / "configs", file])
 
 
-def config_of(case: Case, root: pathlib.Path) -> dict[str, Any]:
-  """Returns the config of a case."""
+def config_of(
+  case: Case, root: pathlib.Path, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+  """Returns the config of a case; for arguments, see ``run_missing``."""
   folders = {key: f"{root / other}" for key, other in case.after.items()}
-  values = case.values | folders
+  values = {**case.values, **folders, **(overrides or {})}
   config = runner.load_config(case.config, values)
   flags.clear_other_length(config, values)
   return config
-
-
-def _run(case: Case, root: pathlib.Path) -> Outcome:
-  """Trains a case."""
-  config, folder = config_of(case, root), root / case.name
-  diverged = variables = None
-  try:
-    with console.showing("quiet"):
-      result = members.run(config, folder)
-    variables = runner.load_model(folder).variables
-  except NonFiniteMetricError as error:
-    diverged = error.step
-    result = _diverged(config, diverged)
-  lines = read_metrics(folder) if folder.exists() else []
-  return Outcome(
-    result=result, curves=lines, variables=variables, diverged=diverged
-  )
-
-
-def _diverged(config: Mapping[str, Any], step: int) -> dict[str, Any]:
-  """Returns the result of a run that diverged at a step."""
-  experiment = build(config)
-  state = experiment.abstract_state()
-  now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-  return {
-    "config": experiment.config,
-    "run_id": experiment.run_id,
-    "step": step,
-    "epochs": round(experiment.epochs(step), 3),
-    "num_params": count_params(state.params),
-    "versions": run_records.versions(),
-    "device": run_records.device(),
-    "date": now,
-  }
 
 
 def check_plan(

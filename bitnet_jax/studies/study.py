@@ -135,7 +135,15 @@ class Study:
       measure=self.measure,
     )
     with locked(root):
-      running.run_missing(cases, root, recorder)
+      running.run_missing(
+        cases,
+        root,
+        recorder,
+        workers=workers,
+        # Tests have several devices, on which no program is shared.
+        overrides={"mesh.data": 1} if scale == "ci" else None,
+        keeps_all=scale == "paper",
+      )
     done = running.known(recorder.results, scale)
     left = [name for name in self.cases_of(scale, data) if name not in done]
     if left:

@@ -35,7 +35,7 @@ def cases(scale, data):
   books = {"data.source": f"file:{data}/books", "data.tokenizer": "bpe"}
   paper = {"decoder": ("reloaded_decoder:12M", 10_000, books)}
   families = {"ci": CI, "cpu": FAMILIES, "paper": paper}[scale]
-  seeds = range(2 if scale == "ci" else 10)
+  seeds = range(100, 102 if scale == "ci" else 110)  # A pilot had seed 0.
   for family, precision, seed in itertools.product(families, MEASURES, seeds):
     config, steps, others = families[family]
     values = {**others, **studies.PRECISIONS[precision]}

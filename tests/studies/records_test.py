@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from bitnet_jax.studies import records
@@ -68,6 +69,30 @@ def test_layers_are_the_last_statistics():
   assert records.layers_of(lines) == {
     "a/b": dict.fromkeys(("zeros", "negative", "positive", "scale"), 2.5)
   }
+
+
+def test_fraction_of_zeros_is_that_of_all_weights():
+  layers = {
+    "a/b": {"zeros": 0.5, "negative": 0.25, "positive": 0.25, "scale": 1.0},
+    "c": {"zeros": 0.2, "negative": 0.4, "positive": 0.4, "scale": 1.0},
+  }
+  kernels = {"kernel": np.ones((2, 3))}, {"kernel": np.ones((2, 12))}
+  variables = {"params": {"a": {"b": kernels[0]}, "c": kernels[1]}}
+  lines = [
+    {"step": 1, "weights/a/b/zero_fraction": 1.0, "weights/c/zero_fraction": 0},
+    {"step": 2, "train/loss": 1.0},
+  ]
+  config = runner.load_config("xor_mlp")
+  found = records.describe(
+    {"config": config, "versions": {}, "metrics": {"test/loss": 1.0}},
+    lines,
+    layers,
+    variables,
+    curves=["weights/zero_fraction"],
+  )
+  assert found["metrics"] == {"test/loss": 1.0, "weights/zero_fraction": 0.26}
+  assert found["layers"]["a/b"] == {**layers["a/b"], "size": 6}
+  assert found["curves"] == {"step": [1], "weights/zero_fraction": [0.2]}
 
 
 def test_broken_last_line_loses_no_other_record(tmp_path):
