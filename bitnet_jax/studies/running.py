@@ -111,6 +111,8 @@ def run_missing(
       failed[outcome.name] = f"{outcome.error}"
     elif outcome.name not in done:
       recorder.add(cases[outcome.name], outcome)
+    # All outcomes are kept until the last one.
+    outcome.variables, outcome.curves = {}, []
 
   for wave in _waves(cases, done, root):
     able = []
