@@ -99,6 +99,7 @@ _NETWORKS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
       {
         "data.source": "file:{data}/books/{split}.txt.xz",
         "data.tokenizer": "bpe",
+        "data.test_fraction": 0.05,
       },
     ),
   },
