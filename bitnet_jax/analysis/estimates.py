@@ -87,6 +87,18 @@ def mean(values: Any) -> Estimate:
   return Estimate(center, len(values), distribution, notes)
 
 
+def unknown(seeds: int, reason: str) -> Estimate:
+  """Returns an estimate of which the data say nothing.
+
+  A verdict on it is "not decidable".
+
+  Args:
+    seeds: number of seeds of the data.
+    reason: why, for its notes.
+  """
+  return Estimate(math.nan, seeds, Student(0.0, math.inf, 1), (reason,))
+
+
 def geometric_mean(values: Any) -> Estimate:
   """Returns the geometric mean; the t-interval is that of the logarithms.
 

@@ -77,8 +77,9 @@ def wider(
     ratio = capacity.ratio(
       reference.failed, candidate.failed, diverged="exclude"
     )
-  except capacity.NoOverlapError:  # No verdict can rest on a single value.
-    ratio = estimates.mean([1.0])
+  except capacity.NoOverlapError as error:
+    seeds = min(map(len, candidate.failed.values()))
+    ratio = estimates.unknown(seeds, f"{error}")
   return verdicts.verdict(
     "in range",
     ratio,

@@ -38,8 +38,8 @@ def findings(
 
   Three verdicts: full precision is better at equal width (mean over widths),
   the ternary net of twice the width is no worse (each width), and the capacity
-  ratio lies within bounds. The last one is absent if no loss is reached by
-  both.
+  ratio lies within bounds. The last one is not decidable if no loss is reached
+  by both.
 
   Args:
     runs: with the keys "data", "precision" and "width" in their cells. The
@@ -68,8 +68,11 @@ def findings(
       for kind, ratio in found.items():
         row = [data, precision, name, kind, ratio.value, *ratio.interval()]
         rows.append(row)
-      if "measured" in found and (precision, name) == (TERNARY, FULL):
-        measured[data] = found["measured"]
+      if other and (precision, name) == (TERNARY, FULL):
+        nothing = estimates.unknown(
+          min(map(len, losses.values())), f"{data}: no loss in common"
+        )
+        measured[data] = found.get("measured", nothing)
     if precision == TERNARY:
       full = curves[data, FULL]
       for width in sorted(full.keys() & losses.keys()):

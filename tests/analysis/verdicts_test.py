@@ -223,6 +223,20 @@ def test_several_verdicts_on_a_claim_share_its_error():
   assert one.interval[0] < alone.interval[0]
 
 
+def test_what_the_data_do_not_determine_is_not_decidable():
+  unknown = estimates.unknown(10, "no loss in common")
+  found = decide("in range", unknown, bounds=(1.5, 3.0))
+  assert found.outcome == OPEN and found.seeds_needed is None
+  assert "no loss in common" in found.reason
+  record = json.loads(json.dumps(found.as_json(), allow_nan=False))
+  assert record["effect"] is None and record["interval"] == [None, None]
+  known = Ends(2.0, 2.5).estimate()
+  for other, outcome in ((known, OPEN), (Ends(5.0, 6.0).estimate(), NOT)):
+    cells = {"a": unknown, "b": other}
+    found = decide("in range", cells, bounds=(1.5, 3.0), combine="all")
+    assert found.outcome == outcome
+
+
 def test_json_of_a_verdict():
   sample = pairs.pair(
     {s: 0.9 for s in range(7)} | {6: None},
