@@ -14,7 +14,13 @@ from bitnet_jax.studies.findings import Column, Figure, Table
 from bitnet_jax.studies.runs import Runs
 
 _QUIET = {"checkpoint.keep_best": 0, "checkpoint_every": 100_000}
-_SHORT = {"total_steps": 4, "eval_every": 4, **_QUIET}
+_SHORT = {
+  "total_steps": 4,
+  "eval_every": 4,
+  "statistics_every": 0,
+  "steps_per_dispatch": 1,
+  **_QUIET,
+}
 _MNIST = {
   **_QUIET,
   "data.source": "file:{data}/mnist/mnist.npz",
@@ -42,6 +48,7 @@ _NETWORKS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "data.seq_len": 16,
         "model.hidden": 8,
         "model.num_layers": 1,
+        "model.scan_layers": False,
         "model.num_heads": 1,
         "model.num_kv_heads": 1,
         "model.mlp_width": 8,
