@@ -1,10 +1,11 @@
 """Ternary weights of signal and of noise inputs that are not zero."""
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from bitnet_jax.analysis import estimates, pairs, verdicts
@@ -33,13 +34,22 @@ def measure(
     "used/signal" and "used/noise": the L1 norm of the codes of these inputs
     divided by their number. Nothing for weights in float.
   """
-  quantizer = RECIPES[config["quant"]["recipe"]].weights
-  if quantizer is None:
+  codes = _codes(config["quant"]["recipe"])
+  if codes is None:
     return {}
-  kernel = jnp.asarray(variables["params"]["layer_0"]["kernel"])
-  used = np.mean(np.asarray(quantizer.quantize(kernel).qvalue) != 0, axis=1)
+  kernel = variables["params"]["layer_0"]["kernel"]
+  used = np.mean(np.asarray(codes(kernel)) != 0, axis=1)
   parts = zip(_PARTS, (used[:signals], used[signals:]), strict=True)
   return {f"used/{part}": float(values.mean()) for part, values in parts}
+
+
+@functools.cache
+def _codes(recipe: str) -> Callable[[Any], jax.Array] | None:
+  """Returns a compiled function from a kernel to its codes, if any."""
+  quantizer = RECIPES[recipe].weights
+  if quantizer is None:
+    return None
+  return jax.jit(lambda kernel: quantizer.quantize(kernel).qvalue)
 
 
 def used(runs: Runs, key: str) -> Used:

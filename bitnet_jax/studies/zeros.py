@@ -1,8 +1,10 @@
 """Fractions of ternary weights that are zero: of Gaussian weights, by depth."""
 
+import functools
 import re
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,7 +18,8 @@ from bitnet_jax.studies.runs import Runs
 _SHAPE = (512, 512)
 
 
-def gaussian(recipe: str, seeds: int) -> list[float]:
+@functools.cache
+def gaussian(recipe: str, seeds: int) -> tuple[float, ...]:
   """Returns the fraction of zeros of Gaussian matrices, one for each seed.
 
   Args:
@@ -25,12 +28,13 @@ def gaussian(recipe: str, seeds: int) -> list[float]:
   """
   quantizer = RECIPES[recipe].weights
   assert quantizer is not None
+  codes = jax.jit(lambda weights: quantizer.quantize(weights).qvalue)
   found = []
   for seed in range(seeds):
     weights = np.random.default_rng(seed).normal(size=_SHAPE)
-    codes = quantizer.quantize(jnp.float32(weights)).qvalue
-    found.append(float(np.mean(np.asarray(codes) == 0)))
-  return found
+    zeros = np.asarray(codes(jnp.float32(weights))) == 0
+    found.append(float(np.mean(zeros)))
+  return tuple(found)
 
 
 def by_depth(runs: Runs) -> dict[int, dict[int, float]]:
