@@ -104,13 +104,19 @@ def findings(
   text = "Weight decay raises the loss of float32 more than that of b158"
   about = {"statement": text, "margin": margin, "unit": "nats"}
   judged.append(judge("better", robust, claim=3, **about))
-  judged.append(_stages(runs.where(schedule=(*STAGES,)), metric, margin, worst))
+  staged = runs.where(schedule=(*STAGES,))
+  judged.append(_stages(staged, metric, margin, worst))
   rows = [
     [*key, *summaries.mean(bands[key]), *_troubles(found, metric, near)]
     for key, found in grids.items()
   ]
-  table = Table("bands", "Usable learning rates", _COLUMNS, rows)
-  return Findings(judged, [table], _figures(runs, metric))
+  tables = [
+    Table("bands", "Usable learning rates", _COLUMNS, rows),
+    summaries.table(
+      "stages", "Loss of two stages", staged, ("schedule", "rate"), metric
+    ),
+  ]
+  return Findings(judged, tables, _figures(runs, metric))
 
 
 def _stages(

@@ -1,8 +1,11 @@
 """Findings about a switch from full precision to ternary weights."""
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from bitnet_jax.analysis import pairs, verdicts
 from bitnet_jax.studies import summaries
@@ -110,7 +113,8 @@ def findings(
     loss = summaries.mean(found.by_seed(metric))
     spike = summaries.mean(found.by_seed(_SPIKE))[0]
     back = found.by_seed(_RECOVERY)
-    recovered = 100 * sum(value == value for value in back.values()) / len(back)
+    fraction = np.mean(np.isfinite([*back.values()]))
+    recovered = math.nan if math.isnan(spike) else 100 * float(fraction)
     rows.append([*cell, *loss, spike, summaries.mean(back)[0], recovered])
   table = Table("switches", "By when and how a run switches", _COLUMNS, rows)
   return Findings(judged, [table], _figures(runs, metric))
