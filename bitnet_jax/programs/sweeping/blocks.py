@@ -27,6 +27,7 @@ from bitnet_jax.train.sweep.shared import Sharing
 # "auto": cases share programs; "each": every case by itself.
 PROGRAMS = ("auto", "each")
 OnStep = Callable[[str, int], None]
+_MANY = 2  # groups for each process
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,8 @@ def plan(
   for i, case in enumerate(cases):
     key = sharing.key_of(case.config) if program == "auto" else None
     groups.setdefault(f"alone {i}" if key is None else key, []).append(i)
+  # With few groups, each is split, so that no process waits for another.
+  parts_of = workers if len(groups) < _MANY * workers else 1
   blocks = []
   for key, indices in groups.items():
     if key.startswith("alone "):
@@ -95,7 +98,7 @@ def plan(
     most = sharing.most_at_a_time(cases[indices[0]].config)
     if any(cases[i].folder is not None for i in indices):
       most = 1
-    parts = sharing.split(indices, most, workers)
+    parts = sharing.split(indices, most, parts_of)
     size = len(parts[0])
     blocks += [
       Block(cases=tuple(cases[i] for i in part), key=key, size=size)

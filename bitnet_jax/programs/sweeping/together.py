@@ -81,6 +81,7 @@ class _Job:
 
   def __init__(self, block: Block, on_step: OnStep):
     self._block, self._on_step = block, on_step
+    self.key = block.key
     self.outcomes: list[Outcome] = []
 
   def message(self) -> dict[str, Any]:

@@ -24,7 +24,13 @@ OnEnd = Callable[[Member, str | None], None]
 
 
 class Job(Protocol):
-  """What a process does between two lines of its input."""
+  """What a process does between two lines of its input.
+
+  Attributes:
+    key: what it has in common with jobs that share a program; ``None``: none.
+  """
+
+  key: str | None
 
   def message(self) -> dict[str, Any]:
     """Returns what the process reads."""
@@ -81,9 +87,7 @@ class Workers:
     Raises:
       Interrupted: see ``run``.
     """
-    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    for job in jobs:
-      waiting.put(job)
+    waiting = _Waiting(jobs)
     ended: queue.SimpleQueue[tuple[Job, str | None]] = queue.SimpleQueue()
     threads = [
       threading.Thread(target=self._work, args=(i, waiting, ended))
@@ -126,9 +130,8 @@ class Workers:
     process = None
     with contextlib.ExitStack() as stack:  # Closes their pipes, and waits.
       while not self._is_stopping:
-        try:
-          job = waiting.get_nowait()
-        except queue.Empty:
+        job = waiting.next(number)
+        if job is None:
           break
         if process is None or process.poll() is not None:
           process = stack.enter_context(self._start())
@@ -158,11 +161,44 @@ class Workers:
     )
 
 
+class _Waiting:
+  """Jobs that no process does yet; a process continues with what it knows."""
+
+  def __init__(self, jobs: Sequence[Any]):
+    self._lock = threading.Lock()
+    self._left: dict[str, list[Job]] = {}
+    self._at: dict[int, str] = {}
+    for i, job in enumerate(jobs):
+      self._left.setdefault(job.key or f"alone {i}", []).append(job)
+
+  def next(self, number: int) -> Job | None:
+    """Returns the next job of a process, ``None`` at the end.
+
+    It has the program of the last one, if such a job is left; else one that no
+    other process has; else that of most jobs.
+    """
+    with self._lock:
+      key = self._at.get(number)
+      if key not in self._left:
+        taken = {*self._at.values()}
+        fresh = [other for other in self._left if other not in taken]
+        if not self._left:
+          return None
+        most = max(self._left, key=lambda other: len(self._left[other]))
+        key = fresh[0] if fresh else most
+      self._at[number] = key
+      job = self._left[key].pop(0)
+      if not self._left[key]:
+        del self._left[key]
+      return job
+
+
 class _MemberJob:
   """A member of a sweep that a process trains by itself."""
 
   def __init__(self, member: Member, origin: Origin, progress: Progress):
     self.member, self._origin, self._progress = member, origin, progress
+    self.key = member.key
 
   def message(self) -> dict[str, Any]:
     """See ``Job``."""

@@ -309,23 +309,24 @@ class _Run:
     first = self.first
     key = self.keys[EVALUATE]
     sums = self.group.evaluate(self.program, split, state, key=key)
-    if self.program.size == 1:
-      return [first.task.finish(split, sums)]
-    return [
-      first.task.finish(split, {name: a[i] for name, a in sums.items()})
-      for i in range(self.program.size)
-    ]
+    found: list[dict[str, float]] = []
+    for i, member in enumerate(self.all):
+      own = sums
+      if self.program.size > 1:
+        own = {name: array[i] for name, array in sums.items()}
+      found.append(member.finish(first.task, split, own))
+    return found
 
   def _measure(self, state: TrainState) -> list[dict[str, float]]:
     """Returns metrics and scores of all splits that are evaluated."""
-    found: list[dict[str, float]] = [{} for _ in self.members]
+    first, found = self.first, [dict[str, float]() for _ in self.members]
     for split in ("valid", "test"):
-      if split not in self.first.data.facts.splits:
+      if split not in first.data.facts.splits:
         continue
       for i, values in enumerate(self.evaluate(split, state)[: len(found)]):
-        if self.first.data.score is not None:
+        if first.data.score is not None and self.members[i].error is None:
           own = self.program.state_of(state, i, int(state.step))
-          values = values | self.first.score(split, own)
+          values = values | first.score(split, own)
         found[i] |= {f"{split}/{name}": v for name, v in values.items()}
     return found
 

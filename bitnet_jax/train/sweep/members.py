@@ -15,6 +15,7 @@ from bitnet_jax.train.folder.metrics import (
 )
 from bitnet_jax.train.folder.seals import Progress
 from bitnet_jax.train.hooks import Evaluation
+from bitnet_jax.train.tasks.base import Supervised
 
 
 class Lines(SilentWriter):
@@ -61,6 +62,22 @@ class Member:
     )
     self.error: str | None = None
     self.diverged: int | None = None
+
+  def finish(
+    self, task: Supervised, split: str, sums: Mapping[str, Any]
+  ) -> dict[str, float]:
+    """Returns the metrics of a split; none of a member that has ended.
+
+    One whose sums have no metrics, such as a mean of squares that overflows,
+    ends here.
+    """
+    if self.error is not None:
+      return {}
+    try:
+      return task.finish(split, sums)
+    except (ArithmeticError, ValueError) as error:
+      self.error = f"{error}" or type(error).__name__
+      return {}
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     """Checks and writes metrics of a step, unless the member has ended."""

@@ -140,3 +140,16 @@ def test_worker_starts_with_the_lock_and_its_part_of_a_gpu(monkeypatch):
   assert json.dumps(started["command"][0][1:]) == json.dumps(
     ["-m", "bitnet_jax.programs.sweeping.worker"]
   )
+
+
+def test_process_continues_with_the_program_that_it_has():
+  class Job:
+    def __init__(self, name, key):
+      self.name, self.key = name, key
+
+  keys = {"a1": "a", "a2": "a", "b1": "b", "b2": "b", "b3": "b", "own": None}
+  waiting = workers._Waiting([Job(name, key) for name, key in keys.items()])
+  asked = (0, 1, 0, 0, 0, 1)
+  names = [waiting.next(number).name for number in asked]
+  assert names == ["a1", "b1", "a2", "own", "b2", "b3"]
+  assert waiting.next(0) is None
