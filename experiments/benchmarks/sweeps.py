@@ -1,8 +1,8 @@
 """Training steps of several members of a sweep in one program."""
 
+import functools
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -15,7 +15,6 @@ from bitnet_jax.train.devices.mesh import place_batch, replicate
 from bitnet_jax.train.model import INIT, TRAIN
 from bitnet_jax.train.sweep.batches import Batches
 from bitnet_jax.train.sweep.group import Group
-from bitnet_jax.train.sweep.program import Program
 
 _STEPS = 10  # of a dispatch
 # Config files, and numbers of members at a time.
@@ -38,50 +37,62 @@ def sweep(torch: Torch | None) -> Iterator[Case]:
   del torch
   for name, (path, sizes) in _CASES.items():
     for recipe in ("float", "b158"):
-      overrides = {"quant.recipe": recipe, "mesh.data": 1}
-      config = runner.load_config(path, overrides)
-      config = {**config, "steps_per_dispatch": _STEPS}
-      group = Group(build(config))
-      runs = {f"{size}": _steps(group, config, size) for size in sizes}
+      group = functools.cache(functools.partial(_group, path, recipe))
+      runs = {f"{size}": _timer(group, size) for size in sizes}
       ratios = [(f"{size}", f"{sizes[0]}") for size in sizes[1:]]
       yield Case(f"{name}, {recipe}", runs, ratios)
 
 
-def _steps(group: Group, config: Mapping[str, Any], size: int) -> Run:
+def _group(path: str, recipe: str) -> Group:
+  """Returns the group of a config file, with several steps in a dispatch."""
+  overrides = {"quant.recipe": recipe, "mesh.data": 1}
+  config = runner.load_config(path, overrides)
+  return Group(build({**config, "steps_per_dispatch": _STEPS}))
+
+
+def _timer(group: Callable[[], Group], size: int) -> Run:
   """Returns a timer of steps, whose seconds are those of one of one member."""
-  first, program = group.experiment, Program(group.experiment, size)
-  several = program.several
-  members = [
-    group.experiment_of({**config, "seed": seed}) for seed in range(size)
-  ]
-  with first.activate():
-    keys = program.keys([member.settings.seed for member in members])
-    numbers, stored = program.numbers(members), group.stored.arrays
-    batches = Batches(program, group.stored, members)
-    made = [batches(step) for step in range(_STEPS if several else 1)]
-    stacked = {n: np.stack([batch[n] for batch in made]) for n in made[0]}
-    placed = place_batch(stacked, first.mesh, stacked=True)
-    count = replicate(np.int32(_STEPS), first.mesh)
-    states = [program.init(keys[INIT])]
-  if not several:
-    placed = {name: array[0] for name, array in placed.items()}
+  take = functools.cache(lambda: _Steps(group(), size))
+  return lambda calls: take().seconds(calls)
 
-  def take():
-    state, key = states.pop(), keys[TRAIN]
-    if several:
-      return program.train_steps(
-        numbers, stored, state, placed, key, count, None
-      )
-    return program.train_step(numbers, stored, state, placed, key, None)
 
-  def run(calls: int) -> float:
-    start = time.perf_counter()
+class _Steps:
+  """Steps of members that differ in their seeds."""
+
+  def __init__(self, group: Group, size: int):
+    self._first, self._program = group.experiment, group.program(size)
+    self._stored = group.stored.arrays
+    first, program = self._first, self._program
+    self._steps = _STEPS if program.several else 1
+    members = [
+      group.experiment_of({**first.config, "seed": seed})
+      for seed in range(size)
+    ]
     with first.activate():
-      for _ in range(calls):
-        state, metrics = take()
-        jax.block_until_ready(metrics)
-        states.append(state)
-    seconds = time.perf_counter() - start
-    return seconds / size / (_STEPS if several else 1)
+      keys = program.keys([member.settings.seed for member in members])
+      self._key, self._numbers = keys[TRAIN], program.numbers(members)
+      batches = Batches(program, group.stored, members)
+      made = [batches(step) for step in range(self._steps)]
+      stacked = {n: np.stack([batch[n] for batch in made]) for n in made[0]}
+      self._batches = place_batch(stacked, first.mesh, stacked=True)
+      self._count = replicate(np.int32(_STEPS), first.mesh)
+      self._state = program.init(keys[INIT])
 
-  return run
+  def _take(self):
+    arguments = (self._numbers, self._stored, self._state)
+    if self._program.several:
+      return self._program.train_steps(
+        *arguments, self._batches, self._key, self._count, None
+      )
+    batch = {name: array[0] for name, array in self._batches.items()}
+    return self._program.train_step(*arguments, batch, self._key, None)
+
+  def seconds(self, calls: int) -> float:
+    """Returns the seconds of a step of a member, times ``calls``."""
+    start = time.perf_counter()
+    with self._first.activate():
+      for _ in range(calls):
+        self._state, metrics = self._take()
+        jax.block_until_ready(metrics)
+    seconds = time.perf_counter() - start
+    return seconds / self._program.size / self._steps

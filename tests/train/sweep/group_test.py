@@ -186,7 +186,7 @@ CROSSED = {
   ),
   "augmented": ("digits_cnn", {"data.random_crop": 1, "model.channels": (4,)}),
   "whole graph": ("karate_gnn", {}),
-  "attention of a graph": ("karate_gnn:gat", {}),
+  "attention of a graph": ("karate_gnn", {"model.kind": "gat"}),
   "graphs": ("graphs_gnn", {}),
 }
 
