@@ -68,6 +68,17 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
       "train_examples": Later(int),
     },
   ),
+  "detection": (
+    {"box_weight": 1.0},
+    {
+      **_SOURCE,
+      **_CUT,
+      **_PREPARED,
+      "canvas": int,
+      "object_sizes": (8, 16),
+      "objects": (1, 4),
+    },
+  ),
   "node_classification": (
     {"label_smoothing": 0.0},
     {
@@ -185,6 +196,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "dense_width": int,
     "batch_norm": False,
   },
+  "detector": {
+    **_MODEL,
+    "channels": tuple,
+    "convs_per_block": 2,
+    "width": int,
+    "batch_norm": False,
+  },
   "gnn": {
     **_MODEL,
     "kind": str,
@@ -274,6 +292,8 @@ def all_keys(task: str, model: str) -> dict[str, Any]:
   best = {"metric": "valid/accuracy", "mode": "max"}
   if "z_loss" in task_keys:  # The task predicts tokens.
     best = {"metric": "valid/loss", "mode": "min"}
+  if task == "detection":
+    best = {"metric": "valid/map50", "mode": "max"}
   rules = _TRANSFORMER_RULES if "num_heads" in model_keys else _RULES
   return {
     "seed": 0,

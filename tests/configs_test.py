@@ -38,6 +38,7 @@ SMALL = {
   "mlp": {"model.width": 8, "model.depth": 1},
   "wide_mlp": {"model.width": 8},
   "cnn": {"model.channels": (4, 4), "model.dense_width": 8},
+  "detector": {"model.channels": (4, 4), "model.width": 8},
   "gnn": {"model.width": 8},
 }
 TRANSFORMERS = ("decoder", "encoder", "encoder_decoder", "vit")

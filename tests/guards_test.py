@@ -70,6 +70,7 @@ SMALL = {
   "mlp": {"model.width": 16},
   "wide_mlp": {"model.width": 16},
   "cnn": {"model.channels": (4, 8), "model.dense_width": 16},
+  "detector": {"model.channels": (4, 8), "model.width": 16},
   "gnn": {"model.width": 16},
   "vit": _TRANSFORMER,
   "encoder": _TRANSFORMER,

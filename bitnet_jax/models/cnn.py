@@ -58,7 +58,80 @@ def _larger(a, b):
   return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
-class Cnn(Model):
+class ConvNet(Model):
+  """Base of models that begin with blocks of ``conv_<block>_<i>`` and pooling.
+
+  Attributes:
+    cfg: sizes, with "channels", "convs_per_block" and "batch_norm".
+    recipe: one recipe for all layers, or (pattern, recipe) rules on their
+      paths.
+  """
+
+  def blocks(
+    self,
+    x: Num[Array, "batch height width channels"],
+    *,
+    deterministic: bool,
+    strength: ArrayLike | None,
+  ) -> Num[Array, "batch small_height small_width features"]:
+    """Returns the features of images, after the blocks.
+
+    Raises:
+      ValueError: for images that are too small for the number of blocks.
+    """
+    cfg = self.cfg
+    if min(x.shape[1:3]) < 2 ** len(cfg.channels):
+      raise ValueError(
+        f"model.channels asks for {len(cfg.channels)} blocks, each of which"
+        f" halves the image, but the images are {x.shape[1]}x{x.shape[2]}"
+      )
+    for block, features in enumerate(cfg.channels):
+      for i in range(cfg.convs_per_block):
+        name = f"conv_{block}_{i}"
+        conv = self.conv(name, features, is_first=block == i == 0)
+        x = conv(x, strength=strength)
+        if cfg.batch_norm:
+          x = norms.BatchNorm(
+            use_running_average=deterministic,
+            dtype=cfg.dtypes["dtype"],
+            name=f"norm_{block}_{i}",
+          )(x)
+        if i == cfg.convs_per_block - 1:
+          x = max_pool_by_two(x)  # Before the ReLU: equal, with 1/4 the work.
+        axes = ("batch", None, None, "mlp")
+        x = nn.with_logical_constraint(nn.relu(x), axes)
+    return x
+
+  def conv(
+    self,
+    name: str,
+    features: int,
+    *,
+    is_first: bool = False,
+    size: int = 3,
+    axis: str | None = "mlp",
+  ) -> BitConv:
+    """Returns a convolution.
+
+    Args:
+      name: of the layer.
+      features: number of output channels.
+      is_first: whether it reads images.
+      size: height and width of the kernel.
+      axis: logical axis of the output channels.
+    """
+    axes = (None, None, None if is_first else "embed", axis)
+    return BitConv(
+      features,
+      (size, size),
+      kernel_init=nn.with_logical_partitioning(default_kernel_init, axes),
+      recipe=self.recipe,
+      name=name,
+      **self.cfg.dtypes,
+    )
+
+
+class Cnn(ConvNet):
   """Blocks of ``conv_<block>_<i>`` with pooling, then ``dense`` and ``head``.
 
   Attributes:
@@ -83,25 +156,7 @@ class Cnn(Model):
       ValueError: for images that are too small for the number of blocks.
     """
     cfg = self.cfg
-    if min(x.shape[1:3]) < 2 ** len(cfg.channels):
-      raise ValueError(
-        f"model.channels asks for {len(cfg.channels)} blocks, each of which"
-        f" halves the image, but the images are {x.shape[1]}x{x.shape[2]}"
-      )
-    for block, features in enumerate(cfg.channels):
-      for i in range(cfg.convs_per_block):
-        name = f"conv_{block}_{i}"
-        x = self._conv(features, block == i == 0, name)(x, strength=strength)
-        if cfg.batch_norm:
-          x = norms.BatchNorm(
-            use_running_average=deterministic,
-            dtype=cfg.dtypes["dtype"],
-            name=f"norm_{block}_{i}",
-          )(x)
-        if i == cfg.convs_per_block - 1:
-          x = max_pool_by_two(x)  # Before the ReLU: equal, with 1/4 the work.
-        axes = ("batch", None, None, "mlp")
-        x = nn.with_logical_constraint(nn.relu(x), axes)
+    x = self.blocks(x, deterministic=deterministic, strength=strength)
     x = x.reshape(x.shape[0], -1)
     dense = self.dense("dense", cfg.dense_width, ("embed", "mlp"))
     x = nn.relu(dense(x, strength=strength))
@@ -109,17 +164,6 @@ class Cnn(Model):
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
     head = self.dense("head", cfg.num_classes, ("embed", None))
     return head(x, strength=strength)
-
-  def _conv(self, features, first, name):
-    axes = (None, None, None if first else "embed", "mlp")
-    return BitConv(
-      features,
-      (3, 3),
-      kernel_init=nn.with_logical_partitioning(default_kernel_init, axes),
-      recipe=self.recipe,
-      name=name,
-      **self.cfg.dtypes,
-    )
 
   @nn.nowrap
   def example_call(self, params: Any) -> Call:

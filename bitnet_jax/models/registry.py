@@ -10,6 +10,7 @@ from bitnet_jax.layers.introspection import BitLayer
 from bitnet_jax.models.base import Call, Model
 from bitnet_jax.models.cnn import Cnn, CnnConfig
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
+from bitnet_jax.models.detector import Detector, DetectorConfig
 from bitnet_jax.models.encoder import Encoder, EncoderConfig
 from bitnet_jax.models.encoder_decoder import (
   EncoderDecoder,
@@ -32,6 +33,7 @@ class Family(NamedTuple):
 MODELS: dict[str, Family] = {
   "cnn": Family(Cnn, CnnConfig),
   "decoder": Family(Decoder, DecoderConfig),
+  "detector": Family(Detector, DetectorConfig),
   "encoder": Family(Encoder, EncoderConfig),
   "encoder_decoder": Family(EncoderDecoder, EncoderDecoderConfig),
   "gnn": Family(Gnn, GnnConfig),

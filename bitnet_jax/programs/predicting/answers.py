@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 _DIGITS = 6  # of a probability in JSON
+_NOT_FINITE = "the model computes NaN or infinity for it"
 
 
 class Answer(Protocol):
@@ -99,6 +100,71 @@ class Values:
 
 
 @dataclasses.dataclass(frozen=True)
+class Boxes:
+  """Objects on a picture, the most probable first.
+
+  Attributes:
+    names: the class of each object.
+    probabilities: of an object of that class.
+    boxes: left, upper, right and lower edge of each, in pixels.
+  """
+
+  names: Sequence[str]
+  probabilities: Sequence[float]
+  boxes: Sequence[Sequence[float]]
+
+  @classmethod
+  def of_detections(
+    cls,
+    names: Sequence[str],
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    kept: np.ndarray,
+  ) -> "Boxes":
+    """Returns the detections of an image that suppression keeps.
+
+    Args:
+      names: names of the classes.
+      boxes: float32 [k, 4].
+      labels: int32 [k].
+      scores: log-odds, float32 [k], descending.
+      kept: bool [k].
+
+    Raises:
+      FloatingPointError: if a score or box is NaN or infinite.
+    """
+    if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
+      raise FloatingPointError(_NOT_FINITE)
+    p = 1 / (1 + np.exp(-scores[kept].astype(np.float64)))
+    found = [names[label] for label in labels[kept]]
+    return cls(found, p.tolist(), boxes[kept].tolist())
+
+  def _shown(self, top_k):
+    """Returns the objects to show: those that are more probable than not."""
+    if top_k is None:
+      top_k = sum(p >= 0.5 for p in self.probabilities)
+    found = zip(self.names, self.probabilities, self.boxes, strict=True)
+    return list(found)[:top_k]
+
+  def columns(self, top_k: int | None) -> list[str]:
+    """See ``Answer``."""
+    return [
+      f"{name} {100 * p:.1f} % at {', '.join(f'{edge:.1f}' for edge in box)}"
+      for name, p, box in self._shown(top_k)
+    ]
+
+  def to_json(self, top_k: int | None) -> dict[str, Any]:
+    """See ``Answer``."""
+    return {
+      "objects": [
+        {"class": name, "probability": rounded(p), "box": [*map(rounded, box)]}
+        for name, p, box in self._shown(top_k)
+      ]
+    }
+
+
+@dataclasses.dataclass(frozen=True)
 class Written:
   """A text that the model wrote.
 
@@ -127,7 +193,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
   """
   logits = np.asarray(logits, np.float64)
   if not np.isfinite(logits).all():
-    raise FloatingPointError("the model computes NaN or infinity for it")
+    raise FloatingPointError(_NOT_FINITE)
   exp = np.exp(logits - logits.max())
   return exp / exp.sum()
 

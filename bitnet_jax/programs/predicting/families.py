@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax.data import standardization
@@ -14,12 +15,13 @@ from bitnet_jax.data.sources import pictures
 from bitnet_jax.data.text.tokenizers import Ragged, Tokenizer
 from bitnet_jax.programs.predicting.answers import (
   Answer,
+  Boxes,
   Classes,
   Values,
 )
 from bitnet_jax.train.devices.mesh import batch_shards
 from bitnet_jax.train.model import TrainedModel
-from bitnet_jax.train.tasks import documents
+from bitnet_jax.train.tasks import boxes, documents
 from bitnet_jax.train.tasks.text_classification import TextRegression
 
 # From a batch to the outputs of the model, [rows, ...].
@@ -117,6 +119,11 @@ class Arrays(Family):
     """See ``Family``."""
     return self.found.settings.data.label
 
+  @property
+  def fit(self) -> str:
+    """How a picture becomes square, see ``pictures.read``."""
+    return self.found.settings.data.image_fit
+
   def read_picture(self, path: pathlib.Path) -> np.ndarray:
     """See ``Family``."""
     if self.reads != "pictures":
@@ -127,8 +134,7 @@ class Arrays(Family):
         f"the model reads arrays, {self.dtype} {list(self.shape)}, in .npz"
         f" files; {path} is a picture"
       )
-    fit = self.found.settings.data.image_fit
-    return pictures.read(path, (height, width, channels), fit=fit)
+    return pictures.read(path, (height, width, channels), fit=self.fit)
 
   def encode(self, value: np.ndarray) -> tuple[np.ndarray, str]:
     """See ``Family``."""
@@ -152,6 +158,27 @@ class Arrays(Family):
     """See ``Family``."""
     batch = {"inputs": np.stack(examples)[_padded(len(examples), size)]}
     return self.classes(compute(batch), len(examples))
+
+
+class Canvases(Arrays):
+  """Detection of the objects on pictures."""
+
+  label = None
+  fit = "pad"
+
+  def answer(
+    self, examples: Sequence[np.ndarray], size: int, compute: Compute
+  ) -> list[Answer]:
+    """See ``Family``."""
+    batch = {"inputs": np.stack(examples)[_padded(len(examples), size)]}
+    outputs = compute(batch)[: len(examples)]
+    task = self.found.task
+    detections = boxes.detect(jnp.asarray(outputs), task.cell(outputs))
+    names = task.facts.names_of_classes()
+    return [
+      Boxes.of_detections(names, *image)
+      for image in zip(*map(np.asarray, detections), strict=True)
+    ]
 
 
 class Texts(Family):

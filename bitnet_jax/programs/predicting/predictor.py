@@ -28,6 +28,7 @@ from bitnet_jax.train.tasks.registry import TASKS
 FAMILIES: dict[str, type[Family]] = {
   "causal_lm": language.Likelihoods,
   "classification": families.Arrays,
+  "detection": families.Canvases,
   "documents": families.Bags,
   "graph_classification": graphs.Graphs,
   "masked_lm": language.Masks,

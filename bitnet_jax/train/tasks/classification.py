@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -72,13 +73,18 @@ class Classification(Classifier):
 
   def inputs(self, batch: Mapping[str, Any]) -> base.Inputs:
     """See ``Supervised``."""
-    inputs = batch["inputs"].astype(jnp.float32)
-    shape = (1,) * (inputs.ndim - 1) + (-1,)
-    mean, std = (
-      np.array(values, np.float32).reshape(shape)
-      for values in (self.facts.mean, self.facts.std)
-    )
-    return ((inputs - mean) / std,), {}
+    return (standardized(batch["inputs"], self.facts),), {}
+
+
+def standardized(inputs: jax.Array, facts: DataFacts) -> jax.Array:
+  """Returns inputs [b, ..., channels] less the mean, by the deviation."""
+  inputs = inputs.astype(jnp.float32)
+  shape = (1,) * (inputs.ndim - 1) + (-1,)
+  mean, std = (
+    np.array(values, np.float32).reshape(shape)
+    for values in (facts.mean, facts.std)
+  )
+  return (inputs - mean) / std
 
 
 def load(settings: Settings, context: RunContext) -> base.TaskData:

@@ -5,6 +5,7 @@ from bitnet_jax.train.tasks import (
   base,
   causal,
   classification,
+  detection,
   documents,
   graph_classification,
   masked,
@@ -18,6 +19,7 @@ from bitnet_jax.train.tasks.facts import DataFacts
 TASKS: dict[str, TaskSpec] = {
   "causal_lm": causal.SPEC,
   "classification": classification.SPEC,
+  "detection": detection.SPEC,
   "documents": documents.SPEC,
   "graph_classification": graph_classification.SPEC,
   "masked_lm": masked.SPEC,

@@ -14,6 +14,6 @@ def test_cases_cover_pairs_of_options():
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", cases.of_families("mlp", "cnn"))
+@pytest.mark.parametrize("name", cases.of_families("mlp", "cnn", "detector"))
 def test_it_holds_whatever_is_combined(name, check, made):
   check(made(name))

@@ -197,6 +197,18 @@ CASES = {
     ),
     earlier="cnn",
   ),
+  "detector": Case(
+    "detector",
+    (
+      "batch norm",
+      "dropout",
+      "accumulation",
+      "data parallel",
+      "bfloat16 model",
+      "slow phase-in",
+      "keep two best",
+    ),
+  ),
   "documents": Case(
     "documents",
     (
@@ -285,6 +297,7 @@ CASES = {
 # Those that compile for long; what they cross is worth it now and then.
 SLOW = (
   "cnn tuned",
+  "detector",
   "nodes",
   "graphs",
   "documents",
@@ -352,6 +365,18 @@ def _cnn(folder):
   return _load("digits_cnn.py", model__channels=(4,), model__dense_width=8)
 
 
+def _detector(folder):
+  del folder
+  return _load(
+    "digits_detector.py",
+    data__canvas=16,
+    data__object_sizes=(4, 8),
+    model__channels=(4, 4),
+    model__convs_per_block=1,
+    model__width=8,
+  )
+
+
 def _nodes(folder):
   del folder
   batch = {"data__batch_size": 1, "data__eval_batch_size": None}
@@ -405,6 +430,7 @@ def _tiny(name, source):
 _FAMILIES = {
   "mlp": _mlp,
   "cnn": _cnn,
+  "detector": _detector,
   "nodes": _nodes,
   "graphs": _graphs,
   "documents": _documents,

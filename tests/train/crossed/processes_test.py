@@ -32,6 +32,7 @@ FEW = STUBS | {
 }
 MANY = {
   "cnn": cases.Case("cnn", ("float", "batch norm", "data parallel")),
+  "detector": cases.Case("detector", ("float", "batch norm", "data parallel")),
   "nodes": cases.Case("nodes", ("float", "data parallel", "dropout")),
   "graphs": cases.Case("graphs", ("float", "data parallel", "accumulation")),
   "documents": cases.Case("documents", ("float", "data parallel", "adam")),

@@ -60,6 +60,17 @@ CASES = {
     _config("digits_mlp"),
     SMOOTHED | {"data__random_crop": 1, "optim__accumulate_steps": 2},
   ),
+  "detection": (
+    _config(
+      "digits_detector",
+      data__canvas=16,
+      data__object_sizes=(4, 8),
+      model__channels=(4, 4),
+      model__convs_per_block=1,
+      model__width=4,
+    ),
+    {"model__dropout": 0.5, "optim__accumulate_steps": 2},
+  ),
   "documents": (
     _config(
       "docstrings_mlp",
