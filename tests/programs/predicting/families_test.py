@@ -9,7 +9,7 @@ from bitnet_jax.programs import frozen
 from bitnet_jax.programs.predicting import finders, inputs, language, predictor
 from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
-from bitnet_jax.train.tasks import nodes, translation
+from bitnet_jax.train.tasks import boxes, nodes, translation
 from tests.programs.predicting.predictor_test import DAYS, answers, write_table
 from tests.train import tiny
 
@@ -65,6 +65,39 @@ def test_graphs_have_the_accuracy_of_evaluation(make_config, tmp_path):
   accuracy = hits(found, labels)
   assert accuracy == pytest.approx(metrics["valid/accuracy"])
   assert found[0].names == tuple(random_graphs.GENERATORS)
+
+
+def test_objects_have_the_precision_of_evaluation(make_config, tmp_path):
+  config = make_config(
+    "digits_detector",
+    data__canvas=16,
+    data__object_sizes=(4, 8),
+    model__channels=(8, 16),
+    model__convs_per_block=1,
+    model__width=16,
+    total_steps=60,
+  )
+  valid = [*build(config).data.eval_batches("valid")]
+  arrays = {
+    name: np.concatenate([b[name][b["mask"] > 0] for b in valid])
+    for name in ("inputs", "boxes", "labels")
+  }
+  np.savez(tmp_path / "x.npz", x=arrays["inputs"])
+  _, found = predict(config, tmp_path, places=[str(tmp_path / "x.npz")])
+  hits = misses = 0
+  for answer, truth, labels in zip(
+    found, arrays["boxes"], arrays["labels"], strict=True
+  ):
+    all_objects = answer.to_json(top_k=None)["objects"]
+    assert len(all_objects) == len(answer.columns(None))
+    assert all(0.5 <= one["probability"] <= 1 for one in all_objects)
+    (best,) = answer.to_json(top_k=1)["objects"]
+    overlap = boxes.iou(np.array([best["box"]]), truth)[0]
+    is_class = labels == int(best["class"])
+    hits += bool((is_class & (np.asarray(overlap) >= boxes.MIN_IOU)).any())
+    misses += 1
+  # Chance is far below: a class of ten, and a box.
+  assert hits / misses > 0.1
 
 
 def split_days(folder):
