@@ -70,8 +70,8 @@ def load(
   drawn = {}
   for split, examples in found.splits.items():
     inputs = examples.inputs
-    is_image = isinstance(inputs, np.ndarray) and inputs.ndim == 4
-    if not is_image or inputs.dtype != np.uint8:
+    is_loaded = isinstance(inputs, np.ndarray)
+    if not is_loaded or inputs.ndim != 4 or inputs.dtype != np.uint8:
       raise ValueError(
         f"{source} has examples of shape {list(inputs.shape[1:])}"
         f" ({inputs.dtype}); canvases are drawn from uint8 images in memory"
@@ -85,10 +85,11 @@ def load(
       object_sizes=object_sizes,
       objects=objects,
     )
-  return dataclasses.replace(
-    found,
+  return Dataset(
     splits=drawn,
     fingerprint=f"{found.fingerprint} canvases {_VERSION}",
+    num_classes=found.num_classes,
+    class_names=found.class_names,
   )
 
 

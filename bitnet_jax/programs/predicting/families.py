@@ -21,7 +21,7 @@ from bitnet_jax.programs.predicting.answers import (
 )
 from bitnet_jax.train.devices.mesh import batch_shards
 from bitnet_jax.train.model import TrainedModel
-from bitnet_jax.train.tasks import boxes, documents
+from bitnet_jax.train.tasks import boxes, detection, documents
 from bitnet_jax.train.tasks.text_classification import TextRegression
 
 # From a batch to the outputs of the model, [rows, ...].
@@ -172,9 +172,10 @@ class Canvases(Arrays):
     """See ``Family``."""
     batch = {"inputs": np.stack(examples)[_padded(len(examples), size)]}
     outputs = compute(batch)[: len(examples)]
-    task = self.found.task
-    detections = boxes.detect(jnp.asarray(outputs), task.cell(outputs))
-    names = task.facts.names_of_classes()
+    facts = self.found.task.facts
+    cell = detection.cell_of(outputs, facts)
+    detections = boxes.detect(jnp.asarray(outputs), cell)
+    names = facts.names_of_classes()
     return [
       Boxes.of_detections(names, *image)
       for image in zip(*map(np.asarray, detections), strict=True)

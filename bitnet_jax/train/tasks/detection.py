@@ -85,16 +85,11 @@ class Detection(base.Supervised):
     """See ``Supervised``."""
     return (standardized(batch["inputs"], self.facts),), {}
 
-  def cell(self, outputs: Any) -> tuple[float, float]:
-    """Returns width and height of a cell in pixels, for outputs of a batch."""
-    height, width = self.facts.example["inputs"].shape[1:3]
-    return width / outputs.shape[2], height / outputs.shape[1]
-
   def sums(
     self, outputs: Any, batch: base.Batch, *, deterministic: bool
   ) -> base.Totals:
     """See ``Supervised``."""
-    mask, cell = base.target_mask(batch), self.cell(outputs)
+    mask, cell = base.target_mask(batch), cell_of(outputs, self.facts)
     losses = jax.vmap(self._loss)(
       outputs.astype(jnp.float32),
       boxes.cells_of(batch["boxes"], cell),
@@ -139,6 +134,12 @@ class Detection(base.Supervised):
     counts = (sums[name] for name in ("hits", "misses", "objects"))
     map50 = boxes.mean_average_precision(*counts)
     return super().finish(split, sums) | {"map50": map50}
+
+
+def cell_of(outputs: Any, facts: DataFacts) -> tuple[float, float]:
+  """Returns width and height of a cell in pixels, for outputs of a batch."""
+  height, width = facts.example["inputs"].shape[1:3]
+  return width / outputs.shape[2], height / outputs.shape[1]
 
 
 def load(settings: Settings, context: RunContext) -> base.TaskData:
