@@ -30,6 +30,11 @@ class Canvases(splits.Columns):
   boxes: np.ndarray
   labels: np.ndarray
 
+  @property
+  def is_fixed(self) -> bool:
+    """Whether no example depends on draws, see ``order.fixed_examples``."""
+    return True
+
   def batch(self, indices: np.ndarray, draws: Draws) -> Batch:
     """Returns "inputs", "boxes", "labels" and "mask", float32 [rows]: ones."""
     del draws

@@ -154,9 +154,12 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   )
   train = dataset.splits["train"]
   mean, std = standardization.channel_statistics(train.inputs)
-  train_batch = order.train_batches(
-    train, **base.of_training(settings, context)
-  )
+  part = base.of_training(settings, context)
+
+  def train_batches(seed: int) -> order.TrainBatches:
+    return order.train_batches(train, **part | {"seed": seed})
+
+  train_batch = train_batches(settings.seed)
   return base.TaskData(
     facts=DataFacts(
       fingerprint=dataset.fingerprint,
@@ -168,6 +171,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
       std=tuple(std.tolist()),
     ),
     train_batch=train_batch,
+    reseed=train_batches,
     eval_batches=lambda split: order.eval_batches(
       dataset.splits[split], **base.of_evaluation(settings, context)
     ),
