@@ -1,7 +1,7 @@
 """Detection of objects on canvases: a class and a box for each."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -156,7 +156,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
   mean, std = standardization.channel_statistics(train.inputs)
   part = base.of_training(settings, context)
 
-  def train_batches(seed: int) -> order.TrainBatches:
+  def train_batches(seed: int) -> Callable[[int], order.Batch]:
     return order.train_batches(train, **part | {"seed": seed})
 
   train_batch = train_batches(settings.seed)
