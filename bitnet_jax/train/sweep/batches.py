@@ -56,7 +56,8 @@ class Batches:
     """Returns indices into the stored examples, or arrays by name."""
     if self._stored.arrays:
       if self._stored.is_constant:
-        rows = dict.fromkeys(self._by_seed, np.int32(0))
+        # Not used; an axis is left to shard.
+        rows = dict.fromkeys(self._by_seed, np.zeros(1, np.int32))
       else:
         rows = {
           seed: batches.indices(step).astype(np.int32)

@@ -152,9 +152,13 @@ def test_config_that_does_more_than_train_has_its_own_program(
   assert sharing.key_of(make_config("xor_mlp", **changes)) is None
 
 
+WHOLE = {"data.batch_size": 1, "data.eval_batch_size": None}
 CROSSED = {
   "b158": ("xor_mlp", {"quant.recipe": "b158"}),
-  "stochastic": ("xor_mlp", {"quant.weights.rounding": "stochastic"}),
+  "stochastic": (
+    "xor_mlp",
+    {"quant.recipe": "b158", "quant.weights.rounding": "stochastic"},
+  ),
   "no best": ("xor_mlp", {"checkpoint.keep_best": 0}),
   "no evaluation": (
     "xor_mlp",
@@ -185,8 +189,8 @@ CROSSED = {
     {"model.batch_norm": True, "model.channels": (4,), "model.dense_width": 8},
   ),
   "augmented": ("digits_cnn", {"data.random_crop": 1, "model.channels": (4,)}),
-  "whole graph": ("karate_gnn", {}),
-  "attention of a graph": ("karate_gnn", {"model.kind": "gat"}),
+  "whole graph": ("karate_gnn", WHOLE),
+  "attention of a graph": ("karate_gnn", {"model.kind": "gat", **WHOLE}),
   "graphs": ("graphs_gnn", {}),
 }
 
