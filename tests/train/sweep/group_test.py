@@ -205,8 +205,10 @@ def test_other_options_are_those_of_own_runs(make_config, tmp_path, name, size):
     for seed in (1, 2)
   ]
   alone = run_alone(configs[1], tmp_path)
-  # Few steps: of a quantized network, rounding changes codes later on.
-  check_same(train(configs, size)[1], alone, rounding=1e-4)
+  # Few steps: of a quantized network, rounding changes codes later on. The
+  # gradient of a bias before a batch norm is rounding alone; Adam scales it.
+  rounding = 3e-3 if name == "batch norm" else 1e-4
+  check_same(train(configs, size)[1], alone, rounding=rounding)
 
 
 @pytest.mark.slow
