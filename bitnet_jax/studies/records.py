@@ -28,7 +28,7 @@ SCHEMA = "bitnet_jax.study/1"
 RESULTS_FILE = "results.jsonl"
 MOST_POINTS = 25
 ZEROS = "weights/zero_fraction"  # of all ternary weights of a net
-CURVES = ("train/loss", "valid/*")
+CURVES = ("train/loss", "valid/loss", "valid/accuracy")
 _LONGEST = 2**20  # bytes of a line
 _DIGITS = 6  # significant ones of a number
 # Entries of a record, with the values that an older one lacks.
