@@ -70,7 +70,7 @@ def test_example_runs():
 
 def test_folders_of_the_layout_exist():
   folders = re.findall(r"^\| `([\w/]+)/` \|", text(), re.MULTILINE)
-  assert len(folders) == 15
+  assert len(folders) == 17
   for folder in folders:
     assert (ROOT / folder).is_dir(), folder
 
