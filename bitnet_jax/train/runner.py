@@ -67,7 +67,7 @@ def run(
   *,
   origin: Origin | None = None,
   on_step: Callable[[int], None] | None = None,
-  make: Callable[[Mapping[str, Any], pathlib.Path], Experiment] = build,
+  make: Callable[[Mapping[str, Any], pathlib.Path], Experiment] | None = None,
 ) -> dict[str, Any]:
   """Trains, or resumes where an earlier start in the same folder stopped.
 
@@ -80,7 +80,7 @@ def run(
     origin: how the run was requested, for its records.
     on_step: called with the step at which this start begins, and with each
       step once its metrics are known.
-    make: builds the experiment from config and folder, as ``build`` does.
+    make: builds the experiment from config and folder, in place of ``build``.
 
   Returns:
     The content of ``result.json``.
@@ -95,7 +95,7 @@ def run(
   error_log.keep_in(folder)
   with Interrupt() as interrupt, _locked(folder) as lock:
     experiment = multihost.primary_first(
-      lambda: _build_in(make, config, folder)
+      lambda: _build_in(make or build, config, folder)
     )
     multihost.check_agreement(
       {

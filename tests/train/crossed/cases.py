@@ -303,6 +303,7 @@ SLOW = (
   "graphs",
   "documents",
   "masked",
+  "mlp tuned",
   "labels",
   "translation",
 )
