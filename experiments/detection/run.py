@@ -64,7 +64,8 @@ def findings(runs: studies.Runs) -> studies.Findings:
   )
 
 
-STUDY = studies.Study(__file__, cases, findings)
+CURVES = ("train/loss", "valid/loss", "valid/map50")
+STUDY = studies.Study(__file__, cases, findings, curves=CURVES)
 
 if __name__ == "__main__":
   program.run(STUDY.main)
