@@ -20,8 +20,8 @@ from bitnet_jax.train.folder.metrics import NonFiniteMetricError, read_metrics
 from bitnet_jax.train.folder.starts import Origin
 from bitnet_jax.train.interrupt import Interrupt
 from bitnet_jax.train.sweep import sharing
-from bitnet_jax.train.sweep.group import Outcome, named_codes
 from bitnet_jax.train.sweep.members import Lines, Member
+from bitnet_jax.train.sweep.outcome import Outcome, named_codes
 from bitnet_jax.train.sweep.shared import Sharing
 
 # "auto": cases share programs; "each": every case by itself.

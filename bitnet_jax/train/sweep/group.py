@@ -1,4 +1,4 @@
-"""Trains members of a group, several at a time, and describes what came out."""
+"""Trains members of a group by one program."""
 
 import dataclasses
 import functools
@@ -29,38 +29,11 @@ from bitnet_jax.train.sweep.members import (
   Lines,
   Member,
 )
+from bitnet_jax.train.sweep.outcome import Outcome, named_codes
 from bitnet_jax.train.sweep.program import Program
 from bitnet_jax.train.tasks.registry import TASKS
 
 _MOST_KEPT = 2**28  # bytes of evaluation batches on the device
-
-
-@dataclasses.dataclass(kw_only=True)
-class Outcome:
-  """What a member came to.
-
-  Attributes:
-    name: name of the member.
-    config: its resolved config.
-    run_id: what names the run.
-    result: the content of ``result.json``; ``None`` if it failed.
-    curves: the lines of ``metrics.jsonl``.
-    layers: fractions "zeros", "negative" and "positive", and "scale", of the
-      last codes of each quantized layer, by path.
-    variables: the last parameters, and other variables, as NumPy arrays.
-    error: why it failed, if it did.
-    diverged: the step whose metrics were not finite, if any.
-  """
-
-  name: str
-  config: Mapping[str, Any]
-  run_id: str
-  result: dict[str, Any] | None = None
-  curves: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-  layers: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-  variables: dict[str, Any] = dataclasses.field(default_factory=dict)
-  error: str | None = None
-  diverged: int | None = None
 
 
 def shared_experiment(
@@ -394,17 +367,3 @@ class _Run:
     """Returns the effect of a late start of quantization on the loss."""
     start = self.first.settings.quant.phase_in.start
     return measure_switch(lines, start) if start else {}
-
-
-def named_codes(layers: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-  """Returns statistics of codes under the names that records have."""
-  names = {
-    "zero_fraction": "zeros",
-    "negative_fraction": "negative",
-    "positive_fraction": "positive",
-    "scale": "scale",
-  }
-  return {
-    path: {names[name]: float(value) for name, value in found.items()}
-    for path, found in layers.items()
-  }
