@@ -80,7 +80,7 @@ def load(settings: Settings, context: RunContext) -> base.TaskData:
     facts=DataFacts(
       fingerprint=dataset.fingerprint,
       splits=sizes_of(dataset.splits),
-      example=specs_of(train_batch(0), rows=None),
+      example=specs_of(train_batch(0), rows=of_training.parts),
       num_classes=dataset.num_classes,
       class_names=dataset.class_names,
       batches_per_epoch=batches_per_epoch,

@@ -207,7 +207,8 @@ def test_other_options_are_those_of_own_runs(make_config, tmp_path, name, size):
   alone = run_alone(configs[1], tmp_path)
   # Few steps: of a quantized network, rounding changes codes later on. The
   # gradient of a bias before a batch norm is rounding alone; Adam scales it.
-  rounding = 3e-3 if name == "batch norm" else 1e-4
+  # One example of 144 may change sides.
+  rounding = 1e-2 if name == "batch norm" else 1e-4
   check_same(train(configs, size)[1], alone, rounding=rounding)
 
 
