@@ -144,6 +144,7 @@ def roundings(layer, x, **kwargs):
   return len(list(equations(jaxpr.jaxpr, "round")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("recipe", "expected"),
   [

@@ -36,6 +36,7 @@ def alone(name, recipe):
   return value, params, x, jax.grad(value, argnums=(0, 1))(params, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check_vma", (True, False))
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", LAYERS)

@@ -64,6 +64,7 @@ def test_frozen_layer_is_that_of_linen(name):
   assert isinstance(layer.kernel.get_value(), jax.Array)  # Not the original.
 
 
+@pytest.mark.slow
 def test_network_has_tensors_outputs_and_sizes_of_its_linen_twin(tmp_path):
   model, linen = nnx.clone(net()), LinenNet()
   model.norm.mean.set_value(jnp.linspace(-1, 1, 8))

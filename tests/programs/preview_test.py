@@ -56,6 +56,7 @@ def test_texts_are_shown_as_texts():
   assert sum("\\n" in line or " the " in line for line in lines) >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["karate_gnn", "docstrings_mlp"])
 def test_other_batches_are_shown_by_shape_and_label(name):
   data = experiment_of(name).data

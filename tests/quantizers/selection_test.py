@@ -171,5 +171,6 @@ def test_sharded_weight_is_quantized_by_scalar_all_reduces(
     assert set(dims) <= set("1,"), shapes
 
 
+@pytest.mark.slow
 def test_median_of_sharded_weight_gives_the_codes_of_one_device(collectives):
   assert collectives["absmedian"]["flips"] == 0

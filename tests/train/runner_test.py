@@ -155,6 +155,7 @@ def test_longer_run_goes_on(run):
   ]
 
 
+@pytest.mark.slow
 def test_longer_run_is_told_from_one_of_that_length(run, make_config, caplog):
   options = {"statistics_every": 0, "optim__final_fraction": 0.01}
   first, folder = run(total_steps=4, eval_every=1, **options)

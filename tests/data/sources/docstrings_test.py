@@ -26,6 +26,7 @@ def test_docstrings_are_those_of_the_modules():
   assert min(len(text.split()) for text in modules) == 4
 
 
+@pytest.mark.slow
 def test_source_is_cut_into_splits():
   corpus = load("embedded:docstrings", test_fraction=0.2, valid_fraction=0.1)
   assert corpus.class_names == docstrings.MODULES

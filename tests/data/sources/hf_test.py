@@ -263,6 +263,7 @@ def test_damaged_folder_is_an_error_of_one_line(tmp_path, name, content):
   assert len(str(caught.value)) < 400 + len(str(folder))
 
 
+@pytest.mark.slow
 def test_set_of_the_hub_without_network_is_an_error_at_once(monkeypatch):
   monkeypatch.setattr(hf_sets, "_is_offline", lambda _: True)
   for name in ("some/set", "some/set:config", "set"):
@@ -282,6 +283,7 @@ def test_hub_that_does_not_answer_counts_as_offline(monkeypatch):
   assert hf_sets._is_offline(datasets)
 
 
+@pytest.mark.slow
 def test_configurations_are_listed(tmp_path):
   for name in ("en", "fr"):
     (tmp_path / name).mkdir()

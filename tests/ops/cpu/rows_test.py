@@ -123,6 +123,7 @@ CLIPPED = dataclasses.replace(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "recipe", ["b158", "b158_median", "bitnet_2b4t", CLIPPED]
 )

@@ -116,6 +116,7 @@ def test_case_by_itself_has_the_same_outcome(case):
   )
 
 
+@pytest.mark.slow
 def test_cases_with_folders_share_data_and_leave_runs(
   case, tmp_path, monkeypatch
 ):

@@ -297,6 +297,8 @@ CASES = {
 # Those that compile for long; what they cross is worth it now and then.
 SLOW = (
   "causal",
+  "cnn",
+  "mlp sharded",
   "cnn tuned",
   "detector",
   "nodes",

@@ -61,6 +61,7 @@ def test_divergence_is_that_of_the_distributions():
   assert not divergence(jnp.asarray(teacher), jnp.asarray(teacher), 2.0).any()
 
 
+@pytest.mark.slow
 def test_loss_is_a_mixture(make_config, teacher):
   alone, *_ = totals_of(build(make_config()))
   for weight in (0.0, 0.25, 1.0):
@@ -111,6 +112,7 @@ def test_teacher_that_is_the_student_teaches_nothing(make_config, teacher):
   assert max(jnp.abs(g).max() for g in jax.tree.leaves(grads)) < 1e-3
 
 
+@pytest.mark.slow
 def test_run_learns_from_its_teacher_alone(make_config, teacher, tmp_path):
   config = taught(
     make_config, teacher, distill__weight=1.0, total_steps=60, eval_every=60
