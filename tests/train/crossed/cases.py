@@ -298,7 +298,6 @@ CASES = {
 SLOW = (
   "causal",
   "cnn",
-  "mlp sharded",
   "cnn tuned",
   "detector",
   "nodes",
