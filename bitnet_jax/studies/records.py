@@ -23,6 +23,7 @@ from bitnet_jax.files import PathLike, local_path, parse_json, read_bytes
 from bitnet_jax.layers.introspection import kernel_at
 from bitnet_jax.train.folder import starts
 from bitnet_jax.train.folder.records import LARGEST_RECORDS
+from bitnet_jax.train.sweep.outcome import CODE_NAMES
 
 SCHEMA = "bitnet_jax.study/1"
 RESULTS_FILE = "results.jsonl"
@@ -57,12 +58,6 @@ _ENTRIES: Mapping[str, Any] = {
   "plan": None,
 }
 _ANCHORS = ("valid/", "weights/", "train/")
-_PARTS = {
-  "zeros": "zero_fraction",
-  "negative": "negative_fraction",
-  "positive": "positive_fraction",
-  "scale": "scale",
-}
 _PACKAGES = ("python", "jax", "flax", "optax")
 
 
@@ -227,9 +222,9 @@ def layers_of(
       if name.startswith("weights/") and path:
         found.setdefault(path, {})[part] = value
   return {
-    path: {key: values[part] for key, part in _PARTS.items()}
+    path: {key: values[part] for key, part in CODE_NAMES.items()}
     for path, values in found.items()
-    if set(_PARTS.values()) <= {*values}
+    if set(CODE_NAMES.values()) <= {*values}
   }
 
 

@@ -4,6 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+# Names of code statistics in records, and as metrics.
+CODE_NAMES = {
+  "zeros": "zero_fraction",
+  "negative": "negative_fraction",
+  "positive": "positive_fraction",
+  "scale": "scale",
+}
+
 
 @dataclasses.dataclass(kw_only=True)
 class Outcome:
@@ -35,13 +43,7 @@ class Outcome:
 
 def named_codes(layers: Mapping[str, Any]) -> dict[str, dict[str, float]]:
   """Returns statistics of codes under the names that records have."""
-  names = {
-    "zero_fraction": "zeros",
-    "negative_fraction": "negative",
-    "positive_fraction": "positive",
-    "scale": "scale",
-  }
   return {
-    path: {names[name]: float(value) for name, value in found.items()}
+    path: {name: float(found[full]) for name, full in CODE_NAMES.items()}
     for path, found in layers.items()
   }
