@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,8 +12,9 @@ from absl import flags
 
 from bitnet_jax import choices
 from bitnet_jax.files import local_path, write_atomically
+from bitnet_jax.programs import ahead
 from bitnet_jax.programs.sweeping.folder import locked
-from bitnet_jax.studies import drawing, page, records, running
+from bitnet_jax.studies import compiled, drawing, page, records, running
 from bitnet_jax.studies import findings as found
 from bitnet_jax.studies.case import Case, by_name
 from bitnet_jax.studies.findings import Findings
@@ -151,6 +153,27 @@ class Study:
       return
     self.draw(scale=scale, workdir=root)
 
+  def compile(
+    self, topology: str, *, scale: str, data: str | None = None, only: str = ""
+  ) -> None:
+    """Compiles each different train step of a scale; prints a table.
+
+    Args:
+      topology: see ``ahead.get_topology``.
+      scale: one of ``SCALES``.
+      data: folder of data sets.
+      only: see ``cases_of``.
+
+    Raises:
+      ValueError: for a mistake in an argument.
+    """
+    devices = ahead.get_topology(topology)
+    configs = compiled.steps(self.cases_of(scale, data, only), self.folder)
+    for line in itertools.chain(
+      [compiled.HEADER], compiled.rows(configs, devices)
+    ):
+      print(line, flush=True)
+
   def page(self) -> str:
     """Returns the text of its README, see ``page.read``."""
     return page.read(self.folder / page.PAGE_FILE)
@@ -277,6 +300,13 @@ def _define_flags() -> None:
   flags.DEFINE_bool(
     "findings", default=False, help="Only draw the findings.", **name
   )
+  flags.DEFINE_string(
+    "compile",
+    None,
+    "Only compile the steps of a scale, for TPUs that are absent, such as"
+    " v5e:2x2.",
+    **name,
+  )
 
 
 def _main(study: Study, argv: list[str]) -> None:
@@ -285,6 +315,11 @@ def _main(study: Study, argv: list[str]) -> None:
   given: Any = flags.FLAGS
   if given.findings:
     study.draw(scale=given.scale, workdir=given.workdir)
+    return
+  if given.compile is not None:
+    study.compile(
+      given.compile, scale=given.scale, data=given.data, only=given.only or ""
+    )
     return
   if given.workdir is None:
     raise ValueError("--workdir is required without --findings")
