@@ -10,7 +10,8 @@ from bitnet_jax.train import runner
 from tests.train.conftest import CONFIGS
 from tests.train.sweep.group_test import run_alone
 
-RATES = tuple(10 ** (-4 + 3 * i / 7) for i in range(8))
+# Above 0.01, training is chaotic: rounding decides where a member ends.
+RATES = tuple(10 ** (-4 + 2 * i / 7) for i in range(8))
 SEEDS = range(4)
 FIRST = 10  # losses that are compared
 
@@ -24,7 +25,7 @@ def losses(lines):
 def test_sweep_of_digits_equals_its_runs_in_less_time(tmp_path, recipe):
   fixed = {"quant.recipe": recipe, "log_every": 1, "mesh.data": 1}
   configs = {
-    f"{rate:.0e}-{seed}": runner.load_config(
+    f"{rate:.1e}-{seed}": runner.load_config(
       str(CONFIGS / "digits_mlp.py"),
       fixed | {"optim.learning_rate": rate, "seed": seed},
     )
