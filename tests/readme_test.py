@@ -11,6 +11,7 @@ from absl import flags
 
 import bitnet_jax
 from bitnet_jax import cli
+from bitnet_jax.studies import ledger
 from bitnet_jax.train.config import loading
 from tests.readme_commands import README, commands
 
@@ -68,19 +69,9 @@ def test_example_runs():
   assert set(variables["params"]) == {"BitConv_0", "BitDense_0", "Dense_0"}
 
 
-def test_folders_of_the_layout_exist():
-  folders = re.findall(r"^\| `([\w/]+)/` \|", text(), re.MULTILINE)
-  assert len(folders) == 17
-  for folder in folders:
-    assert (ROOT / folder).is_dir(), folder
-
-
-def test_table_is_the_one_of_the_records():
-  table = run_path(str(ROOT / "experiments/mnist/run.py"))["table"]()
-  (shown,) = re.findall(
-    r"<!-- table: mnist -->\n(.*?)\n<!-- end -->", text(), re.DOTALL
-  )
-  assert shown == table
+def test_table_is_that_of_all_findings():
+  table = ledger.table(ROOT / "experiments", link="experiments/")
+  assert f"{ledger.START}\n{table}\n{ledger.END}\n" in text()
 
 
 @pytest.mark.parametrize(
@@ -93,6 +84,7 @@ def test_table_is_the_one_of_the_records():
     ("translation", "table"),
     ("families", "table"),
     ("images", "table"),
+    ("mnist", "table"),
     ("fine_tuning", "table"),
   ],
 )
