@@ -1,5 +1,6 @@
 """Exact medians of absolute values, by counting instead of sorting."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -68,7 +69,14 @@ def kth_smallest_magnitude(
     Array in the dtype of ``x``, with the reduced axes kept as size 1; NaN where
     any element of the group is NaN or infinite.
   """
-  patterns = _Patterns(x, axes)
+  return _select(x, k, axes, backend.is_one_cpu())
+
+
+# Kernels of one shape are traced once. What the trace reads is an argument.
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _select(x, k, axes, in_one_pass):
+  """See ``kth_smallest_magnitude``."""
+  patterns = _Patterns(x, axes, in_one_pass)
   mean = jnp.mean(jnp.abs(x.astype(jnp.float32)), axes, keepdims=True)
   n = math.prod(x.shape[i] for i in axes)
   bracket = _Bracket(
@@ -137,8 +145,9 @@ class _Bracket(NamedTuple):
 class _Patterns:
   """The bit patterns of an array's magnitudes, and passes over them."""
 
-  def __init__(self, x, axes):
+  def __init__(self, x, axes, in_one_pass):
     self._x, self._axes = x, axes
+    self._reduction = _reduce_in_one_pass if in_one_pass else _reduce_one_by_one
     self.top = 2 ** (jnp.finfo(x.dtype).bits - 1) - 1
 
   def _bits(self):
@@ -183,9 +192,7 @@ class _Patterns:
     """Reduces each operand by its (function, start)."""
     functions, starts = zip(*operations, strict=True)
     starts = tuple(jnp.int32(start) for start in starts)
-    in_one_pass = backend.is_one_cpu()
-    reduce = _reduce_in_one_pass if in_one_pass else _reduce_one_by_one
-    reduced = reduce(operands, starts, functions, self._axes)
+    reduced = self._reduction(operands, starts, functions, self._axes)
     return [jnp.expand_dims(r, self._axes) for r in reduced]
 
 
