@@ -19,7 +19,7 @@ METRICS = {"sst2": "test/accuracy", "stsb": "test/pearson"}
 GLUE, METRICS["docstrings"] = tuple(METRICS), "test/accuracy"
 # Precisions, widths, seeds, blocks (and heads), steps of each training, tasks.
 GRIDS: dict[str, Any] = {
-  "ci": (MAIN[:2], (8, 16), 2, 2, 4, 4, ("docstrings",)),
+  "ci": (MAIN[:2], (8, 16), 2, 1, 4, 4, ("docstrings",)),
   "cpu": (MAIN, (16, 32, 64), 10, 2, 1500, 400, GLUE),
   "paper": (MAIN, (384, 768, 1536), 5, 12, 100_000, 10_000, GLUE),
 }
