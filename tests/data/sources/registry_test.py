@@ -89,7 +89,9 @@ def test_modules_load_neither_scikit_learn_nor_tensorflow_datasets():
   program = (
     "import sys\n"
     "from bitnet_jax.data.batches import images, order\n"
-    "from bitnet_jax.data.sources import registry\n"
+    "from bitnet_jax.data.sources import embedded, registry\n"
+    "from bitnet_jax.data.splits import Cuts\n"
+    "embedded.digits('digits', Cuts())\n"
     "assert not {'sklearn', 'tensorflow_datasets', 'PIL'} & set(sys.modules)"
   )
   subprocess.run([sys.executable, "-c", program], check=True)
