@@ -120,13 +120,22 @@ class Fieller:
     return float((b + math.copysign(root, t)) / a)
 
   def cumulative(self, x: float) -> float:
-    """See ``Distribution``."""
+    """See ``Distribution``.
+
+    No finite ``x`` is a limit with more confidence than there is in the sign of
+    the denominator, as for ``quantile``.
+    """
     if math.isinf(x):
       return float(x > 0)
-    weights = np.array([1.0, -x])
-    error = math.sqrt(max(float(weights @ self.covariance @ weights), 0.0))
     difference = x * self.second - self.first
-    return Student(0.0, error, self.degrees).cumulative(difference)
+    found = self._student(np.array([1.0, -x])).cumulative(difference)
+    doubt = self._student(np.array([0.0, 1.0])).cumulative(-self.second)
+    return min(max(found, doubt), 1 - doubt)
+
+  def _student(self, weights: np.ndarray) -> Student:
+    """Returns the distribution of the error of a weighted sum of the means."""
+    variance = float(weights @ self.covariance @ weights)
+    return Student(0.0, math.sqrt(max(variance, 0.0)), self.degrees)
 
 
 def exp(x: float) -> float:

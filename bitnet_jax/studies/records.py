@@ -106,7 +106,8 @@ def describe(
     "schema": SCHEMA,
   }
   record = {key: found.get(key, default) for key, default in _ENTRIES.items()}
-  return _rounded(json.loads(json.dumps(record)))
+  record = json.loads(json.dumps(record))
+  return rounded(record) | {"cell": record["cell"], "config": record["config"]}
 
 
 def _with_zeros(
@@ -228,14 +229,14 @@ def layers_of(
   }
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
   """Returns JSON whose floats have few digits."""
   if isinstance(value, float):
     return float(f"{value:.{_DIGITS}g}")
   if isinstance(value, dict):
-    return {key: _rounded(item) for key, item in value.items()}
+    return {key: rounded(item) for key, item in value.items()}
   if isinstance(value, list):
-    return [_rounded(item) for item in value]
+    return [rounded(item) for item in value]
   return value
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -227,8 +228,9 @@ def check_same(
     if key in _BY_FOLDER:
       continue
     found = run_records.look_up(config, key)
-    value = list(value) if isinstance(value, tuple) else value
-    if found != value:
+    value = json.loads(json.dumps(value))
+    # Early records have rounded configs.
+    if records.rounded(found) != records.rounded(value):
       raise ValueError(
         f"{results} has another run of the case {case.name}: {key} is {found!r}"
         f" there, {value!r} in the study; remove its record, or restore the"

@@ -141,6 +141,10 @@ def test_ratio_to_what_may_be_zero_has_no_bounds():
   second = np.array([1.0, -1.0, 2.0, -1.5, 0.2])
   found = estimates.ratio_of_means(paired(np.ones(5), second))
   assert found.interval() == (-math.inf, math.inf)
+  # Though the first mean is certainly above 0.74 times the second.
+  for bound in (-1e9, 0.3, 0.74, 1e9):
+    assert 0.025 < found.p_above(bound) < 0.975
+    assert 0.025 < found.p_below(bound) < 0.975
   with pytest.raises(ValueError, match="mean is not 0"):
     estimates.ratio_of_means(paired(np.ones(2), np.array([1.0, -1.0])))
 

@@ -105,6 +105,19 @@ def test_stopped_study_goes_on_with_what_is_missing(train, run):
   assert len(train.calls) == 2
 
 
+def test_recorded_configs_are_exact_and_those_of_their_cases(train, run):
+  values = {
+    "quant.rules": (("head|layer_0", "float"), ("layer_1", "b158")),
+    "optim.learning_rate": 0.02 / 3,
+  }
+  cases = by_name([studies.Case("xor_mlp", {"part": "a"}, overrides=values)])
+  run(cases)
+  run(cases)
+  assert len(train.calls) == 1
+  (record,) = records.load(run.results)
+  assert record["config"]["optim"]["learning_rate"] == 0.02 / 3
+
+
 def test_cases_run_after_those_that_they_start_from(train, run, tmp_path):
   after = {"b": "a", "c": "b"}
   run(make("c", "b", "a", "d", after=after.items()))
