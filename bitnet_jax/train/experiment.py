@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -99,19 +100,17 @@ class Experiment(ModelSetup):
     Args:
       key: the random key; by default that of the seed.
     """
-    create, _ = self._made_init
-    return create(self.key(INIT) if key is None else key)
+    return self._made_init.create(self.key(INIT) if key is None else key)
 
   def abstract_state(self) -> TrainState:
     """Returns shapes, dtypes and shardings of a state."""
-    create, shardings = self._made_init
-    state = jax.eval_shape(lambda: create(jax.random.key(0)))
+    made = self._made_init
     return jax.tree.map(
       lambda leaf, sharding: jax.ShapeDtypeStruct(
         leaf.shape, leaf.dtype, sharding=sharding
       ),
-      state,
-      shardings,
+      made.shapes,
+      made.shardings,
     )
 
   def step_arguments(self) -> tuple[Any, ...]:
@@ -206,7 +205,7 @@ class Experiment(ModelSetup):
     """
     shardings = None
     if self.mesh.shape[GATHERED_AXIS] > 1:
-      shardings = self._made_init[1].params
+      shardings = self._made_init.shardings.params
     return {"layers": self.layers, "shardings": shardings}
 
   def _jit_step(self, make: Callable[[base.Task], TrainStep]) -> TrainStep:
@@ -215,8 +214,7 @@ class Experiment(ModelSetup):
     The variables of a teacher are an argument of the program, because constants
     would be copied into it.
     """
-    _, shardings = self._made_init
-    out = (shardings, self._everywhere)
+    out = (self._made_init.shardings, self._everywhere)
     distillation = self.distillation
     if distillation is None:
       return jax.jit(make(self.task), donate_argnums=0, out_shardings=out)
@@ -240,18 +238,21 @@ class Experiment(ModelSetup):
     return NamedSharding(self.mesh, PartitionSpec())
 
   def convolves(self) -> bool:
-    """Whether a step has convolutions."""
+    """Whether a step has convolutions, in the model or in its teacher."""
+    if self.distillation is None or self._made_init.convolves:
+      return self._made_init.convolves
     step = self.step()
     with self.activate():
-      key = self.train_key()
-      state = jax.eval_shape(self._made_init[0], key)
-      jaxpr = jax.make_jaxpr(step)(state, self.data.train_batch(0), key)
+      arguments = (self._made_init.shapes, self.data.train_batch(0))
+      jaxpr = jax.make_jaxpr(step)(*arguments, self.train_key())
     return "conv_general_dilated" in str(jaxpr)
 
   @functools.cached_property
   def _made_init(self):
-    """The function that creates a state, and its shardings; cached."""
-    return make_init(self.task.init, self.optimizer(), self.mesh, self.rules)
+    """The function that creates a state, and what is known of it; cached."""
+    # JAX traces again in another mesh, but does not know of other rules.
+    with nn.logical_axis_rules(self.rules):
+      return make_init(self.task.init, self.optimizer(), self.mesh, self.rules)
 
   def speed(self) -> Speed:
     """Returns the speed counter; it counts operations on known chips only."""

@@ -1,8 +1,9 @@
 """The training state, which is the content of a checkpoint."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -42,12 +43,28 @@ class TrainState:
     return jax.tree.map(lambda a, p: a.astype(p.dtype), average, self.params)
 
 
+class Init(NamedTuple):
+  """A function that creates a sharded state, and what its trace showed.
+
+  Attributes:
+    create: maps a random key to the state.
+    shapes: shapes and dtypes of the state.
+    shardings: shardings of the state.
+    convolves: whether the model has convolutions.
+  """
+
+  create: Callable[[jax.Array], TrainState]
+  shapes: TrainState
+  shardings: TrainState
+  convolves: bool
+
+
 def make_init(
   init: Callable[[jax.Array], Mapping[str, Any]],
   tx: optax.GradientTransformation,
   mesh: Mesh,
   rules: AxisRules,
-) -> tuple[Callable[[jax.Array], TrainState], Any]:
+) -> Init:
   """Returns a function that creates a sharded state.
 
   No device ever holds all of it.
@@ -57,35 +74,42 @@ def make_init(
     tx: the optimizer.
     mesh: devices.
     rules: (logical axis, mesh axis) pairs.
-
-  Returns:
-    A function from a random key to the state, and the shardings in a tree of
-    the same structure.
   """
 
+  # The model is traced once: for its shapes, operations and the program.
+  @functools.partial(jax.jit, inline=True)
   def create(key):
     variables = dict(init(key))
     params = variables.pop("params")
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, params, tx.init(params), variables)
 
-  shapes = jax.eval_shape(lambda: create(jax.random.key(0)))
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  jaxpr, shapes = jax.make_jaxpr(create, return_shape=True)(key)
   specs = nn.get_partition_spec(shapes)
   shardings = nn.logical_to_mesh_sharding(specs, mesh, rules)
   _check_division(shapes, shardings)
   create_sharded = jax.jit(create, out_shardings=shardings)
-  return lambda key: nn.unbox(create_sharded(key)), shardings
+  return Init(
+    create=lambda key: nn.unbox(create_sharded(key)),
+    shapes=_unboxed(shapes),
+    shardings=shardings,
+    convolves="conv_general_dilated" in str(jaxpr),
+  )
+
+
+def _unboxed(tree: Any) -> Any:
+  """Returns shapes without the names of their axes; nn.unbox shards them."""
+  return jax.tree.map(
+    lambda leaf: getattr(leaf, "value", leaf),
+    tree,
+    is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata),
+  )
 
 
 def _check_division(state: Any, shardings: Any) -> None:
   """Raises a ValueError for an axis of a parameter that cannot be sharded."""
-  # nn.unbox would shard them.
-  params = jax.tree.map(
-    lambda leaf: getattr(leaf, "value", leaf),
-    state.params,
-    is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata),
-  )
-  flat = jax.tree_util.tree_leaves_with_path(params)
+  flat = jax.tree_util.tree_leaves_with_path(_unboxed(state.params))
   splits = jax.tree.leaves(shardings.params)
   for (path, leaf), sharding in zip(flat, splits, strict=True):
     for axis, names in enumerate(sharding.spec):

@@ -145,6 +145,8 @@ def make_train_steps(
     leading axis, with zeros for unused batches. ``count`` may vary from call to
     call without recompilation.
   """
+  # Traced once, for the shapes of the metrics and the body of the loop.
+  train_step = jax.jit(train_step, inline=True)
 
   def train_steps(state, batches: Batch, key, count, strengths=None):
     inputs = (dict(batches), strengths)

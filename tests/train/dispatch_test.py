@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
 from bitnet_jax.train.loop import train
+from bitnet_jax.train.tasks.base import Supervised
 from tests.jaxprs import equations
 from tests.train.conftest import CONFIGS, SMALL, final_state, lines_without_time
 
@@ -109,10 +111,32 @@ def test_convolutions_on_cpu_are_dispatched_one_by_one(make_config):
   assert several("digits_mlp") is not None
 
 
+def test_step_is_traced_once_and_the_model_not_more_than_needed(
+  make_config, tmp_path, monkeypatch
+):
+  steps, models = [], []
+  totals, init = Supervised.totals, Supervised.init
+
+  def counted(self, *args, **options):
+    steps.append(options["deterministic"])
+    return totals(self, *args, **options)
+
+  def counted_init(self, key):
+    models.append(key)
+    return init(self, key)
+
+  monkeypatch.setattr(Supervised, "totals", counted)
+  monkeypatch.setattr(Supervised, "init", counted_init)
+  config = make_config(total_steps=6, steps_per_dispatch=3, eval_every=6)
+  runner.run(config, tmp_path)
+  # A program of several steps, and one of an evaluation.
+  assert sorted(steps) == [False, True]
+  # To find the layers, and for the shapes and the program of the start.
+  assert len(models) == 2
+
+
 def same_bits_when_optimized():
   """Parameters after some steps, alone and together, for each recipe."""
-  from bitnet_jax.train import runner
-
   same = {}
   for recipe in ("float", "b158", "b158_median"):
     found = []
