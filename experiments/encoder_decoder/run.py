@@ -39,8 +39,7 @@ GRIDS: dict[str, dict[str, Any]] = {
 }
 CLAIM: dict[str, Any] = {"claim": 13, "margin": 0.02, "comparisons": 3}
 BETTER = CLAIM | {"better": "lower", "combine": "all", "unit": "nats"}
-# A diverged run counts as a uniform guess of 1,000 tokens.
-LOSS: dict[str, Any] = {"metric": "valid/loss", "diverged": 6.9}
+LOSS: dict[str, Any] = {"metric": "valid/loss", "diverged": 6.9}  # ln 1,000
 
 
 def cases(scale: str, data: str) -> list[studies.Case]:
