@@ -167,8 +167,8 @@ class Study:
     Raises:
       ValueError: for a mistake in an argument.
     """
-    devices = ahead.get_topology(topology)
     configs = compiled.steps(self.cases_of(scale, data, only), self.folder)
+    devices = ahead.get_topology(topology)
     for line in itertools.chain(
       [compiled.HEADER], compiled.rows(configs, devices)
     ):
