@@ -85,6 +85,7 @@ def test_pages_take_public_names_only(page):
       assert set(re.split(r",\s*", names.strip(" ,"))) <= {*public, "config"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("found", examples())
 def test_example_of_a_public_name_runs(found, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)

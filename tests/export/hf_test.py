@@ -153,6 +153,7 @@ def test_several_files_are_read(copied):
       read_hf(copied)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("recipe", "sizes", "message"),
   [

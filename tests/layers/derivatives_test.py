@@ -121,6 +121,7 @@ def test_hessian_of_a_layer_is_an_error_or_that_of_its_phased_twin(name):
   assert all(np.any(leaf) for leaf in jax.tree.leaves(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ("BitDense", "BitConv"))
 def test_forward_mode_is_an_error(name):
   apply, params, x = layer(name)

@@ -164,6 +164,7 @@ def test_quantizers_cast_any_real_dtype_to_float32(measure, dtypes):
         np.testing.assert_array_equal(found.qvalue, expected.qvalue)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_users_call", "strict_dtypes")
 @pytest.mark.parametrize("function", ["aggregate", "propagate", "mean"])
 def test_messages_are_summed_without_a_cast_to_integers(function):

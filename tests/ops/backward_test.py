@@ -164,6 +164,7 @@ def test_bfloat16_rounds_the_cotangent_and_nothing_else(
     assert 1e-5 < off < 2**-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backward", ("float", "bfloat16"))
 def test_gradients_of_each_example_are_those_of_it_alone(backward, devices):
   x, w, g = draw(((3, 5, 8), (8, 6), (3, 5, 6)))
@@ -196,6 +197,7 @@ def test_products_of_the_backward_pass_are_of_bfloat16(devices):
     assert eqn.outvars[0].aval.dtype == jnp.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backward", ("float", "bfloat16", "int8"))
 @pytest.mark.parametrize("acts", (INT8_PER_TOKEN, PER_TENSOR, None))
 @pytest.mark.parametrize(

@@ -481,6 +481,7 @@ def test_sums_beyond_int32_do_not_wrap(kind):
   assert_close(bit_dot(x, w, recipe), sums * x_scale * w_scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operand", (0, 1), ids=("x", "w"))
 def test_gradients_that_sum_many_integers_do_not_wrap(operand):
   recipe = dataclasses.replace(RECIPES["int8"], backward="int8")

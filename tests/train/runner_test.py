@@ -65,6 +65,7 @@ def test_result_holds_what_identifies_and_what_came_out(run):
   assert list((folder / "tensorboard").iterdir())
 
 
+@pytest.mark.slow
 def test_folder_may_be_relative_or_a_string(make_config, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   folder = pathlib.Path("runs/digits")
@@ -194,6 +195,7 @@ def test_workdir_of_another_config_is_refused(run):
       run(**change)
 
 
+@pytest.mark.slow
 def test_what_does_not_identify_a_run_may_change(run):
   first, _ = run()
   for change in (

@@ -1,14 +1,12 @@
 """The sources embedded:NAME: data that come with Python and its packages."""
 
 import importlib.metadata
-import importlib.util
-import pathlib
 
 import numpy as np
 
 from bitnet_jax.data import splits
 from bitnet_jax.data.sources.tables import Records, Source, Table
-from bitnet_jax.extras import need, needed_by
+from bitnet_jax.extras import needed_by
 
 _SEED = 0  # of the bits of embedded:xor
 _XOR_TRAIN = 5_000
@@ -16,21 +14,19 @@ _XOR_TRAIN = 5_000
 
 def digits(name: str, cuts: splits.Cuts) -> Source:
   """The 8 x 8 handwritten digits that come with scikit-learn."""
-  need("embedded:digits", "sklearn", extra="train")
-  package = importlib.util.find_spec("sklearn")
-  # What load_digits reads. To import it takes more than a second.
-  assert package and package.origin
-  path = pathlib.Path(package.origin).parent / "datasets/data/digits.csv.gz"
-  rows = np.loadtxt(path, delimiter=",", dtype=np.int64)
+  with needed_by("embedded:digits", "scikit-learn"):
+    package = importlib.metadata.distribution("scikit-learn")
+  # What its load_digits reads. To import that takes more than a second.
+  path = package.locate_file("sklearn/datasets/data/digits.csv.gz")
+  rows = np.loadtxt(str(path), delimiter=",", dtype=np.int64)
   columns = {
     "inputs": rows[:, :-1].astype(np.uint8).reshape(-1, 8, 8, 1),
     "labels": rows[:, -1],
   }
-  version = importlib.metadata.version("scikit-learn")
   return Source(
     splits={"train": Table(columns=columns, name="embedded:digits")},
     num_classes=10,
-    fingerprint=f"embedded:digits scikit-learn {version}",
+    fingerprint=f"embedded:digits scikit-learn {package.version}",
   )
 
 

@@ -240,6 +240,7 @@ def test_file_is_pointed_to_the_other_source(tmp_path):
     hf.read(str(file), splits.NO_CUTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "content"),
   [

@@ -93,6 +93,7 @@ def test_nothing_is_packed_where_nothing_is_split(make):
   assert gathered(exchanged(make((8, 1, 1))), "u8") == 0
 
 
+@pytest.mark.slow
 def test_size_that_cannot_be_split_is_named(make):
   config = make((1, 1, 8), data__vocab_size=263)
   experiment = build(config)

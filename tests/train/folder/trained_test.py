@@ -123,6 +123,7 @@ def test_axis_that_devices_do_not_divide_is_not_split(
   )
 
 
+@pytest.mark.slow
 def test_facts_that_do_not_fit_are_named(run):
   _, folder = run(total_steps=1)
   path = folder / "data_facts.json"

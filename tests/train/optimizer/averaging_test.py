@@ -52,6 +52,7 @@ def averaged(make_config, tmp_path_factory):
   return config, folder, runner.run(config, folder)
 
 
+@pytest.mark.slow
 def test_training_is_that_without_averages(averaged, run):
   config, folder, _ = averaged
   plain, other = run("plain", total_steps=8, optim__schedule="constant")
