@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -169,10 +168,9 @@ class Study:
     """
     configs = compiled.steps(self.cases_of(scale, data, only), self.folder)
     devices = ahead.get_topology(topology)
-    for line in itertools.chain(
-      [compiled.HEADER], compiled.rows(configs, devices)
-    ):
-      print(line, flush=True)
+    print(compiled.HEADER, flush=True)
+    for row in compiled.rows(configs, devices):
+      print(row, flush=True)
 
   def page(self) -> str:
     """Returns the text of its README, see ``page.read``."""

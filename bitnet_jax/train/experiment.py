@@ -239,12 +239,12 @@ class Experiment(ModelSetup):
 
   def convolves(self) -> bool:
     """Whether a step has convolutions, in the model or in its teacher."""
-    if self.distillation is None or self._made_init.convolves:
-      return self._made_init.convolves
-    step = self.step()
-    with self.activate():
-      arguments = (self._made_init.shapes, self.data.train_batch(0))
-      jaxpr = jax.make_jaxpr(step)(*arguments, self.train_key())
+    jaxpr = self._made_init.jaxpr
+    if self.distillation is not None:
+      step = self.step()
+      with self.activate():
+        arguments = (self._made_init.shapes, self.data.train_batch(0))
+        jaxpr = jax.make_jaxpr(step)(*arguments, self.train_key())
     return "conv_general_dilated" in str(jaxpr)
 
   @functools.cached_property

@@ -50,13 +50,13 @@ class Init(NamedTuple):
     create: maps a random key to the state.
     shapes: shapes and dtypes of the state.
     shardings: shardings of the state.
-    convolves: whether the model has convolutions.
+    jaxpr: what ``create`` computes.
   """
 
   create: Callable[[jax.Array], TrainState]
   shapes: TrainState
   shardings: TrainState
-  convolves: bool
+  jaxpr: Any
 
 
 def make_init(
@@ -94,7 +94,7 @@ def make_init(
     create=lambda key: nn.unbox(create_sharded(key)),
     shapes=_unboxed(shapes),
     shardings=shardings,
-    convolves="conv_general_dilated" in str(jaxpr),
+    jaxpr=jaxpr,
   )
 
 
