@@ -58,12 +58,7 @@ def build(
   settings.quant.make_rules()
   # Given devices are those of a topology, without processes.
   part = (0, 1) if devices else batch_part(mesh)
-  earlier = teacher = None
-  if settings.init_from is not None:
-    place = bucket.place(settings.init_from)
-    earlier = warm_start.find_start(place, settings.init_mapping)
-  if settings.distill.teacher is not None:
-    teacher = distillation.find_teacher(bucket.place(settings.distill.teacher))
+  earlier, teacher = find_used(settings)
   used = (earlier, None if teacher is None else teacher.run)
   context = _context(folder, mesh, part, used)
   decisions = _decisions(config, context, used)
@@ -100,6 +95,23 @@ def build(
     rules=rules,
     total_steps=total_steps,
   )
+
+
+def find_used(
+  settings: Settings,
+) -> tuple[warm_start.EarlierRun | None, distillation.Teacher | None]:
+  """Returns what a run starts from, and what it learns from; ``None`` for none.
+
+  Raises:
+    ValueError: if it is not there.
+  """
+  earlier = teacher = None
+  if settings.init_from is not None:
+    place = bucket.place(settings.init_from)
+    earlier = warm_start.find_start(place, settings.init_mapping)
+  if settings.distill.teacher is not None:
+    teacher = distillation.find_teacher(bucket.place(settings.distill.teacher))
+  return earlier, teacher
 
 
 def _context(

@@ -20,7 +20,7 @@ from bitnet_jax.train.folder.metrics import NonFiniteMetricError, read_metrics
 from bitnet_jax.train.folder.starts import Origin
 from bitnet_jax.train.interrupt import Interrupt
 from bitnet_jax.train.sweep import sharing
-from bitnet_jax.train.sweep.members import Lines, Member
+from bitnet_jax.train.sweep.members import Lines
 from bitnet_jax.train.sweep.outcome import Outcome, named_codes
 from bitnet_jax.train.sweep.shared import Sharing
 
@@ -145,15 +145,13 @@ class Trainer:
     failed, started = [], []
     for case in block.cases:
       try:
-        experiment = group.experiment_of(case.config)
+        started.append(group.member(case.name, case.config, Lines()))
       except ValueError as error:
         failed.append(
           Outcome(
             name=case.name, config=case.config, run_id="", error=f"{error}"
           )
         )
-      else:
-        started.append(Member(case.name, experiment, Lines()))
     if not started:
       return failed
     return failed + group.train(

@@ -164,7 +164,31 @@ def check_vocabulary(earlier: EarlierRun, fingerprint: str) -> None:
 
 
 def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
-  """Loads all variables that both have, by name.
+  """Returns a fresh state with the variables of an earlier run.
+
+  Raises:
+    ValueError: see ``read_shared``.
+  """
+  return with_variables(state, read_shared(state, earlier))
+
+
+def with_variables(
+  state: TrainState, found: Mapping[tuple[str, ...], Any]
+) -> TrainState:
+  """Returns a state with other variables, by path; optimizers stay fresh."""
+  own = flatten({"params": state.params, **state.variables})
+  for path, array in found.items():
+    taken = array.astype(own[path].dtype)
+    own[path] = jax.device_put(taken, own[path].sharding)
+  variables = traverse_util.unflatten_dict(own)
+  params = variables.pop("params")
+  return TrainState(state.step, params, state.opt_state, variables)
+
+
+def read_shared(
+  state: TrainState, earlier: EarlierRun
+) -> dict[tuple[str, ...], Any]:
+  """Returns all variables that a state and a run both have, by path.
 
   Variables are the parameters and the mutable collections of the model, such as
   batch statistics. Names are paths; those of parameters go without their
@@ -172,7 +196,7 @@ def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
   are not used; both are logged.
 
   Args:
-    state: freshly initialized state.
+    state: freshly initialized state, or its shapes.
     earlier: what to load from. Each pair of its mapping renames what matches
       whole names between slashes, one pair after the other.
 
@@ -184,9 +208,6 @@ def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
   found = _renamed(_named_variables(earlier), earlier)
   paths = _paths(own, found, earlier)
   _check_shared(paths, own, found, earlier)
-  for path, name in paths.items():
-    taken = found[name].astype(own[path].dtype)
-    own[path] = jax.device_put(taken, own[path].sharding)
   # A warning, so that it is noticed: if layers have other names, as in an
   # unrolled model, hardly more than the embeddings is loaded.
   logging.warning(
@@ -203,9 +224,7 @@ def warm_start(state: TrainState, earlier: EarlierRun) -> TrainState:
       )
     ),
   )
-  variables = traverse_util.unflatten_dict(own)
-  params = variables.pop("params")
-  return TrainState(state.step, params, state.opt_state, variables)
+  return {path: found[name] for path, name in paths.items()}
 
 
 def _named_variables(earlier: EarlierRun) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bitnet_jax.train.build import find_used
 from bitnet_jax.train.config.settings import parse_settings
 from bitnet_jax.train.devices.mesh import place_batch
 from bitnet_jax.train.evaluate import evaluate
@@ -16,6 +17,7 @@ from bitnet_jax.train.experiment import Experiment
 from bitnet_jax.train.folder.metrics import SilentWriter
 from bitnet_jax.train.folder.outcome import describe
 from bitnet_jax.train.folder.starts import Origin
+from bitnet_jax.train.folder.warm_start import read_shared
 from bitnet_jax.train.hooks import CodeStatistics, Timed, closing
 from bitnet_jax.train.interrupt import Interrupt, Interrupted
 from bitnet_jax.train.loop import place_strength, train
@@ -31,6 +33,7 @@ from bitnet_jax.train.sweep.members import (
 )
 from bitnet_jax.train.sweep.outcome import Outcome, named_codes
 from bitnet_jax.train.sweep.program import Program
+from bitnet_jax.train.tasks.distillation import make_distillation
 from bitnet_jax.train.tasks.registry import TASKS
 
 _MOST_KEPT = 2**28  # bytes of evaluation batches on the device
@@ -46,12 +49,24 @@ def shared_experiment(
     config: nested dict.
 
   Raises:
-    ValueError: for a number that is out of its range.
+    ValueError: for a number that is out of its range, or for a run to start
+      from or to learn from that does not fit.
   """
   length = {"total_steps": first.total_steps, "total_epochs": None}
   resolved = json.loads(json.dumps({**config, **length}))
   settings = parse_settings(resolved, TASKS)
-  return dataclasses.replace(first, settings=settings, config=resolved)
+  earlier, teacher = find_used(settings)
+  distilled = None
+  if teacher is not None:
+    distilled = make_distillation(first.task, teacher, settings)
+  return dataclasses.replace(
+    first,
+    settings=settings,
+    config=resolved,
+    distillation=distilled,
+    earlier=earlier,
+    teacher=None if teacher is None else teacher.run,
+  )
 
 
 class Group:
@@ -80,6 +95,19 @@ class Group:
       ValueError: for a number that is out of its range.
     """
     return shared_experiment(self.experiment, config)
+
+  def member(
+    self, name: str, config: Mapping[str, Any], writer: SilentWriter
+  ) -> Member:
+    """Returns a member with the variables that it starts from.
+
+    Raises:
+      ValueError: see ``shared_experiment``.
+    """
+    experiment, start = self.experiment_of(config), {}
+    if experiment.earlier is not None:
+      start = read_shared(self.abstract_state, experiment.earlier)
+    return Member(name, experiment, writer, start)
 
   def program(self, size: int) -> Program:
     """Returns the program of ``size`` members, which is compiled only once."""
@@ -199,7 +227,7 @@ class _Run:
     self.members = list(members)
     last = members[-1]
     padding = [
-      Member(last.name, last.experiment, SilentWriter())
+      Member(last.name, last.experiment, SilentWriter(), last.start)
       for _ in range(size - len(members))
     ]
     self.all = [*members, *padding]
@@ -210,7 +238,8 @@ class _Run:
     self.numbers = self.program.numbers(experiments)
     self.keys = self.program.keys(seeds)
     self.batches = Batches(self.program, group.stored, experiments)
-    self.state = self.program.init(self.keys[INIT])
+    starts = [member.start for member in self.all]
+    self.state = self.program.start(self.keys[INIT], starts)
     speed = self.first.speed()
     self.metrics = GroupMetrics(
       self.all,

@@ -43,13 +43,21 @@ class Member:
     name: how it is called in messages.
     experiment: its own, with its settings, config and run id.
     writer: takes its metrics.
+    start: the variables of its warm start, by path; none for a fresh start.
     evaluation: its best value so far.
     error: why it ended early, if it did.
     diverged: the step whose metrics are not finite, if any.
   """
 
-  def __init__(self, name: str, experiment: Experiment, writer: SilentWriter):
+  def __init__(
+    self,
+    name: str,
+    experiment: Experiment,
+    writer: SilentWriter,
+    start: Mapping[tuple[str, ...], Any],
+  ):
     self.name, self.experiment, self.writer = name, experiment, writer
+    self.start = start
     settings = experiment.settings
     self.evaluation = Evaluation(
       lambda state: {},

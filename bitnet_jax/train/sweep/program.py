@@ -21,13 +21,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from bitnet_jax.ops import statistics
 from bitnet_jax.train.devices.mesh import replicate
 from bitnet_jax.train.experiment import Experiment
+from bitnet_jax.train.folder.warm_start import with_variables
 from bitnet_jax.train.hooks import CodePrograms
 from bitnet_jax.train.model import EVALUATE, INIT, TRAIN
 from bitnet_jax.train.state import TrainState
 from bitnet_jax.train.step import make_eval_step, make_train_steps
 from bitnet_jax.train.sweep import sharing
 
-KEEP, INDICES = "keep", "indices"
+KEEP, INDICES, TEACHER = "keep", "indices", "teacher"
 _PURPOSES = (INIT, TRAIN, EVALUATE)
 
 
@@ -74,12 +75,18 @@ class Program:
     """Puts values of the members along a leading axis, if there is one."""
     return np.stack(values) if self.size > 1 else np.asarray(values[0])
 
-  def place(self, values: Sequence[Any]) -> jax.Array:
-    """Puts what ``stack`` returns on the device."""
-    return replicate(self.stack(values), self.experiment.mesh)
+  def place(self, values: Sequence[Any]) -> Any:
+    """Puts what ``stack`` returns on the device, for each leaf of trees."""
+    return jax.tree.map(
+      lambda *leaves: replicate(self.stack(leaves), self.experiment.mesh),
+      *values,
+    )
 
-  def numbers(self, members: Sequence[Experiment]) -> dict[str, jax.Array]:
-    """Returns the arguments in which members differ, float32."""
+  def numbers(self, members: Sequence[Experiment]) -> dict[str, Any]:
+    """Returns the arguments in which members differ.
+
+    They are numbers, float32, and the variables of teachers.
+    """
     optim = self.experiment.settings.optim
     names = [n for n in sharing.RATES if getattr(optim, n) is not None]
     names += sharing.traced_decays(self.experiment.config)
@@ -88,10 +95,12 @@ class Program:
     }
     if _dropout(self.experiment) > 0:
       found[KEEP] = [1 - _dropout(member) for member in members]
-    return {
+    placed = {
       name: self.place([np.float32(value) for value in values])
       for name, values in found.items()
     }
+    teachers = [m.distillation.variables for m in members if m.distillation]
+    return placed | ({TEACHER: self.place(teachers)} if teachers else {})
 
   def keys(self, seeds: Sequence[int]) -> dict[int, jax.Array]:
     """Returns the random keys of the members, by purpose."""
@@ -106,6 +115,20 @@ class Program:
   def init(self, keys: jax.Array) -> TrainState:
     """Returns fresh states of the members, from their random keys."""
     return self._init(keys)
+
+  def start(
+    self, keys: jax.Array, starts: Sequence[Mapping[tuple[str, ...], Any]]
+  ) -> TrainState:
+    """Returns fresh states with the variables of warm starts, by path."""
+    state = self.init(keys)
+    if not any(starts):
+      return state
+    states = [
+      with_variables(self.state_of(state, i, 0), found)
+      for i, found in enumerate(starts)
+    ]
+    parts = self.place([{**vars(own), "step": ()} for own in states])
+    return TrainState(**parts | {"step": state.step})
 
   def _fresh(self, keys):
     return self._lift(self.experiment.init, 0, self.axes)(keys)
@@ -161,12 +184,18 @@ class Program:
 def with_numbers(
   experiment: Experiment, numbers: Mapping[str, Any]
 ) -> Experiment:
-  """Returns an experiment whose optimizer takes arguments of a program."""
-  numbers = {name: value for name, value in numbers.items() if name != KEEP}
-  settings = experiment.settings
-  optim = settings.optim.with_numbers(numbers)
+  """Returns an experiment that takes numbers and teacher from arguments."""
+  others = (KEEP, TEACHER)
+  settings, distilled = experiment.settings, experiment.distillation
+  optim = settings.optim.with_numbers(
+    {name: value for name, value in numbers.items() if name not in others}
+  )
+  if distilled is not None:
+    distilled = dataclasses.replace(distilled, variables=numbers[TEACHER])
   settings = dataclasses.replace(settings, optim=optim)
-  return dataclasses.replace(experiment, settings=settings)
+  return dataclasses.replace(
+    experiment, settings=settings, distillation=distilled
+  )
 
 
 def _dropout(experiment: Experiment) -> float:

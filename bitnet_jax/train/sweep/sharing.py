@@ -6,6 +6,9 @@ from typing import Any
 
 import jax
 
+from bitnet_jax.files import local_path
+from bitnet_jax.train.folder import bucket, warm_start, workdir
+
 # Keys whose values are arguments of a program, beside the seed.
 RATES = ("learning_rate", "second_learning_rate")
 DECAYS = ("weight_decay", "second_weight_decay")
@@ -23,9 +26,10 @@ def key_of(config: Mapping[str, Any]) -> str | None:
     config: nested dict with every key, and none left open.
 
   Returns:
-    Equal texts for configs that differ in the seed, in numbers of the optimizer
-    and in the rate of the dropout only; ``None`` for a config that no program
-    is shared for.
+    Equal texts for configs that differ in the seed, in numbers of the
+    optimizer, in the rate of the dropout, and in the parameters that they start
+    from or learn from only; ``None`` for a config that no program is shared
+    for.
   """
   if not _is_plain(config):
     return None
@@ -40,11 +44,35 @@ def key_of(config: Mapping[str, Any]) -> str | None:
     del optim[name]
   # Without any, no random numbers are drawn.
   model["dropout"] = model["dropout"] > 0
+  rest["init_from"] = _needed_of(config["init_from"], ())
+  teacher = config["distill"]["teacher"]
+  rest["distill"]["teacher"] = _needed_of(teacher, ("task", "model", "quant"))
   return json.dumps(rest, sort_keys=True)
 
 
+def _needed_of(address: str | None, groups: Sequence[str]) -> Any:
+  """Returns what data and programs depend on of a run that another one uses.
+
+  Args:
+    address: its folder.
+    groups: of its config, those that a program depends on.
+
+  Returns:
+    These, and its vocabulary; the address itself if it is in a bucket, or no
+    run.
+  """
+  if address is None or bucket.is_in_bucket(address):
+    return address
+  try:
+    config, fingerprint = workdir.read_config(local_path(address))
+    vocabulary = warm_start.vocabulary_of(fingerprint)
+    return [vocabulary, *(config[name] for name in groups)]
+  except (KeyError, OSError, ValueError):
+    return address
+
+
 def _is_plain(config: Mapping[str, Any]) -> bool:
-  """Whether a run is nothing but training on one device, from scratch."""
+  """Whether a run is nothing but training on one device."""
   data, fsdp, tensor = (config["mesh"][n] for n in ("data", "fsdp", "tensor"))
   devices = jax.device_count()
   sizes = [devices if size == -1 else size for size in (data, fsdp, tensor)]
@@ -53,8 +81,6 @@ def _is_plain(config: Mapping[str, Any]) -> bool:
     and jax.process_count() == 1
     and config.get("budget") is None
     and config["early_stopping"]["patience"] is None
-    and config["init_from"] is None
-    and config["distill"]["teacher"] is None
     and config["profile"]["start"] is None
     and config["checkpoint"]["keep_best"] <= 1
   )

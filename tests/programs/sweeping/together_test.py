@@ -98,6 +98,31 @@ def test_number_out_of_range_fails_its_member_alone(case):
   assert bad.error == "optim.learning_rate is -1.0; it must be >= 0"
 
 
+def test_missing_start_fails_its_cases_alone(case, tmp_path):
+  missing = f"{tmp_path / 'missing'}"
+  good, bad = together.train([case("good"), case("bad", init_from=missing)])
+  assert good.error is None
+  assert bad.error.startswith(f"init_from is {missing}")
+
+
+@pytest.mark.slow
+def test_start_that_does_not_fit_fails_its_case_alone(case, tmp_path):
+  folders = {w: f"{tmp_path / str(w)}" for w in (8, 16)}
+  together.train(
+    [case(f"{w}", folder=f, model__width=w) for w, f in folders.items()]
+  )
+  own = {"model__width": 8}
+  found = together.train(
+    [case(f"from {w}", init_from=f, **own) for w, f in folders.items()]
+  )
+  assert found[0].error is None
+  assert f"init_from is {folders[16]}, where " in found[1].error
+  for w in (8, 16):
+    name, start = "distill__teacher", folders[w]
+    taught = case("taught", **{name: start, **own})
+    assert together.train([taught])[0].error is None
+
+
 @pytest.mark.slow
 def test_case_by_itself_has_the_same_outcome(case):
   (shared,) = together.train([case("a")])

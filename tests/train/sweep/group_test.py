@@ -11,7 +11,7 @@ from bitnet_jax.train.interrupt import Interrupt
 from bitnet_jax.train.model import INIT
 from bitnet_jax.train.sweep import sharing
 from bitnet_jax.train.sweep.group import Group
-from bitnet_jax.train.sweep.members import Lines, Member
+from bitnet_jax.train.sweep.members import Lines
 
 # Products of several members at a time are summed in another order.
 ROUNDING = 1e-5
@@ -30,8 +30,7 @@ def train(configs, size):
   assert len({sharing.key_of(config) for config in configs}) == 1
   group = Group(build(configs[0]))
   members = [
-    Member(f"{i}", group.experiment_of(config), Lines())
-    for i, config in enumerate(configs)
+    group.member(f"{i}", config, Lines()) for i, config in enumerate(configs)
   ]
   outcomes = []
   with Interrupt() as interrupt:
@@ -139,8 +138,6 @@ def test_configs_share_a_program_if_only_numbers_differ(make_config):
   "changes",
   [
     {"early_stopping__patience": 3},
-    {"init_from": "runs/other"},
-    {"distill__teacher": "runs/other"},
     {"profile__start": 3},
     {"checkpoint__keep_best": 2},
     {"mesh__data": 2},
@@ -150,6 +147,52 @@ def test_config_that_does_more_than_train_has_its_own_program(
   make_config, changes
 ):
   assert sharing.key_of(make_config("xor_mlp", **changes)) is None
+
+
+def test_starts_and_teachers_may_differ(make_config, tmp_path):
+  folders = {}
+  for name, changes in {
+    "first": {"seed": 1},
+    "second": {"seed": 2},
+    "wide": {"model.width": 16},
+  }.items():
+    folders[name] = f"{tmp_path / name}"
+    with console.showing("quiet"):
+      runner.run(make_config("xor_mlp", **XOR | changes), folders[name])
+
+  def key(option, folder):
+    return sharing.key_of(make_config("xor_mlp", **{option: folder}))
+
+  # The parameters of a run that others start from become theirs; the model of
+  # a teacher is in their program.
+  start, teacher = "init_from", "distill.teacher"
+  starts = {key(start, folder) for folder in folders.values()}
+  assert len(starts) == 1
+  teachers = {name: key(teacher, folder) for name, folder in folders.items()}
+  assert teachers["first"] == teachers["second"] != teachers["wide"]
+  assert not starts & {
+    *teachers.values(),
+    sharing.key_of(make_config("xor_mlp")),
+  }
+  # One that is not there is missed when its data are loaded.
+  assert key(start, "missing") not in starts
+
+
+def test_vocabulary_of_a_start_decides_the_program(make_config, tmp_path):
+  changes = {"data.vocab_size": 300, "model.width": 4, "log_every": 1}
+  changes |= {"total_epochs": None, "total_steps": 1, "eval_every": 0}
+  changes |= {"checkpoint.keep_best": 0}
+  keys = []
+  for size in (300, 310):
+    folder = f"{tmp_path / str(size)}"
+    config = make_config(
+      "docstrings_mlp", **changes | {"data.vocab_size": size}
+    )
+    with console.showing("quiet"):
+      runner.run(config, folder)
+    own = make_config("docstrings_mlp", **changes, **{"init_from": folder})
+    keys.append(sharing.key_of(own))
+  assert keys[0] != keys[1]
 
 
 WHOLE = {"data.batch_size": 1, "data.eval_batch_size": None}
@@ -209,6 +252,45 @@ def test_other_options_are_those_of_own_runs(make_config, tmp_path, name, size):
   # gradient of a bias before a batch norm is rounding alone; Adam scales it.
   # One example of 144 may change sides.
   rounding = 1e-2 if name == "batch norm" else 1e-4
+  check_same(train(configs, size)[1], alone, rounding=rounding)
+
+
+NORMED = {"model.batch_norm": True, "model.channels": (4,)}
+NORMED |= {"model.dense_width": 8, "checkpoint.keep_best": 0}
+FROM = {
+  "start": ("xor_mlp", "init_from", {}, {}),
+  "start in averages": (
+    "xor_mlp",
+    "init_from",
+    {},
+    {"optim.ema": 0.5, "quant.recipe": "b158", "model.dropout": 0.1},
+  ),
+  "start with batch norm": ("digits_cnn", "init_from", NORMED, {}),
+  "teacher": ("xor_mlp", "distill.teacher", {}, {"quant.recipe": "b158"}),
+  "wide teacher": ("xor_mlp", "distill.teacher", {"model.width": 16}, {}),
+  "teacher with batch norm": ("digits_cnn", "distill.teacher", NORMED, {}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("name", FROM)
+def test_used_runs_are_those_of_own_runs(make_config, tmp_path, name, size):
+  config_name, option, earlier, changes = FROM[name]
+  configs = []
+  for seed in (1, 2):
+    folder = f"{tmp_path / str(seed)}"
+    both = XOR | {"seed": seed} | earlier
+    with console.showing("quiet"):
+      runner.run(make_config(config_name, **both), folder)
+    if config_name == "xor_mlp":
+      both |= {"model.width": make_config("xor_mlp")["model"]["width"]}
+    both |= {"seed": seed + 5, "optim.learning_rate": seed / 100}
+    configs.append(
+      make_config(config_name, **both | {option: folder} | changes)
+    )
+  alone = run_alone(configs[1], tmp_path / "alone")
+  rounding = 2e-2 if "batch norm" in name else 1e-4
   check_same(train(configs, size)[1], alone, rounding=rounding)
 
 
