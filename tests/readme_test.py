@@ -77,10 +77,7 @@ def test_table_is_that_of_all_findings():
 @pytest.mark.parametrize(
   ("study", "function"),
   [
-    ("node_classification", "tables"),
     ("language_model", "table"),
-    ("text_classification", "table"),
-    ("mnist_switch", "table"),
     ("translation", "table"),
     ("families", "table"),
     ("images", "table"),

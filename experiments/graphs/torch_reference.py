@@ -1,11 +1,11 @@
-"""Measures the authors' PyTorch layer in the node classification study.
+"""Measures SGC with the authors' PyTorch layer, for the table of README.md.
 
-python experiments/node_classification/torch_reference.py --data=DATA/planetoid
+python experiments/graphs/torch_reference.py --data=DATA/planetoid
 
 Optional: needs PyTorch and bitlinear (2.4.6 was used), but not this package.
 The model is SGC: features propagated twice, then one linear layer, trained with
-the settings of run.py. Each run appends a JSON line to torch.jsonl, which the
-table of run.py reads; recorded runs are skipped.
+the settings of run.py. Each run appends a JSON line to torch.jsonl; recorded
+runs are skipped.
 """
 
 import argparse
