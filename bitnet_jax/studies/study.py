@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from bitnet_jax import choices
 from bitnet_jax.files import local_path, write_atomically
 from bitnet_jax.programs import ahead
 from bitnet_jax.programs.sweeping.folder import locked
+from bitnet_jax.studies import again as compared
 from bitnet_jax.studies import compiled, drawing, page, records, running
 from bitnet_jax.studies import findings as found
 from bitnet_jax.studies.case import Case, by_name
@@ -105,7 +107,8 @@ class Study:
     data: str | None = None,
     only: str = "",
     workers: int = 1,
-  ) -> None:
+    again: bool = False,
+  ) -> bool:
     """Runs the cases that have no record; draws findings once all have one.
 
     Args:
@@ -114,16 +117,30 @@ class Study:
       data: folder of data sets.
       only: see ``cases_of``.
       workers: number of processes.
+      again: whether records and findings are new ones in ``workdir``; once all
+        are there, prints how they compare with the committed findings.
+
+    Returns:
+      Whether all effects that were found again agree, see ``again.Pair``.
 
     Raises:
       ValueError: for a mistake in an argument, and in a file of records.
     """
+    if again and scale != COMMITTED:
+      raise ValueError(
+        f"--again needs --scale={COMMITTED}: there are no committed findings of"
+        f" --scale={scale}"
+      )
+    if again and not (self.folder / FINDINGS_FILE).exists():
+      raise ValueError(
+        f"--again: there is no {self.folder / FINDINGS_FILE} to compare with"
+      )
     if workers < 1:
       raise ValueError(f"--workers={workers}: it must be at least 1")
     cases = self.cases_of(scale, data, only)
     _check_data(cases.values(), data)
     root = local_path(workdir)
-    place = self.place(scale, root)
+    place = root if again else self.place(scale, root)
     recorder = running.Recorder(
       results=place / records.RESULTS_FILE,
       named={
@@ -149,8 +166,19 @@ class Study:
     left = [name for name in self.cases_of(scale, data) if name not in done]
     if left:
       console.say(f"{len(left)} cases have no record yet; nothing is drawn")
-      return
-    self.draw(scale=scale, workdir=root)
+      return True
+    self._write(scale, place)
+    return not again or self._agrees(place)
+
+  def _agrees(self, place: pathlib.Path) -> bool:
+    """Prints and returns whether the findings in a folder are the committed."""
+    both = (
+      json.loads((folder / FINDINGS_FILE).read_text(encoding="utf-8"))
+      for folder in (self.folder, place)
+    )
+    found = [*compared.pairs(*both)]
+    print(compared.table(found))
+    return all(pair.is_within for pair in found)
 
   def compile(
     self, topology: str, *, scale: str, data: str | None = None, only: str = ""
@@ -199,7 +227,11 @@ class Study:
     ``findings.md`` in place of the README.
     """
     choices.check(scale, SCALES, key="--scale")
-    place = self.place(scale, None if workdir is None else local_path(workdir))
+    root = None if workdir is None else local_path(workdir)
+    self._write(scale, self.place(scale, root))
+
+  def _write(self, scale: str, place: pathlib.Path) -> None:
+    """Writes the findings of the records in a folder."""
     for name, text in self.drawn(scale, place).items():
       write_atomically(place / name, text)
       console.say(f"{place / name}")
@@ -226,7 +258,7 @@ class Study:
     )
     block = page.block(data)
     texts = {FINDINGS_FILE: found.text(data)}
-    if scale == COMMITTED:
+    if place == self.folder:
       texts[page.PAGE_FILE] = page.with_findings(text, block)
     else:
       texts[FINDINGS_PAGE] = block
@@ -298,6 +330,13 @@ def _define_flags() -> None:
   flags.DEFINE_bool(
     "findings", default=False, help="Only draw the findings.", **name
   )
+  flags.DEFINE_bool(
+    "again",
+    default=False,
+    help="Run the study again in --workdir, and compare what it finds with the"
+    " committed findings.",
+    **name,
+  )
   flags.DEFINE_string(
     "compile",
     None,
@@ -321,10 +360,13 @@ def _main(study: Study, argv: list[str]) -> None:
     return
   if given.workdir is None:
     raise ValueError("--workdir is required without --findings")
-  study.run(
+  agrees = study.run(
     scale=given.scale,
     workdir=given.workdir,
     data=given.data,
     only=given.only or "",
     workers=given.workers,
+    again=given.again,
   )
+  if not agrees:
+    raise SystemExit(1)

@@ -192,5 +192,6 @@ def test_program_draws_and_shows_its_flags(study):
   assert "README.md" in done.stdout + done.stderr
   help_text = call(study, "--help").stdout
   assert "A small study." in help_text
-  names = {"scale", "data", "workdir", "workers", "only", "findings", "compile"}
+  names = {"scale", "data", "workdir", "workers", "only", "findings", "again"}
+  names.add("compile")
   assert set(re.findall(r"--(\w+)", help_text)) == names
