@@ -18,6 +18,8 @@ os.environ["XLA_FLAGS"] = " ".join(
   ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests of native kernels ask for them: see ``compiled``.
+os.environ["BITNET_JAX_NATIVE"] = "0"
 # What one test compiled the others find, also those of other processes.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   _compiled = tempfile.mkdtemp(prefix="bitnet_jax-tests-")

@@ -1,24 +1,20 @@
-"""Compiles the optional kernels: ``python -m bitnet_jax.ops.native``.
+"""Compiles the native kernels: ``python -m bitnet_jax.ops.native``.
 
-Compile them once for each version of jaxlib; see ``ops.cpu.library``.
+A package that was installed where there is a compiler has them already; see
+``ops.cpu.library``. This is for those who change them, or got no compiled ones.
 """
 
 import ctypes
 import os
 import pathlib
-import shlex
-import subprocess
 import sys
 import tempfile
 
 import jax.ffi
 
 from bitnet_jax.files import make_private, sync
-from bitnet_jax.ops.cpu import library
-
-
-class NativeError(Exception):
-  """The kernels cannot be compiled, or do not run here."""
+from bitnet_jax.ops.cpu import compiling, library
+from bitnet_jax.ops.cpu.compiling import NativeError
 
 
 def build() -> pathlib.Path:
@@ -30,24 +26,10 @@ def build() -> pathlib.Path:
   """
   path = library.location()
   make_private(path.parent)
-  compiler = os.environ.get("CXX") or "g++"
   with tempfile.TemporaryDirectory(dir=path.parent) as folder:
     made = pathlib.Path(folder) / path.name
-    include = f"-I{jax.ffi.include_dir()}"
-    sources = [str(library.FOLDER / name) for name in library.SOURCES]
-    command = [*shlex.split(compiler), *library.FLAGS, include, *sources]
-    command += ["-o", str(made)]
-    try:
-      subprocess.run(command, check=True, capture_output=True, text=True)
-    except FileNotFoundError as error:
-      raise NativeError(
-        f"there is no compiler {compiler!r}; set CXX to one of C++17"
-      ) from error
-    except subprocess.CalledProcessError as error:
-      lines = error.stderr.splitlines() or [f"status {error.returncode}"]
-      first = next((line for line in lines if "error" in line), lines[-1])
-      raise NativeError(f"{compiler} failed: {first}") from error
-    if not library.run_here(ctypes.CDLL(str(made))):
+    compiling.compile_to(made, jax.ffi.include_dir())
+    if not library.runs_here(ctypes.CDLL(str(made))):
       raise NativeError(
         "this processor lacks AVX-512 with VNNI and VBMI, which they need"
       )

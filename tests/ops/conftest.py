@@ -24,6 +24,7 @@ def cache_with_kernels(tmp_path_factory):
     filelock.FileLock(f"{folder}.lock"),
   ):
     patch.setenv("XDG_CACHE_HOME", str(folder))
+    patch.setenv(library.VARIABLE, "1")
     try:
       if not library.location().exists():
         native.build()
@@ -40,6 +41,7 @@ def cache_with_kernels(tmp_path_factory):
 def compiled(cache_with_kernels, monkeypatch):
   """A cache folder with the kernels."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(cache_with_kernels))
+  monkeypatch.setenv(library.VARIABLE, "1")
   library.is_there.cache_clear()
   assert library.is_there()
   yield

@@ -134,6 +134,10 @@ extern "C" int bitnet_runs_here() {
          __builtin_cpu_supports("avx512vnni");
 }
 
+// The version of the headers; older versions than those of the caller will do.
+extern "C" int bitnet_ffi_major() { return XLA_FFI_API_MAJOR; }
+extern "C" int bitnet_ffi_minor() { return XLA_FFI_API_MINOR; }
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(bitnet_packed_dot, PackedDot,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()

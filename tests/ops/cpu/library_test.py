@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from bitnet_jax.ops import native
+from bitnet_jax.ops.cpu import compiling
 from bitnet_jax.ops.cpu import library as cpu_library
 
 STRANGER = 12345  # no user of any machine
@@ -16,6 +17,8 @@ STRANGER = 12345  # no user of any machine
 def library(tmp_path, monkeypatch):
   """A library that is ours and whole, though it holds no code."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  monkeypatch.setenv(cpu_library.VARIABLE, "1")
+  monkeypatch.setattr(cpu_library, "packaged", lambda: tmp_path / "none")
   monkeypatch.setattr("ctypes.CDLL", _refuse_to_load)
   path = cpu_library.location()
   path.parent.mkdir(parents=True, mode=0o700)
@@ -112,15 +115,36 @@ def test_library_of_another_user_is_not_loaded(
   assert "belongs to another user" in caplog.text
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++")
-def test_compiled_library_is_private_under_any_umask(tmp_path, monkeypatch):
+needs_compiler = pytest.mark.skipif(
+  not shutil.which("g++"), reason="there is no g++"
+)
+SOURCE = """
+extern "C" bool bitnet_runs_here() { return true; }
+extern "C" int bitnet_ffi_major() { return 0; }
+extern "C" int bitnet_ffi_minor() { return MINOR; }
+"""
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+  """Short sources of a library, in a folder of their own."""
+  folder = tmp_path / "package"
+  folder.mkdir()
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  monkeypatch.setattr(cpu_library, "SOURCES", ("one.cc",))
-  monkeypatch.setattr(cpu_library, "_HEADER", "one.cc")
-  monkeypatch.setattr(cpu_library, "FOLDER", tmp_path)
-  monkeypatch.setattr(cpu_library, "FLAGS", ("-shared", "-fPIC"))
-  source = 'extern "C" bool bitnet_runs_here() { return true; }'
-  (tmp_path / "one.cc").write_text(source)
+  monkeypatch.setenv(cpu_library.VARIABLE, "1")
+  monkeypatch.setattr(compiling, "SOURCES", ("one.cc",))
+  monkeypatch.setattr(compiling, "HEADERS", ())
+  monkeypatch.setattr(compiling, "FOLDER", folder)
+  monkeypatch.setattr(compiling, "FLAGS", ("-shared", "-fPIC"))
+  monkeypatch.setattr(cpu_library, "TARGETS", ())
+  (folder / "one.cc").write_text(SOURCE.replace("MINOR", "1"))
+  cpu_library.is_there.cache_clear()
+  yield folder
+  cpu_library.is_there.cache_clear()
+
+
+@needs_compiler
+def test_compiled_library_is_private_under_any_umask(sources):
   before = os.umask(0)
   try:
     path = native.build()
@@ -131,3 +155,48 @@ def test_compiled_library_is_private_under_any_umask(tmp_path, monkeypatch):
   recorded = cpu_library.digest_file(path)
   assert stat.S_IMODE(recorded.stat().st_mode) & 0o022 == 0
   assert recorded.read_text().strip() == cpu_library.digest(path)
+
+
+@needs_compiler
+def test_library_of_the_package_is_loaded_unless_it_is_of_other_sources(
+  sources,
+):
+  assert not cpu_library.is_there()
+  compiling.compile_to(cpu_library.packaged(), sources)
+  cpu_library.is_there.cache_clear()
+  assert cpu_library.is_there()
+  (sources / "one.cc").write_text("// Changed.")
+  cpu_library.is_there.cache_clear()
+  assert not cpu_library.is_there()
+
+
+@needs_compiler
+def test_variable_leaves_kernels_out(sources, monkeypatch):
+  compiling.compile_to(cpu_library.packaged(), sources)
+  monkeypatch.setenv(cpu_library.VARIABLE, "0")
+  assert not cpu_library.is_there()
+  monkeypatch.setenv(cpu_library.VARIABLE, "no")
+  cpu_library.is_there.cache_clear()
+  with pytest.raises(ValueError, match="BITNET_JAX_NATIVE is 'no'; it must be"):
+    cpu_library.is_there()
+
+
+@needs_compiler
+def test_library_of_a_newer_jaxlib_is_not_loaded(sources, caplog):
+  (sources / "one.cc").write_text(SOURCE.replace("MINOR", "1000"))
+  compiling.compile_to(cpu_library.packaged(), sources)
+  assert not cpu_library.is_there()
+  assert "were compiled for a newer jaxlib" in caplog.text
+  assert "bitnet_jax.ops.native" in caplog.text
+
+
+def test_mistakes_of_compilers_are_named(sources, monkeypatch, tmp_path):
+  monkeypatch.setenv("CXX", "no-such-compiler -O1")
+  with pytest.raises(compiling.NativeError, match="compiler 'no-such-comp"):
+    native.build()
+  monkeypatch.setenv("CXX", "false")
+  with pytest.raises(compiling.NativeError, match="false failed: status 1"):
+    native.build()
+  monkeypatch.setattr("platform.machine", lambda: "riscv64")
+  with pytest.raises(compiling.NativeError, match="not for riscv64"):
+    native.build()
