@@ -1,11 +1,12 @@
 """Installs what users install, and uses it: wheel_smoke.py PYTHON...
 
 Builds the wheel and the source archive; a wheel made from the archive must have
-the same files. With each interpreter, such as python3.12, installs the wheel
-into a new environment, first without extras, where each verb must say in one
-line what to install, then with those that the verbs need. There it trains,
-evaluates, predicts, writes, exports and compares small models in an empty
-folder, by the console script, without a compiler, and in a home of its own.
+the same files, and one made without a compiler all but the native kernels. With
+each interpreter, such as python3.12, installs the wheel into a new environment,
+first without extras, where each verb must say in one line what to install, then
+with those that the verbs need. There it trains, evaluates, predicts, writes,
+exports and compares small models in an empty folder, by the console script,
+without a compiler, and in a home of its own.
 
 An interpreter that is not there is skipped, but one must be there. Needs a
 package index (or pip's cache), and no package but those of Python.
@@ -79,6 +80,13 @@ import bitnet_jax, bitnet_jax.nnx, bitnet_jax.inference, bitnet_jax.convert
 import bitnet_jax.export
 bitnet_jax.BitDense
 """
+# Without a compiler; on processors that lack the instructions, "no native ...".
+KERNELS = """
+from bitnet_jax.ops.cpu import library
+
+print(library.describe())
+assert library.packaged().exists()
+"""
 
 
 def main(interpreters: list[str]) -> None:
@@ -100,15 +108,29 @@ def build(folder: pathlib.Path) -> pathlib.Path:
   python = environment(sys.executable, folder / "build")
   pip(python, "hatchling")
   built = folder / "built"
-  run(python, "-m", "hatchling", "build", "-d", built, cwd=ROOT)
-  (wheel,), (archive,) = built.glob("*.whl"), built.glob("*.tar.gz")
-  run("tar", "xf", archive, "-C", folder)
-  source = folder / archive.name.removesuffix(".tar.gz")
-  run(python, "-m", "hatchling", "build", "-d", built / "2", cwd=source)
-  (again,) = (built / "2").glob("*.whl")
-  assert contents(wheel) == contents(again), "the archive lacks files"
+  run(python, "-m", "hatchling", "build", "-t", "sdist", "-d", built, cwd=ROOT)
+  (archive,) = built.glob("*.tar.gz")
+  wheel, again = (
+    wheel_of(python, source, built / name)
+    for name, source in (("1", ROOT), ("2", archive))
+  )
+  # What is compiled differs by the names of temporary folders.
+  assert sources(wheel) == sources(again), "the archive lacks files"
   assert "bitnet_jax/configs/digits_mlp.py" in contents(wheel)
   assert "bitnet_jax/py.typed" in contents(wheel)
+  assert len(kernels(wheel)) == 1
+  plain = wheel_of(python, archive, built / "3", CXX="no-compiler")
+  assert plain.name.endswith("-py3-none-any.whl")
+  assert sources(plain) == sources(wheel)
+  assert not kernels(plain)
+  return wheel
+
+
+def wheel_of(python, source, folder, **variables) -> pathlib.Path:
+  """Returns a wheel that pip makes of sources."""
+  words = ("wheel", "--quiet", "--no-deps", source, "-w", folder)
+  run(python, "-m", "pip", *words, env={**os.environ, **variables})
+  (wheel,) = folder.glob("*.whl")
   return wheel
 
 
@@ -119,6 +141,7 @@ def use(python: str, wheel: pathlib.Path, folder: pathlib.Path) -> None:
   empty.mkdir()
   pip(installed, wheel)
   call(installed, empty, "-c", IMPORTS)
+  assert "native kernels" in call(installed, empty, "-c", KERNELS).stdout
   shown = call(installed, empty, "-m", "bitnet_jax").stdout
   verbs = re.findall(r"^  (\w+)", shown, re.MULTILINE)
   used = {line.split()[0] for line, _ in USES} | {"compile", "import"}
@@ -136,8 +159,8 @@ def use(python: str, wheel: pathlib.Path, folder: pathlib.Path) -> None:
     assert re.search(pattern, done.stdout), (line, done.stdout, done.stderr)
   done = script(installed, empty, "compile", "--config=digits_mlp", status=1)
   assert "pip install 'bitnet_jax[tpu]'" in done.stderr, done.stderr
-  kernels = call(installed, empty, "-m", "bitnet_jax.ops.native", status=1)
-  assert kernels.stderr.startswith("error: there is no compiler 'g++'")
+  done = call(installed, empty, "-m", "bitnet_jax.ops.native", status=1)
+  assert done.stderr.startswith("error: there is no compiler 'g++'")
 
 
 def is_there(python: str) -> bool:
@@ -167,6 +190,20 @@ def contents(wheel: pathlib.Path) -> dict[str, bytes]:
   """Returns the files of a wheel by path."""
   with zipfile.ZipFile(wheel) as file:
     return {name: file.read(name) for name in file.namelist()}
+
+
+def kernels(wheel: pathlib.Path) -> list[str]:
+  """Returns the names of compiled files in a wheel."""
+  return [name for name in contents(wheel) if name.endswith(".so")]
+
+
+def sources(wheel: pathlib.Path) -> dict[str, bytes]:
+  """Returns the files of a wheel by path, without kernels and metadata."""
+  return {
+    name: content
+    for name, content in contents(wheel).items()
+    if not name.endswith(".so") and ".dist-info/" not in name
+  }
 
 
 def script(python, folder, *words, status=0):

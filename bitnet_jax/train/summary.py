@@ -14,7 +14,9 @@ import rich.console
 import rich.table
 import rich.text
 
+from bitnet_jax import backend
 from bitnet_jax.layers.introspection import BitLayer
+from bitnet_jax.ops.cpu import library
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe
 from bitnet_jax.train import console
 from bitnet_jax.train.config.settings import Settings
@@ -205,7 +207,8 @@ def _devices(experiment: Experiment) -> str:
   mesh = experiment.mesh
   sizes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
   kind = mesh.devices.flat[0].device_kind
-  return f"{mesh.size} x {kind}, mesh {sizes}"
+  text = f"{mesh.size} x {kind}, mesh {sizes}"
+  return f"{text}\n{library.describe()}" if backend.is_one_cpu() else text
 
 
 def _training(experiment: Experiment, step: int) -> str:

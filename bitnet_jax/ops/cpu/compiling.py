@@ -16,7 +16,7 @@ SOURCES = ("packed_dot.cc", "rows.cc", "ternary_dot.cc", "transposed_dot.cc")
 HEADERS = ("tiles.h",)
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
 # A library for machines with other versions of these.
-FLAGS += ("-static-libgcc", "-static-libstdc++")
+FLAGS += ("-s", "-static-libgcc", "-static-libstdc++")
 MACHINES = ("x86_64", "AMD64")
 
 

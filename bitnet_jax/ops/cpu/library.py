@@ -106,6 +106,16 @@ def is_wanted() -> bool:
   return value == "1"
 
 
+def describe() -> str:
+  """Returns whether there are kernels, and else what to do, in a line."""
+  if is_there():
+    return "native kernels"
+  if not is_wanted():
+    return f"no native kernels ({VARIABLE}=0)"
+  command = "python -m bitnet_jax.ops.native"
+  return f"no native kernels ({command} compiles them, or says why not)"
+
+
 @functools.cache
 def is_there() -> bool:
   """Whether there are kernels that run here; if so, JAX knows them.
