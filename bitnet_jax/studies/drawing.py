@@ -1,7 +1,8 @@
 """Figures of findings as SVG, readable on light and on dark pages."""
 
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ _OTHERS = (
   "#6c7a89",
 )
 _BARS = 0.8  # width of the bars of all series at one place
+_MOST_LETTERS = 50  # of all texts at an axis, beside one another
+_KEY = re.compile(r"\b\w+=")  # in the name of a cell
 _MOST_TICKS = 10  # on a logarithmic axis, at the values themselves
 _MARKERS = "osD^vPX*"
 _STYLE = {
@@ -97,7 +100,7 @@ def _plot(axes: Any, figure: Mapping[str, Any]) -> None:
     else:
       _points(axes, (x, y), series, {**style, "marker": marker})
   if names is not None:
-    axes.set_xticks(range(len(names)), names)
+    _name_places(axes, names)
   elif figure["x"]["log"]:
     axes.set_xscale("log")
     values = sorted({value for series in shown for value in series["x"]})
@@ -147,6 +150,14 @@ def _categories(shown: Any) -> list[str] | None:
   if not any(isinstance(value, str) for value in values):
     return None
   return list(dict.fromkeys(f"{value}" for value in values))
+
+
+def _name_places(axes: Any, names: Sequence[str]) -> None:
+  """Writes texts at an axis, slanted if they are long: of "a=b", the "b"."""
+  words = [_KEY.sub("", name) for name in names]
+  long = sum(map(len, words)) > _MOST_LETTERS
+  slant = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+  axes.set_xticks(range(len(names)), words, **(slant if long else {}))
 
 
 def _heat(axes: Any, series: Mapping[str, Any]) -> None:
