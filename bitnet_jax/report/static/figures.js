@@ -73,6 +73,11 @@ const bitnetFigures = (() => {
     };
   }
 
+  // Of the name of a cell, "a=b, c=d", the values "b, d".
+  function short(value) {
+    return typeof value === "string" ? value.replace(/\b\w+=/g, "") : value;
+  }
+
   function points(figure, color) {
     const traces = [];
     figure.series.forEach((series, i) => {
@@ -83,7 +88,7 @@ const bitnetFigures = (() => {
         trace.hovertemplate = "%{y:.4g} %{customdata}";
       }
       if (figure.kind === "bars") {
-        traces.push({ ...trace, type: "bar", marker: { color: shade }, error_y: errors(series) });
+        traces.push({ ...trace, x: series.x.map(short), type: "bar", marker: { color: shade }, error_y: errors(series) });
         return;
       }
       if (figure.kind === "lines" && series.low && series.high) traces.push(band(series, shade));
