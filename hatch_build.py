@@ -17,7 +17,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ROOT = pathlib.Path(__file__).parent
 FOLDER = pathlib.PurePath("bitnet_jax", "ops", "cpu")
 # The oldest headers give kernels that every supported jaxlib takes.
-JAXLIB = "jaxlib>=0.10.2,<0.11"
+JAXLIB = (
+  "jaxlib>=0.10.2,<0.11; python_version < '3.15'",
+  "jaxlib>=0.10.2; python_version >= '3.15'",
+)
 # The package itself needs JAX, which the build does without.
 compiling = runpy.run_path(f"{ROOT / FOLDER / 'compiling.py'}")
 NativeError = compiling["NativeError"]
@@ -35,7 +38,7 @@ class Kernels(BuildHookInterface):
       compiling["compiler"]()
     except NativeError:
       return []
-    return [JAXLIB]
+    return [*JAXLIB]
 
   def initialize(self, version: str, build_data: dict[str, Any]) -> None:
     """Compiles; an error is a line of the build, which goes on."""
@@ -69,5 +72,5 @@ def _include() -> pathlib.Path:
   """Returns the folder of jaxlib's headers."""
   spec = importlib.util.find_spec("jaxlib")
   if spec is None or not spec.submodule_search_locations:
-    raise NativeError(f"compiling them needs {JAXLIB}")
+    raise NativeError("compiling them needs jaxlib")
   return pathlib.Path(spec.submodule_search_locations[0], "include")
