@@ -15,8 +15,14 @@ from bitnet_jax.files import local_path, write_atomically
 from bitnet_jax.programs import ahead
 from bitnet_jax.programs.sweeping.folder import locked
 from bitnet_jax.studies import again as compared
-from bitnet_jax.studies import compiled, drawing, page, records, running
-from bitnet_jax.studies import findings as found
+from bitnet_jax.studies import (
+  compiled,
+  drawing,
+  findings,
+  page,
+  records,
+  running,
+)
 from bitnet_jax.studies.case import Case, by_name
 from bitnet_jax.studies.findings import Findings
 from bitnet_jax.studies.runs import Runs
@@ -232,12 +238,13 @@ class Study:
 
   def _write(self, scale: str, place: pathlib.Path) -> None:
     """Writes the findings of the records in a folder."""
-    for name, text in self.drawn(scale, place).items():
+    data = self.found(scale, place)
+    for name, text in self.drawn(data, place).items():
       write_atomically(place / name, text)
       console.say(f"{place / name}")
 
-  def drawn(self, scale: str, place: pathlib.Path) -> dict[str, str]:
-    """Returns the texts of the files that ``draw`` writes, by name.
+  def found(self, scale: str, place: pathlib.Path) -> dict[str, Any]:
+    """Returns what the records in a folder say: the content of findings.json.
 
     Raises:
       ValueError: if there are no records of the scale, or if the plan changed
@@ -249,17 +256,26 @@ class Study:
     runs = Runs.of(self._records(results, scale), scale)
     if not len(runs):
       raise ValueError(f"{results} has no records of --scale={scale}")
-    text = self.page()
-    data = self.findings(runs).data(
+    return self.findings(runs).data(
       study=self.name,
-      title=page.title(text),
+      title=page.title(self.page()),
       scale=scale,
       records=len(runs),
     )
+
+  def drawn(
+    self, data: Mapping[str, Any], place: pathlib.Path
+  ) -> dict[str, str]:
+    """Returns the texts of the files that show findings in a folder, by name.
+
+    Args:
+      data: see ``found``.
+      place: the folder.
+    """
     block = page.block(data)
-    texts = {FINDINGS_FILE: found.text(data)}
+    texts = {FINDINGS_FILE: findings.text(data)}
     if place == self.folder:
-      texts[page.PAGE_FILE] = page.with_findings(text, block)
+      texts[page.PAGE_FILE] = page.with_findings(self.page(), block)
     else:
       texts[FINDINGS_PAGE] = block
     return texts | {

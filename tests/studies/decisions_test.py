@@ -85,8 +85,7 @@ def test_verdicts_of_simulated_studies_are_right(seeds, tmp_path):
       lines = map(json.dumps, simulate(rng, effect=effect, seeds=seeds))
       path = tmp_path / records.RESULTS_FILE
       path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-      drawn = study.drawn("cpu", tmp_path)
-      for verdict in json.loads(drawn["findings.json"])["verdicts"]:
+      for verdict in study.found("cpu", tmp_path)["verdicts"]:
         assert verdict["seeds"] == seeds
         counts[verdict["statement"]].append(verdict["outcome"])
     return {

@@ -80,7 +80,7 @@ def test_drawing_is_deterministic_and_keeps_plan_and_remarks(study):
 
 def test_numbers_of_findings_are_few_digits_and_finite(study):
   fill(study)
-  data = json.loads(study.drawn("cpu", study.folder)["findings.json"])
+  data = study.found("cpu", study.folder)
   assert data["verdicts"][0]["effect"] == 0.51235
   assert data["verdicts"][0]["interval"] == [0.1, None]
 
