@@ -124,7 +124,7 @@ const bitnetFigures = (() => {
     const cells = verdict.cells.filter((cell) => cell.effect !== null).reverse();
     return {
       kind: "forest",
-      x: { label: verdict.unit ? `Effect, ${verdict.unit}` : "Effect", more: { tickangle: 0, nticks: 5 } },
+      x: { label: verdict.unit ? `Effect, ${verdict.unit}` : "Effect", more: { tickangle: 0, nticks: innerWidth < 600 ? 3 : 5 } },
       y: { label: "", more: { type: "category", showgrid: false, ticks: "", tickvals: cells.map((cell) => cell.name) } },
       cells,
     };
