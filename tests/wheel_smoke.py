@@ -198,11 +198,11 @@ def kernels(wheel: pathlib.Path) -> list[str]:
 
 
 def sources(wheel: pathlib.Path) -> dict[str, bytes]:
-  """Returns the files of a wheel by path, without kernels and metadata."""
+  """Returns the files of a wheel by path, without what kernels change."""
   return {
     name: content
     for name, content in contents(wheel).items()
-    if not name.endswith(".so") and ".dist-info/" not in name
+    if not name.endswith((".so", "/RECORD", "/WHEEL"))
   }
 
 

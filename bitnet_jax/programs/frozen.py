@@ -52,7 +52,7 @@ def load_frozen_run(folder: PathLike, checkpoint: str = "last") -> TrainedModel:
 def freeze_model(found: TrainedModel) -> TrainedModel:
   """Freezes a model that was loaded; see ``load_frozen_run``."""
   phase_in = found.settings.quant.phase_in
-  phase_in.check_active(found.step, "--checkpoint")
+  phase_in.check_active(found.step, f"--checkpoint={found.step}")
   with found.activate():
     params = freeze_kernels(found.layers, found.variables["params"])
   variables = {**found.variables, "params": params}

@@ -87,7 +87,7 @@ def test_float_run_is_refused(run, tmp_path):
 @pytest.mark.slow
 def test_half_quantized_checkpoint_is_refused(run, tmp_path):
   _, folder = run(quant__phase_in__steps=10, checkpoint_every=4)
-  message = "--checkpoint is step 8, .* fully active from step 10 on"
+  message = "--checkpoint=8 is step 8, .* fully active from step 10 on"
   with pytest.raises(ValueError, match=message):
     frozen.freeze_run(folder, tmp_path / "frozen", "8")
   result, _ = run(quant__phase_in__steps=10, checkpoint_every=4)

@@ -89,7 +89,7 @@ def test_cases_of_the_other_scales_are_configs(folder):
 def check_equal(found, expected, place=""):
   """Checks that two contents of findings.json have the same numbers.
 
-  Fits of other versions of scipy differ in the last digit.
+  Fits of other versions of scipy differ by one in the last of five digits.
   """
   if isinstance(expected, dict):
     assert found.keys() == expected.keys(), place
@@ -100,7 +100,7 @@ def check_equal(found, expected, place=""):
     for i, value in enumerate(expected):
       check_equal(found[i], value, f"{place}[{i}]")
   elif isinstance(expected, float):
-    assert found == pytest.approx(expected, rel=2e-4, abs=1e-9), place
+    assert found == pytest.approx(expected, rel=1.01e-4, abs=1e-9), place
   else:
     assert found == expected, place
 
