@@ -15,14 +15,14 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = pathlib.Path(__file__).parent
-FOLDER = pathlib.PurePath("bitnet_jax", "ops", "cpu")
+CPU = pathlib.PurePath("bitnet_jax", "ops", "cpu")
 # The oldest headers give kernels that every supported jaxlib takes.
 JAXLIB = (
   "jaxlib>=0.10.2,<0.11; python_version < '3.15'",
   "jaxlib>=0.10.2; python_version >= '3.15'",
 )
 # The package itself needs JAX, which the build does without.
-compiling = runpy.run_path(f"{ROOT / FOLDER / 'compiling.py'}")
+compiling = runpy.run_path(f"{ROOT / CPU / 'compiling.py'}")
 NativeError = compiling["NativeError"]
 
 
@@ -42,9 +42,10 @@ class Kernels(BuildHookInterface):
 
   def initialize(self, version: str, build_data: dict[str, Any]) -> None:
     """Compiles; an error is a line of the build, which goes on."""
-    place = FOLDER / compiling["file_name"]()
+    place = compiling["COMPILED"].relative_to(ROOT) / compiling["file_name"]()
     if version == "editable":
       made = ROOT / place
+      made.parent.mkdir(exist_ok=True)
     else:
       self._folder = pathlib.Path(tempfile.mkdtemp(prefix="bitnet_jax-"))
       made = self._folder / place.name

@@ -1,8 +1,9 @@
 """The library of native kernels: where it is, and whether it may be loaded.
 
-``pip install`` compiles it where there is a compiler, and puts it beside this
-file; a wheel that was built so has it, too. ``python -m bitnet_jax.ops.native``
-compiles it into the cache folder, from where every program takes it first.
+``pip install`` compiles it where there is a compiler, into the folder
+``compiled`` beside this file; a wheel that was built so has it, too.
+``python -m bitnet_jax.ops.native`` compiles it into the cache folder, from
+where every program takes it first.
 Without it, or on processors that lack its instructions (AVX-512 with VNNI and
 VBMI), XLA does it all: products of integers with the same results, those of
 float32 and norms with the terms added up in another order.
@@ -43,7 +44,7 @@ def location() -> pathlib.Path:
 
 def packaged() -> pathlib.Path:
   """Returns where the kernels are that came with the package, if they did."""
-  return compiling.FOLDER / compiling.file_name()
+  return compiling.COMPILED / compiling.file_name()
 
 
 def digest_file(path: pathlib.Path) -> pathlib.Path:
