@@ -44,6 +44,9 @@ class Packed:
       that it holds both for stacked codes and for one element of the stack.
     layout: a name in ``LAYOUTS``: "quad" (four to a byte) or
       "base3" (five).
+    index: int32 scalar: which element of ``data``, a stack along its first
+      axis, this is; ``None`` if it is all of ``data``. A product of few rows
+      reads it in place.
 
   Example:
     >>> import jax
@@ -62,28 +65,36 @@ class Packed:
   length: int = flax.struct.field(pytree_node=False)
   axis: int = flax.struct.field(pytree_node=False)
   layout: str = flax.struct.field(pytree_node=False)
+  index: jax.Array | None = None
 
   @property
   def shape(self) -> tuple[int, ...]:
     """The shape of the codes."""
     shape = list(self.data.shape)
     shape[self.axis] = self.length
-    return tuple(shape)
+    return tuple(shape if self.index is None else shape[1:])
 
   @property
   def ndim(self) -> int:
     """The number of axes of the codes."""
-    return self.data.ndim
+    return self.data.ndim - (self.index is not None)
 
   @property
   def is_quad_matrix(self) -> bool:
     """Whether this is [k, n] with four neighbours along k in a byte."""
     return (self.layout, self.axis, self.ndim) == ("quad", -2, 2)
 
+  def alone(self) -> "Packed":
+    """Returns it with data of its own, without the rest of the stack."""
+    if self.index is None:
+      return self
+    data = jax.lax.dynamic_index_in_dim(self.data, self.index, keepdims=False)
+    return self.replace(data=data, index=None)
+
   def unpack(self) -> jax.Array:
     """Returns the int8 codes."""
     layout, axis = LAYOUTS[self.layout], self.axis % self.ndim
-    data = jnp.expand_dims(self.data, axis + 1)
+    data = jnp.expand_dims(self.alone().data, axis + 1)
     places = jax.lax.broadcasted_iota(
       jnp.uint8,
       (*[1] * (axis + 1), layout.codes, *[1] * (data.ndim - axis - 2)),

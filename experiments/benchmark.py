@@ -15,6 +15,8 @@ mesh: training steps of a decoder on meshes of all devices; XLA_FLAGS=
   --xla_force_host_platform_device_count=8 simulates eight on a CPU.
 packed: products with packed weights, and generation by a decoder, frozen or
   not.
+rivals: writing, and reading a long prompt, against llama.cpp with
+  --llama_python.
 memory: residuals, the arrays stored for the backward pass.
 start: whole programs of two training steps.
 sweep: a training step of a member, with several members in one program.
@@ -54,6 +56,7 @@ from benchmarks import (
   layers,
   memory,
   meshes,
+  rivals,
   serving,
   sweeps,
   tpu,
@@ -61,13 +64,13 @@ from benchmarks import (
 )
 from benchmarks.tables import table
 from benchmarks.timing import Case, Timings, measure
-from benchmarks.torch_baseline import Torch
+from benchmarks.workers import Worker
 
 from bitnet_jax.ops.cpu import library
 from bitnet_jax.train.devices.allocation import keep_memory
 from bitnet_jax.train.folder import records
 
-SUITES: dict[str, Callable[[Torch | None], Iterator[Case]]] = {
+SUITES: dict[str, Callable[[Worker | None], Iterator[Case]]] = {
   "dense": layers.dense,
   "conv": layers.conv,
   "compute": layers.compute,
@@ -75,6 +78,7 @@ SUITES: dict[str, Callable[[Torch | None], Iterator[Case]]] = {
   "step": training.step,
   "mesh": meshes.mesh,
   "packed": serving.packed,
+  "rivals": rivals.rivals,
   "start": training.start,
   "folders": folders.cases,
   "sweep": sweeps.sweep,
@@ -101,6 +105,9 @@ _TABLE = flags.DEFINE_list(
 _TORCH = flags.DEFINE_string(
   "torch_python", None, "Python interpreter with PyTorch."
 )
+_LLAMA = flags.DEFINE_string(
+  "llama_python", None, "Python interpreter with llama-cpp-python."
+)
 _KEEP = flags.DEFINE_bool(
   "keep_memory",
   default=True,
@@ -124,7 +131,7 @@ def show(timings: Timings) -> None:
     print(f"  {name:36} {r.median:10.3f}     ({r.q1:.3f} to {r.q3:.3f})")
 
 
-def write(case: str, results: dict[str, Any], torch: Torch | None) -> None:
+def write(case: str, results: dict[str, Any], others: dict[str, str]) -> None:
   """Appends a line to the output file."""
   if _OUTPUT.value is None:
     return
@@ -137,8 +144,7 @@ def write(case: str, results: dict[str, Any], torch: Torch | None) -> None:
     "cores": os.cpu_count(),
     "memory_kept": keeps_memory(),
     "kernels": library.is_there(),
-    "versions": records.versions()
-    | {"torch": None if torch is None else torch.version},
+    "versions": records.versions() | others,
     "commit": records.commit(),
   }
   with open(_OUTPUT.value, "a", encoding="utf-8") as file:
@@ -176,7 +182,7 @@ def read() -> None:
       shown = f"{value:.3f}" if isinstance(value, float) else value
       shown = f"{value:,}" if isinstance(value, int) else shown
       print(f"  {name:36} {shown:>20}")
-    write(case, {"read": found}, None)
+    write(case, {"read": found}, {})
 
 
 def main(argv):
@@ -194,23 +200,30 @@ def main(argv):
   if _SUITE.value in READINGS:
     read()
     return
-  torch = None
-  if _TORCH.value:
-    torch = Torch(
-      _TORCH.value, threads=os.cpu_count() or 1, keeps_memory=keeps_memory()
+  worker, others = None, {}
+  package, python = "torch", _TORCH.value
+  if _SUITE.value == "rivals":
+    package, python = "llama_cpp", _LLAMA.value
+  if python:
+    worker = Worker(
+      python,
+      f"{package.partition('_')[0]}_worker.py",
+      threads=os.cpu_count() or 1,
+      keeps_memory=keeps_memory(),
     )
-    print(f"torch {torch.version}")
+    others = {package: worker.version}
+    print(f"{package} {worker.version}")
   all_timings, names = {}, []
-  for case in SUITES[_SUITE.value](torch):
+  for case in SUITES[_SUITE.value](worker):
     names.append(case.name)
     if _CASE.value and not any(part in case.name for part in _CASE.value):
       continue
     print(case.name, flush=True)
     timings = all_timings[case.name] = measure(case, _REPEATS.value)
     show(timings)
-    write(case.name, dataclasses.asdict(timings), torch)
-  if torch:
-    torch.close()
+    write(case.name, dataclasses.asdict(timings), others)
+  if worker:
+    worker.close()
   if not all_timings:
     sys.exit(
       f"error: --case={','.join(_CASE.value)} matches no case of"

@@ -18,10 +18,12 @@ from bitnet_jax.inference.prompts import (
 )
 from bitnet_jax.inference.sampling import NO_TOKEN, Sampling
 from bitnet_jax.layers import bit_layers
+from bitnet_jax.layers.dense import STACKS
 from bitnet_jax.layers.introspection import quantize_kernels, replace_kernels
 from bitnet_jax.models.cache import Cache, make_cache
 from bitnet_jax.models.decoder import Decoder
 from bitnet_jax.quantizers.recipe import check_causal
+from bitnet_jax.types import Packed, QTensor
 
 _PADDING = 0  # Any id: padding is at position -1, and is masked.
 
@@ -183,15 +185,27 @@ def quantize_once(
 ) -> dict[str, Any]:
   """Returns variables with quantized kernels, so that no step quantizes them.
 
+  Packed kernels of scanned blocks become the collection ``STACKS``.
+
   Args:
-    model: any model with layers of this package.
+    model: a transformer.
     variables: its parameters.
     *example: inputs of a call, or their shapes.
   """
   variables = unboxed(variables)
   layers = bit_layers(model, *example)
   codes = quantize_kernels(layers, variables["params"], training=False)
-  return {**variables, "params": replace_kernels(variables["params"], codes)}
+  params = replace_kernels(variables["params"], codes)
+  stacks, numbers = {}, {}
+  for layer in layers:
+    q = layer.kernel(params)
+    if not isinstance(q, QTensor) or not isinstance(q.qvalue, Packed):
+      continue
+    if layer.stack_axes:
+      stacks[layer.path] = q.qvalue
+      numbers[layer.path] = q.replace(qvalue=jnp.arange(q.shape[0]))
+  params = replace_kernels(params, numbers)
+  return {**variables, "params": params, STACKS: replace_kernels({}, stacks)}
 
 
 class _Allowed(NamedTuple):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from bitnet_jax.layers.projections import Projections
-from bitnet_jax.ops import compute
+from bitnet_jax.ops import compute, lowering
 
 _PROJECTIONS = ("query", "key", "value")
 # Blocks of queries in causal attention of that many tokens or more.
@@ -16,30 +16,59 @@ _BLOCKS, _LONG = 4, 256
 
 @flax.struct.dataclass
 class AttentionCache:
-  """Keys and values of one attention, for the tokens so far.
+  """Keys and values of the attentions of a stack, for the tokens so far.
+
+  A stack, so that a layer writes its own in place.
 
   Attributes:
-    keys: [b, s, kv_heads, k], rotated.
-    values: [b, s, kv_heads, k].
+    keys: [layers, b, kv_heads, s, k], rotated.
+    values: [layers, b, kv_heads, s, k].
   """
 
   keys: jax.Array
   values: jax.Array
 
-  def updated(
-    self, keys: jax.Array, values: jax.Array, index: ArrayLike
-  ) -> tuple[jax.Array, jax.Array]:
-    """Returns keys and values with new ones at the place ``index``."""
-    zero = jnp.zeros_like(index)  # All parts of a place have one dtype.
-    place = (zero, index, zero, zero)
-    return (
-      jax.lax.dynamic_update_slice(
-        self.keys, keys.astype(self.keys.dtype), place
-      ),
-      jax.lax.dynamic_update_slice(
-        self.values, values.astype(self.values.dtype), place
-      ),
-    )
+  def written(
+    self,
+    layer: ArrayLike,
+    index: ArrayLike,
+    keys: Float[Array, "b t kv_heads k"],
+    values: Float[Array, "b t kv_heads k"],
+  ) -> "AttentionCache":
+    """Returns the cache with those of a layer from the place ``index`` on."""
+    zero = jnp.int32(0)  # All parts of a place have one dtype.
+    place = (jnp.int32(layer), zero, zero, jnp.int32(index), zero)
+
+    def write(stack, new):
+      new = jnp.swapaxes(new, 1, 2).astype(stack.dtype)
+      return jax.lax.dynamic_update_slice(stack, new[None], place)
+
+    return AttentionCache(write(self.keys, keys), write(self.values, values))
+
+  def read(
+    self, layer: ArrayLike
+  ) -> tuple[Float[Array, "b s kv_heads k"], Float[Array, "b s kv_heads k"]]:
+    """Returns keys and values of a layer."""
+
+    def take(stack):
+      own = jax.lax.dynamic_index_in_dim(stack, layer, keepdims=False)
+      return jnp.swapaxes(own, 1, 2)
+
+    return take(self.keys), take(self.values)
+
+  def attend(
+    self,
+    layer: ArrayLike,
+    query: Float[Array, "b 1 h k"],
+    mask: Bool[Array, "b 1 1 s"] | None,
+  ) -> Float[Array, "b 1 h k"]:
+    """Returns attention of one query for each head to what a layer cached."""
+    _, b, kv_heads, s, k = self.keys.shape
+    grouped = query.reshape(b, kv_heads, -1, k)
+    seen = jnp.ones((b, s), bool) if mask is None else mask.reshape(b, s)
+    layer = jnp.asarray(layer, jnp.int32)
+    y = lowering.ATTEND_CACHED(grouped, self.keys, self.values, layer, seen)
+    return y.reshape(query.shape)
 
 
 def rotate(
@@ -179,6 +208,7 @@ class Attention(Projections):
     is_causal: bool = False,
     positions: Int[Array, "b t"] | None = None,
     cache: AttentionCache | None = None,
+    layer: ArrayLike | None = None,
     index: ArrayLike | None = None,
     strength: ArrayLike | None = None,
   ) -> tuple[Float[Array, "b t d"], AttentionCache | None]:
@@ -192,6 +222,7 @@ class Attention(Projections):
       is_causal: whether each query sees the keys up to its own place only.
       positions: positions of ``x``, for rotary positions; by default 0, 1, ...
       cache: cache of earlier calls, or with room for this one.
+      layer: number of this attention in the cache.
       index: place in the cache of the first token of ``x``; ``None`` for a
         memory, which is cached whole.
       strength: fraction of quantization, in [0, 1]; ``None`` for all of it.
@@ -201,23 +232,17 @@ class Attention(Projections):
     in_cache = cache is not None and index is None and memory is None
     names = ("query",) if in_cache or memory is not None else _PROJECTIONS
     query, *rest = self._project(names, x, positions, strength)
-    if in_cache:
-      keys, values = cache.keys, cache.values
+    if memory is not None:
+      rest = self._project(_PROJECTIONS[1:], memory, positions, strength)
+    if cache is not None and not in_cache:
+      cache = cache.written(layer, 0 if index is None else index, *rest)
+    if cache is not None and x.shape[1] == 1:
+      y = cache.attend(layer, query, mask)
     else:
-      if memory is not None:
-        rest = self._project(_PROJECTIONS[1:], memory, positions, strength)
-      keys, values = rest
-    if cache is not None:
-      if index is not None:
-        keys, values = cache.updated(keys, values, index)
-      cache = AttentionCache(keys, values)
-    y = attend(
-      query,
-      keys.astype(query.dtype),
-      values.astype(query.dtype),
-      mask=mask,
-      is_causal=is_causal,
-    )
+      if in_cache or index is not None:
+        rest = cache.read(layer)
+      keys, values = (a.astype(query.dtype) for a in rest)
+      y = attend(query, keys, values, mask=mask, is_causal=is_causal)
     y = y.reshape(*y.shape[:2], -1)
     axes = ("heads", "embed")
     y = self.project_output("out", y, x.shape[-1], axes, strength)

@@ -25,6 +25,10 @@ from bitnet_jax.ops.products import PRODUCT, multiply
 from bitnet_jax.quantizers.recipe import RECIPES, Recipe, Rules, recipe_at
 from bitnet_jax.types import QTensor
 
+# The collection of packed kernels that a scan must not slice, as that copies
+# them. In their place in "params" are their numbers in the stack.
+STACKS = "stacks"
+
 
 class QuantizedLayer(nn.Module):
   """Mixin of quantized layers: recipe, kernel, random key and dtype.
@@ -85,6 +89,9 @@ class QuantizedLayer(nn.Module):
     layer: Any = self
     if self.has_variable("params", "kernel"):
       kernel = self.get_variable("params", "kernel")
+      if self.has_variable(STACKS, "kernel"):
+        stack = self.get_variable(STACKS, "kernel")
+        kernel = kernel.replace(qvalue=stack.replace(index=kernel.qvalue))
       if isinstance(kernel, QTensor) and kernel.shape == shape:
         return kernel
     init = init or layer.kernel_init

@@ -21,7 +21,7 @@ class Cache(flax.struct.PyTreeNode):
   """Keys and values of a decoder for the tokens so far.
 
   Attributes:
-    blocks: keys and values of all blocks, stacked along a leading axis.
+    blocks: keys and values of all blocks.
     positions: of the cached tokens, [b, s]; -1 for padding and free places.
     index: number of places taken, int32 scalar.
   """
@@ -59,8 +59,8 @@ def make_cache(
   check_length(cfg, length)
 
   def room(length):
-    shape = (cfg.num_layers, batch, length)
-    shape += (cfg.num_kv_heads, cfg.features_of_head)
+    shape = (cfg.num_layers, batch, cfg.num_kv_heads)
+    shape += (length, cfg.features_of_head)
     empty = jnp.zeros(shape, cfg.dtypes["dtype"])
     return AttentionCache(empty, empty)
 

@@ -8,10 +8,11 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from bitnet_jax.layers import norms
 from bitnet_jax.layers.attention import Attention, AttentionCache
+from bitnet_jax.layers.dense import STACKS
 from bitnet_jax.layers.feed_forward import KINDS, FeedForward
 from bitnet_jax.models.base import ModelConfig
 from bitnet_jax.ops.products import PRODUCT
@@ -146,7 +147,7 @@ class Context(flax.struct.PyTreeNode):
 
 
 class BlockCache(flax.struct.PyTreeNode):
-  """Keys and values of the attentions of one block.
+  """Keys and values of the attentions of all blocks.
 
   Attributes:
     own: of self-attention.
@@ -177,12 +178,18 @@ class Block(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: Float[Array, "b t d"],
-    cache: BlockCache | None,
+    carry: tuple[Float[Array, "b t d"], BlockCache | None],
+    layer: ArrayLike | None,
     context: Context,
-  ) -> tuple[Float[Array, "b t d"], BlockCache | None]:
-    """Returns the output, and the cache after this call."""
-    cfg, strength = self.cfg, context.strength
+  ) -> tuple[tuple[Float[Array, "b t d"], BlockCache | None], None]:
+    """Returns the output and the cache after this call, and no other result.
+
+    Args:
+      carry: input, and the cache of all blocks.
+      layer: number of this block in the cache.
+      context: inputs that all blocks share.
+    """
+    (x, cache), cfg, strength = carry, self.cfg, context.strength
     drop = functools.partial(_drop, cfg, context)
     rotary = cfg.rotary_base if cfg.positions == "rotary" else None
     x = _constrain(x)
@@ -192,6 +199,7 @@ class Block(nn.Module):
       is_causal=self.is_causal and context.mask is None,
       positions=context.positions,
       cache=None if cache is None else cache.own,
+      layer=layer,
       index=context.index,
       strength=strength,
     )
@@ -203,6 +211,7 @@ class Block(nn.Module):
         context.memory,
         mask=context.memory_mask,
         cache=None if cache is None else cache.memory,
+        layer=layer,
         strength=strength,
       )
       x = x + drop(y)
@@ -215,7 +224,7 @@ class Block(nn.Module):
     )
     y = feed_forward(make_norm(cfg, "feed_forward_norm")(x), strength=strength)
     x = _constrain(x + drop(y))
-    return x, None if own is None else BlockCache(own, memory)
+    return (x, None if own is None else BlockCache(own, memory)), None
 
   def _attention(self, name, rotary_base):
     return Attention(
@@ -261,6 +270,7 @@ def make_blocks(cfg: TransformerConfig, recipe: Rules, **options: Any) -> Any:
   scanned = nn.scan(
     block,
     variable_axes={"params": 0},
+    variable_broadcast=STACKS,
     split_rngs={"params": True, "dropout": True, "quantize": True},
     in_axes=(0, nn.broadcast),
     length=cfg.num_layers,
@@ -281,19 +291,19 @@ def run_blocks(
     blocks: blocks of the model.
     x: embedded tokens.
     context: inputs that all blocks share.
-    cache: cache of all blocks, stacked along a leading axis.
+    cache: cache of all blocks.
 
   Returns:
     The output, and the cache after this call.
   """
-  if not isinstance(blocks, (list, tuple)):
-    return blocks(x, cache, context)
-  caches = []
-  for i, block in enumerate(blocks):
-    own = jax.tree.map(lambda a, i=i: a[i], cache)
-    x, own = block(x, own, context)
-    caches.append(own)
-  return x, jax.tree.map(lambda *a: jnp.stack(a), *caches)
+  carry = x, cache
+  if isinstance(blocks, (list, tuple)):
+    for layer, block in enumerate(blocks):
+      carry, _ = block(carry, layer, context)
+  else:
+    layers = None if cache is None else jnp.arange(len(cache.own.keys))
+    carry, _ = blocks(carry, layers, context)
+  return carry
 
 
 def check_length(cfg: TransformerConfig, length: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from bitnet_jax import backend, choices
-from bitnet_jax.ops import xla, xla_conv
+from bitnet_jax.ops import attention, xla, xla_conv
 from bitnet_jax.ops.cpu import conv as cpu_conv
 from bitnet_jax.ops.cpu import dot as cpu_dot
 from bitnet_jax.ops.cpu import kernels, library
@@ -213,11 +213,18 @@ NORM_GRADIENT = Operation(
   Entry("one pass", kernels.norm_gradient, _in_float32, _with_kernels_alone),
   Entry("xla", xla.norm_gradient),
 )
+_in_float32 = kernels.takes_query
+ATTEND_CACHED = Operation(
+  "attend_cached",
+  Entry("in place", kernels.attend_cached, _in_float32, _with_kernels_alone),
+  Entry("xla", attention.attend_cached),
+)
 OPERATIONS = {
   operation.name: operation
   for operation in (
     *(DOT, DOT_BY_INPUT, DOT_BY_WEIGHT, PACKED_DOT),
-    *(CONV, CONV_BY_INPUT, CONV_BY_WEIGHT, QUANTIZE_ROWS, NORM_GRADIENT),
+    *(CONV, CONV_BY_INPUT, CONV_BY_WEIGHT),
+    *(QUANTIZE_ROWS, NORM_GRADIENT, ATTEND_CACHED),
   )
 }
 

@@ -98,9 +98,12 @@ class Experiment(ModelSetup):
     """Returns a freshly initialized state.
 
     Args:
-      key: the random key; by default that of the seed.
+      key: a random key on the mesh; by default that of the seed.
     """
-    return self._made_init.create(self.key(INIT) if key is None else key)
+    if key is None:
+      data = jax.random.key_data(self.key(INIT))
+      key = jax.random.wrap_key_data(replicate(data, self.mesh))
+    return self._made_init.create(key)
 
   def abstract_state(self) -> TrainState:
     """Returns shapes, dtypes and shardings of a state."""

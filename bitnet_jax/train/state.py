@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bitnet_jax.train.devices.mesh import axis_names
 from bitnet_jax.train.optimizer.averaging import find_average
@@ -84,7 +84,9 @@ def make_init(
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, params, tx.init(params), variables)
 
+  # A key on the mesh: programs that are given one do not trace again.
   key = jax.eval_shape(lambda: jax.random.key(0))
+  key = key.update(sharding=NamedSharding(mesh, PartitionSpec()))
   jaxpr, shapes = jax.make_jaxpr(create, return_shape=True)(key)
   specs = nn.get_partition_spec(shapes)
   shardings = nn.logical_to_mesh_sharding(specs, mesh, rules)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.timing import Case, Run
-from benchmarks.torch_baseline import Torch
+from benchmarks.workers import Worker
 from bitnet_jax.data import decoded_file
 from bitnet_jax.data.views import arrays
 from bitnet_jax.train import runner
@@ -87,7 +87,7 @@ def updating(overrides: Mapping[str, Any]) -> Run:
   return run
 
 
-def cases(torch: Torch | None) -> Iterator[Case]:
+def cases(torch: Worker | None) -> Iterator[Case]:
   """Yields training on a folder against the same pictures elsewhere."""
   del torch
   with tempfile.TemporaryDirectory() as temporary:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from benchmarks.baselines import FakeConv, FakeDense, NormConv
 from benchmarks.timing import Case, Run, jitted
-from benchmarks.torch_baseline import Torch
+from benchmarks.workers import Worker
 from bitnet_jax import RECIPES, BitConv, BitDense, QTensor, Recipe
 from bitnet_jax.ops import (
   bit_conv,
@@ -70,7 +70,7 @@ def forward(layer: nn.Module, x: jax.Array) -> Run:
   return jitted(layer.apply, layer.init(jax.random.key(2), x), x)
 
 
-def dense(torch: Torch | None) -> Iterator[Case]:
+def dense(torch: Worker | None) -> Iterator[Case]:
   """``BitDense`` and ``nn.Dense``: forward and backward, and forward alone."""
   for shape in GPU_DENSES if jax.default_backend() == "gpu" else DENSES:
     tokens, d_in, d_out = shape
@@ -118,7 +118,7 @@ def dense(torch: Torch | None) -> Iterator[Case]:
     yield Case(f"dense {tokens} x {d_in} x {d_out}", runs | ahead, ratios)
 
 
-def conv(torch: Torch | None) -> Iterator[Case]:
+def conv(torch: Worker | None) -> Iterator[Case]:
   """``BitConv`` and ``nn.Conv``: forward and backward, and forward alone."""
   del torch  # bitlinear has no convolution.
   without_norm = dataclasses.replace(RECIPES["b158"], norm=None)
@@ -158,7 +158,7 @@ def conv(torch: Torch | None) -> Iterator[Case]:
     yield Case(name, runs | ahead, ratios)
 
 
-def compute(torch: Torch | None) -> Iterator[Case]:
+def compute(torch: Worker | None) -> Iterator[Case]:
   """Products of given codes in int8, in float, and with compute="auto"."""
   del torch
   base = RECIPES["bitnet_2b4t"]
@@ -287,7 +287,7 @@ def _beside_xla(name, function, *args):
   return Case(name, runs, [("kernel", "float")])
 
 
-def median(torch: Torch | None) -> Iterator[Case]:
+def median(torch: Worker | None) -> Iterator[Case]:
   """The exact median against the mean, and against sorting."""
   del torch
   for shape in MEDIANS:

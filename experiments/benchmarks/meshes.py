@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import jax
 
 from benchmarks.timing import Case
-from benchmarks.torch_baseline import Torch
 from benchmarks.training import config_step
+from benchmarks.workers import Worker
 
 CONFIG = "pydoc_decoder:B"
 SIZES = {
@@ -18,7 +18,7 @@ SIZES = {
 }
 
 
-def mesh(torch: Torch | None) -> Iterator[Case]:
+def mesh(torch: Worker | None) -> Iterator[Case]:
   """A decoder in float and ternary, in bfloat16 and float32."""
   del torch
   count = jax.device_count()

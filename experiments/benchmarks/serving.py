@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import Case, jitted, timed
-from benchmarks.torch_baseline import Torch
+from benchmarks.workers import Worker
 from bitnet_jax import RECIPES, QTensor
 from bitnet_jax.inference import freeze, generate
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
@@ -31,7 +31,7 @@ DECODER = DecoderConfig(
 PROMPT, WRITTEN = 8, 32
 
 
-def packed(torch: Torch | None) -> Iterator[Case]:
+def packed(torch: Worker | None) -> Iterator[Case]:
   """Products with packed weights, and a decoder that is frozen."""
   del torch
   yield from _products()

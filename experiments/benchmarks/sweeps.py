@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from benchmarks.timing import Case, Run
-from benchmarks.torch_baseline import Torch
+from benchmarks.workers import Worker
 from bitnet_jax.train import runner
 from bitnet_jax.train.build import build
 from bitnet_jax.train.devices.mesh import place_batch, replicate
@@ -29,7 +29,7 @@ _CASES: Mapping[str, tuple[str, tuple[int, ...]]] = {
 }
 
 
-def sweep(torch: Torch | None) -> Iterator[Case]:
+def sweep(torch: Worker | None) -> Iterator[Case]:
   """Steps of members one at a time, and of several in one program.
 
   Times are those of one step of one member.

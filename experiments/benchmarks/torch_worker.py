@@ -1,6 +1,6 @@
 """Times PyTorch layers and networks; runs where PyTorch is installed.
 
-``torch_baseline`` starts it with another Python; nothing imports it. Each
+``workers`` starts it with another Python; nothing imports it. Each
 line of its input is a JSON object: {"make": {...}} builds a function and
 answers with its number, {"run": number, "calls": n} calls it n times and
 answers with the seconds. Kinds of functions:
@@ -161,7 +161,7 @@ def main():
   torch.set_num_threads(int(sys.argv[1]))
   torch.manual_seed(0)
   functions = []
-  print(json.dumps({"torch": torch.__version__}), flush=True)
+  print(json.dumps({"version": torch.__version__}), flush=True)
   for line in sys.stdin:
     request = json.loads(line)
     if "make" in request:

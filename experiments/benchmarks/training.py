@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from benchmarks.timing import Case, Run
-from benchmarks.torch_baseline import Torch
+from benchmarks.workers import Worker
 from bitnet_jax import RECIPES, BitDense, Recipe
 from bitnet_jax.layers import bit_layers
 from bitnet_jax.models.decoder import Decoder, DecoderConfig
@@ -192,7 +192,7 @@ def task_step(task: Any, layers: Any, batch: Any) -> Run:
   return updating(compiled, state, batch, key)
 
 
-def step(torch: Torch | None) -> Iterator[Case]:
+def step(torch: Worker | None) -> Iterator[Case]:
   """Whole training steps, updates of the parameters included."""
   with tempfile.TemporaryDirectory() as folder:
     source = images(pathlib.Path(folder))
@@ -245,7 +245,7 @@ def step(torch: Torch | None) -> Iterator[Case]:
       yield Case(f"step of the {name}", runs, ratios)
 
 
-def start(torch: Torch | None) -> Iterator[Case]:
+def start(torch: Worker | None) -> Iterator[Case]:
   """Whole programs: one step of a config, with and without compiled code."""
   del torch
   with tempfile.TemporaryDirectory() as folder:

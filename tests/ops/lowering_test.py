@@ -86,6 +86,18 @@ CALLS = {
       norm_options(axes=(-1,)),
     ),
   ],
+  "attend_cached": [
+    (
+      (
+        whole(2, 3, 2, 20),
+        whole(4, 2, 3, 37, 20),
+        whole(4, 2, 3, 37, 20),
+        jnp.int32(2),
+        jnp.asarray(np.arange(37) < np.array([[9], [37]])),
+      ),
+      {},
+    ),
+  ],
 }
 
 
@@ -106,7 +118,7 @@ def test_entry_computes_what_the_last_of_its_table_does(name, entry, request):
   expected = jax.jit(lambda *a: last.run(*a, **given))(*operands)
   for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
     assert (a.shape, a.dtype) == (b.shape, b.dtype)
-    if name in ("quantize_rows", "norm_gradient"):
+    if name in ("quantize_rows", "norm_gradient", "attend_cached"):
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     else:
       np.testing.assert_array_equal(a, b)

@@ -14,7 +14,13 @@ import subprocess
 FOLDER = pathlib.Path(__file__).parent
 # No package, so that nothing that lists modules takes the library for one.
 COMPILED = FOLDER / "compiled"
-SOURCES = ("packed_dot.cc", "rows.cc", "ternary_dot.cc", "transposed_dot.cc")
+SOURCES = (
+  "attention.cc",
+  "packed_dot.cc",
+  "rows.cc",
+  "ternary_dot.cc",
+  "transposed_dot.cc",
+)
 HEADERS = ("tiles.h",)
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
 # A library for machines with other versions of these.

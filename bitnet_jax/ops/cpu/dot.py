@@ -155,7 +155,7 @@ def packed(
   x: Int8[Array, "*few k"], w: Packed, **_: Any
 ) -> Int32[Array, "..."]:
   """Multiplies few rows with packed codes [k, n], exactly."""
-  y = kernels.packed_dot(x.reshape(-1, x.shape[-1]), w.data)
+  y = kernels.packed_dot(x.reshape(-1, x.shape[-1]), w.data, w.index)
   return y.reshape(*x.shape[:-1], w.shape[-1])
 
 
@@ -168,7 +168,7 @@ def packed_row(
   ``y = sum_k x[k] * digit[k] - sum_k x[k]``. Four products of an int8 with a
   digit of at most 2 fit 16 bits, of which a register holds twice as many.
   """
-  layout, row = LAYOUTS[w.layout], x.reshape(-1)
+  layout, row, w = LAYOUTS[w.layout], x.reshape(-1), w.alone()
   row = jnp.pad(row, (0, -len(row) % layout.codes))
   parts = row.reshape(-1, layout.codes).astype(jnp.int16)
   sums = jnp.zeros(w.data.shape, jnp.int16)

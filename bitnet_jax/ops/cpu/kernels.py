@@ -7,7 +7,7 @@ import jax.custom_batching
 import jax.ffi
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int8, Int32, UInt8
+from jaxtyping import Array, Bool, Float32, Int8, Int32, UInt8
 
 from bitnet_jax.ops.xla import NORM_EPS
 from bitnet_jax.quantizers.quantizer import Quantizer
@@ -18,18 +18,23 @@ _NORMS = {None: 0, "layer_norm": 1, "rms_norm": 2}
 
 
 def packed_dot(
-  x: Int8[Array, "m k"], data: UInt8[Array, "quads n"]
+  x: Int8[Array, "m k"],
+  data: UInt8[Array, "*stack quads n"],
+  index: Int32[Array, ""] | None = None,
 ) -> Int32[Array, "m n"]:
   """Multiplies rows with packed codes, exactly.
 
   Args:
-    x: as many values in a row as there are codes in a column, or up to three
-      fewer where the last byte is not full.
-    data: of ``Packed`` in the layout "quad", packed along its first axis.
+    x: as many values in a row as there are codes in a column.
+    data: of ``Packed`` in the layout "quad", packed along its last axis but
+      one.
+    index: which element of a stack to multiply with.
   """
-  quads, n = data.shape
-  x = jnp.pad(x, ((0, 0), (0, 4 * quads - x.shape[1])))
-  return _call("bitnet_packed_dot", (n,), jnp.int32, x, data)
+  n = data.shape[-1]
+  if index is None:
+    data, index = data[None], 0
+  index = jnp.asarray(index, jnp.int32)
+  return _call("bitnet_packed_dot", (n,), jnp.int32, x, data, index)
 
 
 def ternary_dot(
@@ -160,6 +165,24 @@ def norm_gradient(
   result = jax.ShapeDtypeStruct(x.shape, jnp.float32)
   call = _ffi("bitnet_norm_gradients", result, _ROWS)
   return call(x, mean, factor, g, norm=np.int64(_NORMS[norm]))
+
+
+def takes_query(*operands: Array) -> bool:
+  """Whether query, keys and values are float32."""
+  return all(a.dtype == jnp.float32 for a in operands[:3])
+
+
+def attend_cached(
+  query: Float32[Array, "b kv_heads groups k"],
+  keys: Float32[Array, "layers b kv_heads s k"],
+  values: Float32[Array, "layers b kv_heads s k"],
+  layer: Int32[Array, ""],
+  mask: Bool[Array, "b s"],
+) -> Float32[Array, "b kv_heads groups k"]:
+  """Reads keys and values in place; see ``ops.attention.attend_cached``."""
+  result = jax.ShapeDtypeStruct(query.shape, jnp.float32)
+  call = _ffi("bitnet_attend_cached", result)
+  return call(query, keys, values, layer, mask)
 
 
 def _ffi(target, results, vmap_method="sequential"):

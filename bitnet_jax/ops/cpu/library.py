@@ -33,6 +33,7 @@ TARGETS = (
   "bitnet_transposed_conv",
   "bitnet_quantize_rows",
   "bitnet_norm_gradients",
+  "bitnet_attend_cached",
 )
 _registered: set[str] = set()
 

@@ -44,7 +44,8 @@ def run(
   **options: Any,
 ) -> Array:
   """Multiplies few rows with packed codes [k, n], exactly."""
-  y = packed_dot(x.reshape(-1, x.shape[-1]), w.data, interpret=interpret)
+  data = w.alone().data
+  y = packed_dot(x.reshape(-1, x.shape[-1]), data, interpret=interpret)
   return y.reshape(*x.shape[:-1], w.shape[-1])
 
 

@@ -185,7 +185,7 @@ class Group:
     """The record of a whole run of the first member, without its metrics."""
     first = self.experiment
     step = np.int32(first.total_steps)
-    state = dataclasses.replace(jax.eval_shape(first.init), step=step)
+    state = dataclasses.replace(first.abstract_state(), step=step)
     return describe(first, state, 0.0, Origin())
 
   def _batches_of(self, split: str) -> Iterator[Mapping[str, Any]]:

@@ -60,7 +60,7 @@ class SharedExperiment(Experiment):
   def init(self, key: jax.Array | None = None) -> TrainState:
     """See ``Experiment``."""
     assert key is None
-    return self._program.init(self.key(INIT))
+    return self._program.init(self._program.keys([self.settings.seed])[INIT])
 
   def abstract_state(self) -> TrainState:
     """See ``Experiment``."""

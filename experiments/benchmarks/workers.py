@@ -1,4 +1,4 @@
-"""Times PyTorch in another Python process."""
+"""Times functions in another Python process, with packages of its own."""
 
 import json
 import os
@@ -10,43 +10,46 @@ from typing import Any
 from benchmarks.timing import Run
 from bitnet_jax.train.devices.allocation import tunables
 
-WORKER = pathlib.Path(__file__).with_name("torch_worker.py")
 # Seconds for which PyTorch's threads spin for more work; spinning slows down
 # the function that is timed next.
 SPINNING = 0.3
 
 
-class Torch:
-  """A process with PyTorch that times functions on request.
+class Worker:
+  """A process that times functions on request.
 
   Attributes:
-    version: of PyTorch.
+    version: of the package that it times.
   """
 
-  def __init__(self, python: str, threads: int, *, keeps_memory: bool):
+  def __init__(
+    self, python: str, script: str, threads: int, *, keeps_memory: bool
+  ):
     """Starts the process.
 
     Args:
       python: the interpreter.
-      threads: number of PyTorch's threads.
+      script: a program in this folder, such as "torch_worker.py".
+      threads: number of threads that compute.
       keeps_memory: whether freed memory is retained, see ``keep_memory``.
 
     Raises:
       RuntimeError: if it does not start, with its output.
     """
     kept = {"GLIBC_TUNABLES": tunables()} if keeps_memory else {}
+    path = pathlib.Path(__file__).with_name(script)
     self._process = subprocess.Popen(
-      [python, str(WORKER), str(threads)],
+      [python, str(path), str(threads)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
       env={**kept, **os.environ},
     )
-    self.version = self._answer()["torch"]
+    self.version = self._answer()["version"]
 
   def make(self, **function: Any) -> Run:
-    """Builds a function, see ``torch_worker``, and returns a timer of it."""
+    """Builds a function, see the script, and returns a timer of it."""
     number = self._ask({"make": function})["number"]
 
     def run(calls: int) -> float:
