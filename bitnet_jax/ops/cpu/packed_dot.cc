@@ -28,7 +28,7 @@ constexpr int64_t kLanes = 16;    // int32 of a register
 constexpr int kParts = 4;         // registers of the sums of a block
 constexpr int64_t kQuads = 4;     // rows of w that are interleaved
 constexpr int64_t kTile = 128;    // columns of a tile
-constexpr int64_t kAhead = 32;    // rows of w that are fetched early
+constexpr int64_t kAhead = 64;    // rows of w that are fetched early, at most
 
 struct Product {
   const int32_t* x;     // [rows, groups, 4], four values each
@@ -110,13 +110,14 @@ BITNET_TARGET void MultiplyBlocks(const Product& p, int64_t row,
   const int32_t* x = p.x + row * apart;
   const uint8_t* w = p.w + column;
   const int64_t whole = p.quads / kQuads;
+  const int64_t ahead = std::min(p.quads / 4, kAhead) * p.columns;
   for (int64_t group = 0; group < whole; ++group) {
 #pragma GCC unroll 2
     for (int b = 0; b < kBlocks; ++b) {
       const uint8_t* block = w + b * kColumns;
-      for (int64_t q = kAhead; q < kAhead + kQuads; ++q) {
-        _mm_prefetch(reinterpret_cast<const char*>(block + q * p.columns),
-                     _MM_HINT_T1);
+      for (int64_t q = 0; q < kQuads; ++q) {
+        const uint8_t* later = block + ahead + q * p.columns;
+        _mm_prefetch(reinterpret_cast<const char*>(later), _MM_HINT_T1);
       }
       AddBlock<kRows>(block, p.columns, kQuads, there[b], x, apart, sums[b]);
     }
