@@ -31,6 +31,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import jax
 import pytest
 
+pytest_plugins = ["tests.kernels"]
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiling is most of what tests do. What speaks of bits, HLO or speed must
 # not rely on this: see ``optimized``.

@@ -1,4 +1,4 @@
-"""The optional kernels, compiled for the tests of these folders."""
+"""The optional kernels, compiled for the tests that ask for them."""
 
 import os
 import shutil
