@@ -42,10 +42,9 @@ class Kernels(BuildHookInterface):
 
   def initialize(self, version: str, build_data: dict[str, Any]) -> None:
     """Compiles; an error is a line of the build, which goes on."""
-    place = compiling["COMPILED"].relative_to(ROOT) / compiling["file_name"]()
+    place = CPU / compiling["COMPILED"] / compiling["file_name"]()
     if version == "editable":
       made = ROOT / place
-      made.parent.mkdir(exist_ok=True)
     else:
       self._folder = pathlib.Path(tempfile.mkdtemp(prefix="bitnet_jax-"))
       made = self._folder / place.name

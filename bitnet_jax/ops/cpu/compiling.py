@@ -13,7 +13,7 @@ import subprocess
 
 FOLDER = pathlib.Path(__file__).parent
 # No package, so that nothing that lists modules takes the library for one.
-COMPILED = FOLDER / "compiled"
+COMPILED = "compiled"
 SOURCES = (
   "attention.cc",
   "packed_dot.cc",
@@ -69,6 +69,7 @@ def compile_to(path: pathlib.Path, include: str | os.PathLike[str]) -> None:
   Raises:
     NativeError: if there is no compiler, or with its first error.
   """
+  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
   sources = [str(FOLDER / name) for name in SOURCES]
   words = compiler()
   command = [*words, *FLAGS, f"-I{include}", *sources, "-o", str(path)]

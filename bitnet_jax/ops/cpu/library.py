@@ -45,7 +45,7 @@ def location() -> pathlib.Path:
 
 def packaged() -> pathlib.Path:
   """Returns where the kernels are that came with the package, if they did."""
-  return compiling.COMPILED / compiling.file_name()
+  return compiling.FOLDER / compiling.COMPILED / compiling.file_name()
 
 
 def digest_file(path: pathlib.Path) -> pathlib.Path:
