@@ -31,7 +31,7 @@ def build() -> pathlib.Path:
     compiling.compile_to(made, jax.ffi.include_dir())
     if not library.runs_here(ctypes.CDLL(str(made))):
       raise NativeError(
-        "this processor lacks AVX-512 with VNNI and VBMI, which they need"
+        "this processor lacks AVX-512 with VNNI, which they need"
       )
     _take_place(made, path)
   library.is_there.cache_clear()

@@ -3,10 +3,10 @@
 ``pip install`` compiles it where there is a compiler, into the folder
 ``compiled`` beside this file; a wheel that was built so has it, too.
 ``python -m bitnet_jax.ops.native`` compiles it into the cache folder, from
-where every program takes it first.
-Without it, or on processors that lack its instructions (AVX-512 with VNNI and
-VBMI), XLA does it all: products of integers with the same results, those of
-float32 and norms with the terms added up in another order.
+where every program takes it first. Without it, or on processors that lack its
+instructions (AVX-512 with VNNI), XLA does it all: products of integers with the
+same results, those of float32 and norms with the terms added up in another
+order.
 """
 
 import ctypes
