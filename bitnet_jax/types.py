@@ -89,7 +89,7 @@ class Packed:
     if self.index is None:
       return self
     data = jax.lax.dynamic_index_in_dim(self.data, self.index, keepdims=False)
-    return self.replace(data=data, index=None)
+    return Packed(data, self.length, self.axis, self.layout)
 
   def unpack(self) -> jax.Array:
     """Returns the int8 codes."""

@@ -203,7 +203,7 @@ def quantize_once(
       continue
     if layer.stack_axes:
       stacks[layer.path] = q.qvalue
-      numbers[layer.path] = q.replace(qvalue=jnp.arange(q.shape[0]))
+      numbers[layer.path] = QTensor(jnp.arange(q.shape[0]), q.scale)
   params = replace_kernels(params, numbers)
   return {**variables, "params": params, STACKS: replace_kernels({}, stacks)}
 

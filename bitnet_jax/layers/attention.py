@@ -208,7 +208,7 @@ class Attention(Projections):
     is_causal: bool = False,
     positions: Int[Array, "b t"] | None = None,
     cache: AttentionCache | None = None,
-    layer: ArrayLike | None = None,
+    layer: ArrayLike = 0,
     index: ArrayLike | None = None,
     strength: ArrayLike | None = None,
   ) -> tuple[Float[Array, "b t d"], AttentionCache | None]:
@@ -239,7 +239,7 @@ class Attention(Projections):
     if cache is not None and x.shape[1] == 1:
       y = cache.attend(layer, query, mask)
     else:
-      if in_cache or index is not None:
+      if cache is not None and (in_cache or index is not None):
         rest = cache.read(layer)
       keys, values = (a.astype(query.dtype) for a in rest)
       y = attend(query, keys, values, mask=mask, is_causal=is_causal)

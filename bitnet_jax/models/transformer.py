@@ -186,10 +186,11 @@ class Block(nn.Module):
 
     Args:
       carry: input, and the cache of all blocks.
-      layer: number of this block in the cache.
+      layer: number of this block in the cache, if there is one.
       context: inputs that all blocks share.
     """
     (x, cache), cfg, strength = carry, self.cfg, context.strength
+    layer = 0 if layer is None else layer
     drop = functools.partial(_drop, cfg, context)
     rotary = cfg.rotary_base if cfg.positions == "rotary" else None
     x = _constrain(x)

@@ -32,7 +32,9 @@ def rivals(llama: Worker | None) -> Iterator[Case]:
   """Milliseconds a written token, and a long prompt."""
   rng = np.random.default_rng(0)
   for hidden, layers, heads, width in SIZES:
-    sizes = dict(hidden=hidden, num_layers=layers, mlp_width=width)
+    sizes: dict[str, Any] = dict(
+      hidden=hidden, num_layers=layers, mlp_width=width
+    )
     sizes |= dict(num_heads=heads, num_kv_heads=heads)
     cfg = DecoderConfig(vocab_size=VOCABULARY, max_length=LENGTH, **sizes)
     model = Decoder(cfg, RULES)

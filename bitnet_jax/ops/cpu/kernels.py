@@ -31,10 +31,9 @@ def packed_dot(
     index: which element of a stack to multiply with.
   """
   n = data.shape[-1]
-  if index is None:
-    data, index = data[None], 0
-  index = jnp.asarray(index, jnp.int32)
-  return _call("bitnet_packed_dot", (n,), jnp.int32, x, data, index)
+  stack = data[None] if index is None else data
+  place = jnp.asarray(0 if index is None else index, jnp.int32)
+  return _call("bitnet_packed_dot", (n,), jnp.int32, x, stack, place)
 
 
 def ternary_dot(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax.train.build import find_used
@@ -184,7 +185,7 @@ class Group:
   def record(self) -> dict[str, Any]:
     """The record of a whole run of the first member, without its metrics."""
     first = self.experiment
-    step = np.int32(first.total_steps)
+    step = jnp.asarray(first.total_steps, jnp.int32)
     state = dataclasses.replace(first.abstract_state(), step=step)
     return describe(first, state, 0.0, Origin())
 
